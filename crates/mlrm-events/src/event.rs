@@ -1,0 +1,335 @@
+//! The events themselves: plain numbers and names, units in the field names.
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::number;
+
+/// A map that keeps the order in which it was filled, as the log keeps it.
+pub type Named<T> = IndexMap<String, T>;
+
+/// Metric name (`recall@10`, `ndcg@10`, `mrr@10`, `hit_rate@10`) → value, as fractions of 1.
+pub type Metrics = Named<f64>;
+
+/// Slice name (`all`, `short_query`, …) → its metrics.
+pub type Slices = Named<Metrics>;
+
+/// One layer's `[S_v, S_t, S_o]`: visual, textual and other (method §4), means over notes, not yet
+/// divided by their sum.
+pub type ModalityShares = [f64; 3];
+
+/// Bins of a [`GateHistogram`].
+pub const GATE_BINS: usize = 20;
+
+/// Something that happened in a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A process began (or resumed) training.
+    RunStarted(Box<RunStarted>),
+    /// One optimiser step.
+    TrainStep(TrainStep),
+    /// How the fusion gate's values are distributed.
+    GateHistogram(GateHistogram),
+    /// Retrieval was measured.
+    Evaluation(Evaluation),
+    /// Modality saliency was measured on the probe set.
+    Saliency(Saliency),
+    /// Attention mass (attention without its gradient) was measured: the cheaper live probe.
+    AttentionMass(AttentionMass),
+    /// Use of the machine.
+    System(System),
+    /// A checkpoint is on disk, whole.
+    CheckpointSaved(CheckpointSaved),
+    /// Something a person should look at.
+    Warning(Warning),
+    /// The trainer obeyed a request.
+    Control(Control),
+    /// The process ended training.
+    RunEnded(RunEnded),
+    /// An event of a newer version.
+    Unknown(UnknownEvent),
+}
+
+/// `run_started`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunStarted {
+    /// The resolved configuration, as it is saved with the run.
+    pub config: Value,
+    /// The device, in the words of `mlrm devices`.
+    pub device: String,
+    /// Program or library name → its version.
+    pub versions: Named<String>,
+    /// Optimiser steps that the whole run will take.
+    pub total_steps: u64,
+    /// Training pairs an epoch.
+    pub train_pairs: u64,
+    /// Notes in the data set.
+    pub notes: u64,
+    /// Scalars of the model, frozen ones included.
+    pub parameters_total: u64,
+    /// Scalars that learn.
+    pub parameters_trained: u64,
+    /// The step of the checkpoint that this process continues; what the log holds past that step
+    /// was computed by an earlier process and lost with it.
+    pub resumed_from_step: Option<u64>,
+}
+
+/// `train_step`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct TrainStep {
+    /// Optimiser steps taken, this one included (the first is 1).
+    pub step: u64,
+    /// Passes over the training pairs so far, as a fraction.
+    #[serde(with = "number")]
+    pub epoch: f64,
+    /// The minimised loss (method §3).
+    #[serde(with = "number")]
+    pub loss: f64,
+    /// L(E_m), its multimodal part.
+    #[serde(with = "number")]
+    pub loss_multimodal: f64,
+    /// L(E_v), its visual part; with mICL only.
+    #[serde(default, with = "number::option")]
+    pub loss_visual: Option<f64>,
+    /// The learning rate of this step.
+    #[serde(with = "number")]
+    pub learning_rate: f64,
+    /// t: logits are cosine · exp(t).
+    #[serde(with = "number")]
+    pub temperature_logit: f64,
+    /// Mean of the fusion gate z over the batch: 1 keeps the language model's state, 0 the picture.
+    #[serde(default, with = "number::option")]
+    pub gate_mean: Option<f64>,
+    /// Global L2 norm of the gradient before clipping.
+    #[serde(with = "number")]
+    pub gradient_norm: f64,
+    /// Notes (two a pair) trained on per second of this step.
+    #[serde(with = "number")]
+    pub notes_per_second: f64,
+    /// Phase (`data`, `vision`, `connector`, `llm`, `backward`, `optimiser`, …) → seconds.
+    #[serde(default, with = "number::map")]
+    pub seconds_by_phase: Named<f64>,
+}
+
+/// `gate_histogram`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct GateHistogram {
+    /// The step after which the gate was read.
+    pub step: u64,
+    /// How many gate values fall into each of [`GATE_BINS`] equal bins over [0, 1].
+    pub counts: [u64; GATE_BINS],
+}
+
+/// Which notes an evaluation ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// Held out to choose the best model.
+    #[default]
+    Validation,
+    /// Held out from every choice.
+    Test,
+    /// A split of a newer version.
+    #[serde(other)]
+    Other,
+}
+
+/// `evaluation`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Evaluation {
+    /// The step after which the model was evaluated.
+    pub step: u64,
+    /// Which notes were queries.
+    pub split: Split,
+    /// Notes that were ranked.
+    pub pool: u64,
+    /// Notes that were queries.
+    pub queries: u64,
+    /// The model's metrics.
+    #[serde(with = "number::slices")]
+    pub slices: Slices,
+    /// Baseline name (`bm25`, `text_only`, `image_only`, `popularity`, `random`, …) → its metrics.
+    #[serde(with = "number::baselines")]
+    pub baselines: Named<Slices>,
+    /// log E exp(−2‖x − y‖²) over pairs of notes: lower is more evenly spread.
+    #[serde(with = "number::option")]
+    pub uniformity: Option<f64>,
+    /// E ‖x − y‖² over related pairs: lower is closer together.
+    #[serde(with = "number::option")]
+    pub alignment: Option<f64>,
+}
+
+/// `saliency`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Saliency {
+    /// The step after which the model was probed.
+    pub step: u64,
+    /// `abs_then_sum` (published) or `sum_then_abs` (released code).
+    pub formula: String,
+    /// One entry a layer, the first layer first.
+    #[serde(with = "number::layers")]
+    pub layers: Vec<ModalityShares>,
+    /// What the probe cost.
+    #[serde(with = "number")]
+    pub seconds: f64,
+}
+
+/// `attention_mass`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct AttentionMass {
+    /// The step after which the model was probed.
+    pub step: u64,
+    /// One entry a layer, over the same spans as [`Saliency::layers`].
+    #[serde(with = "number::layers")]
+    pub layers: Vec<ModalityShares>,
+}
+
+/// `system`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct System {
+    /// The newest step.
+    pub step: u64,
+    /// Resident memory of this process.
+    pub host_memory_bytes: u64,
+    /// Memory of the machine.
+    pub host_memory_total_bytes: u64,
+    /// Use of all processor cores together, 0 to 100.
+    #[serde(with = "number")]
+    pub host_cpu_percent: f64,
+    /// Device memory that this process holds.
+    #[serde(default)]
+    pub device_memory_bytes: Option<u64>,
+    /// Use of the device, 0 to 100.
+    #[serde(default, with = "number::option")]
+    pub device_use_percent: Option<f64>,
+}
+
+/// `checkpoint_saved`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CheckpointSaved {
+    /// The step after which it was saved.
+    pub step: u64,
+    /// Where, relative to the run folder.
+    pub path: String,
+    /// Whether the model is the best so far.
+    pub best: bool,
+    /// Why now: `interval`, `requested`, `stopped`, `completed`.
+    pub reason: String,
+}
+
+/// `warning`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Warning {
+    /// The step that it concerns, where there is one.
+    #[serde(default)]
+    pub step: Option<u64>,
+    /// What is wrong and what was done about it.
+    pub message: String,
+}
+
+/// What a person can ask of a running trainer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Wait after the current step.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Write a checkpoint after the current step.
+    Save,
+    /// Save and end after the current step.
+    Stop,
+    /// An action of a newer version.
+    #[serde(other)]
+    Other,
+}
+
+/// `control`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Control {
+    /// The step after which the request was obeyed.
+    pub step: u64,
+    /// What was asked.
+    pub action: Action,
+}
+
+/// Why a process ended training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// All steps were taken.
+    #[default]
+    Completed,
+    /// A person or the system asked for it.
+    Stopped,
+    /// An error.
+    Failed,
+    /// A reason of a newer version.
+    #[serde(other)]
+    Other,
+}
+
+/// `run_ended`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct RunEnded {
+    /// The last step.
+    pub step: u64,
+    /// Why.
+    pub reason: EndReason,
+    /// How long this process trained.
+    #[serde(with = "number")]
+    pub seconds: f64,
+    /// The error, or a remark.
+    #[serde(default)]
+    pub message: Option<String>,
+}
+
+/// An event that this version does not know, kept as it was read.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct UnknownEvent {
+    /// Its name.
+    pub name: String,
+    /// Its fields without `event` and `time_seconds`.
+    pub fields: Map<String, Value>,
+}
+
+impl Event {
+    /// The event's name in the log.
+    pub fn name(&self) -> &str {
+        match self {
+            Event::RunStarted(_) => "run_started",
+            Event::TrainStep(_) => "train_step",
+            Event::GateHistogram(_) => "gate_histogram",
+            Event::Evaluation(_) => "evaluation",
+            Event::Saliency(_) => "saliency",
+            Event::AttentionMass(_) => "attention_mass",
+            Event::System(_) => "system",
+            Event::CheckpointSaved(_) => "checkpoint_saved",
+            Event::Warning(_) => "warning",
+            Event::Control(_) => "control",
+            Event::RunEnded(_) => "run_ended",
+            Event::Unknown(unknown) => &unknown.name,
+        }
+    }
+
+    /// The step that the event belongs to, where it has one.
+    pub fn step(&self) -> Option<u64> {
+        match self {
+            Event::RunStarted(event) => event.resumed_from_step,
+            Event::TrainStep(event) => Some(event.step),
+            Event::GateHistogram(event) => Some(event.step),
+            Event::Evaluation(event) => Some(event.step),
+            Event::Saliency(event) => Some(event.step),
+            Event::AttentionMass(event) => Some(event.step),
+            Event::System(event) => Some(event.step),
+            Event::CheckpointSaved(event) => Some(event.step),
+            Event::Warning(event) => event.step,
+            Event::Control(event) => Some(event.step),
+            Event::RunEnded(event) => Some(event.step),
+            Event::Unknown(event) => event.fields.get("step").and_then(Value::as_u64),
+        }
+    }
+}

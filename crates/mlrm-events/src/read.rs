@@ -1,0 +1,90 @@
+//! Reading a whole log.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::line::Stamped;
+
+/// A line that could not be read.
+#[derive(Debug, Error)]
+#[error("line {line}: {source}")]
+pub struct LineError {
+    /// Counted from 1.
+    pub line: usize,
+    /// What is wrong, with its column.
+    pub source: serde_json::Error,
+}
+
+/// Why a log could not be read.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// The file could not be opened or read.
+    #[error("cannot read the event log {}: {source}", path.display())]
+    Io {
+        /// The log.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A whole line is not an event.
+    #[error("{}: {source}; the log is append-only, so a line that was edited by hand must be mended or removed", path.display())]
+    Line {
+        /// The log.
+        path: PathBuf,
+        /// The first such line.
+        source: LineError,
+    },
+}
+
+/// Reads all events of the log at `path`. A torn last line (without line break) is left out: it is
+/// being written, or its writer was killed.
+///
+/// # Errors
+///
+/// The file cannot be read, or a whole line is not an event.
+pub fn read_events(path: impl AsRef<Path>) -> Result<Vec<Stamped>, ReadError> {
+    let path = path.as_ref();
+    let bytes = std::fs::read(path).map_err(|source| ReadError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    let (whole, _torn) = split_whole_lines(&bytes);
+    let mut events = Vec::new();
+    for parsed in parse_lines(whole, 1) {
+        events.push(parsed.map_err(|source| ReadError::Line {
+            path: path.to_owned(),
+            source,
+        })?);
+    }
+    Ok(events)
+}
+
+/// Splits `bytes` after the last line break.
+pub(crate) fn split_whole_lines(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let end = bytes
+        .iter()
+        .rposition(|&byte| byte == b'\n')
+        .map_or(0, |index| index + 1);
+    bytes.split_at(end)
+}
+
+/// Parses whole lines; the first is line `first_line`. Blank lines are skipped.
+pub(crate) fn parse_lines(
+    whole: &[u8],
+    first_line: usize,
+) -> impl Iterator<Item = Result<Stamped, LineError>> {
+    whole
+        .split(|&byte| byte == b'\n')
+        .enumerate()
+        .filter(|(_, line)| !line.trim_ascii().is_empty())
+        .map(move |(index, line)| {
+            // Not UTF-8 is not JSON either: the replacement character fails in the parser, with
+            // its column, unless it stands inside a string, where it may be shown.
+            Stamped::from_line(&String::from_utf8_lossy(line)).map_err(|source| LineError {
+                line: first_line + index,
+                source,
+            })
+        })
+}
