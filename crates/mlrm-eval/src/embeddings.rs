@@ -1,0 +1,321 @@
+//! Embeddings of a corpus: ids and one row of numbers for each.
+
+use std::collections::HashMap;
+
+use crate::error::Error;
+
+/// Largest Euclidean length of a row. By Cauchy-Schwarz no dot product of two such rows, nor any
+/// partial sum of one, leaves the range of f32, so that scores are never infinite or NaN.
+const MAX_NORM: f64 = 1e18;
+
+/// How far a normalised row's length may be from 1 (bf16 rows, normalised before rounding, are
+/// within 2^-8).
+const UNIT_TOLERANCE: f64 = 5e-3;
+
+/// Embeddings of a corpus, checked: unique ids, finite values, `ids × dim` of them.
+///
+/// A note's *row* is its position in [`Embeddings::ids`]; everything in this crate speaks of rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embeddings {
+    ids: Vec<String>,
+    dim: usize,
+    /// `[notes, dim]`, row-major.
+    values: Vec<f32>,
+}
+
+impl Embeddings {
+    /// Takes `ids` and their `values`, `[notes, dim]` row-major.
+    ///
+    /// # Errors
+    ///
+    /// If the lengths do not agree, an id is empty, holds a line break or appears twice, or a value
+    /// is not finite.
+    pub fn new(ids: Vec<String>, dim: usize, values: Vec<f32>) -> Result<Self, Error> {
+        if dim == 0 {
+            return Err(Error::NoDimensions);
+        }
+        if ids.len().checked_mul(dim) != Some(values.len()) {
+            return Err(Error::Shape {
+                ids: ids.len(),
+                dim,
+                values: values.len(),
+            });
+        }
+        check_ids(&ids)?;
+        for (row, vector) in values.chunks_exact(dim).enumerate() {
+            check_vector(row, &ids[row], vector)?;
+        }
+        Ok(Self { ids, dim, values })
+    }
+
+    /// Ids in row order.
+    pub fn ids(&self) -> &[String] {
+        &self.ids
+    }
+
+    /// Dimensions of an embedding.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Number of notes.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there is no note.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// All values, `[notes, dim]` row-major.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// One note's embedding, `[dim]`. Panics if there is no such row, as indexing does.
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.values[row * self.dim..(row + 1) * self.dim]
+    }
+
+    /// The row of an id. Linear; build a map from [`Embeddings::ids`] to look up many.
+    pub fn find(&self, id: &str) -> Option<usize> {
+        self.ids.iter().position(|known| known == id)
+    }
+
+    /// Whether every row has length 1 to within rounding, so that dot products are cosines.
+    pub fn is_normalised(&self) -> bool {
+        self.values
+            .chunks_exact(self.dim)
+            .all(|vector| (norm(vector) - 1.0).abs() <= UNIT_TOLERANCE)
+    }
+
+    /// The same directions with length 1, so that dot products are cosines.
+    ///
+    /// # Errors
+    ///
+    /// If a row is all zeros: it has no direction.
+    pub fn into_normalised(mut self) -> Result<Self, Error> {
+        for (row, vector) in self.values.chunks_exact_mut(self.dim).enumerate() {
+            let norm = norm(vector);
+            if norm == 0.0 {
+                return Err(Error::ZeroVector {
+                    row,
+                    id: self.ids[row].clone(),
+                });
+            }
+            for value in vector {
+                *value = (f64::from(*value) / norm) as f32;
+            }
+        }
+        Ok(self)
+    }
+
+    /// Several parts of one corpus (the shards of `embed --shard i/n`) as one, in the order given.
+    ///
+    /// # Errors
+    ///
+    /// If there is no part, the parts' dimensions differ, or an id is in two parts.
+    pub fn concat(parts: Vec<Self>) -> Result<Self, Error> {
+        let dim = parts.first().map_or(0, |part| part.dim);
+        if let Some(part) = parts.iter().find(|part| part.dim != dim) {
+            return Err(Error::Mismatch {
+                what: "shards of one corpus",
+                problem: format!(
+                    "one has {dim} dimensions, another {}; they come from different models",
+                    part.dim
+                ),
+            });
+        }
+        let mut ids = Vec::with_capacity(parts.iter().map(Self::len).sum());
+        let mut values = Vec::with_capacity(ids.capacity() * dim);
+        for part in parts {
+            ids.extend(part.ids);
+            values.extend(part.values);
+        }
+        Self::new(ids, dim, values)
+    }
+
+    /// Refuses a list that does not describe the same notes in the same order.
+    pub(crate) fn check_same_notes(&self, ids: &[String], what: &'static str) -> Result<(), Error> {
+        if self.len() != ids.len() {
+            return Err(Error::Mismatch {
+                what,
+                problem: format!("{} notes against {}", self.len(), ids.len()),
+            });
+        }
+        match self.ids.iter().zip(ids).position(|(a, b)| a != b) {
+            None => Ok(()),
+            Some(row) => Err(Error::Mismatch {
+                what,
+                problem: format!(
+                    "row {row} is {:?} in one and {:?} in the other; both must list the same notes \
+                     in the same order",
+                    self.ids[row], ids[row]
+                ),
+            }),
+        }
+    }
+}
+
+/// What an embedding file holds: the embeddings used for retrieval and, where they were exported,
+/// the visual ones (method §2, step 7) of the same notes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EmbeddingSet {
+    multimodal: Embeddings,
+    visual: Option<Embeddings>,
+}
+
+impl EmbeddingSet {
+    /// Takes both sets.
+    ///
+    /// # Errors
+    ///
+    /// If they do not list the same ids in the same order.
+    pub fn new(multimodal: Embeddings, visual: Option<Embeddings>) -> Result<Self, Error> {
+        if let Some(visual) = &visual {
+            multimodal.check_same_notes(visual.ids(), "multimodal and visual embeddings")?;
+        }
+        Ok(Self { multimodal, visual })
+    }
+
+    /// The embeddings used for retrieval.
+    pub fn multimodal(&self) -> &Embeddings {
+        &self.multimodal
+    }
+
+    /// The visual embeddings, where they were exported.
+    pub fn visual(&self) -> Option<&Embeddings> {
+        self.visual.as_ref()
+    }
+
+    /// Both parts.
+    pub fn into_parts(self) -> (Embeddings, Option<Embeddings>) {
+        (self.multimodal, self.visual)
+    }
+}
+
+/// Euclidean length, in f64 so that it neither overflows nor underflows.
+fn norm(vector: &[f32]) -> f64 {
+    let squares = vector.iter().map(|&value| f64::from(value).powi(2));
+    squares.sum::<f64>().sqrt()
+}
+
+fn check_ids(ids: &[String]) -> Result<(), Error> {
+    if u32::try_from(ids.len()).is_err() {
+        return Err(Error::TooManyNotes { notes: ids.len() });
+    }
+    let mut rows = HashMap::with_capacity(ids.len());
+    for (row, id) in ids.iter().enumerate() {
+        let problem = if id.is_empty() {
+            Some("empty")
+        } else if id.contains(['\n', '\r']) {
+            Some("broken over lines")
+        } else {
+            None
+        };
+        if let Some(problem) = problem {
+            return Err(Error::BadId {
+                row,
+                id: id.clone(),
+                problem,
+            });
+        }
+        if let Some(first) = rows.insert(id.as_str(), row) {
+            return Err(Error::DuplicateId {
+                id: id.clone(),
+                first,
+                second: row,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn check_vector(row: usize, id: &str, vector: &[f32]) -> Result<(), Error> {
+    if let Some(dimension) = vector.iter().position(|value| !value.is_finite()) {
+        return Err(Error::NotFinite {
+            row,
+            id: id.to_owned(),
+            dimension,
+            value: vector[dimension],
+        });
+    }
+    let norm = norm(vector);
+    if norm > MAX_NORM {
+        return Err(Error::TooLong {
+            row,
+            id: id.to_owned(),
+            norm,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn refuses_what_is_not_a_set_of_embeddings() {
+        let message = |names: &[&str], dim, values: &[f32]| {
+            Embeddings::new(ids(names), dim, values.to_vec())
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(message(&["a"], 2, &[1.0]).contains("1 ids × 2 dimensions need 2 values"));
+        assert!(message(&["a"], 0, &[]).contains("at least one dimension"));
+        assert!(message(&["a", ""], 1, &[1.0, 1.0]).contains("row 1: the id \"\" is empty"));
+        assert!(message(&["a\nb"], 1, &[1.0]).contains("broken over lines"));
+        assert!(message(&["a", "b", "a"], 1, &[1.0; 3]).contains("rows 0 and 2"));
+        assert!(message(&["a"], 2, &[1.0, f32::NAN]).contains("dimension 1 is NaN"));
+        assert!(message(&["a"], 1, &[f32::INFINITY]).contains("dimension 0 is inf"));
+        assert!(message(&["a"], 2, &[1e30, 0.0]).contains("overflows"));
+    }
+
+    #[test]
+    fn normalises_tiny_and_huge_rows_and_refuses_zero() {
+        let embeddings = Embeddings::new(
+            ids(&["tiny", "huge", "unit"]),
+            2,
+            vec![3e-30, 4e-30, 3e17, 4e17, 0.0, 1.0],
+        )
+        .unwrap();
+        assert!(!embeddings.is_normalised());
+        let unit = embeddings.into_normalised().unwrap();
+        assert_eq!(unit.row(0), [0.6, 0.8]);
+        assert_eq!(unit.row(1), [0.6, 0.8]);
+        assert!(unit.is_normalised());
+
+        let zero = Embeddings::new(ids(&["z"]), 2, vec![0.0; 2]).unwrap();
+        assert!(matches!(
+            zero.into_normalised(),
+            Err(Error::ZeroVector { row: 0, .. })
+        ));
+    }
+
+    #[test]
+    fn joins_shards_and_refuses_strangers() {
+        let part =
+            |name: &str, dim, value| Embeddings::new(ids(&[name]), dim, vec![value; dim]).unwrap();
+        let whole = Embeddings::concat(vec![part("a", 2, 1.0), part("b", 2, 2.0)]).unwrap();
+        assert_eq!(whole.ids(), ["a", "b"]);
+        assert_eq!(whole.row(1), [2.0, 2.0]);
+        assert!(Embeddings::concat(vec![part("a", 2, 1.0), part("b", 3, 1.0)]).is_err());
+        assert!(Embeddings::concat(vec![part("a", 2, 1.0), part("a", 2, 1.0)]).is_err());
+        assert!(Embeddings::concat(vec![]).is_err());
+    }
+
+    #[test]
+    fn visual_embeddings_must_list_the_same_notes() {
+        let of = |names: &[&str]| Embeddings::new(ids(names), 1, vec![1.0; names.len()]).unwrap();
+        assert!(EmbeddingSet::new(of(&["a", "b"]), Some(of(&["a", "b"]))).is_ok());
+        let error = EmbeddingSet::new(of(&["a", "b"]), Some(of(&["b", "a"]))).unwrap_err();
+        assert!(error.to_string().contains("row 0"), "{error}");
+        assert!(EmbeddingSet::new(of(&["a", "b"]), Some(of(&["a"]))).is_err());
+    }
+}

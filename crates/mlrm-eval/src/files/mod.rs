@@ -1,0 +1,152 @@
+//! Embedding files. The ending of the name says the format:
+//!
+//! | ending | embeddings | ids | visual embeddings |
+//! | --- | --- | --- | --- |
+//! | `.parquet` | column `embedding`, fixed-size list of f32 | column `id`, string | column `visual_embedding` |
+//! | `.npy` | the file, f32 `[notes, dim]` | `NAME.ids.txt`, one a line | `NAME.visual.npy` |
+//! | `.safetensors` | tensor `embeddings`, f32 `[notes, dim]` | tensor `ids`, u8: UTF-8, one a line | tensor `visual_embeddings` |
+//!
+//! (`NAME` is the name without `.npy`.) Ids are a tensor and not metadata in safetensors because the
+//! header, which holds the metadata, is bounded to 100 MB, which four million ids fill; in Python:
+//! `tensors["ids"].tobytes().decode().strip("\n").split("\n")`.
+//!
+//! Files of other programs are read too where they mean the same: f64 and f16 numbers, Parquet lists
+//! of variable type but equal length, integer ids.
+
+mod npy;
+mod parquet;
+mod safetensors;
+
+use std::fs::File;
+use std::path::Path;
+
+use tempfile::NamedTempFile;
+
+use crate::embeddings::EmbeddingSet;
+use crate::error::Error;
+
+/// A format of embedding files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Apache Parquet.
+    Parquet,
+    /// NumPy's array format, with the ids in a text file beside it.
+    Npy,
+    /// safetensors.
+    Safetensors,
+}
+
+impl Format {
+    /// The format that the ending of a file name stands for.
+    ///
+    /// # Errors
+    ///
+    /// If it stands for none.
+    pub fn of(path: &Path) -> Result<Self, Error> {
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        match ending.map(str::to_ascii_lowercase).as_deref() {
+            Some("parquet") => Ok(Self::Parquet),
+            Some("npy") => Ok(Self::Npy),
+            Some("safetensors") => Ok(Self::Safetensors),
+            _ => Err(Error::UnknownFormat {
+                path: path.to_path_buf(),
+            }),
+        }
+    }
+}
+
+/// Reads an embedding file.
+///
+/// # Errors
+///
+/// If the ending stands for no format, the file cannot be read, is not what its ending says, or
+/// does not hold valid embeddings.
+pub fn read_embeddings(path: &Path) -> Result<EmbeddingSet, Error> {
+    match Format::of(path)? {
+        Format::Parquet => parquet::read(path),
+        Format::Npy => npy::read(path),
+        Format::Safetensors => safetensors::read(path),
+    }
+}
+
+/// Writes an embedding file: beside, then renamed, so that a file of this name is always whole.
+///
+/// # Errors
+///
+/// If the ending stands for no format or the file cannot be written.
+pub fn write_embeddings(path: &Path, set: &EmbeddingSet) -> Result<(), Error> {
+    match Format::of(path)? {
+        Format::Parquet => parquet::write(path, set),
+        Format::Npy => npy::write(path, set),
+        Format::Safetensors => safetensors::write(path, set),
+    }
+}
+
+/// Lets `fill` write a temporary file in the folder of `path` and renames it into place.
+fn write_beside(
+    path: &Path,
+    fill: impl FnOnce(&mut File) -> Result<(), Error>,
+) -> Result<(), Error> {
+    rename(prepare(path, fill)?, path)
+}
+
+/// Lets `fill` write a temporary file in the folder of `path`, to be renamed into place. Folders are
+/// made where they lack.
+fn prepare(
+    path: &Path,
+    fill: impl FnOnce(&mut File) -> Result<(), Error>,
+) -> Result<NamedTempFile, Error> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(folder).map_err(Error::io(folder, "make the folder"))?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".embeddings-").suffix(".part");
+    // A temporary file is private by default; an embedding file is as readable as any other.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder
+        .tempfile_in(folder)
+        .map_err(Error::io(path, "write"))?;
+    fill(file.as_file_mut())?;
+    file.as_file()
+        .sync_all()
+        .map_err(Error::io(path, "write"))?;
+    Ok(file)
+}
+
+fn rename(file: NamedTempFile, path: &Path) -> Result<(), Error> {
+    let persisted = file.persist(path);
+    persisted
+        .map(drop)
+        .map_err(|error| Error::io(path, "write")(error.error))
+}
+
+fn open(path: &Path) -> Result<File, Error> {
+    File::open(path).map_err(Error::io(path, "open"))
+}
+
+/// Little-endian floats of `width` bytes (2, 4 or 8) as f32.
+fn decode_floats(bytes: &[u8], width: usize) -> Vec<f32> {
+    match width {
+        2 => bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&b| half::f16::from_le_bytes(b).to_f32())
+            .collect(),
+        4 => bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&b| f32::from_le_bytes(b))
+            .collect(),
+        _ => bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&b| f64::from_le_bytes(b) as f32)
+            .collect(),
+    }
+}

@@ -1,0 +1,294 @@
+//! NumPy's `.npy` (version 1.0 written; 1.0, 2.0 and 3.0 read) with ids and visual embeddings beside.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use crate::embeddings::{EmbeddingSet, Embeddings};
+use crate::error::Error;
+use crate::files::{open, prepare, rename};
+
+const MAGIC: &[u8; 6] = b"\x93NUMPY";
+/// The array's data starts at a multiple of this.
+const ALIGNMENT: usize = 64;
+/// Longest header read; NumPy itself refuses longer ones.
+const MAX_HEADER: usize = 10_000;
+
+fn ids_path(path: &Path) -> PathBuf {
+    path.with_extension("ids.txt")
+}
+
+fn visual_path(path: &Path) -> PathBuf {
+    path.with_extension("visual.npy")
+}
+
+pub(super) fn read(path: &Path) -> Result<EmbeddingSet, Error> {
+    let ids_file = ids_path(path);
+    let ids = std::fs::read_to_string(&ids_file).map_err(Error::io(
+        &ids_file,
+        "read the ids of the rows (one a line)",
+    ))?;
+    let ids: Vec<String> = ids.lines().map(str::to_owned).collect();
+    let multimodal = read_array(path, ids.clone())?;
+    let visual = visual_path(path);
+    let visual = match visual.try_exists() {
+        Ok(true) => Some(read_array(&visual, ids)?),
+        Ok(false) => None,
+        Err(error) => return Err(Error::io(&visual, "look for visual embeddings")(error)),
+    };
+    EmbeddingSet::new(multimodal, visual).map_err(|error| error.in_file(path))
+}
+
+/// All files are written beside first. The array is renamed into place last and an older one of the
+/// name goes away before, so that an array never stands beside the ids of another.
+pub(super) fn write(path: &Path, set: &EmbeddingSet) -> Result<(), Error> {
+    let (ids_file, visual_file) = (ids_path(path), visual_path(path));
+    let ids = prepare_ids(&ids_file, set.multimodal().ids())?;
+    let visual = set
+        .visual()
+        .map(|visual| prepare_array(&visual_file, visual))
+        .transpose()?;
+    let array = prepare_array(path, set.multimodal())?;
+    remove(path)?;
+    remove(&visual_file)?;
+    rename(ids, &ids_file)?;
+    if let Some(visual) = visual {
+        rename(visual, &visual_file)?;
+    }
+    rename(array, path)
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(path, "remove the old file")(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn prepare_ids(path: &Path, ids: &[String]) -> Result<NamedTempFile, Error> {
+    prepare(path, |file| {
+        let mut out = BufWriter::new(file);
+        let mut lines = ids.iter();
+        lines
+            .try_for_each(|id| writeln!(out, "{id}"))
+            .and_then(|()| out.flush())
+            .map_err(Error::io(path, "write"))
+    })
+}
+
+fn prepare_array(path: &Path, embeddings: &Embeddings) -> Result<NamedTempFile, Error> {
+    prepare(path, |file| {
+        let mut out = BufWriter::new(file);
+        out.write_all(&header(embeddings.len(), embeddings.dim()))
+            .and_then(|()| {
+                let mut values = embeddings.values().iter();
+                values.try_for_each(|value| out.write_all(&value.to_le_bytes()))
+            })
+            .and_then(|()| out.flush())
+            .map_err(Error::io(path, "write"))
+    })
+}
+
+/// Magic, version 1.0, header length, and the header padded with spaces and a line feed.
+fn header(notes: usize, dim: usize) -> Vec<u8> {
+    let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({notes}, {dim}), }}");
+    let fixed = MAGIC.len() + 4;
+    let padded = (fixed + text.len() + 1).next_multiple_of(ALIGNMENT) - fixed;
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend([1, 0]);
+    // At most 58 + 2 × 20 characters of text: one block or two.
+    bytes.extend((padded as u16).to_le_bytes());
+    bytes.extend(text.as_bytes());
+    bytes.resize(fixed + padded - 1, b' ');
+    bytes.push(b'\n');
+    bytes
+}
+
+fn read_array(path: &Path, ids: Vec<String>) -> Result<Embeddings, Error> {
+    let file = open(path)?;
+    let mut input = BufReader::new(file);
+    let header = read_header(&mut input, path)?;
+    if header.notes != ids.len() {
+        return Err(Error::file(
+            path,
+            format!(
+                "{} rows, but {} has {} ids; they must belong together",
+                header.notes,
+                ids_path(path).display(),
+                ids.len()
+            ),
+        ));
+    }
+    let values = read_values(&mut input, &header, path)?;
+    Embeddings::new(ids, header.dim, values).map_err(|error| error.in_file(path))
+}
+
+struct Header {
+    notes: usize,
+    dim: usize,
+    width: usize,
+}
+
+fn read_header(input: &mut BufReader<File>, path: &Path) -> Result<Header, Error> {
+    let short = || {
+        Error::file(
+            path,
+            "the file ends inside its header; it is cut off or not .npy",
+        )
+    };
+    let mut take = |count: usize| {
+        let mut bytes = vec![0; count];
+        input.read_exact(&mut bytes).map_err(|_| short())?;
+        Ok::<_, Error>(bytes)
+    };
+    let start = take(8)?;
+    if start[..6] != *MAGIC {
+        return Err(Error::file(
+            path,
+            "not a .npy file (it does not start as one)",
+        ));
+    }
+    let length = match start[6] {
+        1 => take(2)?
+            .iter()
+            .rev()
+            .fold(0, |sum, &byte| sum << 8 | usize::from(byte)),
+        2 | 3 => take(4)?
+            .iter()
+            .rev()
+            .fold(0, |sum, &byte| sum << 8 | usize::from(byte)),
+        version => {
+            return Err(Error::file(
+                path,
+                format!(".npy version {version}.x is not known"),
+            ));
+        }
+    };
+    if length > MAX_HEADER {
+        return Err(Error::file(
+            path,
+            format!("a header of {length} bytes is not plausible"),
+        ));
+    }
+    let text = String::from_utf8(take(length)?)
+        .map_err(|_| Error::file(path, "the header is not text"))?;
+    parse_header(&text).map_err(|problem| Error::file(path, problem))
+}
+
+/// Reads the Python dictionary of the header, e.g.
+/// `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 64), }`.
+fn parse_header(text: &str) -> Result<Header, String> {
+    let value = |key: &str| {
+        let (_, rest) = text.split_once(&format!("'{key}':"))?;
+        Some(rest.trim_start())
+    };
+    let missing = |key: &str| format!("the header lacks {key:?}: {}", text.trim());
+    let descr = value("descr").ok_or_else(|| missing("descr"))?;
+    let descr = descr.split(['\'', ',', '}']).nth(1).unwrap_or_default();
+    let width = match descr {
+        "<f2" => 2,
+        "<f4" => 4,
+        "<f8" => 8,
+        _ => {
+            return Err(format!(
+                "numbers of type {descr:?}; save the array as little-endian float32 \
+                 (`array.astype('<f4')`)"
+            ));
+        }
+    };
+    if value("fortran_order")
+        .ok_or_else(|| missing("fortran_order"))?
+        .starts_with("True")
+    {
+        return Err("column-major order; save `numpy.ascontiguousarray(array)`".into());
+    }
+    let shape = value("shape").ok_or_else(|| missing("shape"))?;
+    let shape = shape
+        .strip_prefix('(')
+        .and_then(|shape| shape.split_once(')'));
+    let (shape, _) = shape.ok_or_else(|| missing("shape"))?;
+    let sizes: Option<Vec<usize>> = shape
+        .split(',')
+        .map(str::trim)
+        .filter(|size| !size.is_empty())
+        .map(|size| size.parse().ok())
+        .collect();
+    match sizes.as_deref() {
+        Some(&[notes, dim]) => Ok(Header { notes, dim, width }),
+        _ => Err(format!(
+            "an array of shape ({shape}); embeddings are [notes, dim]"
+        )),
+    }
+}
+
+fn read_values(
+    input: &mut BufReader<File>,
+    header: &Header,
+    path: &Path,
+) -> Result<Vec<f32>, Error> {
+    let wrong_size = || {
+        Error::file(
+            path,
+            format!(
+                "the header promises {} × {} numbers, the file has another size; it is cut off",
+                header.notes, header.dim
+            ),
+        )
+    };
+    let count = header.notes.checked_mul(header.dim);
+    let expected = count
+        .and_then(|count| count.checked_mul(header.width))
+        .ok_or_else(wrong_size)?;
+    let mut bytes = Vec::new();
+    // Bounded by the file's size, whatever the header promises.
+    input
+        .read_to_end(&mut bytes)
+        .map_err(Error::io(path, "read"))?;
+    if bytes.len() != expected {
+        return Err(wrong_size());
+    }
+    Ok(super::decode_floats(&bytes, header.width))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_is_aligned_and_reads_back() {
+        for (notes, dim) in [
+            (0, 1),
+            (3, 64),
+            (12_345_678_901, 4096),
+            (u64::MAX as usize, 1),
+        ] {
+            let bytes = header(notes, dim);
+            assert_eq!(bytes.len() % ALIGNMENT, 0);
+            assert_eq!(
+                usize::from(bytes[8]) + 256 * usize::from(bytes[9]) + 10,
+                bytes.len()
+            );
+            let header = parse_header(std::str::from_utf8(&bytes[10..]).unwrap()).unwrap();
+            assert_eq!((header.notes, header.dim, header.width), (notes, dim, 4));
+        }
+    }
+
+    #[test]
+    fn refuses_arrays_that_are_not_embeddings() {
+        let problem = |descr: &str, order: &str, shape: &str| {
+            let text =
+                format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}");
+            parse_header(&text).err().unwrap()
+        };
+        assert!(problem("<i8", "False", "(3, 4)").contains("float32"));
+        assert!(problem(">f4", "False", "(3, 4)").contains("little-endian"));
+        assert!(problem("<f4", "True", "(3, 4)").contains("column-major"));
+        assert!(problem("<f4", "False", "(3,)").contains("[notes, dim]"));
+        assert!(problem("<f4", "False", "(3, x)").contains("[notes, dim]"));
+        assert!(parse_header("{}").err().unwrap().contains("descr"));
+    }
+}

@@ -1,0 +1,285 @@
+//! Exact ranks of the relevant notes, without sorting and without a notes × notes matrix.
+//!
+//! All metrics of method §6 follow from the ranks of the relevant notes. A note's rank is 1 + the
+//! number of candidates that beat it, so one pass over the scores counts them.
+
+use rayon::prelude::*;
+
+use crate::embeddings::Embeddings;
+use crate::error::Error;
+use crate::order::IdOrder;
+use crate::score::{Candidates, QUERY_BLOCK, dot};
+use crate::task::{Query, Task};
+
+/// Where one query's relevant notes rank.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueryRanks {
+    /// The query note.
+    pub row: u32,
+    /// Number of notes ranked for it.
+    pub candidates: usize,
+    /// (relevant row, rank from 1), by rank ascending.
+    pub relevant: Vec<(u32, u32)>,
+}
+
+/// Where the relevant notes of every query rank, in the order of [`Task::queries`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ranks {
+    /// One entry for each query.
+    pub queries: Vec<QueryRanks>,
+    /// Number of notes in the corpus, the length of every per-note list.
+    pub notes: usize,
+}
+
+/// Ranks by the dot product of embeddings, which is the cosine if they are normalised.
+///
+/// # Errors
+///
+/// If `embeddings` does not list the task's notes in the task's order.
+pub fn rank_embeddings(task: &Task, embeddings: &Embeddings) -> Result<Ranks, Error> {
+    embeddings.check_same_notes(task.ids(), "embeddings and the notes to rank")?;
+    let candidates = Candidates::pack(embeddings, task.pool().to_vec());
+    let vector = |row: u32| embeddings.row(row as usize);
+    let blocks: Vec<Vec<QueryRanks>> = task
+        .queries()
+        .par_chunks(QUERY_BLOCK)
+        .map(|queries| {
+            let mut counters: Vec<RankCounter> = queries
+                .iter()
+                .map(|query| {
+                    let score = |row| f64::from(dot(vector(query.row), vector(row)));
+                    RankCounter::new(query, task.order(), score)
+                })
+                .collect();
+            let vectors: Vec<&[f32]> = queries.iter().map(|query| vector(query.row)).collect();
+            candidates.score(&vectors, |query, row, score| {
+                counters[query].observe(row, f64::from(score));
+            });
+            let counters = counters.into_iter();
+            counters.map(|counter| counter.finish(task)).collect()
+        })
+        .collect();
+    Ok(Ranks {
+        queries: blocks.into_iter().flatten().collect(),
+        notes: task.ids().len(),
+    })
+}
+
+/// Ranks one query by any scores: `score(row)` is the score of a note, never NaN.
+pub fn rank_scores(task: &Task, query: &Query, score: impl Fn(u32) -> f64) -> QueryRanks {
+    let mut counter = RankCounter::new(query, task.order(), &score);
+    for &row in task.pool() {
+        counter.observe(row, score(row));
+    }
+    counter.finish(task)
+}
+
+/// Counts, in one pass over a query's candidates, how many beat each relevant note.
+struct RankCounter<'a> {
+    query: u32,
+    order: &'a IdOrder,
+    /// Scores of the relevant notes, best first.
+    scores: Vec<f64>,
+    /// (position of the id, row) of the relevant notes, best first.
+    relevant: Vec<(u32, u32)>,
+    /// `beaten[j]`: candidates that rank before relevant note j, but not before j − 1, plus the note
+    /// j itself. The rank of note j is the sum of `beaten[..=j]`.
+    beaten: Vec<u32>,
+    /// Score of the worst relevant note: most candidates end here.
+    worst: f64,
+}
+
+impl<'a> RankCounter<'a> {
+    fn new(query: &Query, order: &'a IdOrder, score: impl Fn(u32) -> f64) -> Self {
+        let mut relevant: Vec<(f64, u32, u32)> = query
+            .relevant
+            .iter()
+            .map(|&row| (score(row), order.position(row), row))
+            .collect();
+        // `partial_cmp` and not `total_cmp`: 0.0 and -0.0 are equal scores.
+        relevant.sort_by(|a, b| {
+            let by_score = b.0.partial_cmp(&a.0).unwrap_or(std::cmp::Ordering::Equal);
+            by_score.then(a.1.cmp(&b.1))
+        });
+        Self {
+            query: query.row,
+            order,
+            beaten: vec![0; relevant.len()],
+            worst: relevant.last().map_or(f64::INFINITY, |last| last.0),
+            scores: relevant.iter().map(|&(score, _, _)| score).collect(),
+            relevant: relevant
+                .into_iter()
+                .map(|(_, position, row)| (position, row))
+                .collect(),
+        }
+    }
+
+    #[inline]
+    fn observe(&mut self, row: u32, score: f64) {
+        if score < self.worst || row == self.query {
+            return;
+        }
+        let mut first_beaten = self.scores.partition_point(|&other| other > score);
+        if self.scores.get(first_beaten) == Some(&score) {
+            let position = self.order.position(row);
+            let ties = self.scores[first_beaten..]
+                .iter()
+                .zip(&self.relevant[first_beaten..]);
+            first_beaten += ties
+                .take_while(|&(&other, &(other_position, _))| {
+                    other == score && other_position < position
+                })
+                .count();
+        }
+        if let Some(count) = self.beaten.get_mut(first_beaten) {
+            *count += 1;
+        }
+    }
+
+    fn finish(self, task: &Task) -> QueryRanks {
+        let mut rank = 0;
+        let relevant = self.relevant.iter().zip(&self.beaten);
+        QueryRanks {
+            row: self.query,
+            candidates: task.candidates(self.query),
+            relevant: relevant
+                .map(|(&(_, row), beaten)| {
+                    rank += beaten;
+                    (row, rank)
+                })
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::Relevance;
+    use proptest::prelude::*;
+
+    /// A full sort of all candidates, as the definition says.
+    fn ranks_by_sorting(task: &Task, query: &Query, score: impl Fn(u32) -> f64) -> Vec<(u32, u32)> {
+        let mut ranked: Vec<u32> = task
+            .pool()
+            .iter()
+            .copied()
+            .filter(|&row| row != query.row)
+            .collect();
+        ranked.sort_by(|&a, &b| {
+            let numbers = |row: u32| task.ids()[row as usize].parse::<i64>();
+            let ids = match (numbers(a), numbers(b)) {
+                (Ok(a), Ok(b)) => a.cmp(&b),
+                _ => task.ids()[a as usize].cmp(&task.ids()[b as usize]),
+            };
+            score(b).partial_cmp(&score(a)).unwrap().then(ids)
+        });
+        let ranked = (1..).zip(ranked).map(|(rank, row)| (row, rank));
+        ranked
+            .filter(|(row, _)| query.relevant.contains(row))
+            .collect()
+    }
+
+    /// Notes with few distinct values, so that most scores tie; ids in random order.
+    fn ties() -> impl Strategy<Value = (Embeddings, Relevance, Vec<bool>)> {
+        (2usize..60, 1usize..4, any::<bool>()).prop_flat_map(|(notes, dim, numeric)| {
+            let ids = Just((0..notes).collect::<Vec<_>>())
+                .prop_shuffle()
+                .prop_map(move |order| {
+                    let name = |id: usize| {
+                        if numeric {
+                            id.to_string()
+                        } else {
+                            format!("n{id}")
+                        }
+                    };
+                    order.into_iter().map(name).collect::<Vec<_>>()
+                });
+            let values = prop::collection::vec((-1i8..=1).prop_map(f32::from), notes * dim);
+            let query = (
+                0..notes as u32,
+                prop::collection::vec(0..notes as u32, 1..8),
+            )
+                .prop_map(|(row, relevant)| Query { row, relevant });
+            let queries = prop::collection::vec(query, 1..50);
+            (
+                ids,
+                values,
+                queries,
+                prop::collection::vec(any::<bool>(), notes),
+            )
+                .prop_map(move |(ids, values, queries, pool)| {
+                    let embeddings = Embeddings::new(ids, dim, values).unwrap();
+                    (
+                        embeddings,
+                        Relevance {
+                            queries,
+                            unknown_pairs: 0,
+                        },
+                        pool,
+                    )
+                })
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn counting_equals_sorting((embeddings, relevance, pool) in ties()) {
+            let task = Task::new(embeddings.ids(), &relevance, pool).unwrap();
+            let ranks = rank_embeddings(&task, &embeddings).unwrap();
+            prop_assert_eq!(ranks.queries.len(), task.queries().len());
+            for (query, found) in task.queries().iter().zip(&ranks.queries) {
+                let vector = embeddings.row(query.row as usize);
+                let score = |row: u32| f64::from(dot(vector, embeddings.row(row as usize)));
+                let sorted = ranks_by_sorting(&task, query, score);
+                prop_assert_eq!(&found.relevant, &sorted);
+                prop_assert_eq!(&rank_scores(&task, query, score), found);
+                prop_assert!(sorted.iter().all(|&(_, rank)| rank as usize <= found.candidates));
+            }
+        }
+    }
+
+    #[test]
+    fn threads_change_nothing() {
+        let mut state = 1u64;
+        let mut next = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 40) as u32
+        };
+        let notes = 700;
+        let values = (0..notes * 16).map(|_| next() as f32 / 8e6 - 1.0).collect();
+        let ids: Vec<String> = (0..notes).map(|id| id.to_string()).collect();
+        let embeddings = Embeddings::new(ids, 16, values).unwrap();
+        let queries = (0..300)
+            .map(|row| Query {
+                row,
+                relevant: (0..5).map(|_| next() % notes as u32).collect(),
+            })
+            .collect();
+        let relevance = Relevance {
+            queries,
+            unknown_pairs: 0,
+        };
+        let task = Task::all_pairs(embeddings.ids(), &relevance).unwrap();
+        let with = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            pool.install(|| rank_embeddings(&task, &embeddings).unwrap())
+        };
+        assert_eq!(with(1), with(3));
+    }
+
+    #[test]
+    fn embeddings_of_other_notes_are_refused() {
+        let of = |names: [&str; 2]| {
+            Embeddings::new(names.map(str::to_owned).to_vec(), 1, vec![1.0; 2]).unwrap()
+        };
+        let task = Task::all_pairs(of(["a", "b"]).ids(), &Relevance::default()).unwrap();
+        assert!(rank_embeddings(&task, &of(["a", "b"])).is_ok());
+        assert!(rank_embeddings(&task, &of(["b", "a"])).is_err());
+    }
+}

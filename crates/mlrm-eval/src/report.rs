@@ -1,0 +1,19 @@
+//! The result of an evaluation, for programs.
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::Slices;
+
+/// What `mlrm eval --json` writes. All metrics are shares between 0 and 1; numbers round-trip.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EvalReport {
+    /// Number of notes in the pool.
+    pub pool: usize,
+    /// Number of evaluated queries.
+    pub queries: usize,
+    /// The model: slice name → metrics.
+    pub slices: Slices,
+    /// Baseline name → slice name → metrics.
+    pub baselines: IndexMap<String, Slices>,
+}
