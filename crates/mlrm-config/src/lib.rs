@@ -1,0 +1,29 @@
+//! Typed, validated run configuration of mlrm.
+//!
+//! [`settings`] holds the types: one struct a TOML section, every key with a default, a unit in its
+//! name where it has one, and a doc comment that is also what `mlrm config explain` prints. Ranges
+//! and sources stand beside the keys as attributes; everything else about a key (messages, the
+//! generated reference, the JSON schema for editors) is read from there.
+//!
+//! [`RunConfig::load`] reads a file and overrides and refuses what cannot work, with everything that
+//! it found, before anything runs.
+
+mod catalog;
+mod check;
+mod document;
+mod error;
+mod explain;
+mod load;
+mod overrides;
+mod reference;
+pub mod settings;
+mod suggest;
+mod text;
+mod validate;
+
+pub use catalog::Choice;
+pub use error::{ConfigError, Finding, Location};
+pub use explain::{Explanation, explain};
+pub use load::{LoadedConfig, Places};
+pub use reference::{json_schema, reference_markdown};
+pub use settings::*;

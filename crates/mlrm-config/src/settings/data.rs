@@ -1,0 +1,281 @@
+//! `[data]`, `[prompt]` and `[tokenizer]`.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// `[data]`: notes, pictures and the pairs to train on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-source" = "mlrm"))]
+pub struct DataSettings {
+    /// `folder` reads files below `root`; `synth` draws a sample set into `root` first, if it is
+    /// not there yet.
+    pub source: DataSource,
+    /// Folder that the other paths of this section are relative to.
+    #[schemars(length(min = 1))]
+    pub root: PathBuf,
+    /// Notes, JSON Lines or Parquet: id, title, topics, content, image, category.
+    #[schemars(length(min = 1))]
+    pub notes: PathBuf,
+    /// Behaviour log, CSV or Parquet: user_id, note_id, timestamp (Unix seconds); `""` when there is
+    /// none.
+    #[serde(with = "super::absent::empty_path")]
+    #[schemars(with = "Option<PathBuf>")]
+    pub interactions: Option<PathBuf>,
+    /// Ready-made pairs instead of a log, CSV or Parquet: query_id, target_id, weight.
+    pub pairs_file: Option<PathBuf>,
+    /// Folder (or `.tar` shard) that the notes' `image` keys are relative to.
+    #[schemars(length(min = 1))]
+    pub images: PathBuf,
+    /// Threads that decode and resize pictures ahead of the step; 0 picks by the machine.
+    #[schemars(range(max = 1024))]
+    pub loader_threads: usize,
+    /// Batches prepared ahead of the step.
+    #[schemars(range(max = 1024))]
+    pub prefetch_batches: usize,
+    /// Size of the drawn sample set (`source = "synth"`).
+    pub synth: SynthSettings,
+    /// From log to pairs (method §5).
+    pub pairs: PairSettings,
+}
+
+impl Default for DataSettings {
+    fn default() -> Self {
+        Self {
+            source: DataSource::Folder,
+            root: PathBuf::from("."),
+            notes: PathBuf::from("notes.jsonl"),
+            interactions: Some(PathBuf::from("interactions.csv")),
+            pairs_file: None,
+            images: PathBuf::from("."),
+            loader_threads: 0,
+            prefetch_batches: 2,
+            synth: SynthSettings::default(),
+            pairs: PairSettings::default(),
+        }
+    }
+}
+
+/// Where notes come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DataSource {
+    /// Files that are there.
+    #[default]
+    Folder,
+    /// A deterministic drawn sample set, made on first use.
+    Synth,
+}
+
+/// `[data.synth]`: size of the drawn sample set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-source" = "mlrm"))]
+pub struct SynthSettings {
+    /// Notes to draw.
+    #[schemars(range(min = 10))]
+    pub notes: usize,
+    /// Users that browse them.
+    #[schemars(range(min = 1))]
+    pub users: usize,
+    /// Events a user leaves in the log.
+    #[schemars(range(min = 2))]
+    pub events_per_user: usize,
+    /// Side of the square pictures in pixels.
+    #[schemars(range(min = 8, max = 4096))]
+    pub image_pixels: u32,
+    /// Seed of the sample set; apart from `run.seed`, so that several runs share one set.
+    #[schemars(range(max = 9_223_372_036_854_775_807_i64))]
+    pub seed: u64,
+}
+
+impl Default for SynthSettings {
+    fn default() -> Self {
+        Self {
+            notes: 600,
+            users: 1500,
+            events_per_user: 20,
+            image_pixels: 64,
+            seed: 7,
+        }
+    }
+}
+
+/// `[data.pairs]`: co-occurrence pairs from a behaviour log (method §5).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-source" = "method §5; NoteLLM (WWW 2024)"))]
+pub struct PairSettings {
+    /// Longest time from the first view to the second, inclusive.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub window_days: f64,
+    /// How co-occurrences add up to a score.
+    pub weight: PairWeight,
+    /// Pairs that fewer users have in common are dropped before scoring bounds apply.
+    #[schemars(range(min = 1))]
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub min_users: u32,
+    /// Smallest score kept, inclusive.
+    pub lower: Option<f64>,
+    /// Largest score kept, inclusive.
+    pub upper: Option<f64>,
+    /// Partners kept for each note, best score first, then lower id; 0 keeps all.
+    #[serde(with = "super::absent::zero")]
+    #[schemars(with = "Option<usize>")]
+    pub top_k: Option<usize>,
+    /// Users with more events than this are cut to their most recent ones (bots).
+    #[schemars(range(min = 2))]
+    pub max_events_per_user: Option<usize>,
+    /// What keeps test pairs apart from training pairs.
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub split: Split,
+    /// Share of notes (`split = "note"`) or of the log's time-ordered events (`"time"`) held out
+    /// for the final table.
+    #[schemars(range(min = 0))]
+    #[schemars(extend("exclusiveMaximum" = 1))]
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub test_fraction: f64,
+    /// Share of the remainder held out for choosing the best checkpoint; 0 keeps the last.
+    #[schemars(range(min = 0))]
+    #[schemars(extend("exclusiveMaximum" = 1))]
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub validation_fraction: f64,
+    /// Which partners count as the truth of a held-out note.
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub test_targets: TestTargets,
+}
+
+impl Default for PairSettings {
+    fn default() -> Self {
+        Self {
+            window_days: 7.0,
+            weight: PairWeight::InverseActivity,
+            min_users: 1,
+            lower: None,
+            upper: None,
+            top_k: Some(10),
+            max_events_per_user: None,
+            split: Split::Note,
+            test_fraction: 0.1,
+            validation_fraction: 0.1,
+            test_targets: TestTargets::HeldOut,
+        }
+    }
+}
+
+/// How co-occurrences of an ordered pair (A, B) add up to its score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PairWeight {
+    /// Users that saw B after A.
+    Count,
+    /// Every occurrence of B after A.
+    Events,
+    /// Each user adds 1 / (distinct notes that the user saw). NoteLLM (WWW 2024), equation 1.
+    #[default]
+    InverseActivity,
+    /// users(A, B) / sqrt(users(A) * users(B)), where users(A) saw A at all.
+    Cosine,
+}
+
+/// What keeps test pairs apart from training pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// A seeded share of the notes is held out: no training pair holds one of them.
+    #[default]
+    Note,
+    /// Pairs of the log's last part are the test; training pairs come from the part before.
+    Time,
+    /// Every pair is a training pair and the test is the same pairs (a check of fit, not of skill).
+    None,
+}
+
+/// Which partners count as the truth of a held-out note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TestTargets {
+    /// Only other held-out notes: both ends of a test pair are unseen in training.
+    #[default]
+    HeldOut,
+    /// Any note: the query is unseen, its partner may be a training note (a new note joins an
+    /// existing catalogue).
+    All,
+}
+
+/// `[prompt]`: how a note becomes text for the language model (method §1).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-source" = "method §1; NoteLLM-2 (KDD 2025)"))]
+pub struct PromptSettings {
+    /// Template that ships with mlrm: `en` or `zh`. Not read when `template_file` is set.
+    pub language: String,
+    /// A template file of your own (see the guide, "Prompts").
+    pub template_file: Option<PathBuf>,
+    /// Where the visual tokens stand (method §1).
+    pub layout: ImageLayout,
+    /// Most characters (graphemes) of the title. Paper: 20.
+    pub title_chars: usize,
+    /// Most characters (graphemes) of the content. Paper: 80.
+    pub content_chars: usize,
+    /// Most topics of a note. Paper: 10.
+    pub topics: usize,
+    /// Most characters (graphemes) of one topic. Paper: 16.
+    pub topic_chars: usize,
+    /// Most tokens of the whole prompt, visual tokens included; default 140 + visual tokens.
+    #[schemars(range(min = 1))]
+    pub max_tokens: Option<usize>,
+    /// Spelling of the image placeholder token; `<img>` for Qwen's `after` layout.
+    #[schemars(length(min = 1))]
+    pub image_token: String,
+    /// Spelling of the token that closes an image in the `after` layout.
+    #[schemars(length(min = 1))]
+    pub image_end_token: String,
+    /// Spelling of the mICL token whose predecessor gives the visual embedding
+    /// (Qwen: `<|extra_0|>`).
+    #[schemars(length(min = 1))]
+    pub image_emb_token: String,
+}
+
+impl Default for PromptSettings {
+    fn default() -> Self {
+        Self {
+            language: "en".into(),
+            template_file: None,
+            layout: ImageLayout::Replace,
+            title_chars: 20,
+            content_chars: 80,
+            topics: 10,
+            topic_chars: 16,
+            max_tokens: None,
+            image_token: "<IMG>".into(),
+            image_end_token: "</img>".into(),
+            image_emb_token: "<IMG_EMB>".into(),
+        }
+    }
+}
+
+/// Where the visual tokens stand in the sequence (method §1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageLayout {
+    /// In place of the image token: S ids become S - 1 + V positions (Llama style).
+    #[default]
+    Replace,
+    /// After the image token, which stays: S ids become S + V positions (Qwen style).
+    After,
+}
+
+/// `[tokenizer]`: where token ids come from.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-source" = "method §1"))]
+pub struct TokenizerSettings {
+    /// A Hugging Face `tokenizer.json`; default: the one beside `model.llm.path`.
+    pub path: Option<PathBuf>,
+    /// Train a byte-level BPE of this many words on the training notes instead.
+    #[schemars(range(min = 300, max = 1_000_000))]
+    pub train_vocab_size: Option<usize>,
+}

@@ -1,0 +1,154 @@
+//! The settings of a run, section by section.
+
+mod absent;
+mod data;
+mod device;
+mod model;
+mod training;
+
+pub use data::*;
+pub use device::*;
+pub use model::*;
+pub use training::*;
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Everything that a run can be told, as written in its TOML file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-source" = "mlrm"))]
+pub struct RunConfig {
+    /// Where the run lives and which seed everything random derives from.
+    pub run: RunSettings,
+    /// The device and number format that the model computes with.
+    pub backend: BackendSettings,
+    /// Notes, pictures and the pairs to train on.
+    pub data: DataSettings,
+    /// How a note becomes text for the language model.
+    pub prompt: PromptSettings,
+    /// Where token ids come from.
+    pub tokenizer: TokenizerSettings,
+    /// The parts of the embedder.
+    pub model: ModelSettings,
+    /// What training minimises.
+    pub objective: ObjectiveSettings,
+    /// How training minimises it.
+    pub train: TrainSettings,
+    /// How retrieval is measured.
+    pub eval: EvalSettings,
+    /// The terminal dashboard.
+    pub dashboard: DashboardSettings,
+}
+
+/// `[run]`: where the run lives and which seed everything random derives from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-source" = "mlrm"))]
+pub struct RunSettings {
+    /// Folder that the run writes: config, events, checkpoints, model, report.
+    #[schemars(length(min = 1))]
+    pub dir: PathBuf,
+    /// Seed of initial weights, data order, splits and dropout. Same seed, same losses on `flex`.
+    #[schemars(range(max = 9_223_372_036_854_775_807_i64))]
+    pub seed: u64,
+}
+
+impl Default for RunSettings {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::from("runs/run"),
+            seed: 0,
+        }
+    }
+}
+
+/// `[backend]`: the device and number format that the model computes with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-source" = "mlrm"))]
+pub struct BackendSettings {
+    /// `flex` (CPU), `vulkan[:i]`, `wgpu[:i]`, `metal`, `cuda[:i]`, `rocm[:i]`, or a list of them to
+    /// train data-parallel. See `mlrm devices`.
+    pub device: DeviceNames,
+    /// Number format of weights and activations.
+    pub dtype: DType,
+}
+
+impl Default for BackendSettings {
+    fn default() -> Self {
+        Self {
+            device: DeviceNames::One("flex".into()),
+            dtype: DType::F32,
+        }
+    }
+}
+
+/// One device name, or a list of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum DeviceNames {
+    /// A single device.
+    One(String),
+    /// Several devices, trained data-parallel.
+    Many(Vec<String>),
+}
+
+impl DeviceNames {
+    /// The names in the order written.
+    pub fn names(&self) -> &[String] {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Many(names) => names,
+        }
+    }
+}
+
+/// Number format of weights and activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DType {
+    /// 32-bit floating point.
+    #[default]
+    F32,
+    /// bfloat16: the range of f32 with 8 bits of precision.
+    Bf16,
+    /// IEEE half precision.
+    F16,
+}
+
+/// `[dashboard]`: the terminal dashboard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-source" = "mlrm"))]
+pub struct DashboardSettings {
+    /// `auto` shows it when standard output is a terminal.
+    pub enabled: Toggle,
+    /// Upper bound of redraws a second; only changed cells are sent.
+    #[schemars(range(min = 1, max = 60))]
+    pub frames_per_second: u32,
+}
+
+impl Default for DashboardSettings {
+    fn default() -> Self {
+        Self {
+            enabled: Toggle::Auto,
+            frames_per_second: 10,
+        }
+    }
+}
+
+/// On, off, or decided by where the program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Toggle {
+    /// On when standard output is a terminal.
+    #[default]
+    Auto,
+    /// Always on.
+    On,
+    /// Always off.
+    Off,
+}

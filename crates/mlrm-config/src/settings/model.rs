@@ -1,0 +1,390 @@
+//! `[model]`: the parts of the embedder (method §2).
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// `[model]`: a model folder to start from, or the parts to build one.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-source" = "method §2; NoteLLM-2 (KDD 2025)"))]
+pub struct ModelSettings {
+    /// A model folder that mlrm wrote, to start from; the sections below are then not read.
+    pub path: Option<PathBuf>,
+    /// Which of the paper's models to build.
+    pub variant: Variant,
+    /// The language model.
+    pub llm: LlmSettings,
+    /// The frozen vision encoder.
+    pub vision: VisionSettings,
+    /// From vision features to visual tokens.
+    pub connector: ConnectorSettings,
+    /// Late fusion of the picture into the pooled state.
+    pub fusion: FusionSettings,
+    /// The last projection.
+    pub head: HeadSettings,
+}
+
+/// The variants of the paper's ablation (method §2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Variant {
+    /// Text only.
+    Text,
+    /// Image only.
+    Image,
+    /// Visual tokens in the prompt, pooled at the end.
+    Basic,
+    /// `basic` with the mICL prompt and its visual loss.
+    Micl,
+    /// No visual tokens; the gate is the only visual path.
+    LateFusion,
+    /// Visual tokens and gate, no mICL.
+    LateEarly,
+    /// Everything: visual tokens, mICL and gate.
+    #[default]
+    NoteLlm2,
+}
+
+impl Variant {
+    /// All seven, in the order of the method.
+    pub const ALL: [Self; 7] = [
+        Self::Text,
+        Self::Image,
+        Self::Basic,
+        Self::Micl,
+        Self::LateFusion,
+        Self::LateEarly,
+        Self::NoteLlm2,
+    ];
+
+    /// Whether visual tokens stand in the prompt.
+    pub fn image_tokens(self) -> bool {
+        !matches!(self, Self::Text | Self::LateFusion)
+    }
+
+    /// Whether the prompt is the mICL one, with a second, visual embedding.
+    pub fn micl(self) -> bool {
+        matches!(self, Self::Micl | Self::NoteLlm2)
+    }
+
+    /// Whether the gate fuses the picture into the pooled state.
+    pub fn late_fusion(self) -> bool {
+        matches!(self, Self::LateFusion | Self::LateEarly | Self::NoteLlm2)
+    }
+
+    /// Whether the vision encoder is needed at all.
+    pub fn vision(self) -> bool {
+        self != Self::Text
+    }
+
+    /// The name used in configs and golden cases.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Image => "image",
+            Self::Basic => "basic",
+            Self::Micl => "micl",
+            Self::LateFusion => "latefusion",
+            Self::LateEarly => "lateearly",
+            Self::NoteLlm2 => "notellm2",
+        }
+    }
+}
+
+/// `[model.llm]`: the decoder. Sizes are read only when `path` is not set and carry the names of a
+/// Hugging Face `config.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-source" = "Hugging Face config.json"))]
+pub struct LlmSettings {
+    /// A Hugging Face folder: config.json, model*.safetensors, tokenizer.json.
+    pub path: Option<PathBuf>,
+    /// Architecture when built from scratch (HF `model_type`).
+    pub family: LlmFamily,
+    /// Width of the hidden states.
+    #[schemars(range(min = 1))]
+    pub hidden_size: usize,
+    /// Transformer layers.
+    #[schemars(range(min = 1))]
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    #[schemars(range(min = 1))]
+    pub num_attention_heads: usize,
+    /// Key/value heads (grouped-query attention).
+    #[schemars(range(min = 1))]
+    pub num_key_value_heads: usize,
+    /// Width of one head; default hidden_size / num_attention_heads.
+    #[schemars(range(min = 1))]
+    pub head_dim: Option<usize>,
+    /// Inner width of the feed-forward network.
+    #[schemars(range(min = 1))]
+    pub intermediate_size: usize,
+    /// Base of the rotary angles.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub rope_theta: f64,
+    /// Added to the mean square inside RMSNorm.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub rms_norm_eps: f64,
+    /// Standard deviation of the initial weights.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub initializer_range: f64,
+    /// Which of its weights learn.
+    #[schemars(extend("x-source" = "method §3"))]
+    pub tune: Tune,
+}
+
+impl LlmSettings {
+    /// Width of one head: `head_dim`, or hidden_size / num_attention_heads.
+    pub fn resolved_head_dim(&self) -> usize {
+        self.head_dim
+            .unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
+    }
+}
+
+impl Default for LlmSettings {
+    fn default() -> Self {
+        Self {
+            path: None,
+            family: LlmFamily::Qwen2,
+            hidden_size: 256,
+            num_hidden_layers: 4,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            head_dim: None,
+            intermediate_size: 704,
+            rope_theta: 10_000.0,
+            rms_norm_eps: 1e-6,
+            initializer_range: 0.02,
+            tune: Tune::Full,
+        }
+    }
+}
+
+/// Decoder architectures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LlmFamily {
+    /// Llama 1/2/3.
+    Llama,
+    /// Qwen 2 and 2.5: biases on query, key and value.
+    #[default]
+    Qwen2,
+    /// Qwen 3: per-head RMSNorm on queries and keys.
+    Qwen3,
+}
+
+/// Which weights of the language model learn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Tune {
+    /// All of them.
+    #[default]
+    Full,
+    /// None: only connector, fusion, head and temperature learn.
+    Frozen,
+}
+
+/// `[model.vision]`: the frozen CLIP vision encoder. Sizes are read only when `path` is not set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-source" = "Hugging Face config.json"))]
+pub struct VisionSettings {
+    /// A Hugging Face folder: config.json, model*.safetensors, preprocessor_config.json.
+    pub path: Option<PathBuf>,
+    /// Width of the hidden states.
+    #[schemars(range(min = 1))]
+    pub hidden_size: usize,
+    /// Transformer layers.
+    #[schemars(range(min = 1))]
+    pub num_hidden_layers: usize,
+    /// Attention heads.
+    #[schemars(range(min = 1))]
+    pub num_attention_heads: usize,
+    /// Inner width of the feed-forward network.
+    #[schemars(range(min = 1))]
+    pub intermediate_size: usize,
+    /// Side of the square input in pixels.
+    #[schemars(range(min = 1))]
+    pub image_size: usize,
+    /// Side of a patch in pixels.
+    #[schemars(range(min = 1))]
+    pub patch_size: usize,
+    /// `quick_gelu` (OpenAI CLIP) or `gelu` (OpenCLIP).
+    pub hidden_act: VisionActivation,
+    /// Hidden state that is read, counted like HF's `hidden_states`: -1 is the last layer's output,
+    /// before the post-layernorm.
+    #[schemars(extend("x-source" = "method §2.1"))]
+    pub select_layer: i32,
+    /// Which positions the connector reads.
+    #[schemars(extend("x-source" = "method §2.1"))]
+    pub select_feature: SelectFeature,
+}
+
+impl Default for VisionSettings {
+    fn default() -> Self {
+        Self {
+            path: None,
+            hidden_size: 192,
+            num_hidden_layers: 2,
+            num_attention_heads: 3,
+            intermediate_size: 768,
+            image_size: 64,
+            patch_size: 16,
+            hidden_act: VisionActivation::QuickGelu,
+            select_layer: -1,
+            select_feature: SelectFeature::ClsPatch,
+        }
+    }
+}
+
+/// Activation of the vision encoder's feed-forward network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VisionActivation {
+    /// x * sigmoid(1.702 x).
+    #[default]
+    QuickGelu,
+    /// The exact (erf) GELU.
+    Gelu,
+}
+
+/// Which positions of the vision features the connector reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SelectFeature {
+    /// Class token and patches.
+    #[default]
+    ClsPatch,
+    /// Patches only.
+    Patch,
+}
+
+/// `[model.connector]`: from vision features to visual tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-source" = "method §2.2; NoteLLM-2 released code"))]
+pub struct ConnectorSettings {
+    /// The kind of connector.
+    pub kind: ConnectorKind,
+    /// Visual tokens (V). Paper: 16.
+    #[schemars(range(min = 1))]
+    pub queries: usize,
+    /// Q-Former layers. Paper: 6.
+    #[schemars(range(min = 1))]
+    pub layers: usize,
+    /// Width of the Q-Former.
+    #[schemars(range(min = 1))]
+    pub hidden_size: usize,
+    /// Attention heads of the Q-Former.
+    #[schemars(range(min = 1))]
+    pub num_attention_heads: usize,
+    /// Inner width of the Q-Former's feed-forward network.
+    #[schemars(range(min = 1))]
+    pub intermediate_size: usize,
+    /// Every how many layers, from layer 0 on, the queries read the picture.
+    #[schemars(range(min = 1))]
+    pub cross_attention_frequency: usize,
+    /// `linear`, or `mlp{n}x_gelu`: n (1 to 8) linear layers with the exact GELU between.
+    pub projector: String,
+    /// Standard deviation of the initial queries; the released code starts at 0.
+    #[schemars(range(min = 0))]
+    pub query_init_std: f64,
+}
+
+impl ConnectorSettings {
+    /// Linear layers of the projector: 1 for `linear`, n for `mlp{n}x_gelu`; `None` when the key
+    /// holds neither.
+    pub fn projector_layers(&self) -> Option<usize> {
+        if self.projector == "linear" {
+            return Some(1);
+        }
+        let layers = self.projector.strip_prefix("mlp")?.strip_suffix("x_gelu")?;
+        // `parse` alone would accept a sign.
+        if !layers.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        layers
+            .parse()
+            .ok()
+            .filter(|layers| (1..=8).contains(layers))
+    }
+}
+
+impl Default for ConnectorSettings {
+    fn default() -> Self {
+        Self {
+            kind: ConnectorKind::QFormer,
+            queries: 16,
+            layers: 6,
+            hidden_size: 768,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            cross_attention_frequency: 2,
+            projector: "mlp2x_gelu".into(),
+            query_init_std: 0.0,
+        }
+    }
+}
+
+/// The kind of connector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ConnectorKind {
+    /// Learnt queries that cross-attend to the features, then a projector.
+    #[default]
+    QFormer,
+}
+
+/// `[model.fusion]`: late fusion of the picture into the pooled state; used by the variants
+/// `latefusion`, `lateearly` and `notellm2`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-source" = "method §2.5; NoteLLM-2 (KDD 2025)"))]
+pub struct FusionSettings {
+    /// The gate.
+    pub kind: FusionKind,
+    /// Inner width of the scalar gate.
+    #[schemars(range(min = 1))]
+    pub hidden_size: usize,
+    /// Initial weight of the LLM state in the scalar gate, in (0, 1).
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
+    pub initial_weight: f64,
+}
+
+impl Default for FusionSettings {
+    fn default() -> Self {
+        Self {
+            kind: FusionKind::Vector,
+            hidden_size: 16,
+            initial_weight: 0.5,
+        }
+    }
+}
+
+/// The gate of late fusion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FusionKind {
+    /// One weight a channel (paper and released code).
+    #[default]
+    Vector,
+    /// One weight a note.
+    Scalar,
+}
+
+/// `[model.head]`: the last projection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-source" = "method §2.6; NoteLLM-2 released code (64)"))]
+pub struct HeadSettings {
+    /// Embedding size; 0 leaves the projection out and the embedding is as wide as the LLM.
+    pub dim: usize,
+}
+
+impl Default for HeadSettings {
+    fn default() -> Self {
+        Self { dim: 64 }
+    }
+}

@@ -1,0 +1,252 @@
+//! `[objective]`, `[train]` and `[eval]`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// `[objective]`: what training minimises (method §3).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-source" = "method §3; NoteLLM-2 released code"))]
+pub struct ObjectiveSettings {
+    /// Which notes are negatives.
+    pub kind: ObjectiveKind,
+    /// Logits are cosine * exp(temperature_logit). Released code: 3.0.
+    #[schemars(range(min = -20, max = 20))]
+    pub temperature_logit: Option<f64>,
+    /// The same as a temperature: tau = exp(-temperature_logit). Set at most one of the two.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub temperature: Option<f64>,
+    /// Whether the temperature learns.
+    pub learn_temperature: bool,
+    /// Weight of the multimodal loss (alpha_m). Paper: 9.
+    #[schemars(range(min = 0))]
+    pub multimodal_weight: f64,
+    /// Weight of the visual loss (alpha_v), with mICL only. Paper: 1.
+    #[schemars(range(min = 0))]
+    pub visual_weight: f64,
+    /// Leave a note's other known partners and its own duplicates out of its negatives.
+    pub mask_false_negatives: bool,
+}
+
+impl ObjectiveSettings {
+    /// The temperature logit that training starts at: from whichever of the two keys is set, 3.0
+    /// (released code) when neither is.
+    pub fn initial_temperature_logit(&self) -> f64 {
+        self.temperature_logit
+            .or(self.temperature.map(|temperature| -temperature.ln()))
+            .unwrap_or(3.0)
+    }
+}
+
+impl Default for ObjectiveSettings {
+    fn default() -> Self {
+        Self {
+            kind: ObjectiveKind::OneTower,
+            temperature_logit: None,
+            temperature: None,
+            learn_temperature: true,
+            multimodal_weight: 9.0,
+            visual_weight: 1.0,
+            mask_false_negatives: true,
+        }
+    }
+}
+
+/// Which notes of a batch are negatives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ObjectiveKind {
+    /// Every other note of the batch, of either side.
+    #[default]
+    OneTower,
+    /// Only the other side: queries against targets and back, mean of the two.
+    Dual,
+}
+
+/// `[train]`: how training minimises the objective.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-source" = "method §3; NoteLLM-2 released code"))]
+pub struct TrainSettings {
+    /// Pairs a step (B); the batch holds 2B notes. Paper: 128 over 8 devices.
+    #[schemars(range(min = 2))]
+    pub batch_pairs: usize,
+    /// Stop after this many steps.
+    #[schemars(range(min = 1))]
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub max_steps: Option<usize>,
+    /// Stop after this many passes over the pairs (used when `max_steps` is not set). Paper: 1.
+    #[schemars(range(min = 0))]
+    pub epochs: f64,
+    /// Peak learning rate. Paper: 3e-6 (pre-trained weights).
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub learning_rate: f64,
+    /// Decoupled weight decay of matrices; norms, biases and the temperature have none. Paper: 1e-3.
+    #[schemars(range(min = 0))]
+    pub weight_decay: f64,
+    /// AdamW's two averaging factors, each in [0, 1).
+    pub betas: [f64; 2],
+    /// AdamW's epsilon.
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub epsilon: f64,
+    /// Share of the steps in which the learning rate rises linearly from 0. Paper: 0.1.
+    #[schemars(range(min = 0, max = 1))]
+    pub warmup_ratio: f64,
+    /// How the learning rate falls after the warm-up.
+    pub schedule: Schedule,
+    /// Largest global L2 norm of the gradient; larger ones are scaled down. 0 turns it off.
+    #[schemars(range(min = 0))]
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub clip_norm: f64,
+    /// Measure retrieval on the validation notes every so many steps; 0 only at the end.
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub eval_every_steps: usize,
+    /// Write a checkpoint every so many steps; 0 only at the end and on stop.
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub save_every_steps: usize,
+    /// Checkpoints kept besides the best one.
+    #[schemars(range(min = 1))]
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub keep_checkpoints: usize,
+    /// Measure modality saliency (method §4) every so many steps; 0 never.
+    #[schemars(extend("x-source" = "method §4"))]
+    pub saliency_every_steps: usize,
+    /// Notes of the fixed saliency probe set.
+    #[schemars(range(min = 2))]
+    #[schemars(extend("x-source" = "method §4"))]
+    pub saliency_notes: usize,
+    /// Largest share of run time that saliency probes may take; a probe over budget is put off.
+    #[schemars(range(min = 0, max = 1))]
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub saliency_max_ratio: f64,
+    /// Emit a `train_step` event every so many steps.
+    #[schemars(range(min = 1))]
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub log_every_steps: usize,
+    /// Write TensorBoard event files into the run folder.
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub tensorboard: bool,
+}
+
+impl Default for TrainSettings {
+    fn default() -> Self {
+        Self {
+            batch_pairs: 16,
+            max_steps: None,
+            epochs: 1.0,
+            learning_rate: 3e-6,
+            weight_decay: 1e-3,
+            betas: [0.9, 0.999],
+            epsilon: 1e-8,
+            warmup_ratio: 0.1,
+            schedule: Schedule::Linear,
+            clip_norm: 1.0,
+            eval_every_steps: 200,
+            save_every_steps: 200,
+            keep_checkpoints: 2,
+            saliency_every_steps: 100,
+            saliency_notes: 16,
+            saliency_max_ratio: 0.03,
+            log_every_steps: 1,
+            tensorboard: false,
+        }
+    }
+}
+
+/// How the learning rate falls after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// Linearly to 0 at the last step (paper).
+    #[default]
+    Linear,
+    /// Half a cosine to 0 at the last step.
+    Cosine,
+    /// Not at all.
+    Constant,
+}
+
+/// `[eval]`: how retrieval is measured (method §6).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-source" = "method §6"))]
+pub struct EvalSettings {
+    /// Cut-offs of Recall@k, NDCG@k, MRR@k and hit rate.
+    #[schemars(length(min = 1), inner(range(min = 1)))]
+    pub k: Vec<usize>,
+    /// Texts of at most this many characters count as short (slices `short_query`, `short_target`,
+    /// and `long_query`, `long_target` for the others).
+    pub short_chars: usize,
+    /// Further slices, each on one field of the query note.
+    pub slices: Vec<SliceSettings>,
+    /// Rankings to compare with on the same pool.
+    pub baselines: Vec<Baseline>,
+    /// How queries, targets and pool are chosen.
+    pub protocol: Protocol,
+    /// Notes encoded at a time.
+    #[schemars(range(min = 1))]
+    pub batch_notes: usize,
+}
+
+impl Default for EvalSettings {
+    fn default() -> Self {
+        Self {
+            k: vec![1, 10, 100],
+            short_chars: 50,
+            slices: Vec::new(),
+            baselines: vec![
+                Baseline::Bm25,
+                Baseline::Popularity,
+                Baseline::Random,
+                Baseline::TextOnly,
+                Baseline::ImageOnly,
+            ],
+            protocol: Protocol::AllPairs,
+            batch_notes: 32,
+        }
+    }
+}
+
+/// `[[eval.slices]]`: queries whose `field` equals (or, for lists, contains) `value`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("x-source" = "method §6"))]
+pub struct SliceSettings {
+    /// Name in the table.
+    #[schemars(length(min = 1))]
+    pub name: String,
+    /// A field of the note: `category`, `topics`, or any further field of the notes file.
+    #[schemars(length(min = 1))]
+    pub field: String,
+    /// The value that selects a note.
+    pub value: String,
+}
+
+/// Rankings to compare with on the same pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Baseline {
+    /// Okapi BM25 over the note text.
+    Bm25,
+    /// Notes that most training users saw, the same list for every query.
+    Popularity,
+    /// The expected value of a random order, computed.
+    Random,
+    /// The same model given the text alone.
+    TextOnly,
+    /// The same model given the picture alone.
+    ImageOnly,
+    /// The same model before training.
+    ZeroShot,
+}
+
+/// How queries, targets and pool are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// Every test query ranks all notes but itself.
+    #[default]
+    AllPairs,
+    /// The authors' script: each note serves once, the pool leaves all query notes out.
+    ReleasedProtocol,
+}

@@ -1,0 +1,148 @@
+//! `[model]` and its parts.
+
+use super::{Finding, divides, divisors_around, multiples_around};
+use crate::{ConnectorSettings, LlmSettings, RunConfig, VisionSettings};
+
+pub(super) fn check(config: &RunConfig, findings: &mut Vec<Finding>) {
+    let model = &config.model;
+    // A model folder brings its own sizes, and so do the folders of the parts.
+    if model.path.is_some() {
+        return;
+    }
+    if model.llm.path.is_none() {
+        llm(&model.llm, findings);
+    }
+    if model.variant.vision() && model.vision.path.is_none() {
+        vision(&model.vision, findings);
+    }
+    if model.variant.image_tokens() {
+        connector(&model.connector, findings);
+    }
+}
+
+fn llm(llm: &LlmSettings, findings: &mut Vec<Finding>) {
+    const HEADS: &str = "model.llm.num_attention_heads";
+    const KV_HEADS: &str = "model.llm.num_key_value_heads";
+    const WIDTH: &str = "model.llm.hidden_size";
+    const HEAD_DIM: &str = "model.llm.head_dim";
+    let (heads, kv_heads) = (llm.num_attention_heads, llm.num_key_value_heads);
+    let width_splits = llm.head_dim.is_some() || divides(heads, llm.hidden_size);
+    if !width_splits {
+        findings
+            .push(heads_do_not_divide(WIDTH, llm.hidden_size, HEADS, heads).related([HEAD_DIM]));
+    }
+    let head_dim = llm.resolved_head_dim();
+    if width_splits && !head_dim.is_multiple_of(2) {
+        findings.push(
+            Finding::new(
+                HEAD_DIM,
+                format!(
+                    "a head is {head_dim} wide, but rotary positions turn channels in pairs: the \
+                     width has to be even"
+                ),
+            )
+            .related([WIDTH, HEADS])
+            .help(format!(
+                "set `{HEAD_DIM}` to {}",
+                multiples_around(2, head_dim)
+            )),
+        );
+    }
+    if !divides(kv_heads, heads) {
+        findings.push(
+            Finding::new(
+                KV_HEADS,
+                format!(
+                    "{heads} query heads (`num_attention_heads`) cannot share {kv_heads} key/value \
+                     heads evenly"
+                ),
+            )
+            .related([HEADS])
+            .help(format!(
+                "set `{KV_HEADS}` to a divisor of {heads}: {}",
+                divisors_around(heads, kv_heads)
+            )),
+        );
+    }
+}
+
+fn vision(vision: &VisionSettings, findings: &mut Vec<Finding>) {
+    let (width, heads) = (vision.hidden_size, vision.num_attention_heads);
+    if !divides(heads, width) {
+        findings.push(heads_do_not_divide(
+            "model.vision.hidden_size",
+            width,
+            "model.vision.num_attention_heads",
+            heads,
+        ));
+    }
+    let (image, patch) = (vision.image_size, vision.patch_size);
+    if !divides(patch, image) {
+        findings.push(
+            Finding::new(
+                "model.vision.image_size",
+                format!("a picture of {image} pixels does not split into patches of {patch}"),
+            )
+            .related(["model.vision.patch_size"])
+            .help(format!(
+                "set `model.vision.image_size` to a multiple of {patch}: {}",
+                multiples_around(patch, image)
+            )),
+        );
+    }
+    // Like HF's `hidden_states`: the embeddings, then the output of every layer.
+    let states = i64::try_from(vision.num_hidden_layers).unwrap_or(i64::MAX - 1) + 1;
+    let select = i64::from(vision.select_layer);
+    if !(-states..states).contains(&select) {
+        findings.push(
+            Finding::new(
+                "model.vision.select_layer",
+                format!(
+                    "there is no hidden state {select} in an encoder of {} layers",
+                    states - 1
+                ),
+            )
+            .related(["model.vision.num_hidden_layers"])
+            .help(format!(
+                "it takes {} to {}; -1 is the last layer's output",
+                -states,
+                states - 1
+            )),
+        );
+    }
+}
+
+fn connector(connector: &ConnectorSettings, findings: &mut Vec<Finding>) {
+    let (width, heads) = (connector.hidden_size, connector.num_attention_heads);
+    if !divides(heads, width) {
+        findings.push(heads_do_not_divide(
+            "model.connector.hidden_size",
+            width,
+            "model.connector.num_attention_heads",
+            heads,
+        ));
+    }
+    if connector.projector_layers().is_none() {
+        findings.push(
+            Finding::new(
+                "model.connector.projector",
+                format!("there is no projector \"{}\"", connector.projector),
+            )
+            .help("allowed: \"linear\", or \"mlp2x_gelu\" with 1 to 8 in place of 2"),
+        );
+    }
+}
+
+fn heads_do_not_divide(width_key: &str, width: usize, heads_key: &str, heads: usize) -> Finding {
+    Finding::new(
+        width_key,
+        format!("a width of {width} (`{width_key}`) does not split into {heads} heads"),
+    )
+    .related([heads_key])
+    .help(format!(
+        "set `{width_key}` to a multiple of {heads}: {}; or `{heads_key}` to a divisor of {width}: \
+         {}",
+        multiples_around(heads, width),
+        divisors_around(width, heads)
+    ))
+}

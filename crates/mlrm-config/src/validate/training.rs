@@ -1,0 +1,148 @@
+//! `[backend]`, `[objective]`, `[train]` and `[eval]`.
+
+use super::Finding;
+use crate::{DeviceName, DeviceNames, EvalSettings, ObjectiveSettings, RunConfig, TrainSettings};
+
+/// Names of slices that every evaluation has.
+const BUILT_IN_SLICES: [&str; 5] = [
+    "all",
+    "short_query",
+    "long_query",
+    "short_target",
+    "long_target",
+];
+
+pub(super) fn check(config: &RunConfig, findings: &mut Vec<Finding>) {
+    devices(config, findings);
+    objective(&config.objective, config.model.variant.micl(), findings);
+    train(&config.train, findings);
+    cut_offs(&config.eval, findings);
+    slices(&config.eval, findings);
+}
+
+fn devices(config: &RunConfig, findings: &mut Vec<Finding>) {
+    const KEY: &str = "backend.device";
+    let names = config.backend.device.names();
+    if names.is_empty() {
+        findings.push(
+            Finding::new(KEY, "the list of devices is empty").help("name one: device = \"flex\""),
+        );
+    }
+    let mut seen: Vec<DeviceName> = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        let key = match &config.backend.device {
+            DeviceNames::One(_) => KEY.to_owned(),
+            DeviceNames::Many(_) => format!("{KEY}[{index}]"),
+        };
+        match name.parse::<DeviceName>() {
+            Ok(device) if seen.contains(&device) => findings.push(
+                Finding::new(key, format!("the device `{device}` is listed twice"))
+                    .help("list each device once"),
+            ),
+            Ok(device) => seen.push(device),
+            Err(error) => {
+                let meant = error.nearest.as_ref();
+                let meant = meant.map(|name| format!("did you mean \"{name}\"? "));
+                findings.push(Finding::new(key, error.to_string()).help(format!(
+                    "{}allowed: flex, vulkan[:i], wgpu[:i], metal, cuda[:i], rocm[:i]",
+                    meant.unwrap_or_default()
+                )));
+            }
+        }
+    }
+}
+
+fn objective(objective: &ObjectiveSettings, micl: bool, findings: &mut Vec<Finding>) {
+    if let (Some(_), Some(temperature)) = (objective.temperature_logit, objective.temperature) {
+        findings.push(
+            Finding::new(
+                "objective.temperature",
+                "`objective.temperature` and `objective.temperature_logit` are both set",
+            )
+            .related(["objective.temperature_logit"])
+            .help(format!(
+                "keep one: they are the same number, temperature = exp(-temperature_logit); \
+                 temperature = {temperature} is temperature_logit = {:.4}",
+                -temperature.ln()
+            )),
+        );
+    }
+    let weighs_nothing =
+        objective.multimodal_weight == 0.0 && (!micl || objective.visual_weight == 0.0);
+    if weighs_nothing {
+        findings.push(
+            Finding::new(
+                "objective.multimodal_weight",
+                "every loss has the weight 0: there is nothing to learn",
+            )
+            .related(["objective.visual_weight", "model.variant"])
+            .help("the paper has multimodal_weight = 9 and visual_weight = 1"),
+        );
+    }
+}
+
+fn train(train: &TrainSettings, findings: &mut Vec<Finding>) {
+    for (index, beta) in train.betas.iter().enumerate() {
+        // Not finite: found already, like every number that is not.
+        if beta.is_finite() && !(0.0..1.0).contains(beta) {
+            let key = format!("train.betas[{index}]");
+            findings.push(
+                Finding::new(&key, format!("`{key}` is out of range: {beta}"))
+                    .help("averaging factors are in [0, 1); AdamW's usual ones are [0.9, 0.999]"),
+            );
+        }
+    }
+    if train.max_steps.is_none() && train.epochs == 0.0 {
+        findings.push(
+            Finding::new("train.epochs", "training would stop before its first step")
+                .related(["train.max_steps"])
+                .help("set `train.max_steps`, or `train.epochs` above 0"),
+        );
+    }
+}
+
+fn cut_offs(eval: &EvalSettings, findings: &mut Vec<Finding>) {
+    for (index, k) in eval.k.iter().enumerate() {
+        if eval.k[..index].contains(k) {
+            findings.push(
+                Finding::new(
+                    format!("eval.k[{index}]"),
+                    format!("the cut-off {k} is listed twice"),
+                )
+                .help("list each cut-off once"),
+            );
+        }
+    }
+    for (index, baseline) in eval.baselines.iter().enumerate() {
+        if eval.baselines[..index].contains(baseline) {
+            let name = toml::Value::try_from(baseline).map(|name| name.to_string());
+            findings.push(
+                Finding::new(
+                    format!("eval.baselines[{index}]"),
+                    format!("the baseline {} is listed twice", name.unwrap_or_default()),
+                )
+                .help("list each baseline once"),
+            );
+        }
+    }
+}
+
+fn slices(eval: &EvalSettings, findings: &mut Vec<Finding>) {
+    for (index, slice) in eval.slices.iter().enumerate() {
+        let key = format!("eval.slices[{index}].name");
+        let name = &slice.name;
+        if BUILT_IN_SLICES.contains(&name.as_str()) {
+            findings.push(
+                Finding::new(&key, format!("there is a built-in slice \"{name}\"")).help(format!(
+                    "choose another name than {}",
+                    BUILT_IN_SLICES.join(", ")
+                )),
+            );
+        } else if eval.slices[..index].iter().any(|other| other.name == *name) {
+            findings.push(
+                Finding::new(&key, format!("two slices are named \"{name}\""))
+                    .help("results are stored by name: give each slice its own"),
+            );
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Keys that were set but that nothing will read.
+
+use super::Finding;
+use crate::catalog::catalog;
+use crate::load::Places;
+use crate::{DataSource, FusionKind, RunConfig};
+
+/// A warning for every key that was written, differs from its default and is not read, because
+/// another key makes it moot.
+pub(crate) fn unread_keys(config: &RunConfig, places: &Places) -> Vec<Finding> {
+    let (Ok(actual), Ok(default)) = (
+        toml::Value::try_from(config),
+        toml::Value::try_from(RunConfig::default()),
+    ) else {
+        return Vec::new();
+    };
+    let mut warnings = Vec::new();
+    for (reason, keys) in moot(config) {
+        for key in keys {
+            if places.written(&key) && lookup(&actual, &key) != lookup(&default, &key) {
+                warnings.push(
+                    Finding::new(&key, format!("`{key}` is set but not read: {reason}"))
+                        .at(places.of(&key).cloned()),
+                );
+            }
+        }
+    }
+    warnings
+}
+
+/// Why keys are not read, and which.
+fn moot(config: &RunConfig) -> Vec<(&'static str, Vec<String>)> {
+    let model = &config.model;
+    let mut moot: Vec<(&'static str, Vec<String>)> = Vec::new();
+    let mut add = |condition: bool, reason, keys: Vec<String>| {
+        if condition {
+            moot.push((reason, keys));
+        }
+    };
+    add(
+        model.path.is_some(),
+        "`model.path` brings the whole model",
+        below("model", &["path"]),
+    );
+    add(
+        model.path.is_none() && model.llm.path.is_some(),
+        "`model.llm.path` brings the sizes",
+        below("model.llm", &["path", "tune"]),
+    );
+    add(
+        model.path.is_none() && model.vision.path.is_some(),
+        "`model.vision.path` brings the sizes",
+        below("model.vision", &["path", "select_layer", "select_feature"]),
+    );
+    add(
+        model.fusion.kind == FusionKind::Vector,
+        "it belongs to the scalar gate",
+        below("model.fusion", &["kind"]),
+    );
+    add(
+        config.data.source == DataSource::Folder,
+        "nothing is drawn with data.source = \"folder\"",
+        below("data.synth", &[]),
+    );
+    add(
+        config.train.max_steps.is_some(),
+        "`train.max_steps` decides",
+        vec!["train.epochs".into()],
+    );
+    add(
+        config.prompt.template_file.is_some(),
+        "`prompt.template_file` is used",
+        vec!["prompt.language".into()],
+    );
+    moot
+}
+
+/// All keys below a section but the named ones.
+fn below(section: &str, except: &[&str]) -> Vec<String> {
+    let prefix = format!("{section}.");
+    let paths = catalog().paths().into_iter();
+    paths
+        .filter(|path| {
+            path.strip_prefix(&prefix)
+                .is_some_and(|name| !except.contains(&name))
+        })
+        .collect()
+}
+
+fn lookup<'a>(value: &'a toml::Value, key: &str) -> Option<&'a toml::Value> {
+    key.split('.')
+        .try_fold(value, |value, name| value.get(name))
+}
