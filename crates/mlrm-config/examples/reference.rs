@@ -1,4 +1,4 @@
-//! Writes the generated files of the guide: the configuration reference and the JSON schema.
+//! Writes the generated page of the guide, the configuration reference.
 //!
 //! `cargo run -p mlrm-config --example reference`
 

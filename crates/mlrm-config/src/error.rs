@@ -90,8 +90,15 @@ impl Finding {
         self
     }
 
-    /// Writes the finding over several lines, `kind` (`error`, `warning`) first.
-    pub fn write(&self, f: &mut dyn fmt::Write, kind: &str) -> fmt::Result {
+    /// The finding over several lines: `kind` (`error`, `warning`) and message, place, help.
+    pub fn report(&self, kind: &str) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = self.write(&mut text, kind);
+        text.trim_end().to_owned()
+    }
+
+    fn write(&self, f: &mut dyn fmt::Write, kind: &str) -> fmt::Result {
         writeln!(f, "{kind}: {}", self.message)?;
         if let Some(location) = &self.location {
             location.write_snippet(f)?;

@@ -23,6 +23,16 @@ pub struct LoadedConfig {
     pub warnings: Vec<Finding>,
 }
 
+impl LoadedConfig {
+    /// The value of a key, or of a whole section, as TOML writes it; `None` when it is not set.
+    pub fn value(&self, key: &str) -> Option<String> {
+        let root = toml::Value::try_from(&self.config).ok()?;
+        let mut names = key.split('.');
+        let value = names.try_fold(&root, |value, name| value.get(name))?;
+        Some(value.to_string())
+    }
+}
+
 /// Where the keys of a config were written: in which line of the file, or in which `--set`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Places(BTreeMap<String, Location>);

@@ -181,6 +181,8 @@ fn places_and_unread_keys() {
     assert_eq!(line("model.llm.hidden_size"), Some(3));
     assert_eq!(line("eval.k[1]"), Some(7));
     assert_eq!(line("model.llm.num_hidden_layers"), None);
+    assert_eq!(loaded.value("eval.k").as_deref(), Some("[1, 10]"));
+    assert_eq!(loaded.value("train.max_stops"), None);
     let place = loaded.places.of("train.epochs").unwrap();
     assert_eq!(place.to_string(), "--set train.epochs=2");
     let keys: Vec<&str> = loaded.warnings.iter().map(|w| w.key.as_str()).collect();
