@@ -10,6 +10,9 @@ use crate::number;
 pub type Named<T> = IndexMap<String, T>;
 
 /// Metric name (`recall@10`, `ndcg@10`, `mrr@10`, `hit_rate@10`) → value, as fractions of 1.
+///
+/// A metric may be followed by the bounds of its 95 % confidence interval, named with the suffixes
+/// `:low` and `:high` (`recall@10:low`).
 pub type Metrics = Named<f64>;
 
 /// Slice name (`all`, `short_query`, …) → its metrics.

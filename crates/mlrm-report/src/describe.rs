@@ -1,0 +1,148 @@
+//! Events as lines of text, for the log view and for terminals without a dashboard.
+
+use mlrm_events::{Action, EndReason, Evaluation, Event, RunStarted, Split, TrainStep};
+
+use crate::format;
+
+/// One line that says what happened, without time and step.
+pub fn describe(event: &Event) -> String {
+    match event {
+        Event::RunStarted(started) => run_started(started),
+        Event::TrainStep(step) => train_step(step),
+        Event::GateHistogram(gate) => {
+            let values: u64 = gate.counts.iter().sum();
+            format!("gate histogram of {} values", format::count(values))
+        }
+        Event::Evaluation(evaluation) => evaluation_line(evaluation),
+        Event::Saliency(saliency) => format!(
+            "saliency of {} layers ({}) in {}",
+            saliency.layers.len(),
+            saliency.formula,
+            format::duration(saliency.seconds)
+        ),
+        Event::AttentionMass(mass) => format!("attention mass of {} layers", mass.layers.len()),
+        Event::System(system) => format!(
+            "host {} of {}, processor {:.0} %",
+            format::bytes(system.host_memory_bytes),
+            format::bytes(system.host_memory_total_bytes),
+            system.host_cpu_percent
+        ),
+        Event::CheckpointSaved(saved) => {
+            let best = if saved.best { ", the best so far" } else { "" };
+            format!(
+                "checkpoint saved to {} ({}{best})",
+                saved.path, saved.reason
+            )
+        }
+        Event::Warning(warning) => format!("warning: {}", warning.message),
+        Event::Control(control) => action(control.action).into(),
+        Event::RunEnded(ended) => {
+            let message = ended
+                .message
+                .as_deref()
+                .map_or(String::new(), |text| format!(": {text}"));
+            format!(
+                "training {} after {}{message}",
+                end_reason(ended.reason),
+                format::duration(ended.seconds)
+            )
+        }
+        Event::Unknown(unknown) => format!(
+            "{} (an event of a newer version): {}",
+            unknown.name,
+            serde_json::Value::Object(unknown.fields.clone())
+        ),
+    }
+}
+
+fn run_started(started: &RunStarted) -> String {
+    let resumed = match started.resumed_from_step {
+        Some(step) => format!(", resumed from step {}", format::count(step)),
+        None => String::new(),
+    };
+    format!(
+        "training on {}: {} steps, {} pairs of {} notes, {} of {} parameters{resumed}",
+        started.device,
+        format::count(started.total_steps),
+        format::count(started.train_pairs),
+        format::count(started.notes),
+        format::large(started.parameters_trained),
+        format::large(started.parameters_total),
+    )
+}
+
+/// Loss with its parts, temperature, gate, throughput.
+pub fn train_step(step: &TrainStep) -> String {
+    let parts = match step.loss_visual {
+        Some(visual) => format!(
+            " (multimodal {}, visual {})",
+            format::number(step.loss_multimodal),
+            format::number(visual)
+        ),
+        None => String::new(),
+    };
+    let gate = match step.gate_mean {
+        Some(gate) => format!(", gate {}", format::number(gate)),
+        None => String::new(),
+    };
+    format!(
+        "loss {}{parts}, temperature {}{gate}, {} notes/s",
+        format::number(step.loss),
+        format::number((-step.temperature_logit).exp()),
+        format::number(step.notes_per_second)
+    )
+}
+
+fn evaluation_line(evaluation: &Evaluation) -> String {
+    let metrics = match evaluation
+        .slices
+        .get("all")
+        .or_else(|| evaluation.slices.values().next())
+    {
+        Some(metrics) => metrics
+            .iter()
+            .filter(|(name, _)| !crate::state::is_interval_bound(name))
+            .map(|(name, value)| {
+                format!("{} {}", format::metric_title(name), format::percent(*value))
+            })
+            .collect::<Vec<_>>()
+            .join(", "),
+        None => "no metrics".into(),
+    };
+    format!(
+        "{} of {} queries in {} notes: {metrics}",
+        split(evaluation.split),
+        format::count(evaluation.queries),
+        format::count(evaluation.pool)
+    )
+}
+
+/// The split's name.
+pub fn split(split: Split) -> &'static str {
+    match split {
+        Split::Validation => "validation",
+        Split::Test => "test",
+        Split::Other => "evaluation",
+    }
+}
+
+/// How a run ended, as a participle.
+pub fn end_reason(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::Completed => "completed",
+        EndReason::Stopped => "stopped",
+        EndReason::Failed => "failed",
+        EndReason::Other => "ended",
+    }
+}
+
+/// What was asked of the trainer.
+fn action(action: Action) -> &'static str {
+    match action {
+        Action::Pause => "paused on request",
+        Action::Resume => "resumed on request",
+        Action::Save => "checkpoint requested",
+        Action::Stop => "stop requested",
+        Action::Other => "a request of a newer version",
+    }
+}

@@ -1,0 +1,15 @@
+//! Watching a run: the terminal dashboard, plain progress lines, TensorBoard files and the report.
+//!
+//! Everything here reads a run's events ([`mlrm_events`]) and nothing else, so a live run, a run on
+//! another machine's shared folder and a finished run look the same. [`state`] folds the events
+//! into bounded memory; the other modules draw that.
+
+pub mod describe;
+pub mod format;
+pub mod html;
+pub mod progress;
+pub mod state;
+//pub mod tensorboard;
+pub mod tui;
+
+pub use mlrm_events as events;

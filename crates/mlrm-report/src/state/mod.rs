@@ -1,0 +1,418 @@
+//! What a run looks like now: a pure fold over its events, in bounded memory.
+
+mod pace;
+mod retrieval;
+mod series;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use mlrm_events::{
+    Action, AttentionMass, CheckpointSaved, EndReason, Evaluation, Event, GateHistogram,
+    ModalityShares, Named, RunEnded, RunStarted, Saliency, Stamped, System, TrainStep,
+};
+
+use crate::describe::describe;
+pub use pace::Pace;
+pub use retrieval::{Interval, interval, is_interval_bound, metric_names};
+pub use series::{Bucket, History, Series};
+
+/// Probes, evaluations and checkpoints held.
+const HISTORY: usize = 256;
+/// Newest log entries held of training steps, and of everything else.
+const LOG_STEPS: usize = 500;
+const LOG_OTHERS: usize = 2000;
+
+/// A run, folded from its events.
+#[derive(Debug, Clone)]
+pub struct RunState {
+    /// The newest `run_started` and its time.
+    pub started: Option<(f64, Arc<RunStarted>)>,
+    /// How the newest process ended, unless it goes on.
+    pub ended: Option<RunEnded>,
+    /// Whether the trainer waits on request.
+    pub paused: bool,
+    /// The newest step.
+    pub step: u64,
+    /// Time of the log's first event (Unix seconds).
+    pub first_time: Option<f64>,
+    /// Time of the newest event (Unix seconds).
+    pub last_time: Option<f64>,
+    /// Events folded.
+    pub events: u64,
+    /// The newest step's figures.
+    pub last_step: Option<TrainStep>,
+    /// What the steps measured.
+    pub train: TrainSeries,
+    /// Speed and time left.
+    pub pace: Pace,
+    /// Phase → seconds, summed over the steps of this process.
+    pub seconds_by_phase: Named<f64>,
+    /// The machine's newest figures.
+    pub system: Option<System>,
+    /// The machine's figures over the steps.
+    pub machine: MachineSeries,
+    /// Gate values.
+    pub gates: History<GateHistogram>,
+    /// Retrieval.
+    pub evaluations: History<Evaluation>,
+    /// Full saliency probes.
+    pub saliency: History<Saliency>,
+    /// Live probes between them.
+    pub attention_mass: History<AttentionMass>,
+    /// Seconds that this process spent on saliency probes.
+    pub probe_seconds: f64,
+    /// Checkpoints.
+    pub checkpoints: History<CheckpointSaved>,
+    /// Warnings, counted.
+    pub warnings: u64,
+    log: Log,
+}
+
+/// What the steps measured.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs, reason = "the fields are those of `train_step`")]
+pub struct TrainSeries {
+    pub loss: Series,
+    pub loss_multimodal: Series,
+    pub loss_visual: Series,
+    pub learning_rate: Series,
+    /// τ = exp(−t).
+    pub temperature: Series,
+    pub gate_mean: Series,
+    pub gradient_norm: Series,
+    pub notes_per_second: Series,
+}
+
+impl TrainSeries {
+    fn push(&mut self, step: &TrainStep) {
+        let at = step.step;
+        self.loss.push(at, step.loss);
+        self.loss_multimodal.push(at, step.loss_multimodal);
+        self.learning_rate.push(at, step.learning_rate);
+        self.temperature.push(at, (-step.temperature_logit).exp());
+        self.gradient_norm.push(at, step.gradient_norm);
+        self.notes_per_second.push(at, step.notes_per_second);
+        if let Some(visual) = step.loss_visual {
+            self.loss_visual.push(at, visual);
+        }
+        if let Some(gate) = step.gate_mean {
+            self.gate_mean.push(at, gate);
+        }
+    }
+
+    fn all_mut(&mut self) -> [&mut Series; 8] {
+        [
+            &mut self.loss,
+            &mut self.loss_multimodal,
+            &mut self.loss_visual,
+            &mut self.learning_rate,
+            &mut self.temperature,
+            &mut self.gate_mean,
+            &mut self.gradient_norm,
+            &mut self.notes_per_second,
+        ]
+    }
+}
+
+/// The machine's figures over the steps.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs, reason = "the fields are those of `system`")]
+pub struct MachineSeries {
+    pub host_memory_bytes: Series,
+    pub host_cpu_percent: Series,
+    pub device_memory_bytes: Series,
+    pub device_use_percent: Series,
+}
+
+/// One line of the log view.
+#[derive(Debug, Clone)]
+pub struct LogEntry {
+    /// The event's number, from 0.
+    pub number: u64,
+    /// Unix time.
+    pub time_seconds: f64,
+    /// The step, where it has one.
+    pub step: Option<u64>,
+    /// The event's name.
+    pub name: String,
+    /// What happened.
+    pub text: String,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Log {
+    steps: VecDeque<LogEntry>,
+    others: VecDeque<LogEntry>,
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// No event yet.
+    Waiting,
+    /// Steps come in.
+    Running,
+    /// Waits on request.
+    Paused,
+    /// Over.
+    Ended(EndReason),
+}
+
+impl Default for RunState {
+    fn default() -> Self {
+        Self {
+            started: None,
+            ended: None,
+            paused: false,
+            step: 0,
+            first_time: None,
+            last_time: None,
+            events: 0,
+            last_step: None,
+            train: TrainSeries::default(),
+            pace: Pace::default(),
+            seconds_by_phase: Named::default(),
+            system: None,
+            machine: MachineSeries::default(),
+            gates: History::new(HISTORY),
+            evaluations: History::new(HISTORY),
+            saliency: History::new(HISTORY),
+            attention_mass: History::new(HISTORY),
+            probe_seconds: 0.0,
+            checkpoints: History::new(HISTORY),
+            warnings: 0,
+            log: Log::default(),
+        }
+    }
+}
+
+impl RunState {
+    /// Folds all of `events`.
+    pub fn from_events<'a>(events: impl IntoIterator<Item = &'a Stamped>) -> Self {
+        let mut state = Self::default();
+        events.into_iter().for_each(|event| state.apply(event));
+        state
+    }
+
+    /// Folds one event.
+    pub fn apply(&mut self, stamped: &Stamped) {
+        self.first_time.get_or_insert(stamped.time_seconds);
+        self.last_time = Some(stamped.time_seconds);
+        self.log.push(self.events, stamped);
+        self.events += 1;
+        match &stamped.event {
+            Event::RunStarted(started) => self.start(stamped.time_seconds, started),
+            Event::TrainStep(step) => self.train_step(stamped.time_seconds, step),
+            Event::GateHistogram(gate) => self.gates.push(gate.clone()),
+            Event::Evaluation(evaluation) => self.evaluations.push(evaluation.clone()),
+            Event::Saliency(saliency) => {
+                self.probe_seconds += saliency.seconds;
+                self.saliency.push(saliency.clone());
+            }
+            Event::AttentionMass(mass) => self.attention_mass.push(mass.clone()),
+            Event::System(system) => self.system_figures(system),
+            Event::CheckpointSaved(saved) => self.checkpoints.push(saved.clone()),
+            Event::Warning(_) => self.warnings += 1,
+            Event::Control(control) => self.control(stamped.time_seconds, control.action),
+            Event::RunEnded(ended) => {
+                self.step = self.step.max(ended.step);
+                self.paused = false;
+                self.ended = Some(ended.clone());
+            }
+            Event::Unknown(_) => {}
+        }
+    }
+
+    /// A process begins: at 0, or at the checkpoint that it resumes.
+    fn start(&mut self, time_seconds: f64, started: &RunStarted) {
+        let from = started.resumed_from_step.unwrap_or(0);
+        for series in self.train.all_mut() {
+            series.forget_after(from);
+        }
+        let machine = &mut self.machine;
+        for series in [
+            &mut machine.host_memory_bytes,
+            &mut machine.host_cpu_percent,
+            &mut machine.device_memory_bytes,
+            &mut machine.device_use_percent,
+        ] {
+            series.forget_after(from);
+        }
+        // A new run in an old log starts with nothing; a resumed one keeps what its checkpoint saw.
+        let keeps = |step: u64| started.resumed_from_step.is_some() && step <= from;
+        self.gates.retain(|gate| keeps(gate.step));
+        self.evaluations.retain(|evaluation| keeps(evaluation.step));
+        self.saliency.retain(|saliency| keeps(saliency.step));
+        self.attention_mass.retain(|mass| keeps(mass.step));
+        self.checkpoints.retain(|saved| keeps(saved.step));
+        self.ended = None;
+        self.paused = false;
+        self.step = from;
+        self.last_step = None;
+        self.seconds_by_phase.clear();
+        self.probe_seconds = 0.0;
+        self.pace = Pace::started(time_seconds);
+        self.started = Some((time_seconds, Arc::new(started.clone())));
+    }
+
+    fn train_step(&mut self, time_seconds: f64, step: &TrainStep) {
+        self.step = step.step;
+        self.pace.step(time_seconds, step.step);
+        self.train.push(step);
+        for (phase, seconds) in &step.seconds_by_phase {
+            match self.seconds_by_phase.get_mut(phase) {
+                Some(sum) => *sum += seconds,
+                None => {
+                    self.seconds_by_phase.insert(phase.clone(), *seconds);
+                }
+            }
+        }
+        self.last_step = Some(step.clone());
+    }
+
+    fn system_figures(&mut self, system: &System) {
+        let at = system.step;
+        self.machine
+            .host_memory_bytes
+            .push(at, system.host_memory_bytes as f64);
+        self.machine
+            .host_cpu_percent
+            .push(at, system.host_cpu_percent);
+        if let Some(bytes) = system.device_memory_bytes {
+            self.machine.device_memory_bytes.push(at, bytes as f64);
+        }
+        if let Some(percent) = system.device_use_percent {
+            self.machine.device_use_percent.push(at, percent);
+        }
+        self.system = Some(system.clone());
+    }
+
+    fn control(&mut self, time_seconds: f64, action: Action) {
+        match action {
+            Action::Pause => {
+                self.paused = true;
+                self.pace.pause(time_seconds);
+            }
+            Action::Resume => {
+                self.paused = false;
+                self.pace.resume(time_seconds);
+            }
+            Action::Save | Action::Stop | Action::Other => {}
+        }
+    }
+
+    /// Where the run stands.
+    pub fn status(&self) -> Status {
+        match (&self.ended, self.paused, self.events) {
+            (Some(ended), _, _) => Status::Ended(ended.reason),
+            (None, true, _) => Status::Paused,
+            (None, false, 0) => Status::Waiting,
+            (None, false, _) => Status::Running,
+        }
+    }
+
+    /// Steps of the whole run, where they are known.
+    pub fn total_steps(&self) -> Option<u64> {
+        self.started
+            .as_ref()
+            .map(|(_, started)| started.total_steps)
+            .filter(|&total| total > 0)
+    }
+
+    /// Share of the run that is done, 0 to 1.
+    pub fn progress(&self) -> Option<f64> {
+        self.total_steps()
+            .map(|total| (self.step as f64 / total as f64).clamp(0.0, 1.0))
+    }
+
+    /// Seconds that this process has trained for, pauses left out, up to its newest event.
+    pub fn active_seconds(&self) -> Option<f64> {
+        match &self.ended {
+            Some(ended) => Some(ended.seconds),
+            None => self.last_time.and_then(|now| self.pace.active_seconds(now)),
+        }
+    }
+
+    /// Seconds that the remaining steps will take, evaluation and saving included, at the pace of
+    /// this process.
+    pub fn seconds_left(&self) -> Option<f64> {
+        if self.ended.is_some() {
+            return None;
+        }
+        let remaining = self.total_steps()?.checked_sub(self.step)?;
+        Some(self.pace.seconds_per_step()? * remaining as f64)
+    }
+
+    /// Share of this process's time that saliency probes took.
+    pub fn probe_share(&self) -> Option<f64> {
+        let seconds = self.active_seconds().filter(|&seconds| seconds > 0.0)?;
+        Some(self.probe_seconds / seconds)
+    }
+
+    /// The newest evaluation, and the best earlier or equal one of the same split by `metric`.
+    pub fn best_evaluation(&self, metric: &str) -> Option<&Evaluation> {
+        let value = |evaluation: &&Evaluation| {
+            let value = evaluation
+                .slices
+                .get("all")
+                .and_then(|metrics| metrics.get(metric));
+            value.copied().unwrap_or(f64::NEG_INFINITY)
+        };
+        self.evaluations
+            .iter()
+            .max_by(|a, b| value(a).total_cmp(&value(b)))
+    }
+
+    /// The entries of the log view, the newest first.
+    pub fn log(&self) -> impl Iterator<Item = &LogEntry> {
+        let mut steps = self.log.steps.iter().rev().peekable();
+        let mut others = self.log.others.iter().rev().peekable();
+        std::iter::from_fn(move || match (steps.peek(), others.peek()) {
+            (Some(step), Some(other)) if step.number > other.number => steps.next(),
+            (_, Some(_)) => others.next(),
+            (_, None) => steps.next(),
+        })
+    }
+
+    /// The newest warnings, the newest first.
+    pub fn newest_warnings(&self) -> impl Iterator<Item = &LogEntry> {
+        self.log
+            .others
+            .iter()
+            .rev()
+            .filter(|entry| entry.name == "warning")
+    }
+}
+
+impl Log {
+    fn push(&mut self, number: u64, stamped: &Stamped) {
+        let is_step = matches!(stamped.event, Event::TrainStep(_));
+        let (ring, capacity) = if is_step {
+            (&mut self.steps, LOG_STEPS)
+        } else {
+            (&mut self.others, LOG_OTHERS)
+        };
+        if ring.len() == capacity {
+            ring.pop_front();
+        }
+        ring.push_back(LogEntry {
+            number,
+            time_seconds: stamped.time_seconds,
+            step: stamped.event.step(),
+            name: stamped.event.name().to_owned(),
+            text: describe(&stamped.event),
+        });
+    }
+}
+
+/// A layer's three values divided by their sum, for display (method §4). All zero where the sum is
+/// zero or not finite.
+pub fn normalised(layer: ModalityShares) -> ModalityShares {
+    let sum: f64 = layer.iter().sum();
+    if sum.is_finite() && sum > 0.0 {
+        layer.map(|value| value / sum)
+    } else {
+        [0.0; 3]
+    }
+}

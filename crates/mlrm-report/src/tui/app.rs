@@ -1,0 +1,268 @@
+//! What a person looks at, and drawing it.
+
+use ratatui::Frame;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+use super::theme::Theme;
+use super::widgets::Scale;
+use super::{chrome, views};
+use crate::state::RunState;
+
+/// Smallest size that the views fit into.
+pub(super) const SMALLEST: (u16, u16) = (60, 15);
+
+/// Shares of the past in the exponential mean of the plots.
+pub(super) const SMOOTHING: [f64; 5] = [0.0, 0.6, 0.9, 0.97, 0.99];
+
+/// Largest zoom: the newest 1/2ⁿ of the steps.
+pub(super) const MAX_ZOOM: u32 = 6;
+
+/// The dashboard's pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum View {
+    /// Loss, schedule, throughput, machine.
+    Overview,
+    /// Saliency and attention mass of the layers.
+    Attention,
+    /// Metrics, slices and baselines.
+    Retrieval,
+    /// The gate between text and picture, and the geometry of the embeddings.
+    Fusion,
+    /// The events.
+    Log,
+    /// What the run was started with.
+    Config,
+}
+
+impl View {
+    /// All pages in the order of their tabs.
+    pub const ALL: [View; 6] = [
+        View::Overview,
+        View::Attention,
+        View::Retrieval,
+        View::Fusion,
+        View::Log,
+        View::Config,
+    ];
+
+    /// The tab's title.
+    pub fn title(self) -> &'static str {
+        match self {
+            View::Overview => "Overview",
+            View::Attention => "Attention",
+            View::Retrieval => "Retrieval",
+            View::Fusion => "Fusion",
+            View::Log => "Log",
+            View::Config => "Config",
+        }
+    }
+
+    /// The page of a title, in any case.
+    pub fn from_title(title: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|view| view.title().eq_ignore_ascii_case(title))
+    }
+
+    pub(super) fn index(self) -> usize {
+        Self::ALL.iter().position(|&view| view == self).unwrap_or(0)
+    }
+}
+
+/// Which events the log shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFilter {
+    /// Everything but the steps and the machine's figures.
+    #[default]
+    Notable,
+    /// Warnings and failures.
+    Warnings,
+    /// Evaluations and checkpoints.
+    Results,
+    /// Everything.
+    All,
+}
+
+impl LogFilter {
+    pub(super) const ALL: [LogFilter; 4] = [
+        LogFilter::Notable,
+        LogFilter::Warnings,
+        LogFilter::Results,
+        LogFilter::All,
+    ];
+
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            LogFilter::Notable => "notable",
+            LogFilter::Warnings => "warnings",
+            LogFilter::Results => "results",
+            LogFilter::All => "all",
+        }
+    }
+
+    pub(super) fn passes(self, name: &str) -> bool {
+        match self {
+            LogFilter::Notable => !matches!(
+                name,
+                "train_step" | "system" | "gate_histogram" | "attention_mass"
+            ),
+            LogFilter::Warnings => matches!(name, "warning" | "run_ended"),
+            LogFilter::Results => matches!(name, "evaluation" | "checkpoint_saved" | "run_ended"),
+            LogFilter::All => true,
+        }
+    }
+}
+
+/// What a person has chosen to see.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// The run's name, as shown in the header.
+    pub run_name: String,
+    /// What the terminal shows.
+    pub theme: Theme,
+    /// Whether a trainer takes requests (pause, save, stop). A watched run takes none.
+    pub attached: bool,
+    /// The page.
+    pub view: View,
+    pub(super) smoothing: usize,
+    pub(super) zoom: u32,
+    pub(super) log_axis: bool,
+    /// Index into the metrics that the run has.
+    pub(super) metric: usize,
+    /// Index into the slices that the newest evaluation has.
+    pub(super) slice: usize,
+    /// Layer whose history is shown; `None` is the last one.
+    pub(super) layer: Option<usize>,
+    /// Attention mass instead of saliency.
+    pub(super) mass: bool,
+    pub(super) filter: LogFilter,
+    /// Text that log lines and config keys must hold.
+    pub(super) search: String,
+    pub(super) searching: bool,
+    pub(super) log_scroll: usize,
+    pub(super) config_scroll: usize,
+    pub(super) help: bool,
+    /// Stop was asked once and waits for its confirmation.
+    pub(super) confirming_stop: bool,
+    /// Answer to the last request, until the next key.
+    pub(super) message: Option<String>,
+    /// Size at the last drawing, for the mouse.
+    pub(super) size: (u16, u16),
+}
+
+impl App {
+    /// The dashboard as it opens.
+    pub fn new(run_name: impl Into<String>, theme: Theme, attached: bool) -> Self {
+        Self {
+            run_name: run_name.into(),
+            theme,
+            attached,
+            view: View::Overview,
+            smoothing: 2,
+            zoom: 0,
+            log_axis: false,
+            metric: 0,
+            slice: 0,
+            layer: None,
+            mass: false,
+            filter: LogFilter::default(),
+            search: String::new(),
+            searching: false,
+            log_scroll: 0,
+            config_scroll: 0,
+            help: false,
+            confirming_stop: false,
+            message: None,
+            size: (0, 0),
+        }
+    }
+
+    /// Draws `state` as it is at `now` (Unix seconds).
+    pub fn draw(&mut self, frame: &mut Frame, state: &RunState, now: f64) {
+        let area = frame.area();
+        self.size = (area.width, area.height);
+        self.limit_scroll(state, now);
+        self.render(area, frame.buffer_mut(), state, now);
+    }
+
+    /// Keeps the shown list from scrolling past its end.
+    fn limit_scroll(&mut self, state: &RunState, now: f64) {
+        let screen = Screen {
+            app: self,
+            state,
+            theme: &self.theme,
+            now,
+        };
+        let length = match self.view {
+            View::Log => views::log::lines(&screen).count(),
+            View::Config => views::config::lines(&screen).len(),
+            _ => return,
+        };
+        let last = length.saturating_sub(1);
+        self.log_scroll = self.log_scroll.min(last);
+        self.config_scroll = self.config_scroll.min(last);
+    }
+
+    /// [`App::draw`] into a buffer.
+    pub fn render(&self, area: Rect, buffer: &mut Buffer, state: &RunState, now: f64) {
+        let screen = Screen {
+            app: self,
+            state,
+            theme: &self.theme,
+            now,
+        };
+        if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
+            chrome::too_small(&screen, area, buffer);
+            return;
+        }
+        let body = chrome::frame(&screen, area, buffer);
+        match self.view {
+            View::Overview => views::overview::draw(&screen, body, buffer),
+            View::Attention => views::attention::draw(&screen, body, buffer),
+            View::Retrieval => views::retrieval::draw(&screen, body, buffer),
+            View::Fusion => views::fusion::draw(&screen, body, buffer),
+            View::Log => views::log::draw(&screen, body, buffer),
+            View::Config => views::config::draw(&screen, body, buffer),
+        }
+        if self.help {
+            chrome::help(&screen, area, buffer);
+        }
+    }
+}
+
+/// All that drawing depends on.
+pub(super) struct Screen<'a> {
+    pub(super) app: &'a App,
+    pub(super) state: &'a RunState,
+    pub(super) theme: &'a Theme,
+    pub(super) now: f64,
+}
+
+impl Screen<'_> {
+    /// The steps that the plots show.
+    pub(super) fn step_range(&self) -> (f64, f64) {
+        let first = self
+            .state
+            .train
+            .loss
+            .buckets()
+            .first()
+            .map_or(0, |bucket| bucket.first_step);
+        let (first, last) = (first as f64, self.state.step.max(1) as f64);
+        let span = (last - first).max(1.0) / f64::from(1_u32 << self.app.zoom);
+        (last - span, last)
+    }
+
+    pub(super) fn smoothing(&self) -> f64 {
+        SMOOTHING[self.app.smoothing.min(SMOOTHING.len() - 1)]
+    }
+
+    pub(super) fn scale(&self) -> Scale {
+        if self.app.log_axis {
+            Scale::Log
+        } else {
+            Scale::Linear
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! The thread that owns the terminal.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use mlrm_events::{EventTail, Stamped};
+use ratatui::crossterm::event;
+
+use super::app::{App, View};
+use super::input::{Effect, Request};
+use super::terminal::{self, Signals};
+use super::theme::Theme;
+use crate::state::RunState;
+
+/// How often a log file is looked at.
+const TAIL_INTERVAL: Duration = Duration::from_millis(250);
+/// How long [`DashboardHandle::close`] waits for a terminal that takes no more output.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where the events come from.
+pub enum Source {
+    /// A trainer in this process. The channel is unbounded: the trainer never waits for the screen.
+    Channel(Receiver<Stamped>),
+    /// A log file that grows, or has grown.
+    Tail(EventTail),
+}
+
+/// How the dashboard is opened.
+pub struct Options {
+    /// Shown in the header.
+    pub run_name: String,
+    /// Frames a second at most; a frame is drawn only when something changed.
+    pub frames_per_second: f64,
+    /// Where requests go; `None` where the run is only watched.
+    pub requests: Option<Sender<Request>>,
+    /// Colours and glyphs.
+    pub theme: Theme,
+    /// The first view.
+    pub view: View,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            run_name: String::new(),
+            frames_per_second: 10.0,
+            requests: None,
+            theme: Theme::detect(),
+            view: View::Overview,
+        }
+    }
+}
+
+/// Why the dashboard closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// A person closed it; an attached trainer goes on.
+    Closed,
+    /// Its owner closed it.
+    Finished,
+    /// This signal came (watching only: a trainer handles signals itself).
+    Interrupted(i32),
+}
+
+/// The dashboard on the terminal.
+pub struct Dashboard;
+
+/// A running dashboard. Dropping it closes it.
+///
+/// While it is open nothing else may write to the terminal.
+pub struct DashboardHandle {
+    closing: Arc<AtomicBool>,
+    done: Receiver<io::Result<Outcome>>,
+    outcome: Option<io::Result<Outcome>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Dashboard {
+    /// Takes over the terminal and shows the run on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// There is no terminal, or it cannot be taken over.
+    pub fn spawn(source: Source, options: Options) -> io::Result<DashboardHandle> {
+        let signals = options
+            .requests
+            .is_none()
+            .then(Signals::watch)
+            .transpose()?;
+        let terminal = terminal::take()?;
+        let closing = Arc::new(AtomicBool::new(false));
+        let (report, done) = mpsc::channel();
+        let mut app = App::new(options.run_name, options.theme, options.requests.is_some());
+        app.view = options.view;
+        let frames_per_second = options.frames_per_second.clamp(0.1, 60.0);
+        let mut screen = ScreenLoop {
+            source,
+            app,
+            state: RunState::default(),
+            requests: options.requests,
+            frame: Duration::from_secs_f64(1.0 / frames_per_second),
+            terminal,
+            signals,
+            closing: Arc::clone(&closing),
+            next_tail: Instant::now(),
+            shown_second: 0,
+        };
+        let spawned = std::thread::Builder::new()
+            .name("dashboard".into())
+            .spawn(move || {
+                let outcome = screen.run();
+                terminal::restore();
+                let _owner_gone = report.send(outcome);
+            });
+        let thread = spawned.inspect_err(|_| terminal::restore())?;
+        Ok(DashboardHandle {
+            closing,
+            done,
+            outcome: None,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl DashboardHandle {
+    /// Whether the dashboard is still on screen; once it is not, its owner may print again.
+    pub fn is_open(&mut self) -> bool {
+        if self.outcome.is_none() {
+            match self.done.try_recv() {
+                Ok(outcome) => self.outcome = Some(outcome),
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => self.outcome = Some(Err(ended_early())),
+            }
+        }
+        self.outcome.is_none()
+    }
+
+    /// Waits until a person closes the dashboard.
+    ///
+    /// # Errors
+    ///
+    /// The terminal failed.
+    pub fn wait(mut self) -> io::Result<Outcome> {
+        let outcome = match self.outcome.take() {
+            Some(outcome) => outcome,
+            None => self.done.recv().unwrap_or_else(|_| Err(ended_early())),
+        };
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+        outcome
+    }
+
+    /// Closes the dashboard and gives the terminal back.
+    ///
+    /// # Errors
+    ///
+    /// The terminal failed while the dashboard was open.
+    pub fn close(mut self) -> io::Result<Outcome> {
+        self.shut()
+    }
+
+    fn shut(&mut self) -> io::Result<Outcome> {
+        self.closing.store(true, Ordering::SeqCst);
+        let outcome = match self.outcome.take() {
+            Some(outcome) => outcome,
+            None => match self.done.recv_timeout(CLOSE_PATIENCE) {
+                Ok(outcome) => outcome,
+                Err(RecvTimeoutError::Disconnected) => Err(ended_early()),
+                Err(RecvTimeoutError::Timeout) => {
+                    // The terminal takes no output (a stopped or broken connection). The thread is
+                    // left to it; the owner's work goes on.
+                    self.thread = None;
+                    Ok(Outcome::Finished)
+                }
+            },
+        };
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+        outcome
+    }
+}
+
+impl Drop for DashboardHandle {
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            let _ = self.shut();
+        }
+    }
+}
+
+fn ended_early() -> io::Error {
+    io::Error::other("the dashboard's thread ended early")
+}
+
+struct ScreenLoop {
+    source: Source,
+    app: App,
+    state: RunState,
+    requests: Option<Sender<Request>>,
+    frame: Duration,
+    terminal: ratatui::Terminal<ratatui::backend::CrosstermBackend<io::Stdout>>,
+    signals: Option<Signals>,
+    closing: Arc<AtomicBool>,
+    next_tail: Instant,
+    shown_second: u64,
+}
+
+impl ScreenLoop {
+    fn run(&mut self) -> io::Result<Outcome> {
+        let mut changed = true;
+        let mut drawn: Option<Instant> = None;
+        loop {
+            if let Some(signal) = self.signals.as_ref().and_then(Signals::received) {
+                return Ok(Outcome::Interrupted(signal));
+            }
+            // A panic elsewhere has given the terminal back already.
+            if self.closing.load(Ordering::SeqCst) || !terminal::is_taken() {
+                return Ok(Outcome::Finished);
+            }
+            changed |= self.take_events();
+            changed |= self.clock_moved();
+            let since = drawn.map_or(self.frame, |drawn| drawn.elapsed());
+            if changed && since >= self.frame {
+                let now = unix_time();
+                self.terminal
+                    .draw(|frame| self.app.draw(frame, &self.state, now))?;
+                drawn = Some(Instant::now());
+                changed = false;
+            }
+            let wait = if changed {
+                self.frame.saturating_sub(since)
+            } else {
+                self.frame
+            };
+            let mut wait = wait.min(Duration::from_millis(100));
+            while event::poll(wait)? {
+                match self.app.handle(&event::read()?, &self.state) {
+                    Effect::None => {}
+                    Effect::Redraw => changed = true,
+                    Effect::Ask(request) => {
+                        changed = true;
+                        self.ask(request);
+                    }
+                    Effect::Close => return Ok(Outcome::Closed),
+                }
+                wait = Duration::ZERO;
+            }
+        }
+    }
+
+    /// Folds what has come in; whether anything has.
+    fn take_events(&mut self) -> bool {
+        match &mut self.source {
+            Source::Channel(receiver) => {
+                let before = self.state.events;
+                receiver
+                    .try_iter()
+                    .for_each(|event| self.state.apply(&event));
+                self.state.events != before
+            }
+            Source::Tail(tail) => {
+                if Instant::now() < self.next_tail {
+                    return false;
+                }
+                self.next_tail = Instant::now() + TAIL_INTERVAL;
+                match tail.poll() {
+                    Ok(batch) => {
+                        if batch.restarted {
+                            self.state = RunState::default();
+                        }
+                        batch
+                            .events
+                            .iter()
+                            .for_each(|event| self.state.apply(event));
+                        if let Some(error) = batch.malformed.last() {
+                            self.app.tell(format!("unreadable event skipped: {error}"));
+                        }
+                        batch.restarted || !batch.events.is_empty() || !batch.malformed.is_empty()
+                    }
+                    Err(error) => self.app.tell(format!("cannot read the log: {error}")),
+                }
+            }
+        }
+    }
+
+    /// Whether a shown time has changed.
+    fn clock_moved(&mut self) -> bool {
+        let second = unix_time() as u64;
+        let moved = second != self.shown_second && self.state.ended.is_none();
+        self.shown_second = second;
+        moved
+    }
+
+    fn ask(&mut self, request: Request) {
+        let gone = self
+            .requests
+            .as_ref()
+            .is_none_or(|requests| requests.send(request).is_err());
+        if gone {
+            self.app.tell("the training has ended".to_owned());
+        }
+    }
+}
+
+fn unix_time() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
+}
