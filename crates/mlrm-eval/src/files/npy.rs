@@ -25,16 +25,18 @@ fn visual_path(path: &Path) -> PathBuf {
 }
 
 pub(super) fn read(path: &Path) -> Result<EmbeddingSet, Error> {
+    // First, so that a wrong name is reported under that name and not as missing ids.
+    let file = open(path)?;
     let ids_file = ids_path(path);
     let ids = std::fs::read_to_string(&ids_file).map_err(Error::io(
         &ids_file,
         "read the ids of the rows (one a line)",
     ))?;
     let ids: Vec<String> = ids.lines().map(str::to_owned).collect();
-    let multimodal = read_array(path, ids.clone())?;
+    let multimodal = read_array(file, path, ids.clone())?;
     let visual = visual_path(path);
     let visual = match visual.try_exists() {
-        Ok(true) => Some(read_array(&visual, ids)?),
+        Ok(true) => Some(read_array(open(&visual)?, &visual, ids)?),
         Ok(false) => None,
         Err(error) => return Err(Error::io(&visual, "look for visual embeddings")(error)),
     };
@@ -108,8 +110,7 @@ fn header(notes: usize, dim: usize) -> Vec<u8> {
     bytes
 }
 
-fn read_array(path: &Path, ids: Vec<String>) -> Result<Embeddings, Error> {
-    let file = open(path)?;
+fn read_array(file: File, path: &Path, ids: Vec<String>) -> Result<Embeddings, Error> {
     let mut input = BufReader::new(file);
     let header = read_header(&mut input, path)?;
     if header.notes != ids.len() {

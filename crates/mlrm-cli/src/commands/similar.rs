@@ -1,0 +1,264 @@
+//! `mlrm similar`: the nearest notes of a note.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use miette::{IntoDiagnostic, miette};
+use mlrm_data::notes::NoteSet;
+use mlrm_eval::{Embeddings, nearest, read_embeddings};
+use serde::Serialize;
+
+/// Shows the nearest notes of a note by cosine similarity.
+///
+/// Every note of the file is compared, so the answer is exact; equal similarities are ordered by id.
+#[derive(Debug, clap::Args)]
+pub struct SimilarArgs {
+    /// Embedding file that `mlrm embed` wrote: .parquet, .npy or .safetensors.
+    #[arg(value_name = "EMBEDDINGS")]
+    pub embeddings: PathBuf,
+    /// Id of the note to start from; may be given several times.
+    #[arg(long = "id", value_name = "ID", required = true)]
+    pub ids: Vec<String>,
+    /// Number of notes to show.
+    #[arg(short, long, value_name = "N", default_value_t = 10, value_parser = at_least_one)]
+    pub k: usize,
+    /// Compare the visual embeddings of the file instead of the multimodal ones.
+    #[arg(long)]
+    pub visual: bool,
+    /// Notes file (.jsonl or .parquet) whose titles are shown beside the ids.
+    #[arg(long, value_name = "FILE")]
+    pub notes: Option<PathBuf>,
+    /// Print JSON: a list with one {"id", "title", "neighbours"} for each --id.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A note with its nearest ones.
+#[derive(Debug, Serialize, PartialEq)]
+struct Answer {
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<String>,
+    neighbours: Vec<Similar>,
+}
+
+/// A note near another.
+#[derive(Debug, Serialize, PartialEq)]
+struct Similar {
+    id: String,
+    /// Cosine similarity.
+    score: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// If a file cannot be read or an id is not among the embeddings.
+pub fn run(args: SimilarArgs) -> miette::Result<ExitCode> {
+    let embeddings = embeddings_of(&args.embeddings, args.visual)?;
+    let titles = args.notes.as_deref().map(titles_of).transpose()?;
+    let answers = answer(&embeddings, &args.ids, args.k, titles.as_ref())
+        .map_err(|problem| miette!("{}: {problem}", args.embeddings.display()))?;
+    let mut out = io::stdout().lock();
+    let written = if args.json {
+        print_json(&mut out, &answers)
+    } else {
+        print_text(&mut out, &answers)
+    };
+    match written.and_then(|()| out.flush()) {
+        // Whoever reads the output has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        other => other.into_diagnostic().map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// Embeddings of length 1 from a file.
+fn embeddings_of(path: &Path, visual: bool) -> miette::Result<Embeddings> {
+    let set = read_embeddings(path).map_err(|error| miette!("{error}"))?;
+    let embeddings = match set.into_parts() {
+        (multimodal, _) if !visual => multimodal,
+        (_, Some(visual)) => visual,
+        (_, None) => {
+            return Err(miette!(
+                help = "export them with `mlrm embed --visual`, or leave --visual out",
+                "{}: no visual embeddings in it",
+                path.display()
+            ));
+        }
+    };
+    if embeddings.is_normalised() {
+        return Ok(embeddings);
+    }
+    let normalised = embeddings.into_normalised();
+    normalised.map_err(|error| miette!("{}: {error}", path.display()))
+}
+
+/// Title of each note id.
+fn titles_of(path: &Path) -> miette::Result<HashMap<String, String>> {
+    let notes = NoteSet::read(path).map_err(|error| miette!("{error}"))?;
+    let titles = notes
+        .rows()
+        .iter()
+        .map(|note| (note.id.clone(), note.title.clone()));
+    Ok(titles.collect())
+}
+
+/// The `k` nearest notes of each id.
+fn answer(
+    embeddings: &Embeddings,
+    ids: &[String],
+    k: usize,
+    titles: Option<&HashMap<String, String>>,
+) -> Result<Vec<Answer>, String> {
+    let title = |id: &str| titles.and_then(|titles| titles.get(id)).cloned();
+    let known = embeddings.ids();
+    let answer = |id: &String| {
+        let row = embeddings.find(id).ok_or_else(|| unknown(id, known))?;
+        let neighbours = nearest(embeddings, row as u32, k).map_err(|error| error.to_string())?;
+        let neighbours = neighbours.into_iter().map(|neighbour| {
+            let id = known[neighbour.row as usize].clone();
+            Similar {
+                title: title(&id),
+                score: neighbour.score,
+                id,
+            }
+        });
+        Ok(Answer {
+            id: id.clone(),
+            title: title(id),
+            neighbours: neighbours.collect(),
+        })
+    };
+    ids.iter().map(answer).collect()
+}
+
+/// Message for an id without an embedding, with an example of what ids look like here.
+fn unknown(id: &str, known: &[String]) -> String {
+    let example = match known.first() {
+        Some(first) => format!("it holds {} notes, the first is {first:?}", known.len()),
+        None => "it holds no notes".into(),
+    };
+    format!("no note has the id {id:?}; {example}")
+}
+
+fn print_json(out: &mut impl Write, answers: &[Answer]) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, answers)?;
+    writeln!(out)
+}
+
+fn print_text(out: &mut impl Write, answers: &[Answer]) -> io::Result<()> {
+    for (at, answer) in answers.iter().enumerate() {
+        if at > 0 {
+            writeln!(out)?;
+        }
+        writeln!(out, "{}", line(&answer.id, answer.title.as_deref()))?;
+        let ids = answer
+            .neighbours
+            .iter()
+            .map(|similar| printable(&similar.id).chars().count());
+        let width = ids.max().unwrap_or(0);
+        for (rank, similar) in (1..).zip(&answer.neighbours) {
+            let id = format!("{:width$}", printable(&similar.id));
+            let note = line(&id, similar.title.as_deref());
+            writeln!(out, "{rank:5}  {:7.4}  {note}", similar.score)?;
+        }
+    }
+    Ok(())
+}
+
+/// Id and title of a note on one line.
+fn line(id: &str, title: Option<&str>) -> String {
+    let text = format!(
+        "{}  {}",
+        printable(id),
+        printable(title.unwrap_or_default())
+    );
+    text.trim_end().to_owned()
+}
+
+/// Text of a note without control characters, which could move the cursor or recolour the terminal.
+fn printable(text: &str) -> String {
+    let visible = |character: char| {
+        if character.is_control() {
+            ' '
+        } else {
+            character
+        }
+    };
+    text.chars().map(visible).collect()
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".into()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("not a whole number".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn embeddings() -> Embeddings {
+        let ids = ["9", "10", "11", "200"].map(str::to_owned).to_vec();
+        let values = vec![1.0, 0.0, 0.6, 0.8, 0.6, 0.8, 0.0, -1.0];
+        Embeddings::new(ids, 2, values).unwrap()
+    }
+
+    fn text(answers: &[Answer]) -> String {
+        let mut out = Vec::new();
+        print_text(&mut out, answers).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn shows_the_nearest_notes_ties_by_id() {
+        let titles = [("9", "Heat"), ("200", "A\u{1b}[31mlien\n")];
+        let titles = titles
+            .map(|(id, title)| (id.to_owned(), title.to_owned()))
+            .into();
+        let answers = answer(&embeddings(), &["9".into()], 3, Some(&titles)).unwrap();
+        let expected = "\
+9  Heat
+    1   0.6000  10
+    2   0.6000  11
+    3   0.0000  200  A [31mlien
+";
+        assert_eq!(text(&answers), expected);
+    }
+
+    #[test]
+    fn json_is_a_list_with_one_entry_for_each_id() {
+        let answers = answer(&embeddings(), &["200".into(), "9".into()], 1, None).unwrap();
+        let mut out = Vec::new();
+        print_json(&mut out, &answers).unwrap();
+        let found: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        let expected = serde_json::json!([
+            {"id": "200", "neighbours": [{"id": "9", "score": 0.0}]},
+            {"id": "9", "neighbours": [{"id": "10", "score": 0.6}]},
+        ]);
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn an_unknown_id_is_named_with_an_example() {
+        let problem = answer(&embeddings(), &["7".into()], 3, None).unwrap_err();
+        assert_eq!(
+            problem,
+            "no note has the id \"7\"; it holds 4 notes, the first is \"9\""
+        );
+    }
+
+    #[test]
+    fn counts_are_at_least_one() {
+        assert_eq!(at_least_one("3"), Ok(3));
+        assert!(at_least_one("0").is_err());
+        assert!(at_least_one("-1").is_err());
+    }
+}
