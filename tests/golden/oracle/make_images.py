@@ -1,0 +1,106 @@
+#!/usr/bin/env python
+"""Write tests/golden/images: small pictures and what Hugging Face's CLIPImageProcessor makes of them.
+
+    python make_images.py ../images
+
+Class `transformers.CLIPImageProcessorPil`: the PIL implementation of `CLIPImageProcessor` (named
+`CLIPImageProcessor`, "slow", before transformers 5). It resizes 8-bit pixels with Pillow, so values are
+rounded to whole 8-bit steps between resize and normalisation.
+The photographs are those bundled with scikit-image; tests/golden/README.md names their licences.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import skimage
+from PIL import Image, ImageDraw
+from safetensors.numpy import save_file
+from transformers import CLIPImageProcessorPil
+
+CLIP = dict(do_convert_rgb=True, do_resize=True, resample=3, do_center_crop=True, do_rescale=True,
+            rescale_factor=1 / 255, do_normalize=True, image_mean=[0.48145466, 0.4578275, 0.40821073],
+            image_std=[0.26862954, 0.26130258, 0.27577711], image_processor_type="CLIPImageProcessor")
+
+# folder -> (the settings that differ from CLIP's, pictures)
+ALL = ("astronaut_square_q90.jpg", "astronaut_cmyk.jpg", "chelsea_grey.jpg", "chelsea_landscape_q95.jpg",
+       "coffee_portrait_420.jpg", "coffee_upscale.jpg", "logo_rgba.png", "logo_palette.png", "rocket_wide_q30.jpg")
+FOLDERS = {
+    "clip48": (dict(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48}), ALL),
+    # odd numbers throughout: margins of the crop that do not divide by two
+    "clip_resize57_crop45": (dict(size={"shortest_edge": 57}, crop_size={"height": 45, "width": 45}),
+                             ("chelsea_landscape_q95.jpg", "coffee_portrait_420.jpg")),
+    # crop larger than the resized picture: zeros around it (before normalisation)
+    "clip_resize40_crop56": (dict(size={"shortest_edge": 40}, crop_size={"height": 56, "width": 56}),
+                             ("rocket_wide_q30.jpg",)),
+    # the picture is squeezed into a square and not cropped
+    "square48_nocrop": (dict(size={"height": 48, "width": 48}, do_center_crop=False),
+                        ("chelsea_landscape_q95.jpg", "coffee_upscale.jpg")),
+    "bilinear48_half": (dict(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 48}, resample=2,
+                             image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5]), ("rocket_wide_q30.jpg",)),
+    "no_resize_crop50": (dict(do_resize=False, crop_size={"height": 50, "width": 50}, do_normalize=False),
+                         ("astronaut_square_q90.jpg",)),
+    # sizes as old configurations state them, a plain number
+    "clip44_plain_numbers": (dict(size=44, crop_size=44), ("chelsea_landscape_q95.jpg",)),
+    "clip224": (dict(size={"shortest_edge": 224}, crop_size={"height": 224, "width": 224}),
+                ("coffee_portrait_420.jpg",)),
+}
+
+
+def photographs():
+    """The bundled pictures, at most about 300 pixels wide."""
+    root = Path(skimage.__file__).parent / "data"
+    files = {"astronaut": "astronaut.png", "chelsea": "chelsea.png", "coffee": "coffee.png", "rocket": "rocket.jpg"}
+    out = {}
+    for name, file in files.items():
+        with Image.open(root / file) as picture:
+            out[name] = picture.convert("RGB")
+    return out
+
+
+def write_pictures(out: Path):
+    photo = photographs()
+    astronaut = photo["astronaut"].resize((200, 200), Image.Resampling.LANCZOS)
+    astronaut.save(out / "astronaut_square_q90.jpg", quality=90, subsampling="4:4:4")
+    astronaut.convert("CMYK").resize((90, 110)).save(out / "astronaut_cmyk.jpg", quality=85)
+    chelsea = photo["chelsea"].resize((301, 201), Image.Resampling.LANCZOS)
+    chelsea.save(out / "chelsea_landscape_q95.jpg", quality=95, subsampling="4:2:2")
+    chelsea.convert("L").save(out / "chelsea_grey.jpg", quality=80)
+    coffee = photo["coffee"].crop((100, 0, 365, 400))
+    coffee.save(out / "coffee_portrait_420.jpg", quality=80, subsampling="4:2:0", progressive=True)
+    coffee.resize((20, 30), Image.Resampling.LANCZOS).save(out / "coffee_upscale.jpg", quality=90)
+    photo["rocket"].resize((399, 150), Image.Resampling.LANCZOS).save(out / "rocket_wide_q30.jpg", quality=30)
+
+    # Drawn: transparency is dropped, not blended (what lies under it shows).
+    logo = Image.new("RGBA", (97, 75), (250, 240, 20, 0))
+    pen = ImageDraw.Draw(logo)
+    pen.ellipse((10, 5, 80, 70), fill=(200, 30, 60, 128), outline=(0, 0, 0, 255), width=3)
+    pen.rectangle((40, 30, 96, 50), fill=(20, 90, 220, 255))
+    logo.save(out / "logo_rgba.png")
+    logo.convert("RGB").quantize(8).save(out / "logo_palette.png")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    out = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+    write_pictures(out)
+    for folder, (settings, pictures) in FOLDERS.items():
+        to = out / folder
+        to.mkdir(exist_ok=True)
+        config = CLIP | settings
+        (to / "preprocessor_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        processor = CLIPImageProcessorPil.from_pretrained(to)
+        for name in pictures:
+            with Image.open(out / name) as picture:
+                pixels = processor(picture)["pixel_values"][0]
+                print(folder, name, picture.mode, picture.size, pixels.shape, (out / name).stat().st_size)
+            save_file({"pixel_values": np.ascontiguousarray(pixels, dtype=np.float32)}, to / f"{name}.safetensors")
+            (to / f"{name}.safetensors").chmod(0o644)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+#!/bin/sh
+# Writes every case of tests/golden/cases from scratch:
+#
+#     PYTHON=python3 sh tests/golden/oracle/make_selection.sh [OUT]
+#
+# OUT defaults to tests/golden/cases. With the versions named in tests/golden/README.md the files come
+# out byte for byte as committed (on other processors the last bits of a sum may differ).
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+out=${1:-$here/../cases}
+# Two layers, narrow, and no two sizes alike, so that a mix-up of two shows.
+make_case() {
+    name=$1
+    shift
+    ${PYTHON:-python3} "$here/make_cases.py" --out "$out/$name" --layers 2 --batch 2 --hidden 16 \
+        --vision-hidden 12 --qformer-hidden 20 --qformer-layers 2 "$@"
+}
+
+make_case llama_notellm2_scalar_gate --seed 11 --family llama --variant notellm2 \
+    --gate-kind scalar --hidden 24 --kv-heads 1 --query-tokens 3
+make_case llama_basic_mha --seed 12 --family llama --variant basic --kv-heads 4 --projector mlp3x_gelu
+make_case llama_lateearly_no_head --seed 13 --family llama --variant lateearly \
+    --embedding-dim -1 --projector linear --query-tokens 1
+make_case qwen2_notellm2 --seed 14 --family qwen2 --variant notellm2 --batch 3
+make_case qwen2_basic_after_ragged --seed 15 --family qwen2 --variant basic --kv-heads 1 \
+    --image-insert after --ragged-image --attention-mask padding --projector linear
+make_case qwen3_notellm2_after_ragged --seed 16 --family qwen3 --variant notellm2 \
+    --image-insert after --ragged-image --projector mlp3x_gelu --vision-act gelu --kv-heads 4 --query-tokens 5
+make_case qwen3_micl_ragged --seed 17 --family qwen3 --variant micl --ragged-image \
+    --attention-mask padding --qformer-layers 3 --text-weight 3 --vision-weight 2 --embedding-dim 7
+make_case qwen3_latefusion --seed 18 --family qwen3 --variant latefusion --vision-act gelu --temperature 0.5
+make_case qwen3_text_no_head --seed 19 --family qwen3 --variant text --embedding-dim -1 --llm-grads all
