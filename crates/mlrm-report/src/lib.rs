@@ -4,12 +4,16 @@
 //! another machine's shared folder and a finished run look the same. [`state`] folds the events
 //! into bounded memory; the other modules draw that.
 
+mod axis;
 pub mod describe;
+pub mod examples;
 pub mod format;
 pub mod html;
+pub mod markdown;
 pub mod progress;
+pub mod run;
 pub mod state;
-//pub mod tensorboard;
+pub mod tensorboard;
 pub mod tui;
 
 pub use mlrm_events as events;

@@ -1,8 +1,106 @@
-//! html
-/// Escapes.
+//! The report: one self-contained HTML file, without script and without network.
+
+mod chart;
+mod config;
+mod curves;
+mod heat;
+mod pictures;
+mod retrieval;
+mod summary;
+
+pub(crate) use retrieval::{TableRow, main_rows};
+pub(crate) use summary::facts;
+
+use std::fmt::Write;
+
+use crate::run::Run;
+
+/// How the report is made.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The title; by default the runs' names.
+    pub title: Option<String>,
+    /// Most examples a run whose pictures are embedded (some ten to a hundred kilobytes each).
+    pub examples: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            title: None,
+            examples: 24,
+        }
+    }
+}
+
+/// The report of `runs` as an HTML page.
+pub fn page(runs: &[Run], options: &Options) -> String {
+    let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
+    let title = options.title.clone().unwrap_or_else(|| names.join(", "));
+    let mut html = String::with_capacity(1 << 16);
+    // The policy forbids everything but the styles and pictures below: whatever a note's text
+    // holds, nothing is run and nothing is fetched.
+    let _ = write!(
+        html,
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; \
+         img-src data:; style-src 'unsafe-inline'\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{0}</title>\n<style>\n{1}</style>\n</head>\n<body>\n<header>\n<h1>{0}</h1>\n",
+        escaped(&title),
+        include_str!("style.css")
+    );
+    summary::header(runs, &mut html);
+    html.push_str("</header>\n<main>\n");
+    summary::section(runs, &mut html);
+    retrieval::section(runs, &mut html);
+    curves::section(runs, &mut html);
+    heat::section(runs, &mut html);
+    pictures::section(runs, options.examples, &mut html);
+    summary::warnings(runs, &mut html);
+    config::section(runs, &mut html);
+    html.push_str("</main>\n</body>\n</html>\n");
+    html
+}
+
+/// `text` with what HTML and XML read as markup written as entities. Control characters that
+/// neither may hold are left out.
 pub fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    let mut safe = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            letter if letter.is_control() && !"\n\t".contains(letter) => {}
+            letter => safe.push(letter),
+        }
+    }
+    safe
+}
+
+/// The style variable of the `index`-th run.
+fn run_color(index: usize) -> String {
+    format!("var(--c{})", index % 6)
+}
+
+/// Dashes of the `index`-th run, so that more runs than colours, and runs in black and white, are
+/// told apart.
+fn run_dash(index: usize) -> &'static str {
+    ["", "7 3", "2 3", "9 3 2 3", "4 2", "1 2"][index % 6]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escaped;
+
+    #[test]
+    fn markup_becomes_text() {
+        assert_eq!(
+            escaped("<script>alert('x') && \"y\"</script>\u{0}\u{1b}[31m"),
+            "&lt;script&gt;alert(&#39;x&#39;) &amp;&amp; &quot;y&quot;&lt;/script&gt;[31m"
+        );
+    }
 }

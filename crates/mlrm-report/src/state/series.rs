@@ -34,6 +34,15 @@ impl Bucket {
     }
 }
 
+/// One bucket of neighbours (at least one).
+fn merged(neighbours: &[Bucket]) -> Bucket {
+    let mut bucket = neighbours[0];
+    neighbours[1..]
+        .iter()
+        .for_each(|&other| bucket.merge(other));
+    bucket
+}
+
 /// One quantity over the steps of a run, in at most [`Series::CAPACITY`] buckets.
 ///
 /// Every value is kept exactly until the capacity is reached; then neighbouring buckets are merged
@@ -80,12 +89,7 @@ impl Series {
     }
 
     fn merge_pairs(&mut self) {
-        let halved = self.buckets.chunks(2).map(|pair| {
-            let mut bucket = pair[0];
-            pair[1..].iter().for_each(|&other| bucket.merge(other));
-            bucket
-        });
-        self.buckets = halved.collect();
+        self.buckets = self.buckets.chunks(2).map(merged).collect();
         self.values_per_bucket = self.values_per_bucket.max(1) * 2;
     }
 
@@ -107,6 +111,12 @@ impl Series {
     /// The buckets, in the order of their steps.
     pub fn buckets(&self) -> &[Bucket] {
         &self.buckets
+    }
+
+    /// The same in at most about `count` buckets.
+    pub fn coarse(&self, count: usize) -> Vec<Bucket> {
+        let size = self.buckets.len().div_ceil(count.max(1)).max(1);
+        self.buckets.chunks(size).map(merged).collect()
     }
 
     /// The newest value, finite or not.

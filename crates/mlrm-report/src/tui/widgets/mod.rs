@@ -1,10 +1,9 @@
 //! Drawing blocks that the views share.
 
-mod axis;
 mod plot;
 mod raster;
 mod text;
 
-pub(crate) use axis::Scale;
+pub(crate) use crate::axis::Scale;
 pub(crate) use plot::{Plot, PlotLine, Reference};
 pub(crate) use text::{fitted, panel, put, put_line, put_right, sections};

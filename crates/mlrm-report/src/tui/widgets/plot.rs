@@ -5,9 +5,9 @@ use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
-use super::axis::{Axis, Scale, tick_labels};
 use super::raster::{Dash, Raster};
 use super::text::{put, put_right};
+use crate::axis::{Axis, Scale, tick_labels};
 use crate::state::Series;
 use crate::tui::theme::{Role, Theme};
 

@@ -1,0 +1,137 @@
+//! The report's tables as Markdown, for a README or an issue.
+
+use std::fmt::Write;
+
+use mlrm_events::Evaluation;
+
+use crate::describe;
+use crate::format;
+use crate::html::{TableRow, facts, main_rows};
+use crate::run::Run;
+use crate::state::{interval, metric_names, normalised};
+
+/// Summary, retrieval and saliency of `runs`.
+pub fn page(runs: &[Run]) -> String {
+    let mut text = String::new();
+    for run in runs {
+        let _ = writeln!(text, "## {}\n\n| | |\n| --- | --- |", cell(&run.name));
+        for (name, value) in facts(&run.state) {
+            let _ = writeln!(text, "| {name} | {} |", cell(&value));
+        }
+        text.push('\n');
+    }
+    retrieval(runs, &mut text);
+    for run in runs {
+        saliency(run, &mut text);
+    }
+    text
+}
+
+fn retrieval(runs: &[Run], text: &mut String) {
+    let evaluated: Vec<(&Run, &Evaluation)> = runs
+        .iter()
+        .filter_map(|run| Some((run, run.evaluation()?)))
+        .collect();
+    if evaluated.is_empty() {
+        return;
+    }
+    text.push_str("## Retrieval\n\n");
+    for (run, evaluation) in &evaluated {
+        let _ = writeln!(
+            text,
+            "{}: {} notes at step {}, {} queries in a pool of {} notes.\n",
+            cell(&run.name),
+            describe::split(evaluation.split),
+            evaluation.step,
+            evaluation.queries,
+            evaluation.pool
+        );
+    }
+    let metrics = metric_names(evaluated.iter().map(|(_, evaluation)| *evaluation));
+    table(&main_rows(&evaluated), &metrics, text);
+    for (run, evaluation) in evaluated
+        .iter()
+        .filter(|(_, evaluation)| evaluation.slices.len() > 1)
+    {
+        let _ = writeln!(text, "### By slice: {}\n", cell(&run.name));
+        let rows: Vec<TableRow> = evaluation
+            .slices
+            .iter()
+            .map(|(slice, metrics)| TableRow {
+                name: format::name_title(slice),
+                metrics,
+                is_model: slice == "all",
+            })
+            .collect();
+        table(&rows, &metrics, text);
+    }
+}
+
+fn table(rows: &[TableRow], metrics: &[String], text: &mut String) {
+    text.push('|');
+    for metric in metrics {
+        let _ = write!(text, " | {}", cell(&format::metric_title(metric)));
+    }
+    text.push_str(" |\n| ---");
+    text.push_str(&" | ---:".repeat(metrics.len()));
+    text.push_str(" |\n");
+    for row in rows {
+        let mark = if row.is_model { "**" } else { "" };
+        let _ = write!(text, "| {mark}{}{mark}", cell(&row.name));
+        for metric in metrics {
+            let found = interval(row.metrics, metric);
+            let value = found.map_or("-".to_owned(), |found| match found.bounds {
+                Some((low, high)) => {
+                    let value = format::percent(found.value);
+                    format!("{value} ({:.2} to {:.2})", low * 100.0, high * 100.0)
+                }
+                None => format::percent(found.value),
+            });
+            let _ = write!(text, " | {value}");
+        }
+        text.push_str(" |\n");
+    }
+    text.push('\n');
+}
+
+fn saliency(run: &Run, text: &mut String) {
+    let Some(newest) = run.state.saliency.last() else {
+        return;
+    };
+    let _ = writeln!(
+        text,
+        "## Saliency by layer: {}\n\nStep {}, `{}`, percent of each layer.\n\n\
+         | layer | visual | text | other |\n| ---: | ---: | ---: | ---: |",
+        cell(&run.name),
+        newest.step,
+        newest.formula.replace('`', "'")
+    );
+    for (layer, shares) in newest.layers.iter().copied().map(normalised).enumerate() {
+        let [visual, words, other] = shares.map(|share| share * 100.0);
+        let _ = writeln!(
+            text,
+            "| {} | {visual:.1} | {words:.1} | {other:.1} |",
+            layer + 1
+        );
+    }
+    text.push('\n');
+}
+
+/// Text that stays within its cell, and is no markup.
+fn cell(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '\n' | '\r' => safe.push(' '),
+            '|' | '*' | '_' | '`' | '[' | ']' | '\\' | '#' => {
+                safe.push('\\');
+                safe.push(letter);
+            }
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '&' => safe.push_str("&amp;"),
+            letter => safe.push(letter),
+        }
+    }
+    safe
+}
