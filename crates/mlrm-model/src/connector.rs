@@ -1,0 +1,236 @@
+//! From vision features to visual tokens: the Q-Former of BLIP-2 and the projector after it.
+
+use burn::module::{Module, Param};
+use burn::nn::Linear;
+use burn::tensor::activation::gelu;
+use burn::tensor::{Device, Tensor};
+use mlrm_config::ConnectorSettings;
+use serde::{Deserialize, Serialize};
+
+use crate::error::ModelError;
+use crate::nn::{AttentionMask, LayerNorm, PreparedMask, attend, linear, rows_linear, zeros};
+
+/// Sizes of the connector, as `mlrm.toml` stores them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QFormerConfig {
+    /// Learnt queries, which become visual tokens (V).
+    pub num_query_tokens: usize,
+    /// Width of the queries.
+    pub hidden_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Attention heads.
+    pub num_attention_heads: usize,
+    /// Inner width of the feed-forward network.
+    pub intermediate_size: usize,
+    /// Width of the vision features (v).
+    pub encoder_hidden_size: usize,
+    /// Every how many layers, from layer 0 on, the queries read the features.
+    pub cross_attention_frequency: usize,
+    /// Added to the variance inside LayerNorm.
+    pub layer_norm_eps: f64,
+}
+
+impl QFormerConfig {
+    /// The sizes of a config section, for features of width `encoder_hidden_size`.
+    pub fn from_settings(settings: &ConnectorSettings, encoder_hidden_size: usize) -> Self {
+        Self {
+            num_query_tokens: settings.queries,
+            hidden_size: settings.hidden_size,
+            num_hidden_layers: settings.layers,
+            num_attention_heads: settings.num_attention_heads,
+            intermediate_size: settings.intermediate_size,
+            encoder_hidden_size,
+            cross_attention_frequency: settings.cross_attention_frequency,
+            layer_norm_eps: 1e-12,
+        }
+    }
+}
+
+#[derive(Module, Debug)]
+struct BertSelfAttention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    heads: usize,
+}
+
+#[derive(Module, Debug)]
+struct BertOutput {
+    dense: Linear,
+    layer_norm: LayerNorm,
+}
+
+#[derive(Module, Debug)]
+struct BertAttention {
+    attention: BertSelfAttention,
+    output: BertOutput,
+}
+
+#[derive(Module, Debug)]
+struct BertIntermediate {
+    dense: Linear,
+}
+
+#[derive(Module, Debug)]
+struct QFormerLayer {
+    attention: BertAttention,
+    crossattention: Option<BertAttention>,
+    intermediate_query: BertIntermediate,
+    output_query: BertOutput,
+}
+
+#[derive(Module, Debug)]
+struct QFormerEncoder {
+    layer: Vec<QFormerLayer>,
+}
+
+/// BERT-style layers over learnt queries that cross-attend to the vision features.
+#[derive(Module, Debug)]
+pub struct QFormer {
+    layernorm: LayerNorm,
+    encoder: QFormerEncoder,
+}
+
+impl BertAttention {
+    fn new(config: &QFormerConfig, key_width: usize, device: &Device) -> Self {
+        let width = config.hidden_size;
+        Self {
+            attention: BertSelfAttention {
+                query: linear(width, width, true, device),
+                key: linear(key_width, width, true, device),
+                value: linear(key_width, width, true, device),
+                heads: config.num_attention_heads,
+            },
+            output: BertOutput::new(width, config, device),
+        }
+    }
+
+    /// Post-norm attention: `norm(dense(attention(x, source)) + x)`.
+    fn forward(&self, x: Tensor<3>, source: Tensor<3>, mask: &PreparedMask) -> Tensor<3> {
+        let parts = &self.attention;
+        let heads = |layer: &Linear, t: Tensor<3>| {
+            let [batch, seq, _] = t.dims();
+            let y = rows_linear(layer, t);
+            let width = y.dims()[2];
+            y.reshape([batch, seq, parts.heads, width / parts.heads])
+        };
+        let q = heads(&parts.query, x.clone());
+        let k = heads(&parts.key, source.clone());
+        let v = heads(&parts.value, source);
+        self.output.forward(attend(q, k, v, mask, None), x)
+    }
+}
+
+impl BertOutput {
+    fn new(inputs: usize, config: &QFormerConfig, device: &Device) -> Self {
+        Self {
+            dense: linear(inputs, config.hidden_size, true, device),
+            layer_norm: LayerNorm::new(config.hidden_size, config.layer_norm_eps, device),
+        }
+    }
+
+    fn forward(&self, y: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
+        self.layer_norm.forward(rows_linear(&self.dense, y) + residual)
+    }
+}
+
+impl QFormer {
+    /// A Q-Former of zeros; see [`crate::weights`] for its values.
+    pub fn new(config: &QFormerConfig, device: &Device) -> Self {
+        let width = config.hidden_size;
+        let layer = |index: usize| QFormerLayer {
+            attention: BertAttention::new(config, width, device),
+            crossattention: index
+                .is_multiple_of(config.cross_attention_frequency)
+                .then(|| BertAttention::new(config, config.encoder_hidden_size, device)),
+            intermediate_query: BertIntermediate {
+                dense: linear(width, config.intermediate_size, true, device),
+            },
+            output_query: BertOutput::new(config.intermediate_size, config, device),
+        };
+        Self {
+            layernorm: LayerNorm::new(width, config.layer_norm_eps, device),
+            encoder: QFormerEncoder {
+                layer: (0..config.num_hidden_layers).map(layer).collect(),
+            },
+        }
+    }
+
+    /// # Shapes
+    /// `queries`: `[1, queries, width]`, shared by the batch; `features`: `[batch, positions, v]`;
+    /// result `[batch, queries, width]`
+    pub fn forward(&self, queries: Tensor<3>, features: Tensor<3>) -> Tensor<3> {
+        let [_, count, width] = queries.dims();
+        let batch = features.dims()[0];
+        let mask = AttentionMask::None.prepare(1, 1, &features.device());
+        // The queries are the same for every note until they first read a picture, so the first
+        // self-attention runs once for the whole batch.
+        let per_note = |x: Tensor<3>| match x.dims()[0] {
+            1 => x.expand([batch, count, width]),
+            _ => x,
+        };
+        let mut x = self.layernorm.forward(queries);
+        for layer in &self.encoder.layer {
+            x = layer.attention.forward(x.clone(), x, &mask);
+            if let Some(cross) = &layer.crossattention {
+                x = cross.forward(per_note(x), features.clone(), &mask);
+            }
+            let inner = gelu(rows_linear(&layer.intermediate_query.dense, x.clone()));
+            x = layer.output_query.forward(inner, x);
+        }
+        per_note(x)
+    }
+}
+
+/// The map from connector width to LLM width: `linear`, or `mlp{n}x_gelu`.
+#[derive(Module, Debug)]
+pub struct Projector {
+    /// Linear maps with the exact GELU between them.
+    pub layers: Vec<Linear>,
+}
+
+impl Projector {
+    /// A projector of zeros. `kind` is `linear` or `mlp{n}x_gelu` with n ≥ 1.
+    pub fn new(
+        kind: &str,
+        inputs: usize,
+        outputs: usize,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let count = projector_layers(kind)?;
+        let layer = |n: usize| linear(if n == 0 { inputs } else { outputs }, outputs, true, device);
+        Ok(Self {
+            layers: (0..count).map(layer).collect(),
+        })
+    }
+
+    /// `[batch, seq, inputs]` → `[batch, seq, outputs]`
+    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let mut layers = self.layers.iter();
+        let first = layers.next().map(|layer| rows_linear(layer, x.clone()));
+        layers.fold(first.unwrap_or(x), |x, layer| rows_linear(layer, gelu(x)))
+    }
+}
+
+/// The number of linear maps that a projector kind means.
+pub fn projector_layers(kind: &str) -> Result<usize, ModelError> {
+    let depth = |kind: &str| -> Option<usize> {
+        let inner = kind.strip_prefix("mlp")?.strip_suffix("x_gelu")?;
+        inner.parse().ok().filter(|&n| n >= 1)
+    };
+    match kind {
+        "linear" => Ok(1),
+        other => depth(other).ok_or_else(|| {
+            ModelError::Input(format!(
+                "projector `{other}` is neither `linear` nor `mlp{{n}}x_gelu`, such as `mlp2x_gelu`"
+            ))
+        }),
+    }
+}
+
+/// Learnt queries, `[1, queries, width]`.
+pub(crate) fn query_tokens(config: &QFormerConfig, device: &Device) -> Param<Tensor<3>> {
+    zeros([1, config.num_query_tokens, config.hidden_size], device)
+}

@@ -1,0 +1,295 @@
+//! Building an embedder from checkpoints, or from scratch with Hugging Face's initial values.
+
+use std::path::PathBuf;
+
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Device, Tensor};
+use mlrm_config::Tune;
+
+use super::{Embedder, EmbedderConfig, EmbedderCore};
+use crate::decoder::Decoder;
+use crate::error::ModelError;
+use crate::vision::{ClipVision, VisionConfig};
+use crate::weights::{
+    Checkpoint, InitRule, NameTable, NamedTensor, fill, initial_values, load,
+};
+
+/// Where the weights of a part come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum WeightSource {
+    /// A safetensors file, or a Hugging Face folder.
+    Checkpoint(PathBuf),
+    /// Initial values.
+    Scratch,
+}
+
+/// How an embedder is built.
+#[derive(Debug, Clone)]
+pub struct BuildOptions {
+    /// The language model's weights.
+    pub llm: WeightSource,
+    /// The vision encoder's weights.
+    pub vision: WeightSource,
+    /// Everything else.
+    pub head: WeightSource,
+    /// Seed of initial values.
+    pub seed: u64,
+    /// Standard deviation of initial queries.
+    pub query_init_std: f64,
+    /// Initial t, where the head is from scratch.
+    pub temperature_logit: f64,
+    /// Which weights of the LLM learn.
+    pub tune: Tune,
+    /// Whether t learns.
+    pub learn_temperature: bool,
+    /// Number format of weights and activations.
+    pub dtype: DType,
+}
+
+/// Names of the decoder below the prefix `model.`.
+pub const LLM_NAMES: NameTable = NameTable {
+    rename: str::to_owned,
+    ignored: &[
+        ("lm_head.weight", "no LM head is ever computed"),
+        ("rotary_emb.inv_freq", "rotary angles are computed from the config"),
+    ],
+};
+
+/// Names of the vision tower below the prefix `vision_model.`.
+pub const VISION_NAMES: NameTable = NameTable {
+    rename: str::to_owned,
+    ignored: &[("embeddings.position_ids", "a constant 0, 1, 2, …")],
+};
+
+impl EmbedderConfig {
+    /// Names of the head's tensors: those of the authors' released checkpoints.
+    pub fn head_names(&self) -> NameTable {
+        let rename = if self.projector == "linear" {
+            |path: &str| head_name(&path.replace("mm_projector.layers.0.", "mm_projector."))
+        } else {
+            |path: &str| head_name(&sequential(path, "mm_projector.layers.", "mm_projector."))
+        };
+        NameTable {
+            rename,
+            ignored: &[],
+        }
+    }
+}
+
+fn head_name(path: &str) -> String {
+    sequential(path, "gate.mlp.", "gate.mlp.").replace(".layer_norm.", ".LayerNorm.")
+}
+
+/// The n-th linear map of a PyTorch `Sequential` with activations between has index 2n.
+fn sequential(path: &str, own: &str, theirs: &str) -> String {
+    let renamed = || {
+        let (index, rest) = path.strip_prefix(own)?.split_once('.')?;
+        let index: usize = index.parse().ok()?;
+        Some(format!("{theirs}{}.{rest}", 2 * index))
+    };
+    renamed().unwrap_or_else(|| path.to_owned())
+}
+
+/// What a checkpoint puts before the names of a part: `prefix` where any tensor has it.
+fn prefix_in(checkpoint: &Checkpoint, prefix: &'static str) -> &'static str {
+    if checkpoint.names().any(|name| name.starts_with(prefix)) {
+        prefix
+    } else {
+        ""
+    }
+}
+
+impl Embedder {
+    /// Builds the embedder; the core on `device` with autodiff, the vision encoder beside it without.
+    pub fn build(
+        config: EmbedderConfig,
+        options: &BuildOptions,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        config.check()?;
+        let learning = device.clone().autodiff();
+        let frozen = device.clone().without_autodiff();
+        let vision = config
+            .vision
+            .as_ref()
+            .map(|sizes| build_vision(sizes, options, &frozen))
+            .transpose()?;
+        let core = EmbedderCore::new(&config, &learning)?;
+        let llm = build_llm(core.llm, &config, options, &learning)?;
+        let head = build_head(core.head, &config, options)?;
+        let mut core = EmbedderCore { llm, head };
+        if options.tune == Tune::Frozen {
+            core.llm = core.llm.no_grad();
+        }
+        if !options.learn_temperature {
+            core.head.temperature = core.head.temperature.no_grad();
+        }
+        Ok(Self {
+            config,
+            vision,
+            core,
+        })
+    }
+}
+
+fn build_vision(
+    sizes: &VisionConfig,
+    options: &BuildOptions,
+    device: &Device,
+) -> Result<ClipVision, ModelError> {
+    let vision = ClipVision::new(sizes, device);
+    match &options.vision {
+        WeightSource::Checkpoint(path) => {
+            let checkpoint = Checkpoint::open(path)?;
+            let prefix = prefix_in(&checkpoint, "vision_model.");
+            load(vision, &checkpoint, prefix, VISION_NAMES, options.dtype)
+        }
+        WeightSource::Scratch => {
+            let rule = |tensor: &NamedTensor| vision_rule(sizes, &tensor.name);
+            Ok(initialise(vision, VISION_NAMES, "vision", options, &rule))
+        }
+    }
+}
+
+fn build_llm(
+    llm: Decoder,
+    config: &EmbedderConfig,
+    options: &BuildOptions,
+    device: &Device,
+) -> Result<Decoder, ModelError> {
+    let deviation = config.llm.initializer_range;
+    match &options.llm {
+        WeightSource::Checkpoint(path) => {
+            let checkpoint = Checkpoint::open(path)?;
+            let prefix = prefix_in(&checkpoint, "model.");
+            // A tokenizer that gained words finds fewer rows in the checkpoint.
+            let name = format!("{prefix}embed_tokens.weight");
+            let rows = checkpoint.shape(&name)?.and_then(|shape| shape.first().copied());
+            let stored = match rows {
+                Some(rows) if rows < config.llm.vocab_size => {
+                    let mut sizes = config.llm.clone();
+                    sizes.vocab_size = rows;
+                    Decoder::new(&sizes, device)
+                }
+                _ => llm,
+            };
+            let stored = load(stored, &checkpoint, prefix, LLM_NAMES, options.dtype)?;
+            Ok(grow_vocabulary(stored, config.llm.vocab_size))
+        }
+        WeightSource::Scratch => {
+            let rule = |tensor: &NamedTensor| {
+                if tensor.name.ends_with("norm.weight") {
+                    InitRule::Constant(1.0)
+                } else if tensor.name.ends_with(".bias") {
+                    InitRule::Constant(0.0)
+                } else {
+                    InitRule::Normal(deviation)
+                }
+            };
+            Ok(initialise(llm, LLM_NAMES, "llm", options, &rule))
+        }
+    }
+}
+
+fn build_head(
+    head: super::Head,
+    config: &EmbedderConfig,
+    options: &BuildOptions,
+) -> Result<super::Head, ModelError> {
+    let names = config.head_names();
+    match &options.head {
+        WeightSource::Checkpoint(path) => {
+            load(head, &Checkpoint::open(path)?, "", names, options.dtype)
+        }
+        WeightSource::Scratch => {
+            let rule = |tensor: &NamedTensor| head_rule(config, options, tensor);
+            Ok(initialise(head, names, "head", options, &rule))
+        }
+    }
+}
+
+fn initialise<M: Module>(
+    module: M,
+    names: NameTable,
+    part: &str,
+    options: &BuildOptions,
+    rule: &dyn Fn(&NamedTensor) -> InitRule,
+) -> M {
+    fill(module, names.rename, options.dtype, &mut |tensor| {
+        Some(initial_values(tensor, rule(tensor), options.seed, part))
+    })
+}
+
+/// Initial values of a CLIP vision tower as in Hugging Face (`initializer_factor` 1).
+fn vision_rule(sizes: &VisionConfig, name: &str) -> InitRule {
+    let width = sizes.hidden_size as f64;
+    let depth_scale = (2.0 * sizes.num_hidden_layers as f64).powf(-0.5);
+    let input = width.powf(-0.5) * depth_scale;
+    if name.contains("norm") && name.ends_with(".weight") {
+        InitRule::Constant(1.0)
+    } else if name.ends_with(".bias") {
+        InitRule::Constant(0.0)
+    } else if name == "embeddings.class_embedding" || name.ends_with("out_proj.weight") {
+        InitRule::Normal(width.powf(-0.5))
+    } else if name.ends_with("fc1.weight") {
+        InitRule::Normal((2.0 * width).powf(-0.5))
+    } else if name.starts_with("encoder.") {
+        InitRule::Normal(input)
+    } else {
+        InitRule::Normal(0.02)
+    }
+}
+
+/// Initial values of the head: BERT's for the Q-Former, PyTorch's for plain linear maps,
+/// Xavier-normal for the gate (method §2.5).
+fn head_rule(config: &EmbedderConfig, options: &BuildOptions, tensor: &NamedTensor) -> InitRule {
+    let name = tensor.name.as_str();
+    match name {
+        "temperature" => InitRule::Constant(options.temperature_logit as f32),
+        "query_tokens" => InitRule::Normal(options.query_init_std),
+        "gate.trans_all.weight" => InitRule::XavierNormal,
+        "gate.mlp.2.bias" => {
+            let weight = config.fusion.as_ref().map_or(0.5, |f| f.initial_weight);
+            InitRule::Constant((weight / (1.0 - weight)).ln() as f32)
+        }
+        // With the last weights at 0 every note starts at exactly `initial_weight`.
+        "gate.mlp.2.weight" => InitRule::Constant(0.0),
+        _ if name.starts_with("qformer.") => {
+            if name.to_lowercase().contains("layernorm.weight") {
+                InitRule::Constant(1.0)
+            } else if name.ends_with(".bias") {
+                InitRule::Constant(0.0)
+            } else {
+                InitRule::Normal(0.02)
+            }
+        }
+        _ if name.ends_with(".bias") => InitRule::Uniform(1.0 / bias_inputs(config, name).sqrt()),
+        _ => InitRule::TorchLinear,
+    }
+}
+
+/// Inputs of the linear map that a head bias belongs to.
+fn bias_inputs(config: &EmbedderConfig, name: &str) -> f64 {
+    let width = config.llm.hidden_size as f64;
+    let first = matches!(name, "mm_projector.bias" | "mm_projector.0.bias");
+    match &config.connector {
+        Some(connector) if first => connector.hidden_size as f64,
+        _ if name.starts_with("gate.") => 2.0 * width,
+        _ => width,
+    }
+}
+
+/// `decoder` with a vocabulary of `words`; new rows are the mean of the existing ones (method §1).
+fn grow_vocabulary(mut decoder: Decoder, words: usize) -> Decoder {
+    let embedding = &mut decoder.embed_tokens;
+    let [rows, _] = embedding.weight.val().dims();
+    if rows >= words {
+        return decoder;
+    }
+    let id = embedding.weight.id;
+    let old = embedding.weight.val().inner();
+    let mean = old.clone().cast(DType::F32).mean_dim(0).cast(old.dtype());
+    let grown = Tensor::cat(vec![old, mean.repeat_dim(0, words - rows)], 0);
+    embedding.weight = Param::initialized(id, grown.autodiff().require_grad());
+    decoder
+}

@@ -1,0 +1,171 @@
+//! Sizes and options of an embedder: what `mlrm.toml` and the two `config.json` files hold.
+
+use mlrm_config::{
+    FusionKind, ImageLayout, ModelSettings, PromptSettings, SelectFeature, Variant,
+};
+use serde::{Deserialize, Serialize};
+
+use super::layout::{SequenceLayout, TokenBatch};
+use crate::connector::{QFormerConfig, projector_layers};
+use crate::decoder::DecoderConfig;
+use crate::error::ModelError;
+use crate::vision::{VisionConfig, selected_state};
+
+/// Ids of the tokens that the model treats specially.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenIds {
+    /// Fills rows on the right.
+    pub pad: u32,
+    /// The image placeholder.
+    pub image: Option<u32>,
+    /// Its predecessor's state is the visual one (mICL).
+    pub image_emb: Option<u32>,
+    /// Closes a picture in the `after` layout.
+    pub image_end: Option<u32>,
+}
+
+/// Late fusion, as `mlrm.toml` stores it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FusionConfig {
+    /// The gate.
+    pub kind: FusionKind,
+    /// Inner width of the scalar gate.
+    pub hidden_size: usize,
+    /// Initial weight of the LLM state in the scalar gate.
+    pub initial_weight: f64,
+}
+
+/// How notes were put into prompts when the model was trained.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptRecord {
+    /// The settings; a template of one's own is stored beside, as `template.toml`.
+    pub settings: PromptSettings,
+}
+
+/// Sizes and options of an embedder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EmbedderConfig {
+    /// Which of the paper's models it is.
+    pub variant: Variant,
+    /// Where the visual tokens stand.
+    pub layout: ImageLayout,
+    /// The language model.
+    pub llm: DecoderConfig,
+    /// The vision encoder; absent for `text`.
+    pub vision: Option<VisionConfig>,
+    /// Hidden state that is read, counted like HF's `hidden_states`.
+    pub select_layer: i32,
+    /// Which positions the connector reads.
+    pub select_feature: SelectFeature,
+    /// The Q-Former; absent where no visual tokens stand in the prompt.
+    pub connector: Option<QFormerConfig>,
+    /// `linear` or `mlp{n}x_gelu`.
+    pub projector: String,
+    /// The gate; absent without late fusion.
+    pub fusion: Option<FusionConfig>,
+    /// Embedding size; 0 leaves the last projection out.
+    pub head_dim: usize,
+    /// Special token ids.
+    pub tokens: TokenIds,
+}
+
+impl EmbedderConfig {
+    /// The embedder that `settings` mean, over an LLM and a vision encoder of the given sizes.
+    pub fn from_settings(
+        settings: &ModelSettings,
+        layout: ImageLayout,
+        llm: DecoderConfig,
+        vision: Option<VisionConfig>,
+        tokens: TokenIds,
+    ) -> Result<Self, ModelError> {
+        let variant = settings.variant;
+        let connector = match &vision {
+            Some(v) if variant.image_tokens() => {
+                Some(QFormerConfig::from_settings(&settings.connector, v.hidden_size))
+            }
+            _ => None,
+        };
+        let config = Self {
+            variant,
+            layout,
+            llm,
+            vision,
+            select_layer: settings.vision.select_layer,
+            select_feature: settings.vision.select_feature,
+            connector,
+            projector: settings.connector.projector.clone(),
+            fusion: variant.late_fusion().then(|| FusionConfig {
+                kind: settings.fusion.kind,
+                hidden_size: settings.fusion.hidden_size,
+                initial_weight: settings.fusion.initial_weight,
+            }),
+            head_dim: settings.head.dim,
+            tokens,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Refuses sizes that do not fit each other.
+    pub fn check(&self) -> Result<(), ModelError> {
+        let fail = |message: String| Err(ModelError::Input(message));
+        if self.variant.vision() != self.vision.is_some() {
+            return fail(format!(
+                "variant `{}` {} a vision encoder",
+                self.variant.name(),
+                if self.variant.vision() { "needs" } else { "has no place for" }
+            ));
+        }
+        if let Some(vision) = &self.vision
+            && selected_state(self.select_layer, vision.num_hidden_layers).is_none()
+        {
+            return fail(format!(
+                "select_layer = {} is not one of the {} hidden states of the vision encoder",
+                self.select_layer,
+                vision.num_hidden_layers + 1
+            ));
+        }
+        if let Some(connector) = &self.connector {
+            projector_layers(&self.projector)?;
+            let heads = connector.num_attention_heads;
+            if heads == 0 || !connector.hidden_size.is_multiple_of(heads) {
+                return fail(format!(
+                    "connector: {heads} heads must divide hidden_size = {}",
+                    connector.hidden_size
+                ));
+            }
+            if connector.num_query_tokens == 0 || connector.cross_attention_frequency == 0 {
+                return fail("connector: queries and cross_attention_frequency start at 1".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Visual tokens a note (V); 0 without a connector.
+    pub fn visual_tokens(&self) -> usize {
+        self.connector.as_ref().map_or(0, |c| c.num_query_tokens)
+    }
+
+    /// Width of an embedding (e).
+    pub fn embedding_size(&self) -> usize {
+        match self.head_dim {
+            0 => self.llm.hidden_size,
+            dim => dim,
+        }
+    }
+
+    /// Where everything stands in the sequences of `tokens`.
+    pub fn layout(&self, tokens: &TokenBatch) -> Result<SequenceLayout, ModelError> {
+        if tokens.image_index.is_some() && self.connector.is_none() {
+            let message = format!(
+                "the prompt holds an image token but variant `{}` has no connector",
+                self.variant.name()
+            );
+            return Err(ModelError::Input(message));
+        }
+        SequenceLayout::new(tokens, self.visual_tokens(), self.layout)
+    }
+}

@@ -1,0 +1,222 @@
+//! Where everything stands in a sequence once the visual tokens are in it (method §2.3, §2.4, §4).
+
+use mlrm_config::ImageLayout;
+
+use crate::error::ModelError;
+
+/// A batch of prompts as token ids, before the visual tokens are put in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenBatch {
+    /// Padded row length (S).
+    pub seq: usize,
+    /// Right-padded ids, row-major `[notes, S]`.
+    pub input_ids: Vec<i32>,
+    /// Real ids of each row.
+    pub lengths: Vec<usize>,
+    /// Index of the image token in each row; absent where the prompt has none.
+    pub image_index: Option<Vec<usize>>,
+    /// Index of `<IMG_EMB>` in each row; absent without mICL.
+    pub image_emb_index: Option<Vec<usize>>,
+}
+
+/// Positions in the expanded sequences of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SequenceLayout {
+    /// Expanded length (T).
+    pub seq: usize,
+    /// Real positions of each row.
+    pub lengths: Vec<usize>,
+    /// Position of the last real token: the multimodal state is pooled there.
+    pub final_position: Vec<usize>,
+    /// Position just before `<IMG_EMB>`: the visual state is pooled there.
+    pub visual_position: Option<Vec<usize>>,
+    /// Position of the first visual token.
+    image_start: Option<Vec<usize>>,
+    image_index: Option<Vec<usize>>,
+    visual_tokens: usize,
+    layout: ImageLayout,
+}
+
+/// The inclusive span of the picture and the final position, for saliency (method §4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageSpan {
+    /// First position.
+    pub start: usize,
+    /// Last position, inclusive.
+    pub end: usize,
+    /// The reading position.
+    pub final_position: usize,
+}
+
+/// Tokens after `<IMG_EMB>` that still count as the picture: the template's quote and full stop.
+const SPAN_TAIL: usize = 2;
+
+impl SequenceLayout {
+    /// The layout of `tokens` with `visual_tokens` (V) a note, which stand where `layout` says.
+    pub fn new(
+        tokens: &TokenBatch,
+        visual_tokens: usize,
+        layout: ImageLayout,
+    ) -> Result<Self, ModelError> {
+        tokens.check()?;
+        let image_index = tokens.image_index.clone();
+        let added = match (&image_index, layout) {
+            (None, _) => 0,
+            (Some(_), ImageLayout::Replace) => visual_tokens - 1,
+            (Some(_), ImageLayout::After) => visual_tokens,
+        };
+        let shift = |positions: &Vec<usize>| positions.iter().map(|p| p - 1 + added).collect();
+        let keep = usize::from(layout == ImageLayout::After);
+        Ok(Self {
+            seq: tokens.seq + added,
+            lengths: tokens.lengths.iter().map(|n| n + added).collect(),
+            final_position: shift(&tokens.lengths),
+            visual_position: tokens.image_emb_index.as_ref().map(shift),
+            image_start: image_index
+                .as_ref()
+                .map(|index| index.iter().map(|i| i + keep).collect()),
+            image_index,
+            visual_tokens,
+            layout,
+        })
+    }
+
+    /// For each position of each row, the row of the table [all token embeddings; all visual
+    /// tokens] that stands there, row-major `[notes, T]`. `input_seq` is S.
+    pub fn source_rows(&self, input_seq: usize) -> Vec<i64> {
+        let notes = self.lengths.len();
+        let added = self.seq - input_seq;
+        let mut rows = Vec::with_capacity(notes * self.seq);
+        for note in 0..notes {
+            let start = self.image_start.as_ref().map(|s| s[note]);
+            for position in 0..self.seq {
+                let row = match start {
+                    Some(start) if position < start => note * input_seq + position,
+                    Some(start) if position < start + self.visual_tokens => {
+                        notes * input_seq + note * self.visual_tokens + position - start
+                    }
+                    Some(_) => note * input_seq + position - added,
+                    None => note * input_seq + position,
+                };
+                rows.push(row as i64);
+            }
+        }
+        rows
+    }
+
+    /// The positions to pool, row-major `[notes, 1 or 2]`: final, then visual with mICL.
+    pub fn pooled_positions(&self) -> Vec<usize> {
+        match &self.visual_position {
+            None => self.final_position.clone(),
+            Some(visual) => {
+                let both = self.final_position.iter().zip(visual);
+                both.flat_map(|(f, v)| [*f, *v]).collect()
+            }
+        }
+    }
+
+    /// The span of the picture in each row; an error where the prompt has none or where it reaches
+    /// the final position.
+    pub fn image_spans(&self) -> Result<Vec<ImageSpan>, ModelError> {
+        let Some(starts) = &self.image_index else {
+            let message = "saliency needs visual tokens in the prompt; this variant has none";
+            return Err(ModelError::Input(message.into()));
+        };
+        let end = |row: usize| match (&self.visual_position, self.layout) {
+            (Some(visual), _) => visual[row] + 1 + SPAN_TAIL,
+            (None, ImageLayout::Replace) => starts[row] + self.visual_tokens - 1,
+            (None, ImageLayout::After) => starts[row] + self.visual_tokens + 1,
+        };
+        let span = |(row, (&start, &final_position)): (usize, (&usize, &usize))| {
+            let end = end(row);
+            if end < final_position {
+                return Ok(ImageSpan {
+                    start,
+                    end,
+                    final_position,
+                });
+            }
+            Err(ModelError::Input(format!(
+                "row {row}: the picture ends at position {end}, at or after the final position \
+                 {final_position}; the prompt needs text after the picture"
+            )))
+        };
+        let rows = starts.iter().zip(&self.final_position);
+        rows.enumerate().map(span).collect()
+    }
+}
+
+impl TokenBatch {
+    /// Notes in the batch (N).
+    pub fn notes(&self) -> usize {
+        self.lengths.len()
+    }
+
+    fn check(&self) -> Result<(), ModelError> {
+        let fail = |message: String| Err(ModelError::Input(message));
+        let notes = self.notes();
+        if notes == 0 || self.input_ids.len() != notes * self.seq {
+            return fail(format!(
+                "{} ids do not fill {notes} rows of {} positions",
+                self.input_ids.len(),
+                self.seq
+            ));
+        }
+        for (row, &length) in self.lengths.iter().enumerate() {
+            if length == 0 || length > self.seq {
+                return fail(format!("row {row}: length {length} is not in 1..={}", self.seq));
+            }
+            let image = self.image_index.as_ref().map(|index| index[row]);
+            let emb = self.image_emb_index.as_ref().map(|index| index[row]);
+            if image.is_some_and(|i| i >= length) || emb.is_some_and(|e| e == 0 || e >= length) {
+                return fail(format!("row {row}: a special token stands outside the row"));
+            }
+            if let (Some(emb), image) = (emb, image)
+                && image.is_none_or(|image| image >= emb)
+            {
+                return fail(format!("row {row}: <IMG_EMB> must come after the image token"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A batch from padded ids alone: lengths and special positions are found by token id.
+    pub fn from_padded(
+        input_ids: Vec<i32>,
+        seq: usize,
+        pad: i32,
+        image: Option<i32>,
+        image_emb: Option<i32>,
+    ) -> Result<Self, ModelError> {
+        let rows: Vec<&[i32]> = input_ids.chunks(seq.max(1)).collect();
+        let find = |id: i32, what: &str| -> Result<Vec<usize>, ModelError> {
+            let only = |(n, row): (usize, &&[i32])| {
+                let mut hits = row.iter().enumerate().filter(|(_, x)| **x == id);
+                match (hits.next(), hits.next()) {
+                    (Some((index, _)), None) => Ok(index),
+                    _ => Err(ModelError::Input(format!(
+                        "row {n} needs exactly one {what} (id {id})"
+                    ))),
+                }
+            };
+            rows.iter().enumerate().map(only).collect()
+        };
+        let image_index = image.map(|id| find(id, "image token")).transpose()?;
+        let image_emb_index = image_emb.map(|id| find(id, "<IMG_EMB>")).transpose()?;
+        let real = |row: &&[i32]| row.iter().take_while(|id| **id != pad).count();
+        let lengths: Vec<usize> = rows.iter().map(real).collect();
+        if rows.iter().zip(&lengths).any(|(row, &n)| row[n..].iter().any(|id| *id != pad)) {
+            let message = format!("only right padding is supported, and the pad id {pad} must not occur inside a note");
+            return Err(ModelError::Input(message));
+        }
+        let batch = Self {
+            seq,
+            lengths,
+            image_index,
+            image_emb_index,
+            input_ids,
+        };
+        batch.check()?;
+        Ok(batch)
+    }
+}

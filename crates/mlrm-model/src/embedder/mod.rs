@@ -1,0 +1,322 @@
+//! The whole embedder (method §2): vision, connector, decoder, pooling, late fusion, head.
+
+mod build;
+mod config;
+mod folder;
+mod layout;
+
+pub use build::{BuildOptions, LLM_NAMES, VISION_NAMES, WeightSource};
+pub use config::{EmbedderConfig, FusionConfig, PromptRecord, TokenIds};
+pub use folder::{ModelFolder, Provenance};
+pub use layout::{ImageSpan, SequenceLayout, TokenBatch};
+
+use burn::module::{Module, Param};
+use burn::nn::Linear;
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+
+use crate::connector::{Projector, QFormer, query_tokens};
+use crate::decoder::{Decoder, DecoderTrace};
+use crate::error::ModelError;
+use crate::fusion::Gate;
+use crate::nn::{linear, zeros};
+use crate::vision::{ClipVision, select_positions};
+
+/// Everything but the LLM and the vision encoder; field names are those of the authors' released
+/// checkpoints.
+#[derive(Module, Debug)]
+pub struct Head {
+    /// Learnt queries, `[1, V, width]`.
+    pub query_tokens: Option<Param<Tensor<3>>>,
+    /// From vision features to V states.
+    pub qformer: Option<QFormer>,
+    /// From connector width to LLM width.
+    pub mm_projector: Option<Projector>,
+    /// W_f: from the class feature to LLM width, `[v, d]`.
+    pub mm_projector_latefusion: Option<Linear>,
+    /// The late-fusion gate.
+    pub gate: Option<Gate>,
+    /// The last projection, `[d, e]`.
+    pub linear: Option<Linear>,
+    /// t: logits are cosine · exp(t), `[1]`.
+    pub temperature: Param<Tensor<1>>,
+}
+
+/// The parts that can learn.
+#[derive(Module, Debug)]
+pub struct EmbedderCore {
+    /// The language model.
+    pub llm: Decoder,
+    /// Connector, fusion, projection, temperature.
+    pub head: Head,
+}
+
+/// The whole model. The vision encoder is frozen and lives outside the autodiff graph.
+#[derive(Debug, Clone)]
+pub struct Embedder {
+    /// Sizes and options.
+    pub config: EmbedderConfig,
+    /// Absent for the variant `text`.
+    pub vision: Option<ClipVision>,
+    /// The parts that can learn.
+    pub core: EmbedderCore,
+}
+
+/// Embeddings of a batch.
+#[derive(Debug, Clone)]
+pub struct Embeddings {
+    /// L2-normalised multimodal embeddings in f32, `[notes, e]`.
+    pub multimodal: Tensor<2>,
+    /// L2-normalised visual embeddings (mICL), `[notes, e]`.
+    pub visual: Option<Tensor<2>>,
+    /// Gate values of the multimodal states, `[notes, d]` or `[notes, 1]`.
+    pub gate: Option<Tensor<2>>,
+}
+
+/// The stages of a pass at one pooled position.
+#[derive(Debug, Clone)]
+pub struct PooledStages {
+    /// Before the gate, `[notes, d]`.
+    pub pooled: Tensor<2>,
+    /// Gate values.
+    pub gate_z: Option<Tensor<2>>,
+    /// After the gate.
+    pub fused: Tensor<2>,
+    /// After the last projection.
+    pub projected: Tensor<2>,
+}
+
+/// Every intermediate tensor of a pass, for checking and for saliency.
+#[derive(Debug, Default)]
+pub struct EmbedderTrace {
+    /// Q-Former output, `[notes, V, width]`.
+    pub qformer_output: Option<Tensor<3>>,
+    /// What stands at the image positions, `[notes, V, d]`.
+    pub visual_tokens: Option<Tensor<3>>,
+    /// W_f c, `[notes, d]`.
+    pub cls_projected: Option<Tensor<2>>,
+    /// LLM input, `[notes, T, d]`.
+    pub inputs_embeds: Option<Tensor<3>>,
+    /// LLM states and attention taps.
+    pub decoder: DecoderTrace,
+    /// Stages at the final and, with mICL, the visual position.
+    pub stages: Vec<PooledStages>,
+}
+
+impl Head {
+    fn new(config: &EmbedderConfig, device: &Device) -> Result<Self, ModelError> {
+        let width = config.llm.hidden_size;
+        let vision_width = config.vision.as_ref().map_or(0, |v| v.hidden_size);
+        let connector = config.connector.as_ref();
+        let projector = |c: &crate::connector::QFormerConfig| {
+            Projector::new(&config.projector, c.hidden_size, width, device)
+        };
+        let fusion = config.fusion.as_ref();
+        Ok(Self {
+            query_tokens: connector.map(|c| query_tokens(c, device)),
+            qformer: connector.map(|c| QFormer::new(c, device)),
+            mm_projector: connector.map(projector).transpose()?,
+            mm_projector_latefusion: fusion.map(|_| linear(vision_width, width, false, device)),
+            gate: fusion.map(|f| Gate::new(f.kind, width, f.hidden_size, device)),
+            linear: (config.head_dim > 0).then(|| linear(width, config.head_dim, false, device)),
+            temperature: zeros([1], device),
+        })
+    }
+
+    /// Visual tokens from the features that the connector reads, `[notes, V, d]`.
+    fn visual_tokens(
+        &self,
+        features: Tensor<3>,
+        trace: &mut Option<&mut EmbedderTrace>,
+    ) -> Option<Tensor<3>> {
+        let (queries, qformer) = (self.query_tokens.as_ref()?, self.qformer.as_ref()?);
+        let states = qformer.forward(queries.val(), features);
+        let tokens = self.mm_projector.as_ref()?.forward(states.clone());
+        if let Some(trace) = trace {
+            trace.qformer_output = Some(states);
+            trace.visual_tokens = Some(tokens.clone());
+        }
+        Some(tokens)
+    }
+
+    /// Gate (where there is a picture), projection, normalisation of one pooled state.
+    fn stages(&self, pooled: Tensor<2>, picture: Option<&Tensor<2>>) -> PooledStages {
+        let (fused, gate_z) = match (&self.gate, picture) {
+            (Some(gate), Some(picture)) => {
+                let (fused, z) = gate.forward(pooled.clone(), picture.clone());
+                (fused, Some(z))
+            }
+            _ => (pooled.clone(), None),
+        };
+        PooledStages {
+            projected: self.project(fused.clone()),
+            pooled,
+            gate_z,
+            fused,
+        }
+    }
+
+    fn project(&self, fused: Tensor<2>) -> Tensor<2> {
+        match &self.linear {
+            Some(linear) => linear.forward(fused),
+            None => fused,
+        }
+    }
+}
+
+impl EmbedderCore {
+    /// A core of zeros; see [`crate::weights`] for its values.
+    pub fn new(config: &EmbedderConfig, device: &Device) -> Result<Self, ModelError> {
+        Ok(Self {
+            llm: Decoder::new(&config.llm, device),
+            head: Head::new(config, device)?,
+        })
+    }
+
+    /// Embeddings of a batch (method §2.2 to §2.7).
+    ///
+    /// `features` are the vision features `[notes, 1 + patches, v]` from [`Embedder::encode_vision`];
+    /// without them the prompt's text alone is embedded: no visual tokens, no gate.
+    pub fn forward(
+        &self,
+        config: &EmbedderConfig,
+        tokens: &TokenBatch,
+        features: Option<Tensor<3>>,
+        mut trace: Option<&mut EmbedderTrace>,
+    ) -> Result<Embeddings, ModelError> {
+        let layout = config.layout(tokens)?;
+        let picture = self.picture(features.as_ref(), &mut trace);
+        let embeds = self.input_embeds(config, tokens, &layout, features, &mut trace)?;
+        let pooled = self.pooled(embeds, &layout, &mut trace);
+        let [notes, count, width] = pooled.dims();
+        let at = |index: usize| pooled.clone().narrow(1, index, 1).reshape([notes, width]);
+        let stages: Vec<PooledStages> = (0..count)
+            .map(|index| self.head.stages(at(index), picture.as_ref()))
+            .collect();
+        let normalised = |index: usize| stages.get(index).map(|s| normalise(s.projected.clone()));
+        let embeddings = Embeddings {
+            multimodal: normalise(stages[0].projected.clone()),
+            visual: normalised(1),
+            gate: stages[0].gate_z.clone(),
+        };
+        if let Some(trace) = trace {
+            trace.stages = stages;
+        }
+        Ok(embeddings)
+    }
+
+    /// Embeddings of the picture alone where the gate is its only path (variant `latefusion`):
+    /// the class feature in place of the fused state.
+    pub fn forward_picture(&self, features: Tensor<3>) -> Result<Tensor<2>, ModelError> {
+        let picture = self.picture(Some(&features), &mut None).ok_or_else(|| {
+            ModelError::Input("this variant has no late fusion: it reads pictures as tokens".into())
+        })?;
+        Ok(normalise(self.head.project(picture)))
+    }
+
+    /// u = W_f c, `[notes, d]`.
+    fn picture(
+        &self,
+        features: Option<&Tensor<3>>,
+        trace: &mut Option<&mut EmbedderTrace>,
+    ) -> Option<Tensor<2>> {
+        let (map, features) = (self.head.mm_projector_latefusion.as_ref()?, features?);
+        let [notes, _, width] = features.dims();
+        let class = features.clone().narrow(1, 0, 1).reshape([notes, width]);
+        let picture = map.forward(class);
+        if let Some(trace) = trace {
+            trace.cls_projected = Some(picture.clone());
+        }
+        Some(picture)
+    }
+
+    /// Token embeddings with the visual tokens in their places, `[notes, T, d]`.
+    fn input_embeds(
+        &self,
+        config: &EmbedderConfig,
+        tokens: &TokenBatch,
+        layout: &SequenceLayout,
+        features: Option<Tensor<3>>,
+        trace: &mut Option<&mut EmbedderTrace>,
+    ) -> Result<Tensor<3>, ModelError> {
+        let (notes, seq) = (tokens.notes(), tokens.seq);
+        let device = self.head.temperature.val().device();
+        let data = TensorData::new(tokens.input_ids.clone(), [notes, seq]);
+        let words = self.llm.embed(Tensor::<2, Int>::from_data(data, &device));
+        let embeds = if tokens.image_index.is_some() {
+            let missing = "the prompt holds an image token but the batch has no picture";
+            let features = features.ok_or_else(|| ModelError::Input(missing.into()))?;
+            let selected = select_positions(features, config.select_feature);
+            let visual = self.head.visual_tokens(selected, trace).ok_or_else(|| {
+                ModelError::Input("the prompt holds an image token but the model has no connector".into())
+            })?;
+            splice(words, visual, layout)
+        } else {
+            words
+        };
+        if let Some(trace) = trace {
+            trace.inputs_embeds = Some(embeds.clone());
+        }
+        Ok(embeds)
+    }
+
+    /// Hidden states at the pooled positions, `[notes, 1 or 2, d]`.
+    fn pooled(
+        &self,
+        embeds: Tensor<3>,
+        layout: &SequenceLayout,
+        trace: &mut Option<&mut EmbedderTrace>,
+    ) -> Tensor<3> {
+        let wanted = layout.pooled_positions();
+        let Some(trace) = trace else {
+            return self.llm.forward_pooled(embeds, &wanted);
+        };
+        let [notes, seq, width] = embeds.dims();
+        let hidden = self.llm.forward(embeds, Some(&mut trace.decoder));
+        let count = wanted.len() / notes;
+        let row = |(n, p): (usize, &usize)| (n / count * seq + p) as i64;
+        let rows: Vec<i64> = wanted.iter().enumerate().map(row).collect();
+        select_rows(hidden.reshape([notes * seq, width]), rows).reshape([notes, count, width])
+    }
+}
+
+impl Embedder {
+    /// Vision features of the selected layer, `[notes, 1 + patches, v]`, outside the autodiff graph.
+    ///
+    /// `pixels`: preprocessed pictures, `[notes, 3, side, side]`.
+    pub fn encode_vision(&self, pixels: Tensor<4>) -> Option<Tensor<3>> {
+        let vision = self.vision.as_ref()?;
+        Some(vision.forward(pixels.inner(), self.config.select_layer, None))
+    }
+
+    /// Whether the model reads pictures at all.
+    pub fn reads_pictures(&self) -> bool {
+        self.vision.is_some()
+    }
+}
+
+/// The rows of `table` `[rows, width]` at `index`, `[count, width]`.
+fn select_rows(table: Tensor<2>, index: Vec<i64>) -> Tensor<2> {
+    let count = index.len();
+    let device = table.device();
+    table.select(0, Tensor::from_data(TensorData::new(index, [count]), &device))
+}
+
+fn splice(words: Tensor<3>, visual: Tensor<3>, layout: &SequenceLayout) -> Tensor<3> {
+    let [notes, seq, width] = words.dims();
+    let tokens = visual.dims()[1];
+    let table = Tensor::cat(
+        vec![
+            words.reshape([notes * seq, width]),
+            visual.reshape([notes * tokens, width]),
+        ],
+        0,
+    );
+    select_rows(table, layout.source_rows(seq)).reshape([notes, layout.seq, width])
+}
+
+/// `x / ‖x‖₂` by rows, in f32.
+pub fn normalise(x: Tensor<2>) -> Tensor<2> {
+    let x = x.cast(DType::F32);
+    let norm = x.clone().square().sum_dim(1).sqrt();
+    x / norm
+}

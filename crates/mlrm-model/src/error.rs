@@ -1,0 +1,76 @@
+//! What can be wrong with a model on disk or in a config.
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// An error of this crate: says what is wrong, where, and how to mend it.
+#[derive(Debug, Error)]
+pub enum ModelError {
+    /// A file could not be read or written.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// `read`, `write`, `create`…
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{path}: {message}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it and how to mend it.
+        message: String,
+    },
+    /// A `config.json` asks for something that mlrm does not implement.
+    #[error("{path}: option `{option}` = {value} is not implemented{hint}")]
+    UnsupportedOption {
+        /// The config file.
+        path: PathBuf,
+        /// The key in it.
+        option: String,
+        /// Its value.
+        value: String,
+        /// What to do instead; empty or starting with a separator.
+        hint: String,
+    },
+    /// Tensors on disk and the model do not match.
+    #[error("{path}: {report}")]
+    Tensors {
+        /// The file or folder.
+        path: PathBuf,
+        /// Missing, unexpected and mis-shaped tensors, one a line.
+        report: String,
+    },
+    /// A device name that this binary or machine cannot serve.
+    #[error("device `{name}`: {message}")]
+    Device {
+        /// The name as written.
+        name: String,
+        /// What is wrong and how to mend it.
+        message: String,
+    },
+    /// Inputs that the model cannot take.
+    #[error("{0}")]
+    Input(String),
+}
+
+impl ModelError {
+    pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Self::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    pub(crate) fn format(path: &Path, message: impl Into<String>) -> Self {
+        Self::Format {
+            path: path.to_owned(),
+            message: message.into(),
+        }
+    }
+}

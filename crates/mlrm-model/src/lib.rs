@@ -1,0 +1,15 @@
+//! Decoders, vision towers, connectors and the multimodal embedder of mlrm, on Burn.
+
+pub mod connector;
+pub mod decoder;
+pub mod embedder;
+mod error;
+pub mod fusion;
+pub mod hf_config;
+pub mod nn;
+pub mod ops;
+pub mod saliency;
+pub mod vision;
+pub mod weights;
+
+pub use error::ModelError;

@@ -1,0 +1,157 @@
+//! Scaled dot-product attention with grouped queries, and the probe that saliency needs.
+
+use burn::tensor::{Bool, DType, Device, Tensor, TensorData, activation::softmax};
+
+/// Which keys a query must not read.
+#[derive(Debug, Clone)]
+pub enum AttentionMask {
+    /// Every query reads every key.
+    None,
+    /// Query i reads keys 0…i.
+    Causal {
+        /// Sequence length of queries and keys.
+        seq: usize,
+    },
+    /// Query r of item b reads keys 0…`last[b * rows + r]`.
+    UpTo {
+        /// Last readable key, one value a query, row-major `[batch, rows]`.
+        last: Vec<usize>,
+        /// Number of keys.
+        keys: usize,
+    },
+}
+
+impl AttentionMask {
+    /// The mask as a tensor that is true where a score must not count, repeated for `groups` query
+    /// heads a key head: `[1 or batch, 1, groups * queries, keys]`.
+    fn tensor(&self, batch: usize, groups: usize, device: &Device) -> Option<Tensor<4, Bool>> {
+        let (items, last, keys) = match self {
+            Self::None => return None,
+            Self::Causal { seq } => (1, (0..*seq).collect(), *seq),
+            Self::UpTo { last, keys } => (batch, last.clone(), *keys),
+        };
+        let queries = last.len() / items;
+        let mut hidden = Vec::with_capacity(items * groups * queries * keys);
+        for item in last.chunks(queries) {
+            for _ in 0..groups {
+                for &end in item {
+                    hidden.extend((0..keys).map(|key| key > end));
+                }
+            }
+        }
+        let shape = [items, 1, groups * queries, keys];
+        Some(Tensor::from_data(TensorData::new(hidden, shape), device))
+    }
+
+    /// The mask of a whole forward pass, made once and shared by its layers.
+    pub fn prepare(&self, batch: usize, groups: usize, device: &Device) -> PreparedMask {
+        PreparedMask {
+            hidden: self.tensor(batch, groups, device),
+            causal: matches!(self, Self::Causal { .. }),
+        }
+    }
+}
+
+/// An [`AttentionMask`] on a device.
+#[derive(Debug, Clone)]
+pub struct PreparedMask {
+    hidden: Option<Tensor<4, Bool>>,
+    causal: bool,
+}
+
+/// Where the probe taps a layer's attention (method §4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeSite {
+    /// After the softmax: the published formula.
+    Probabilities,
+    /// Before the softmax, masked scores counting 0: the released code for Llama and OPT.
+    Scores,
+}
+
+/// Multiplies each layer's attention by a tensor of ones whose gradient is `A ⊙ ∂L/∂A`.
+#[derive(Debug)]
+pub struct AttentionProbe {
+    site: ProbeSite,
+    /// One leaf a layer, `[batch, heads, queries, keys]`, in layer order.
+    pub leaves: Vec<Tensor<4>>,
+    /// The attention probabilities themselves, `[batch, heads, queries, keys]`.
+    pub attention: Vec<Tensor<4>>,
+}
+
+impl AttentionProbe {
+    /// A probe that has seen no layer yet.
+    pub fn new(site: ProbeSite) -> Self {
+        Self {
+            site,
+            leaves: Vec::new(),
+            attention: Vec::new(),
+        }
+    }
+
+    fn tap(&mut self, site: ProbeSite, a: Tensor<4>, heads: usize) -> Tensor<4> {
+        let [batch, kv_heads, rows, keys] = a.dims();
+        let per_head = [batch, heads, rows * kv_heads / heads, keys];
+        if site == ProbeSite::Probabilities {
+            self.attention
+                .push(a.clone().inner().reshape(per_head));
+        }
+        if site != self.site || !a.is_autodiff() {
+            return a;
+        }
+        let leaf = Tensor::<4>::ones(per_head, &a.device()).require_grad();
+        self.leaves.push(leaf.clone());
+        a * leaf.reshape([batch, kv_heads, rows, keys])
+    }
+}
+
+/// `softmax(q kᵀ / sqrt(head_dim) + mask) v`.
+///
+/// Query heads h·g…h·g+g−1 share key head h (g = heads / kv_heads); the group is folded into the
+/// rows of one product, so keys and values are never repeated. The softmax runs in f32.
+///
+/// # Shapes
+/// `q`: `[batch, queries, heads, head_dim]`; `k`, `v`: `[batch, keys, kv_heads, head_dim]`;
+/// result: `[batch, queries, heads * head_dim]`
+pub fn attend(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    mask: &PreparedMask,
+    probe: Option<&mut AttentionProbe>,
+) -> Tensor<3> {
+    let [batch, queries, heads, head_dim] = q.dims();
+    if probe.is_none() && mask.causal
+        && let Some(out) = crate::ops::fused_causal_attention(&q, &k, &v)
+    {
+        return out;
+    }
+    let kv_heads = k.dims()[2];
+    let groups = heads / kv_heads;
+    let dtype = q.dtype();
+    let q = q
+        .reshape([batch, queries, kv_heads, groups, head_dim])
+        .permute([0, 2, 3, 1, 4])
+        .reshape([batch, kv_heads, groups * queries, head_dim]);
+    let k = k.permute([0, 2, 3, 1]);
+    let v = v.swap_dims(1, 2);
+    let scores = q.matmul(k).mul_scalar((head_dim as f64).powf(-0.5));
+    let mut scores = scores.cast(DType::F32);
+    let mut probe = probe;
+    if let Some(probe) = probe.as_deref_mut() {
+        scores = probe.tap(ProbeSite::Scores, scores, heads);
+    }
+    if let Some(hidden) = &mask.hidden {
+        // Finite and far below any score: -inf would make the gradient of a masked score NaN.
+        scores = scores.mask_fill(hidden.clone(), -1e30);
+    }
+    let mut probabilities = softmax(scores, 3);
+    if let Some(probe) = probe {
+        probabilities = probe.tap(ProbeSite::Probabilities, probabilities, heads);
+    }
+    probabilities
+        .cast(dtype)
+        .matmul(v)
+        .reshape([batch, kv_heads, groups, queries, head_dim])
+        .permute([0, 3, 1, 2, 4])
+        .reshape([batch, queries, heads * head_dim])
+}

@@ -1,0 +1,45 @@
+//! Construction of linear maps and lookup tables; values come from [`crate::weights`].
+
+use burn::module::{Param, ParamId};
+use burn::nn::{Embedding, Linear};
+use burn::tensor::{Device, Tensor};
+
+/// A linear map of zeros, `[inputs, outputs]` as Burn stores it (Hugging Face stores the transpose).
+pub fn linear(inputs: usize, outputs: usize, bias: bool, device: &Device) -> Linear {
+    Linear {
+        weight: zeros([inputs, outputs], device),
+        bias: bias.then(|| zeros([outputs], device)),
+    }
+}
+
+/// A lookup table of zeros, `[rows, width]`.
+pub fn embedding(rows: usize, width: usize, device: &Device) -> Embedding {
+    Embedding {
+        weight: zeros([rows, width], device),
+    }
+}
+
+/// A trainable tensor of zeros.
+pub(crate) fn zeros<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+    let value = Tensor::zeros(shape, device);
+    let value = if device.is_autodiff() {
+        value.require_grad()
+    } else {
+        value
+    };
+    Param::initialized(ParamId::new(), value)
+}
+
+/// `layer` applied to the last axis of `x`.
+///
+/// The leading axes are folded into rows first: one large matrix product instead of one a batch
+/// item, forward and backward.
+///
+/// # Shapes
+/// `[batch, seq, inputs]` → `[batch, seq, outputs]`
+pub fn rows_linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
+    let [batch, seq, inputs] = x.dims();
+    let y = layer.forward(x.reshape([batch * seq, inputs]));
+    let outputs = y.dims()[1];
+    y.reshape([batch, seq, outputs])
+}

@@ -1,0 +1,82 @@
+//! Feed-forward networks.
+
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::activation::{gelu, sigmoid};
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::linear::linear;
+
+/// The gated feed-forward network of Llama and Qwen: `down(silu(gate(x)) * up(x))`, no biases.
+#[derive(Module, Debug)]
+pub struct SwiGlu {
+    /// `[hidden, intermediate]`
+    pub gate_proj: Linear,
+    /// `[hidden, intermediate]`
+    pub up_proj: Linear,
+    /// `[intermediate, hidden]`
+    pub down_proj: Linear,
+}
+
+impl SwiGlu {
+    /// A network of zeros.
+    pub fn new(hidden: usize, intermediate: usize, bias: bool, device: &Device) -> Self {
+        Self {
+            gate_proj: linear(hidden, intermediate, bias, device),
+            up_proj: linear(hidden, intermediate, bias, device),
+            down_proj: linear(intermediate, hidden, bias, device),
+        }
+    }
+
+    /// `[rows, hidden]` → `[rows, hidden]`
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let gate = self.gate_proj.forward(x.clone());
+        let up = self.up_proj.forward(x);
+        self.down_proj.forward(crate::ops::swiglu(gate, up))
+    }
+}
+
+/// Activation functions by their Hugging Face names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// The exact (erf) GELU.
+    Gelu,
+    /// `x * sigmoid(1.702 x)`.
+    QuickGelu,
+}
+
+impl Activation {
+    /// Applies the function to every element.
+    pub fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Gelu => gelu(x),
+            Self::QuickGelu => x.clone() * sigmoid(x.mul_scalar(1.702)),
+        }
+    }
+}
+
+/// The feed-forward network of CLIP: `fc2(activation(fc1(x)))`.
+#[derive(Module, Debug)]
+pub struct TwoLayerMlp {
+    /// `[hidden, intermediate]`
+    pub fc1: Linear,
+    /// `[intermediate, hidden]`
+    pub fc2: Linear,
+}
+
+impl TwoLayerMlp {
+    /// A network of zeros.
+    pub fn new(hidden: usize, intermediate: usize, device: &Device) -> Self {
+        Self {
+            fc1: linear(hidden, intermediate, true, device),
+            fc2: linear(intermediate, hidden, true, device),
+        }
+    }
+
+    /// `[rows, hidden]` → `[rows, hidden]`
+    pub fn forward(&self, x: Tensor<2>, activation: Activation) -> Tensor<2> {
+        self.fc2.forward(activation.apply(self.fc1.forward(x)))
+    }
+}

@@ -1,0 +1,62 @@
+//! Normalisation layers, with the names that Hugging Face checkpoints use.
+
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Device, Tensor};
+
+use super::linear::zeros;
+
+/// Root-mean-square norm: `x / sqrt(mean(x²) + epsilon) * weight`, the mean in f32.
+#[derive(Module, Debug)]
+pub struct RmsNorm {
+    /// Scale, `[width]`.
+    pub weight: Param<Tensor<1>>,
+    epsilon: f64,
+}
+
+impl RmsNorm {
+    /// A norm over the last axis of `width` channels.
+    pub fn new(width: usize, epsilon: f64, device: &Device) -> Self {
+        Self {
+            weight: zeros([width], device),
+            epsilon,
+        }
+    }
+
+    /// Normalises the last axis; any leading shape.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        crate::ops::rms_norm(x, self.weight.val(), self.epsilon)
+    }
+}
+
+/// Layer norm: `(x - mean) / sqrt(var + epsilon) * weight + bias`, statistics in f32.
+#[derive(Module, Debug)]
+pub struct LayerNorm {
+    /// Scale, `[width]`.
+    pub weight: Param<Tensor<1>>,
+    /// Shift, `[width]`.
+    pub bias: Param<Tensor<1>>,
+    epsilon: f64,
+}
+
+impl LayerNorm {
+    /// A norm over the last axis of `width` channels.
+    pub fn new(width: usize, epsilon: f64, device: &Device) -> Self {
+        Self {
+            weight: zeros([width], device),
+            bias: zeros([width], device),
+            epsilon,
+        }
+    }
+
+    /// Normalises the last axis; any leading shape.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let dtype = x.dtype();
+        let x = x.cast(DType::F32);
+        let centred = x.clone() - x.mean_dim(D - 1);
+        let variance = centred.clone().square().mean_dim(D - 1);
+        let normal = centred * variance.add_scalar(self.epsilon).sqrt().recip();
+        let weight = self.weight.val().cast(DType::F32).unsqueeze();
+        let bias = self.bias.val().cast(DType::F32).unsqueeze();
+        (normal * weight + bias).cast(dtype)
+    }
+}

@@ -1,0 +1,4 @@
+//! Objective, trainer, checkpoints and corpus encoding of mlrm.
+
+pub mod objective;
+pub mod verify;

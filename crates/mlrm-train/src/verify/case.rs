@@ -1,0 +1,204 @@
+//! Golden case folders: weights, inputs and the values that PyTorch computed from them.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use mlrm_config::{FusionKind, ImageLayout, ObjectiveKind, SelectFeature, Tune, Variant};
+use mlrm_model::ModelError;
+use mlrm_model::connector::QFormerConfig;
+use mlrm_model::decoder::DecoderConfig;
+use mlrm_model::embedder::{
+    BuildOptions, Embedder, EmbedderConfig, FusionConfig, TokenBatch, TokenIds, WeightSource,
+};
+use mlrm_model::vision::VisionConfig;
+use mlrm_model::weights::Checkpoint;
+use serde::Deserialize;
+
+use crate::objective::Objective;
+
+/// `case.json`, as far as the model needs it.
+#[derive(Debug, Deserialize)]
+struct CaseFile {
+    variant: Variant,
+    config: CaseConfig,
+    qformer_config: Option<CaseQFormer>,
+}
+
+#[derive(Debug, Deserialize)]
+struct CaseConfig {
+    image_tokens: bool,
+    micl: bool,
+    late_fusion: bool,
+    gate_kind: FusionKind,
+    gate_hidden_size: usize,
+    num_query_tokens: usize,
+    mm_projector_type: String,
+    vision_select_layer: i32,
+    vision_select_feature: SelectFeature,
+    image_insert: ImageLayout,
+    embedding_dim: i64,
+    text_weight: f64,
+    vision_weight: f64,
+    pad_token_id: i32,
+    image_token_id: i32,
+    image_emb_token_id: i32,
+}
+
+#[derive(Debug, Deserialize)]
+struct CaseQFormer {
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    intermediate_size: usize,
+    encoder_hidden_size: usize,
+    cross_attention_frequency: usize,
+    layer_norm_eps: f64,
+}
+
+/// A golden case on a device.
+pub struct GoldenCase {
+    /// Name of the folder.
+    pub name: String,
+    /// The model with the case's weights.
+    pub embedder: Embedder,
+    /// The prompts.
+    pub tokens: TokenBatch,
+    /// Preprocessed pictures, `[notes, 3, side, side]`.
+    pub pixels: Option<Tensor<4>>,
+    /// The loss and its weights.
+    pub objective: Objective,
+    /// What PyTorch computed.
+    pub expected: Checkpoint,
+    /// What `llm/model.safetensors` puts before the decoder's names.
+    pub llm_prefix: String,
+}
+
+impl GoldenCase {
+    /// Reads a case folder and builds its model on `device`.
+    pub fn open(folder: &Path, device: &Device, dtype: DType) -> Result<Self, ModelError> {
+        let path = folder.join("case.json");
+        let format = |message: String| ModelError::Format {
+            path: path.clone(),
+            message,
+        };
+        let text = std::fs::read_to_string(&path).map_err(|source| ModelError::Io {
+            action: "read",
+            path: path.clone(),
+            source,
+        })?;
+        let case: CaseFile = serde_json::from_str(&text)
+            .map_err(|e| format(format!("not a golden case that mlrm reads: {e}")))?;
+        let flags = &case.config;
+        let variant = case.variant;
+        let same = flags.image_tokens == variant.image_tokens()
+            && flags.micl == variant.micl()
+            && flags.late_fusion == variant.late_fusion();
+        if !same {
+            let message = format!("its flags contradict variant `{}`", variant.name());
+            return Err(format(message));
+        }
+        let config = embedder_config(folder, &case)?;
+        let embedder = Embedder::build(config, &build_options(folder, dtype), device)?;
+        let inputs = Checkpoint::open(&folder.join("inputs.safetensors"))?;
+        let weights = Checkpoint::open(&folder.join("llm"))?;
+        let has_prefix = weights.names().any(|name| name.starts_with("model."));
+        Ok(Self {
+            name: name_of(folder),
+            tokens: tokens(&inputs, flags)?,
+            pixels: pixels(&inputs, &device.clone().without_autodiff())?,
+            embedder,
+            objective: Objective {
+                kind: ObjectiveKind::OneTower,
+                multimodal_weight: flags.text_weight,
+                visual_weight: flags.vision_weight,
+            },
+            expected: Checkpoint::open(&folder.join("expected.safetensors"))?,
+            llm_prefix: if has_prefix { "model." } else { "" }.into(),
+        })
+    }
+}
+
+fn name_of(folder: &Path) -> String {
+    let canonical = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let name = canonical.file_name().map(|n| n.to_string_lossy().into_owned());
+    name.unwrap_or_else(|| folder.display().to_string())
+}
+
+fn embedder_config(folder: &Path, case: &CaseFile) -> Result<EmbedderConfig, ModelError> {
+    let flags = &case.config;
+    let id = |id: i32, used: bool| (used && id >= 0).then_some(id as u32);
+    let connector = case.qformer_config.as_ref().map(|q| QFormerConfig {
+        num_query_tokens: flags.num_query_tokens,
+        hidden_size: q.hidden_size,
+        num_hidden_layers: q.num_hidden_layers,
+        num_attention_heads: q.num_attention_heads,
+        intermediate_size: q.intermediate_size,
+        encoder_hidden_size: q.encoder_hidden_size,
+        cross_attention_frequency: q.cross_attention_frequency,
+        layer_norm_eps: q.layer_norm_eps,
+    });
+    let vision = case.variant.vision();
+    Ok(EmbedderConfig {
+        variant: case.variant,
+        layout: flags.image_insert,
+        llm: DecoderConfig::read(&folder.join("llm/config.json"))?,
+        vision: vision
+            .then(|| VisionConfig::read(&folder.join("vision/config.json")))
+            .transpose()?,
+        select_layer: flags.vision_select_layer,
+        select_feature: flags.vision_select_feature,
+        connector,
+        projector: flags.mm_projector_type.clone(),
+        fusion: flags.late_fusion.then_some(FusionConfig {
+            kind: flags.gate_kind,
+            hidden_size: flags.gate_hidden_size,
+            initial_weight: 0.5,
+        }),
+        head_dim: usize::try_from(flags.embedding_dim).unwrap_or(0),
+        tokens: TokenIds {
+            pad: flags.pad_token_id.unsigned_abs(),
+            image: id(flags.image_token_id, flags.image_tokens),
+            image_emb: id(flags.image_emb_token_id, flags.micl),
+            image_end: None,
+        },
+    })
+}
+
+fn build_options(folder: &Path, dtype: DType) -> BuildOptions {
+    let checkpoint = |name: &str| WeightSource::Checkpoint(PathBuf::from(folder).join(name));
+    BuildOptions {
+        llm: checkpoint("llm"),
+        vision: checkpoint("vision"),
+        head: checkpoint("head.safetensors"),
+        seed: 0,
+        query_init_std: 0.0,
+        temperature_logit: 3.0,
+        tune: Tune::Full,
+        learn_temperature: true,
+        dtype,
+    }
+}
+
+fn tokens(inputs: &Checkpoint, flags: &CaseConfig) -> Result<TokenBatch, ModelError> {
+    let missing = || ModelError::Input(format!("{}: no `input_ids`", inputs.path().display()));
+    let (shape, ids) = inputs.get_i64("input_ids")?.ok_or_else(missing)?;
+    TokenBatch::from_padded(
+        ids.into_iter().map(|id| id as i32).collect(),
+        shape.get(1).copied().unwrap_or(0),
+        flags.pad_token_id,
+        flags.image_tokens.then_some(flags.image_token_id),
+        flags.micl.then_some(flags.image_emb_token_id),
+    )
+}
+
+fn pixels(inputs: &Checkpoint, device: &Device) -> Result<Option<Tensor<4>>, ModelError> {
+    let Some(stored) = inputs.get("pixel_values")? else {
+        return Ok(None);
+    };
+    if stored.shape.len() != 4 {
+        let message = format!("`pixel_values` has shape {:?}, not 4 axes", stored.shape);
+        return Err(ModelError::Input(message));
+    }
+    let data = TensorData::new(stored.values, stored.shape);
+    Ok(Some(Tensor::from_data(data, device)))
+}
