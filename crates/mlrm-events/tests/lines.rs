@@ -181,6 +181,28 @@ fn newer_versions_are_read() {
 }
 
 #[test]
+fn lines_of_other_writers_are_read() {
+    let ours = r#"{"event":"control","time_seconds":12.5,"step":1,"action":"save"}"#;
+    for line in [
+        r#" { "event" : "control", "time_seconds": 12.5, "step": 1, "action": "save" } "#,
+        r#"{"step":1,"action":"save","time_seconds":12.5,"event":"control"}"#,
+        r#"{"event":"control","time_seconds":12.5 ,"action":"save","step":1}"#,
+        r#"{"event":"\u0063ontrol","time_seconds":1.25e1,"action":"save","step":1}"#,
+    ] {
+        assert_eq!(
+            Stamped::from_line(line).unwrap(),
+            Stamped::from_line(ours).unwrap(),
+            "{line}"
+        );
+    }
+    let line = r#"{"event":"comet","time_seconds":1}"#;
+    assert_eq!(
+        Stamped::from_line(line).unwrap().to_line(),
+        r#"{"event":"comet","time_seconds":1.0}"#
+    );
+}
+
+#[test]
 fn wrong_lines_say_what_is_wrong() {
     for (line, expected) in [
         ("{", "EOF"),

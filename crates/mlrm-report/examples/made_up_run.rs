@@ -10,9 +10,7 @@ use std::path::PathBuf;
 
 use mlrm_events::{EventLog, EventSink};
 use mlrm_report::state::RunState;
-use mlrm_report::tui::{App, Theme, View, to_svg};
-use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
+use mlrm_report::tui::{App, Theme, View};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -32,11 +30,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         for view in View::ALL {
             let mut app = App::new("posters-notellm2", Theme::default(), true);
             app.view = view;
-            let area = Rect::new(0, 0, width, height);
-            let mut buffer = Buffer::empty(area);
-            app.render(area, &mut buffer, &state, support::now(shape));
             let name = format!("{}-{width}x{height}.svg", view.title().to_lowercase());
-            std::fs::write(folder.join(name), to_svg(&buffer))?;
+            std::fs::write(
+                folder.join(name),
+                app.svg((width, height), &state, support::now(shape)),
+            )?;
         }
     }
     Ok(())

@@ -7,6 +7,7 @@
 mod axis;
 pub mod describe;
 pub mod examples;
+pub mod files;
 pub mod format;
 pub mod html;
 pub mod markdown;
@@ -16,4 +17,13 @@ pub mod state;
 pub mod tensorboard;
 pub mod tui;
 
-pub use mlrm_events as events;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The time of day (Unix seconds), as the events have it.
+pub fn unix_time() -> f64 {
+    // A clock before 1970 is no reason to fail.
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
+}

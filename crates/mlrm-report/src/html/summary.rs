@@ -161,7 +161,8 @@ pub(super) fn warnings(runs: &[Run], html: &mut String) {
             let step = entry.step.map_or(String::new(), |step| {
                 format!("step {}: ", format::count(step))
             });
-            let text = entry.text.strip_prefix("warning: ").unwrap_or(&entry.text);
+            let text = entry.text();
+            let text = text.strip_prefix("warning: ").unwrap_or(&text);
             let _ = writeln!(html, "<li>{step}{}</li>", escaped(text));
         }
         html.push_str("</ul>\n");

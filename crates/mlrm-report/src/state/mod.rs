@@ -4,6 +4,7 @@ mod pace;
 mod retrieval;
 mod series;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use mlrm_events::{
     ModalityShares, Named, RunEnded, RunStarted, Saliency, Stamped, System, TrainStep,
 };
 
-use crate::describe::describe;
+use crate::describe;
 pub use pace::Pace;
 pub use retrieval::{Interval, interval, is_interval_bound, metric_names};
 pub use series::{Bucket, History, Series};
@@ -136,8 +137,24 @@ pub struct LogEntry {
     pub step: Option<u64>,
     /// The event's name.
     pub name: String,
+    text: LogText,
+}
+
+/// Steps are many and seldom looked at: they become text when they are shown.
+#[derive(Debug, Clone)]
+enum LogText {
+    Step(TrainStep),
+    Other(String),
+}
+
+impl LogEntry {
     /// What happened.
-    pub text: String,
+    pub fn text(&self) -> Cow<'_, str> {
+        match &self.text {
+            LogText::Step(step) => Cow::Owned(describe::train_step(step)),
+            LogText::Other(text) => Cow::Borrowed(text),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -387,11 +404,20 @@ impl RunState {
 
 impl Log {
     fn push(&mut self, number: u64, stamped: &Stamped) {
-        let is_step = matches!(stamped.event, Event::TrainStep(_));
-        let (ring, capacity) = if is_step {
-            (&mut self.steps, LOG_STEPS)
-        } else {
-            (&mut self.others, LOG_OTHERS)
+        let (ring, capacity, text) = match &stamped.event {
+            Event::TrainStep(step) => {
+                // The log line does not name the phases.
+                let step = TrainStep {
+                    seconds_by_phase: Named::default(),
+                    ..*step
+                };
+                (&mut self.steps, LOG_STEPS, LogText::Step(step))
+            }
+            event => (
+                &mut self.others,
+                LOG_OTHERS,
+                LogText::Other(describe::describe(event)),
+            ),
         };
         if ring.len() == capacity {
             ring.pop_front();
@@ -401,7 +427,7 @@ impl Log {
             time_seconds: stamped.time_seconds,
             step: stamped.event.step(),
             name: stamped.event.name().to_owned(),
-            text: describe(&stamped.event),
+            text,
         });
     }
 }

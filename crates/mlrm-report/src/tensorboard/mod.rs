@@ -35,18 +35,18 @@ impl TensorBoardWriter {
     pub fn create(folder: impl AsRef<Path>) -> io::Result<Self> {
         let folder = folder.as_ref();
         std::fs::create_dir_all(folder)?;
-        let header = Stamped::now(Event::Unknown(Default::default()));
+        let now = crate::unix_time();
         // TensorBoard takes the files in the order of their names; the process keeps two runs of
         // the same second apart.
         let name = format!(
             "events.out.tfevents.{:010}.mlrm.{}",
-            header.time_seconds as u64,
+            now as u64,
             std::process::id()
         );
         let path = folder.join(name);
         let file = OpenOptions::new().append(true).create(true).open(&path)?;
         let mut writer = Self { path, file };
-        writer.write(proto::file_version(header.time_seconds))?;
+        writer.write(proto::file_version(now))?;
         Ok(writer)
     }
 

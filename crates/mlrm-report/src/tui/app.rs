@@ -186,6 +186,14 @@ impl App {
         self.render(area, frame.buffer_mut(), state, now);
     }
 
+    /// [`App::draw`] as an SVG picture of a screen of `size` (columns, rows).
+    pub fn svg(&self, size: (u16, u16), state: &RunState, now: f64) -> String {
+        let area = Rect::new(0, 0, size.0, size.1);
+        let mut buffer = Buffer::empty(area);
+        self.render(area, &mut buffer, state, now);
+        super::to_svg(&buffer)
+    }
+
     /// Keeps the shown list from scrolling past its end.
     fn limit_scroll(&mut self, state: &RunState, now: f64) {
         let screen = Screen {

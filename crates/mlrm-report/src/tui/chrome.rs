@@ -438,7 +438,7 @@ const HELP: [(&str, &str); 17] = [
     ("+ - 0, wheel", "zoom to the newest steps, all"),
     ("e", "smoothing of the lines"),
     ("l", "logarithmic or linear axis"),
-    ("a", "attention: saliency or attention mass"),
+    ("a", "attention: saliency or mass"),
     ("[ ]", "attention: layer; retrieval: slice"),
     ("m M", "retrieval: next, previous metric"),
     ("f", "log: which events"),
@@ -446,10 +446,10 @@ const HELP: [(&str, &str); 17] = [
     ("j k, page keys, wheel", "log, config: scroll"),
     ("", ""),
     ("space", "pause or resume training"),
-    ("s", "save a checkpoint after this step"),
+    ("s", "save after this step"),
     ("x x", "save and stop after this step"),
     ("ctrl-c", "save and stop (watching: quit)"),
-    ("q", "close the dashboard; training goes on"),
+    ("q", "leave; a training goes on"),
     ("?", "this page; any key closes it"),
 ];
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use mlrm_events::{EventTail, Stamped};
 use ratatui::crossterm::event;
@@ -15,6 +15,7 @@ use super::input::{Effect, Request};
 use super::terminal::{self, Signals};
 use super::theme::Theme;
 use crate::state::RunState;
+use crate::unix_time;
 
 /// How often a log file is looked at.
 const TAIL_INTERVAL: Duration = Duration::from_millis(250);
@@ -306,11 +307,4 @@ impl ScreenLoop {
             self.app.tell("the training has ended".to_owned());
         }
     }
-}
-
-fn unix_time() -> f64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64()
 }

@@ -17,7 +17,7 @@ pub(in crate::tui) fn lines<'a>(screen: &Screen<'a>) -> impl Iterator<Item = &'a
     screen.state.log().filter(move |entry| {
         filter.passes(&entry.name)
             && (search.is_empty()
-                || entry.text.to_lowercase().contains(&search)
+                || entry.text().to_lowercase().contains(&search)
                 || entry.name.contains(&search))
     })
 }
@@ -65,7 +65,7 @@ pub(in crate::tui) fn draw(screen: &Screen, area: Rect, buffer: &mut Buffer) {
             Span::styled(head, theme.muted()),
             Span::styled(format!("{mark} "), style),
             Span::styled(
-                fitted(&entry.text, room, theme),
+                fitted(&entry.text(), room, theme),
                 style.remove_modifier(Modifier::BOLD),
             ),
         ]);

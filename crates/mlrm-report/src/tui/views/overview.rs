@@ -309,7 +309,8 @@ fn warnings(screen: &Screen, area: Rect, buffer: &mut Buffer) {
         let step = entry
             .step
             .map_or(String::new(), |step| format!("{} ", format::count(step)));
-        let text = entry.text.strip_prefix("warning: ").unwrap_or(&entry.text);
+        let text = entry.text();
+        let text = text.strip_prefix("warning: ").unwrap_or(&text);
         // Two lines a warning; the log has the rest.
         for line in wrapped(&format!("{step}{text}"), usize::from(area.width), 2, screen) {
             put(buffer, area, row, &line, theme.role(Role::Warning));
@@ -389,7 +390,7 @@ fn compact_figures(screen: &Screen, area: Rect, buffer: &mut Buffer) {
     }
     if let Some(entry) = warning {
         let line = Line::styled(
-            fitted(&entry.text, usize::from(area.width), theme),
+            fitted(&entry.text(), usize::from(area.width), theme),
             theme.role(Role::Warning),
         );
         put_line(buffer, below, below.height - 1, &line);

@@ -1,0 +1,99 @@
+//! `mlrm report RUN…`: one self-contained file about one run, or several compared.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use miette::{IntoDiagnostic, WrapErr, miette};
+use mlrm_report::files::write_whole;
+use mlrm_report::run::Run;
+use mlrm_report::{html, markdown};
+
+/// Write a report of one run, or of several compared.
+///
+/// The HTML file needs no network and no script; pictures are embedded as thumbnails.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Run folders, or their events.jsonl.
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// Where to write; `-` is standard output. By default report.html in the first run's folder.
+    #[arg(long, short, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// The format; by default what the file's ending says.
+    #[arg(long, value_enum)]
+    pub format: Option<ReportFormat>,
+    /// The title; by default the runs' names.
+    #[arg(long)]
+    pub title: Option<String>,
+    /// Show at most so many examples a run, the worst failures first.
+    #[arg(long, default_value_t = 24, value_name = "N")]
+    pub examples: usize,
+}
+
+/// A report's format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// One HTML file with curves, tables and pictures.
+    Html,
+    /// The tables as Markdown.
+    Markdown,
+}
+
+/// Runs `mlrm report`.
+///
+/// # Errors
+///
+/// A run cannot be read, or the report cannot be written.
+pub fn run(args: ReportArgs) -> miette::Result<ExitCode> {
+    let runs = args
+        .runs
+        .iter()
+        .map(|run| {
+            if !run.exists() {
+                return Err(miette!(
+                    help = "name the folder that `mlrm train` made (`run.dir` of the config)",
+                    "there is no run {}",
+                    run.display()
+                ));
+            }
+            Run::read(run).into_diagnostic()
+        })
+        .collect::<miette::Result<Vec<Run>>>()?;
+    let runs = named_apart(runs);
+    let out = args.out.unwrap_or_else(|| match args.format {
+        Some(ReportFormat::Markdown) => runs[0].folder.join("report.md"),
+        _ => runs[0].folder.join("report.html"),
+    });
+    let by_ending = match out.extension().and_then(|ending| ending.to_str()) {
+        Some("md" | "markdown") => ReportFormat::Markdown,
+        _ => ReportFormat::Html,
+    };
+    let text = match args.format.unwrap_or(by_ending) {
+        ReportFormat::Html => {
+            html::page(&runs, &html::Options { title: args.title, examples: args.examples })
+        }
+        ReportFormat::Markdown => markdown::page(&runs),
+    };
+    if out.as_os_str() == "-" {
+        std::io::stdout().write_all(text.as_bytes()).into_diagnostic()?;
+    } else {
+        write_whole(&out, text.as_bytes())
+            .into_diagnostic()
+            .wrap_err_with(|| format!("cannot write {}", out.display()))?;
+        println!("{}", out.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs of the same folder name get their numbers.
+fn named_apart(mut runs: Vec<Run>) -> Vec<Run> {
+    let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
+    for (index, run) in runs.iter_mut().enumerate() {
+        if names.iter().filter(|name| **name == run.name).count() > 1 {
+            run.name = format!("{} ({})", names[index], index + 1);
+        }
+    }
+    runs
+}

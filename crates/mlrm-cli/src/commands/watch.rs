@@ -1,0 +1,173 @@
+//! `mlrm watch RUN`: the dashboard on a live or finished run, read-only.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use miette::{IntoDiagnostic, WrapErr, miette};
+use mlrm_events::{EventTail, read_events};
+use mlrm_report::files::write_whole;
+use mlrm_report::run::{event_log_path, folder_and_name};
+use mlrm_report::state::RunState;
+use mlrm_report::tui::{App, ColorDepth, Dashboard, Options, Outcome, Source, Theme, View};
+
+/// Watch a live or finished run in the terminal.
+///
+/// Reads the run's events only: watching costs the training nothing, and can begin and end at any
+/// time, also from another machine over a shared folder.
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// The run folder, or its events.jsonl.
+    pub run: PathBuf,
+    /// The first view.
+    #[arg(long, value_enum, default_value_t = ViewArg::Overview)]
+    pub view: ViewArg,
+    /// Colours; by default what NO_COLOR, COLORTERM and TERM say.
+    #[arg(long, value_enum, default_value_t = ColorArg::Auto)]
+    pub color: ColorArg,
+    /// Draw with ASCII characters only.
+    #[arg(long)]
+    pub ascii: bool,
+    /// Draw at most so many frames a second, and only when something changed.
+    #[arg(long, default_value_t = 10.0, value_name = "N")]
+    pub frames_per_second: f64,
+    /// Write one frame to this SVG file instead of showing the dashboard.
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Size of that frame in cells, as COLUMNSxROWS.
+    #[arg(long, default_value = "120x40", value_parser = parse_size, value_name = "SIZE")]
+    pub size: (u16, u16),
+}
+
+/// A view's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs, reason = "the names are those of the tabs")]
+pub enum ViewArg {
+    Overview,
+    Attention,
+    Retrieval,
+    Fusion,
+    Log,
+    Config,
+}
+
+impl From<ViewArg> for View {
+    fn from(view: ViewArg) -> Self {
+        match view {
+            ViewArg::Overview => View::Overview,
+            ViewArg::Attention => View::Attention,
+            ViewArg::Retrieval => View::Retrieval,
+            ViewArg::Fusion => View::Fusion,
+            ViewArg::Log => View::Log,
+            ViewArg::Config => View::Config,
+        }
+    }
+}
+
+/// How many colours the terminal shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ColorArg {
+    /// What the environment says.
+    Auto,
+    /// None.
+    None,
+    /// The terminal's 16.
+    #[value(name = "16")]
+    Ansi16,
+    /// 256.
+    #[value(name = "256")]
+    Ansi256,
+    /// 24 bit.
+    #[value(name = "true")]
+    True,
+}
+
+impl ColorArg {
+    fn depth(self) -> Option<ColorDepth> {
+        match self {
+            ColorArg::Auto => None,
+            ColorArg::None => Some(ColorDepth::None),
+            ColorArg::Ansi16 => Some(ColorDepth::Ansi16),
+            ColorArg::Ansi256 => Some(ColorDepth::Ansi256),
+            ColorArg::True => Some(ColorDepth::True),
+        }
+    }
+}
+
+fn parse_size(text: &str) -> Result<(u16, u16), String> {
+    let sides = text.split_once(['x', 'X']).and_then(|(columns, rows)| {
+        Some((columns.trim().parse().ok()?, rows.trim().parse().ok()?))
+    });
+    match sides {
+        Some((columns @ 60..=1000, rows @ 15..=500)) => Ok((columns, rows)),
+        Some(_) => Err("from 60x15 to 1000x500".into()),
+        None => Err("COLUMNSxROWS, such as 120x40".into()),
+    }
+}
+
+/// Runs `mlrm watch`.
+///
+/// # Errors
+///
+/// There is no such run, its log cannot be read, or the terminal cannot be taken over.
+pub fn run(args: WatchArgs) -> miette::Result<ExitCode> {
+    let log = event_log_path(&args.run);
+    let (folder, run_name) = folder_and_name(&args.run);
+    if !folder.exists() {
+        return Err(miette!(
+            help = "name the folder that `mlrm train` made (`run.dir` of the config)",
+            "there is no run {}",
+            args.run.display()
+        ));
+    }
+    match &args.svg {
+        Some(svg) => write_frame(&args, svg, run_name),
+        None => watch(&args, EventTail::new(log), run_name),
+    }
+}
+
+fn watch(args: &WatchArgs, tail: EventTail, run_name: String) -> miette::Result<ExitCode> {
+    if !std::io::stdout().is_terminal() {
+        return Err(miette!(
+            help = "`mlrm report RUN --out report.html` writes a file, and so does --svg",
+            "the dashboard needs a terminal"
+        ));
+    }
+    let mut theme = Theme::detect();
+    theme.colors = args.color.depth().unwrap_or(theme.colors);
+    theme.unicode &= !args.ascii;
+    let options = Options {
+        run_name,
+        frames_per_second: args.frames_per_second,
+        requests: None,
+        theme,
+        view: args.view.into(),
+    };
+    let outcome = Dashboard::spawn(Source::Tail(tail), options)
+        .and_then(|dashboard| dashboard.wait())
+        .into_diagnostic()
+        .wrap_err("the dashboard failed")?;
+    Ok(match outcome {
+        Outcome::Closed | Outcome::Finished => ExitCode::SUCCESS,
+        // As a shell reports a program that a signal ended.
+        Outcome::Interrupted(signal) => ExitCode::from(128_u8.saturating_add(signal as u8)),
+    })
+}
+
+/// One frame as a picture.
+fn write_frame(args: &WatchArgs, svg: &Path, run_name: String) -> miette::Result<ExitCode> {
+    let events = read_events(event_log_path(&args.run)).into_diagnostic()?;
+    let state = RunState::from_events(&events);
+    let theme = Theme {
+        colors: args.color.depth().unwrap_or(ColorDepth::True),
+        unicode: !args.ascii,
+    };
+    let mut app = App::new(run_name, theme, false);
+    app.view = args.view.into();
+    let picture = app.svg(args.size, &state, mlrm_report::unix_time());
+    write_whole(svg, picture.as_bytes())
+        .into_diagnostic()
+        .wrap_err_with(|| format!("cannot write {}", svg.display()))?;
+    Ok(ExitCode::SUCCESS)
+}

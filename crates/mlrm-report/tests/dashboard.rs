@@ -1,0 +1,389 @@
+//! Every view at every size, without a terminal.
+
+mod support;
+
+use std::time::Instant;
+
+use mlrm_events::{Action, Control, Event, EventLog, EventSink, EventTail, Stamped};
+use mlrm_report::state::{RunState, Series};
+use mlrm_report::tui::{App, ColorDepth, Effect, Theme, View};
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::crossterm::event::{
+    Event as Input, KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
+};
+use support::{START, Shape, now, run, started};
+
+const SIZES: [(u16, u16); 4] = [(60, 15), (80, 24), (120, 40), (200, 60)];
+/// Characters alone: colours are the theme's, which has tests of its own.
+const PLAIN: Theme = Theme {
+    colors: ColorDepth::None,
+    unicode: true,
+};
+
+fn screen(app: &mut App, state: &RunState, now: f64, (width, height): (u16, u16)) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| app.draw(frame, state, now)).unwrap();
+    let buffer = terminal.backend().buffer();
+    let rows = (0..height).map(|y| {
+        let row: String = (0..width).map(|x| buffer[(x, y)].symbol()).collect();
+        row.trim_end().to_owned() + "\n"
+    });
+    rows.collect()
+}
+
+fn app(view: View, attached: bool) -> App {
+    let mut app = App::new("posters-notellm2", PLAIN, attached);
+    app.view = view;
+    app
+}
+
+fn key(code: KeyCode) -> Input {
+    Input::Key(KeyEvent::new(code, KeyModifiers::NONE))
+}
+
+fn letter(letter: char) -> Input {
+    key(KeyCode::Char(letter))
+}
+
+#[test]
+fn every_view_of_a_run() {
+    let shape = Shape::default();
+    let state = RunState::from_events(&run(shape));
+    for view in View::ALL {
+        for size in SIZES {
+            let name = format!("{}_{}x{}", view.title().to_lowercase(), size.0, size.1);
+            insta::assert_snapshot!(name, screen(&mut app(view, true), &state, now(shape), size));
+        }
+    }
+}
+
+#[test]
+fn every_view_of_a_run_in_ascii() {
+    let shape = Shape::default();
+    let state = RunState::from_events(&run(shape));
+    for view in View::ALL {
+        let mut app = app(view, true);
+        app.theme.unicode = false;
+        let text = screen(&mut app, &state, now(shape), (80, 24));
+        assert!(text.is_ascii(), "{text}");
+        insta::assert_snapshot!(format!("{}_ascii", view.title().to_lowercase()), text);
+    }
+}
+
+#[test]
+fn every_view_of_an_empty_run() {
+    let state = RunState::default();
+    for view in View::ALL {
+        let name = format!("empty_{}", view.title().to_lowercase());
+        insta::assert_snapshot!(name, screen(&mut app(view, false), &state, START, (80, 24)));
+    }
+}
+
+#[test]
+fn every_view_of_a_run_with_one_event() {
+    for event in [
+        started(Shape::default()),
+        run(Shape {
+            steps: 1,
+            ..Shape::default()
+        })[1]
+            .event
+            .clone(),
+    ] {
+        let name = event.name().to_owned();
+        let state = RunState::from_events(&[Stamped {
+            time_seconds: START,
+            event,
+        }]);
+        for view in View::ALL {
+            let text = screen(&mut app(view, false), &state, START + 1.0, (80, 24));
+            insta::assert_snapshot!(format!("one_{name}_{}", view.title().to_lowercase()), text);
+        }
+    }
+}
+
+#[test]
+fn no_size_and_no_choice_breaks_it() {
+    let big = Shape::default();
+    let states = [
+        RunState::default(),
+        RunState::from_events(&run(Shape { steps: 1, ..big })),
+        RunState::from_events(&run(big)),
+        RunState::from_events(&run(Shape { ended: true, ..big })),
+    ];
+    for state in &states {
+        for view in View::ALL {
+            for theme in [
+                PLAIN,
+                Theme::default(),
+                Theme {
+                    colors: ColorDepth::Ansi16,
+                    unicode: false,
+                },
+            ] {
+                let mut app = App::new("a run with a rather long name, 小红书", theme, false);
+                app.view = view;
+                for (width, height) in [
+                    (1, 1),
+                    (0, 0),
+                    (59, 15),
+                    (60, 14),
+                    (61, 16),
+                    (99, 17),
+                    (100, 18),
+                    (333, 99),
+                ] {
+                    screen(&mut app, state, now(big), (width, height));
+                    for letter in "el+amM[]f?xe+l".chars() {
+                        app.handle(&key(KeyCode::Char(letter)), state);
+                        screen(&mut app, state, now(big), (width, height));
+                    }
+                    app.handle(&key(KeyCode::PageDown), state);
+                    app.handle(&key(KeyCode::End), state);
+                    screen(&mut app, state, now(big), (width, height));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn too_small_says_so() {
+    let text = screen(
+        &mut app(View::Overview, true),
+        &RunState::default(),
+        START,
+        (40, 10),
+    );
+    assert!(text.contains("mlrm needs 60x15 cells,") && text.contains("this terminal has 40x10."));
+}
+
+#[test]
+fn help_shows_every_key() {
+    for size in [(60, 15), (80, 24)] {
+        let mut app = app(View::Overview, true);
+        app.handle(&letter('?'), &RunState::default());
+        let text = screen(&mut app, &RunState::default(), START, size);
+        insta::assert_snapshot!(format!("help_{}x{}", size.0, size.1), text);
+    }
+}
+
+#[test]
+fn keys_ask_an_attached_trainer() {
+    let mut state = RunState::from_events(&run(Shape {
+        steps: 3,
+        ..Shape::default()
+    }));
+    let mut app = app(View::Overview, true);
+    assert_eq!(app.handle(&letter(' '), &state), Effect::Ask(Action::Pause));
+    let step = 3;
+    let paused = Event::Control(Control {
+        step,
+        action: Action::Pause,
+    });
+    state.apply(&Stamped {
+        time_seconds: START + 9.0,
+        event: paused,
+    });
+    assert_eq!(
+        app.handle(&letter(' '), &state),
+        Effect::Ask(Action::Resume)
+    );
+    assert_eq!(app.handle(&letter('s'), &state), Effect::Ask(Action::Save));
+    assert_eq!(
+        app.handle(&letter('x'), &state),
+        Effect::Redraw,
+        "once is a question"
+    );
+    assert_eq!(
+        app.handle(&letter('e'), &state),
+        Effect::Redraw,
+        "any other key is no"
+    );
+    assert_eq!(app.handle(&letter('x'), &state), Effect::Redraw);
+    assert_eq!(app.handle(&letter('x'), &state), Effect::Ask(Action::Stop));
+    let interrupt = Input::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
+    assert_eq!(app.handle(&interrupt, &state), Effect::Ask(Action::Stop));
+    assert_eq!(app.handle(&letter('q'), &state), Effect::Close);
+}
+
+#[test]
+fn a_watched_run_takes_no_requests() {
+    let shape = Shape {
+        steps: 3,
+        ..Shape::default()
+    };
+    let state = RunState::from_events(&run(shape));
+    let mut app = app(View::Overview, false);
+    for letter in [' ', 's', 'x'] {
+        assert_eq!(
+            app.handle(&key(KeyCode::Char(letter)), &state),
+            Effect::Redraw
+        );
+        let text = screen(&mut app, &state, now(shape), (120, 40));
+        assert!(text.contains("this view is read-only"), "{text}");
+    }
+    let text = screen(&mut app, &state, now(shape), (120, 40));
+    assert!(text.contains("(read-only)"), "{text}");
+    let interrupt = Input::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
+    assert_eq!(app.handle(&interrupt, &state), Effect::Close);
+}
+
+#[test]
+fn keys_and_mouse_turn_pages() {
+    let state = RunState::from_events(&run(Shape {
+        steps: 5,
+        ..Shape::default()
+    }));
+    let mut app = app(View::Overview, true);
+    for view in View::ALL.iter().skip(1).chain([&View::Overview]) {
+        app.handle(&key(KeyCode::Tab), &state);
+        assert_eq!(app.view, *view);
+    }
+    app.handle(&key(KeyCode::BackTab), &state);
+    assert_eq!(app.view, View::Config);
+    app.handle(&letter('3'), &state);
+    assert_eq!(app.view, View::Retrieval);
+
+    let text = screen(&mut app, &state, START, (120, 40));
+    for view in View::ALL {
+        let column = text.lines().next().unwrap().find(view.title()).unwrap() as u16;
+        let kind = MouseEventKind::Down(MouseButton::Left);
+        let click = MouseEvent {
+            kind,
+            column,
+            row: 0,
+            modifiers: KeyModifiers::NONE,
+        };
+        app.handle(&Input::Mouse(click), &state);
+        assert_eq!(app.view, view);
+    }
+}
+
+#[test]
+fn the_log_is_filtered_searched_and_scrolled() {
+    let shape = Shape::default();
+    let state = RunState::from_events(&run(shape));
+    let mut app = app(View::Log, true);
+    let notable = screen(&mut app, &state, now(shape), (120, 40));
+    assert!(!notable.contains("loss") && notable.contains("checkpoint saved"));
+    app.handle(&letter('f'), &state);
+    let warnings = screen(&mut app, &state, now(shape), (120, 40));
+    assert!(warnings.contains("gradient norm 41.8") && !warnings.contains("checkpoint saved"));
+    app.handle(&letter('f'), &state);
+    app.handle(&letter('f'), &state);
+    assert!(screen(&mut app, &state, now(shape), (120, 40)).contains("loss"));
+
+    app.handle(&letter('/'), &state);
+    "step-1100q".chars().for_each(|typed| {
+        app.handle(&letter(typed), &state);
+    });
+    app.handle(&key(KeyCode::Backspace), &state);
+    app.handle(&key(KeyCode::Enter), &state);
+    let found = screen(&mut app, &state, now(shape), (120, 40));
+    assert!(found.contains("1 of 1,463 events"), "{found}");
+
+    app.handle(&key(KeyCode::Esc), &state);
+    app.handle(&key(KeyCode::End), &state);
+    let oldest = screen(&mut app, &state, now(shape), (120, 40));
+    assert!(
+        oldest.lines().nth(4).is_some_and(|line| line.len() > 20),
+        "never past the end"
+    );
+    app.handle(&key(KeyCode::Home), &state);
+    assert!(screen(&mut app, &state, now(shape), (120, 40)).contains("1,240"));
+}
+
+#[test]
+fn a_silent_run_and_an_ended_one_say_so() {
+    let shape = Shape {
+        steps: 40,
+        ..Shape::default()
+    };
+    let state = RunState::from_events(&run(shape));
+    let text = screen(
+        &mut app(View::Overview, false),
+        &state,
+        now(shape) + 3600.0,
+        (80, 24),
+    );
+    assert!(text.contains("silent for 1 h 00 m"), "{text}");
+    let shape = Shape {
+        ended: true,
+        ..shape
+    };
+    let state = RunState::from_events(&run(shape));
+    let text = screen(
+        &mut app(View::Overview, false),
+        &state,
+        now(shape) + 3600.0,
+        (80, 24),
+    );
+    assert!(
+        text.contains("✓ completed") && !text.contains("left"),
+        "{text}"
+    );
+}
+
+/// A run of 100,000 events is read, folded and drawn within a second (in an optimised build), in
+/// bounded memory.
+#[test]
+fn a_big_run_opens_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let shape = Shape {
+        steps: 90_000,
+        total_steps: 90_000,
+        every: 500,
+        ended: true,
+        seed: 1,
+    };
+    let events = run(shape);
+    assert!(events.len() >= 98_000, "{}", events.len());
+    let mut log = EventLog::create(&path).unwrap();
+    events.iter().for_each(|event| log.emit(event).unwrap());
+
+    // The best of a few: other tests share the machine.
+    let mut seconds = f64::INFINITY;
+    let (mut state, mut text) = (RunState::default(), String::new());
+    for _ in 0..5 {
+        let begin = Instant::now();
+        state = RunState::default();
+        let batch = EventTail::new(&path).poll().unwrap();
+        batch.events.iter().for_each(|event| state.apply(event));
+        text = screen(
+            &mut app(View::Overview, false),
+            &state,
+            now(shape),
+            (200, 60),
+        );
+        seconds = seconds.min(begin.elapsed().as_secs_f64());
+        if seconds <= 1.0 {
+            break;
+        }
+    }
+    assert_eq!(state.events as usize, events.len());
+    assert!(text.contains("step 90,000 of 90,000"));
+    if !cfg!(debug_assertions) {
+        assert!(seconds <= 1.0, "{seconds:.2} s");
+    }
+    assert!(state.train.loss.buckets().len() <= Series::CAPACITY);
+    assert!(state.evaluations.len() <= 256 && state.log().count() <= 2500);
+    let lowest = events.iter().filter_map(|event| match &event.event {
+        Event::TrainStep(step) => Some(step.gradient_norm),
+        _ => None,
+    });
+    let highest = lowest.fold(f64::NEG_INFINITY, f64::max);
+    let kept = state
+        .train
+        .gradient_norm
+        .buckets()
+        .iter()
+        .map(|bucket| bucket.max);
+    assert_eq!(
+        kept.fold(f64::NEG_INFINITY, f64::max),
+        highest,
+        "the spike is kept"
+    );
+}
