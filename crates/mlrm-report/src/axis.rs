@@ -139,7 +139,7 @@ fn tick_label(tick: f64, step: f64, largest: f64) -> String {
     if tick == 0.0 {
         return "0".into();
     }
-    if largest >= 10_000.0 || largest < 1e-3 || tick.abs() < 1e-3 {
+    if !(1e-3..10_000.0).contains(&largest) || tick.abs() < 1e-3 {
         return short(tick);
     }
     if !step.is_finite() {
@@ -163,13 +163,15 @@ fn short(value: f64) -> String {
         }
     }
     if (1e-3..1e3).contains(&size) {
-        trimmed(value)
-    } else {
-        format!("{value:e}")
-            .replace(".0e", "e")
-            .chars()
-            .take(8)
-            .collect()
+        return trimmed(value);
+    }
+    let text = format!("{value:.2e}");
+    match text.split_once('e') {
+        Some((digits, exponent)) => {
+            let digits = digits.trim_end_matches('0').trim_end_matches('.');
+            format!("{digits}e{exponent}")
+        }
+        None => text,
     }
 }
 
@@ -220,6 +222,7 @@ mod tests {
         assert_eq!(tick_labels(&[0.0, 1e-6, 2e-6]), ["0", "1e-6", "2e-6"]);
         assert_eq!(tick_labels(&[1.0, 10.0, 100.0]), ["1", "10", "100"]);
         assert_eq!(tick_labels(&[1000.0]), ["1000"]);
+        assert_eq!(tick_labels(&[0.0, 1e-4, 3.0 * 1e-4]), ["0", "1e-4", "3e-4"]);
         assert_eq!(tick_labels(&[2.25, 2.5, 2.75]), ["2.25", "2.5", "2.75"]);
     }
 

@@ -15,7 +15,7 @@ pub fn number(value: f64) -> String {
     let size = value.abs();
     if size == 0.0 {
         "0".into()
-    } else if size < 1e-3 || size >= 1e7 {
+    } else if !(1e-3..1e7).contains(&size) {
         scientific(value)
     } else if size < 1.0 {
         format!("{value:.4}")

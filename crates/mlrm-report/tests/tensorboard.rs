@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use mlrm_events::{Event, EventSink, Stamped};
+use mlrm_events::{Event, EventSink, RunStarted, Stamped};
 use mlrm_report::tensorboard::TensorBoardWriter;
 use support::{Shape, run};
 
@@ -291,4 +291,24 @@ fn tensorboard_reads_them() {
         (3, 3)
     );
     assert!(text.contains("288x72"), "{text}");
+}
+
+#[test]
+fn a_resumed_run_voids_what_was_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = TensorBoardWriter::create(folder.path()).unwrap();
+    let resumed = RunStarted {
+        resumed_from_step: Some(200),
+        ..RunStarted::default()
+    };
+    writer
+        .emit_now(Event::RunStarted(Box::new(resumed)))
+        .unwrap();
+    let events = read(writer.path());
+    assert_eq!(
+        events[1].integer(2),
+        201,
+        "void from the step after the checkpoint"
+    );
+    assert_eq!(events[1].messages(7)[0].integer(1), 1, "SessionLog.START");
 }

@@ -6,12 +6,13 @@ use super::escaped;
 use crate::axis::{Axis, Scale, tick_labels};
 use crate::state::Series;
 
-const WIDTH: f64 = 560.0;
-const HEIGHT: f64 = 230.0;
-const LEFT: f64 = 48.0;
-const BOTTOM: f64 = 24.0;
+/// About the pixels of a card, so that text has about its own size.
+const WIDTH: f64 = 400.0;
+const HEIGHT: f64 = 200.0;
+const LEFT: f64 = 42.0;
+const BOTTOM: f64 = 20.0;
 const TOP: f64 = 8.0;
-const RIGHT: f64 = 10.0;
+const RIGHT: f64 = 14.0;
 /// Points of a line: about one a pixel of a phone.
 const POINTS: usize = 300;
 
@@ -179,7 +180,7 @@ impl Chart {
                 y + 4.0
             );
         }
-        let ticks = x_axis.ticks(6);
+        let ticks = x_axis.ticks(5);
         for (tick, label) in ticks.iter().zip(tick_labels(&ticks)) {
             let Some(x) = place_x(x_axis, *tick) else {
                 continue;
@@ -193,13 +194,9 @@ impl Chart {
         let _ = writeln!(
             html,
             "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            WIDTH - RIGHT,
-            HEIGHT - 1.0,
-            if self.x_title.is_empty() {
-                ""
-            } else {
-                self.x_title
-            }
+            LEFT - 12.0,
+            HEIGHT - BOTTOM + 15.0,
+            self.x_title
         );
     }
 

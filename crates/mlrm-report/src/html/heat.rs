@@ -165,7 +165,7 @@ fn last_layer_over_training(run: &Run, html: &mut String) {
 }
 
 fn histogram(gate: &GateHistogram, html: &mut String) {
-    let (width, height, left, bottom) = (560.0, 230.0, 10.0, 22.0);
+    let (width, height, left, bottom) = (400.0, 200.0, 6.0, 20.0);
     let largest = gate.counts.iter().copied().max().unwrap_or(0).max(1) as f64;
     let bar = (width - 2.0 * left) / GATE_BINS as f64;
     let caption = format!("Gate values at step {}", format::count(gate.step));
@@ -195,7 +195,7 @@ fn histogram(gate: &GateHistogram, html: &mut String) {
             format::count(*count)
         );
     }
-    let y = height - 6.0;
+    let y = height - 5.0;
     let _ = writeln!(
         html,
         "<text x=\"{left}\" y=\"{y}\">0 picture</text>\

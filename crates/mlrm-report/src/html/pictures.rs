@@ -48,9 +48,9 @@ pub(super) fn section(runs: &[Run], count: usize, html: &mut String) {
 fn write_example(run: &Run, example: &Example, html: &mut String) {
     html.push_str("<article class=\"example\">\n<div class=\"query\">");
     picture(run, &example.query, html);
-    let _ = write!(
+    let _ = writeln!(
         html,
-        "<div class=\"words\"><strong>{}</strong> <span class=\"muted\">{}</span><p>{}</p></div></div>\n",
+        "<div class=\"words\"><strong>{}</strong> <span class=\"muted\">{}</span><p>{}</p></div></div>",
         escaped(&example.query.title),
         escaped(&example.query.id),
         escaped(&cut(&example.query.text))

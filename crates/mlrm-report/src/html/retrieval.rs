@@ -37,7 +37,7 @@ pub(super) fn section(runs: &[Run], html: &mut String) {
             format::count(evaluation.pool)
         );
     }
-    table(&main_rows(&evaluated), &metrics, html);
+    table(&main_rows(&evaluated), &metrics, true, html);
     html.push_str("<p class=\"muted\">Underlined: the best of a column. ");
     html.push_str("Small: 95 % confidence interval, where it was measured.</p>\n");
     html.push_str("<div class=\"grid\">\n");
@@ -64,7 +64,7 @@ pub(super) fn section(runs: &[Run], html: &mut String) {
                 is_model: slice == "all",
             })
             .collect();
-        table(&rows, &metrics, html);
+        table(&rows, &metrics, false, html);
     }
     html.push_str("</section>\n");
 }
@@ -118,7 +118,7 @@ pub(crate) fn main_rows<'a>(evaluated: &[(&'a Run, &'a Evaluation)]) -> Vec<Tabl
     rows
 }
 
-fn table(rows: &[TableRow], metrics: &[String], html: &mut String) {
+fn table(rows: &[TableRow], metrics: &[String], marks_best: bool, html: &mut String) {
     html.push_str("<div class=\"scroll\">\n<table>\n<thead><tr><th></th>");
     for metric in metrics {
         let _ = write!(
@@ -144,10 +144,10 @@ fn table(rows: &[TableRow], metrics: &[String], html: &mut String) {
                 .iter()
                 .filter_map(|row| row.metrics.get(metric))
                 .all(|other| *other <= found.value);
-            let class = if best && rows.len() > 1 { "best" } else { "" };
+            let class = if best && marks_best { "best" } else { "" };
             let _ = write!(
                 html,
-                "<td class=\"{class}\">{}",
+                "<td><span class=\"{class}\">{}</span>",
                 format::percent(found.value)
             );
             if let Some((low, high)) = found.bounds {

@@ -1,11 +1,10 @@
 //! What a run looks like now: a pure fold over its events, in bounded memory.
 
+mod log;
 mod pace;
 mod retrieval;
 mod series;
 
-use std::borrow::Cow;
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mlrm_events::{
@@ -13,17 +12,13 @@ use mlrm_events::{
     ModalityShares, Named, RunEnded, RunStarted, Saliency, Stamped, System, TrainStep,
 };
 
-use crate::describe;
+pub use log::LogEntry;
 pub use pace::Pace;
 pub use retrieval::{Interval, interval, is_interval_bound, metric_names};
 pub use series::{Bucket, History, Series};
 
 /// Probes, evaluations and checkpoints held.
 const HISTORY: usize = 256;
-/// Newest log entries held of training steps, and of everything else.
-const LOG_STEPS: usize = 500;
-const LOG_OTHERS: usize = 2000;
-
 /// A run, folded from its events.
 #[derive(Debug, Clone)]
 pub struct RunState {
@@ -67,7 +62,7 @@ pub struct RunState {
     pub checkpoints: History<CheckpointSaved>,
     /// Warnings, counted.
     pub warnings: u64,
-    log: Log,
+    log: log::Log,
 }
 
 /// What the steps measured.
@@ -126,43 +121,6 @@ pub struct MachineSeries {
     pub device_use_percent: Series,
 }
 
-/// One line of the log view.
-#[derive(Debug, Clone)]
-pub struct LogEntry {
-    /// The event's number, from 0.
-    pub number: u64,
-    /// Unix time.
-    pub time_seconds: f64,
-    /// The step, where it has one.
-    pub step: Option<u64>,
-    /// The event's name.
-    pub name: String,
-    text: LogText,
-}
-
-/// Steps are many and seldom looked at: they become text when they are shown.
-#[derive(Debug, Clone)]
-enum LogText {
-    Step(TrainStep),
-    Other(String),
-}
-
-impl LogEntry {
-    /// What happened.
-    pub fn text(&self) -> Cow<'_, str> {
-        match &self.text {
-            LogText::Step(step) => Cow::Owned(describe::train_step(step)),
-            LogText::Other(text) => Cow::Borrowed(text),
-        }
-    }
-}
-
-#[derive(Debug, Clone, Default)]
-struct Log {
-    steps: VecDeque<LogEntry>,
-    others: VecDeque<LogEntry>,
-}
-
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
@@ -199,7 +157,7 @@ impl Default for RunState {
             probe_seconds: 0.0,
             checkpoints: History::new(HISTORY),
             warnings: 0,
-            log: Log::default(),
+            log: log::Log::default(),
         }
     }
 }
@@ -357,7 +315,10 @@ impl RunState {
         if self.ended.is_some() {
             return None;
         }
-        let remaining = self.total_steps()?.checked_sub(self.step)?;
+        let remaining = self
+            .total_steps()?
+            .checked_sub(self.step)
+            .filter(|&steps| steps > 0)?;
         Some(self.pace.seconds_per_step()? * remaining as f64)
     }
 
@@ -383,52 +344,14 @@ impl RunState {
 
     /// The entries of the log view, the newest first.
     pub fn log(&self) -> impl Iterator<Item = &LogEntry> {
-        let mut steps = self.log.steps.iter().rev().peekable();
-        let mut others = self.log.others.iter().rev().peekable();
-        std::iter::from_fn(move || match (steps.peek(), others.peek()) {
-            (Some(step), Some(other)) if step.number > other.number => steps.next(),
-            (_, Some(_)) => others.next(),
-            (_, None) => steps.next(),
-        })
+        self.log.newest_first()
     }
 
     /// The newest warnings, the newest first.
     pub fn newest_warnings(&self) -> impl Iterator<Item = &LogEntry> {
         self.log
-            .others
-            .iter()
-            .rev()
+            .newest_others()
             .filter(|entry| entry.name == "warning")
-    }
-}
-
-impl Log {
-    fn push(&mut self, number: u64, stamped: &Stamped) {
-        let (ring, capacity, text) = match &stamped.event {
-            Event::TrainStep(step) => {
-                // The log line does not name the phases.
-                let step = TrainStep {
-                    seconds_by_phase: Named::default(),
-                    ..*step
-                };
-                (&mut self.steps, LOG_STEPS, LogText::Step(step))
-            }
-            event => (
-                &mut self.others,
-                LOG_OTHERS,
-                LogText::Other(describe::describe(event)),
-            ),
-        };
-        if ring.len() == capacity {
-            ring.pop_front();
-        }
-        ring.push_back(LogEntry {
-            number,
-            time_seconds: stamped.time_seconds,
-            step: stamped.event.step(),
-            name: stamped.event.name().to_owned(),
-            text,
-        });
     }
 }
 

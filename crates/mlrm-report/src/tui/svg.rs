@@ -70,7 +70,7 @@ fn left(column: usize) -> f64 {
 }
 
 fn grounds(cells: &[&Cell], top: f64, svg: &mut String) {
-    for (start, run) in runs(cells, |cell| ground(cell)) {
+    for (start, run) in runs(cells, ground) {
         if let Some(color) = ground(run[0]) {
             // A hair more than the cells, so that no seam shows between them.
             rectangle(

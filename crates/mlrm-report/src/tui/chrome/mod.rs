@@ -1,18 +1,22 @@
 //! What surrounds every view: tabs, progress, keys, help.
 
+mod help;
+mod keys;
+
+pub(super) use help::help;
+
 use mlrm_events::EndReason;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Clear, Widget};
 
-use super::app::{SMALLEST, SMOOTHING, Screen, View};
-use super::theme::Role;
-use super::widgets::{fitted, put, put_line, put_right};
 use crate::describe;
 use crate::format;
 use crate::state::Status;
+use crate::tui::app::{SMALLEST, Screen, View};
+use crate::tui::theme::Role;
+use crate::tui::widgets::{fitted, put, put_line, put_right};
 
 /// Draws header and footer; returns what is left for the view.
 pub(super) fn frame(screen: &Screen, area: Rect, buffer: &mut Buffer) -> Rect {
@@ -31,7 +35,7 @@ pub(super) fn frame(screen: &Screen, area: Rect, buffer: &mut Buffer) -> Rect {
         height: footer_rows,
         ..area
     };
-    keys(screen, footer, buffer);
+    keys::keys(screen, footer, buffer);
     // Air where there is room.
     let above = if area.height >= 20 { 3 } else { 2 };
     Rect {
@@ -189,7 +193,8 @@ fn time_spans(screen: &Screen, long: bool) -> Vec<Span<'static>> {
             spans.push(Span::raw("  "));
         }
     }
-    if state.ended.is_none()
+    // Of a run that fell silent nobody knows.
+    if silence(screen).is_none()
         && let Some(seconds) = state.seconds_left()
     {
         spans.push(Span::styled(format::duration(seconds), theme.strong()));
@@ -242,172 +247,6 @@ fn status(screen: &Screen) -> (&'static str, String, Style) {
     }
 }
 
-/// A key, what it does, and whether it does so now.
-struct Hint {
-    key: &'static str,
-    does: String,
-    available: bool,
-}
-
-fn hint(key: &'static str, does: impl Into<String>) -> Hint {
-    Hint {
-        key,
-        does: does.into(),
-        available: true,
-    }
-}
-
-fn view_hints(screen: &Screen) -> Vec<Hint> {
-    let app = screen.app;
-    let smoothing = hint("e", format!("smooth {}", SMOOTHING[app.smoothing]));
-    let axis = hint(
-        "l",
-        if app.log_axis {
-            "linear axis"
-        } else {
-            "log axis"
-        },
-    );
-    let zoom = hint(
-        "+-",
-        match app.zoom {
-            0 => "zoom".to_owned(),
-            zoom => format!("zoom {}x", 1_u32 << zoom),
-        },
-    );
-    match app.view {
-        View::Overview => vec![smoothing, axis, zoom],
-        View::Attention => vec![
-            hint(
-                "a",
-                if app.mass {
-                    "saliency"
-                } else {
-                    "attention mass"
-                },
-            ),
-            hint("[ ]", "layer"),
-            zoom,
-        ],
-        View::Retrieval => vec![hint("m", "metric"), hint("[ ]", "slice"), axis, zoom],
-        View::Fusion => vec![smoothing, axis, zoom],
-        View::Log => vec![
-            hint("f", format!("show {}", app.filter.title())),
-            hint("/", "find"),
-            hint("j k", "scroll"),
-        ],
-        View::Config => vec![hint("/", "find"), hint("j k", "scroll")],
-    }
-}
-
-fn request_hints(screen: &Screen, long: bool) -> Vec<Hint> {
-    let pause = if screen.state.paused {
-        "resume"
-    } else {
-        "pause"
-    };
-    let live = screen.app.attached && screen.state.ended.is_none();
-    let (save, stop) = if long {
-        ("save now", "stop after step")
-    } else {
-        ("save", "stop")
-    };
-    [("space", pause), ("s", save), ("x", stop)]
-        .into_iter()
-        .map(|(key, does)| Hint {
-            key,
-            does: does.into(),
-            available: live,
-        })
-        .collect()
-}
-
-fn general_hints(screen: &Screen) -> Vec<Hint> {
-    let quit = if screen.app.attached && screen.state.ended.is_none() {
-        "detach"
-    } else {
-        "quit"
-    };
-    vec![hint("q", quit), hint("?", "help"), hint("tab", "view")]
-}
-
-fn keys(screen: &Screen, area: Rect, buffer: &mut Buffer) {
-    let (app, theme) = (screen.app, screen.theme);
-    if app.searching {
-        let text = format!(
-            "find: {}{}  ",
-            app.search,
-            if theme.unicode { "▏" } else { "_" }
-        );
-        put(buffer, area, 0, &text, theme.role(Role::Accent));
-        put_right(
-            buffer,
-            area,
-            0,
-            &Line::styled("enter keep  esc clear", theme.muted()),
-        );
-        return;
-    }
-    if let Some(message) = &app.message {
-        put(
-            buffer,
-            area,
-            0,
-            message,
-            theme.role(Role::Warning).add_modifier(Modifier::BOLD),
-        );
-        if area.height < 2 {
-            return;
-        }
-    } else if area.height >= 2 {
-        hint_line(screen, area, 0, view_hints(screen), buffer);
-    }
-    let mut hints = general_hints(screen);
-    hints.extend(request_hints(screen, area.width >= 80));
-    if area.height < 2 {
-        hints.extend(view_hints(screen));
-    }
-    hint_line(screen, area, area.height - 1, hints, buffer);
-}
-
-/// As many hints as fit whole.
-fn hint_line(screen: &Screen, area: Rect, row: u16, hints: Vec<Hint>, buffer: &mut Buffer) {
-    let theme = screen.theme;
-    let mut line = Line::default();
-    let mut hidden = false;
-    for hint in hints {
-        let mut spans = hint_spans(screen, &hint);
-        let width: usize = spans.iter().map(Span::width).sum();
-        if line.width() + width > usize::from(area.width) {
-            hidden |= !hint.available;
-            continue;
-        }
-        line.spans.append(&mut spans);
-        line.spans.push(Span::raw("  "));
-    }
-    if !screen.app.attached && !hidden && row + 1 == area.height && screen.state.ended.is_none() {
-        let note = "(read-only)";
-        if line.width() + note.len() <= usize::from(area.width) {
-            line.spans.push(Span::styled(note, theme.muted()));
-        }
-    }
-    put_line(buffer, area, row, &line);
-}
-
-fn hint_spans(screen: &Screen, hint: &Hint) -> Vec<Span<'static>> {
-    let theme = screen.theme;
-    if hint.available {
-        let key = theme.role(Role::Accent).add_modifier(Modifier::BOLD);
-        vec![
-            Span::styled(hint.key, key),
-            Span::styled(format!(" {}", hint.does), theme.muted()),
-        ]
-    } else {
-        let off = theme.muted().add_modifier(Modifier::CROSSED_OUT);
-        vec![Span::styled(format!("{} {}", hint.key, hint.does), off)]
-    }
-}
-
 /// A message instead of the views.
 pub(super) fn too_small(screen: &Screen, area: Rect, buffer: &mut Buffer) {
     let lines = [
@@ -430,78 +269,5 @@ pub(super) fn too_small(screen: &Screen, area: Rect, buffer: &mut Buffer) {
             &(" ".repeat(pad) + line),
             style,
         );
-    }
-}
-
-const HELP: [(&str, &str); 17] = [
-    ("1-6, tab, arrows", "choose a view, next, previous"),
-    ("+ - 0, wheel", "zoom to the newest steps, all"),
-    ("e", "smoothing of the lines"),
-    ("l", "logarithmic or linear axis"),
-    ("a", "attention: saliency or mass"),
-    ("[ ]", "attention: layer; retrieval: slice"),
-    ("m M", "retrieval: next, previous metric"),
-    ("f", "log: which events"),
-    ("/", "log, config: find text"),
-    ("j k, page keys, wheel", "log, config: scroll"),
-    ("", ""),
-    ("space", "pause or resume training"),
-    ("s", "save after this step"),
-    ("x x", "save and stop after this step"),
-    ("ctrl-c", "save and stop (watching: quit)"),
-    ("q", "leave; a training goes on"),
-    ("?", "this page; any key closes it"),
-];
-
-/// All keys, over the view.
-pub(super) fn help(screen: &Screen, area: Rect, buffer: &mut Buffer) {
-    let theme = screen.theme;
-    let keys_width = HELP.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
-    let text_width = HELP.iter().map(|(_, does)| does.len()).max().unwrap_or(0);
-    // On a low screen the two halves stand beside each other only where they fit; else what does
-    // not fit is cut at the bottom, the requests first in sight.
-    let rows: Vec<_> = if usize::from(area.height) < HELP.len() + 4 {
-        HELP.iter().filter(|(key, _)| !key.is_empty()).collect()
-    } else {
-        HELP.iter().collect()
-    };
-    let width = ((keys_width + text_width + 7) as u16).min(area.width);
-    let frame_rows = if usize::from(area.height) >= rows.len() + 4 {
-        4
-    } else {
-        0
-    };
-    let height = (rows.len() as u16 + frame_rows).min(area.height);
-    let place = Rect {
-        x: area.x + (area.width - width) / 2,
-        y: area.y + (area.height - height) / 2,
-        width,
-        height,
-    };
-    Clear.render(place, buffer);
-    let rule = theme.rule().repeat(usize::from(width));
-    let mut row = 0;
-    if frame_rows > 0 {
-        put(buffer, place, 0, &rule, theme.muted());
-        put(buffer, place, 0, " Keys ", theme.strong());
-        put(buffer, place, height - 1, &rule, theme.muted());
-        row = 2;
-    }
-    for (key, does) in rows {
-        let requests = ["space", "s", "x x"].contains(key);
-        let off = requests && !screen.app.attached;
-        let style = if off {
-            theme.muted().add_modifier(Modifier::CROSSED_OUT)
-        } else {
-            Style::new()
-        };
-        let line = Line::from(vec![
-            Span::raw("  "),
-            Span::styled(format!("{key:keys_width$}"), theme.role(Role::Accent)),
-            Span::raw("  "),
-            Span::styled(*does, style),
-        ]);
-        put_line(buffer, place, row, &line);
-        row += 1;
     }
 }
