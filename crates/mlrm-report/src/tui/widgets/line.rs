@@ -103,11 +103,16 @@ impl PlotLine {
 /// n values counts as n equal values, so that down-sampling does not change the curve's shape.
 fn smooth(series: &Series, smoothing: f64) -> Vec<(f64, f64)> {
     let (mut mean, mut weight) = (0.0, 0.0);
+    // All buckets but the newest hold as many values: one power serves them.
+    let mut power = (1, smoothing);
     series
         .buckets()
         .iter()
         .map(|bucket| {
-            let past = smoothing.powf(bucket.count as f64);
+            if power.0 != bucket.count {
+                power = (bucket.count, smoothing.powf(bucket.count as f64));
+            }
+            let past = power.1;
             mean = mean * past + bucket.mean * (1.0 - past);
             weight = weight * past + (1.0 - past);
             (bucket.middle_step(), mean / weight)
