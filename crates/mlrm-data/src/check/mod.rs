@@ -1,0 +1,306 @@
+//! Every problem of a data set, with file and row, and the clean rest.
+
+mod fix;
+mod picture;
+
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use mlrm_config::DataSettings;
+use rayon::prelude::*;
+use serde::Serialize;
+
+pub use fix::{FixSummary, write_clean};
+pub use picture::check_picture;
+
+use crate::error::{DataError, Problem, ProblemKind, shorten};
+use crate::interactions::{Interner, for_each_interaction};
+use crate::notes::{ImageStore, Note, for_each_note};
+use crate::pairs::for_each_pair;
+
+/// The files of a data set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sources {
+    /// Notes file.
+    pub notes: PathBuf,
+    /// Behaviour log.
+    pub interactions: Option<PathBuf>,
+    /// Ready-made pairs.
+    pub pairs: Option<PathBuf>,
+    /// Folder or shard of the pictures.
+    pub images: PathBuf,
+}
+
+impl Sources {
+    /// The files that these settings name.
+    pub fn of(settings: &DataSettings) -> Self {
+        let path = |file: &PathBuf| settings.root.join(file);
+        Self {
+            notes: path(&settings.notes),
+            interactions: settings.interactions.as_ref().map(path),
+            pairs: settings.pairs_file.as_ref().map(path),
+            images: path(&settings.images),
+        }
+    }
+}
+
+/// What a picture may have at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// Width times height.
+    pub pixels: u64,
+    /// Size of the file.
+    pub bytes: u64,
+}
+
+impl Default for ImageLimits {
+    fn default() -> Self {
+        Self {
+            pixels: 50_000_000,
+            bytes: 20 << 20,
+        }
+    }
+}
+
+/// One problem, with the place where it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The file that has the problem; for a picture, the notes file.
+    pub file: PathBuf,
+    /// Line of a text file or row of a Parquet file, counted from 1; none when the whole file is
+    /// meant.
+    pub row: Option<u64>,
+    /// What kind of problem.
+    pub kind: ProblemKind,
+    /// What is wrong.
+    pub message: String,
+    /// How to mend it.
+    pub mend: String,
+    /// Whether the file could not be read on from here, so that the rest of it is unknown.
+    #[serde(skip)]
+    pub whole_file: bool,
+}
+
+impl Finding {
+    fn new(file: &Path, row: u64, problem: Problem) -> Self {
+        Self {
+            file: file.to_path_buf(),
+            row: Some(row),
+            kind: problem.kind,
+            message: problem.message,
+            mend: problem.mend,
+            whole_file: false,
+        }
+    }
+
+    /// What keeps a whole file from being read.
+    fn of_file(file: &Path, error: DataError) -> Self {
+        let mend = "make the file readable, or name another one".to_owned();
+        let (row, kind, message, mend) = match error {
+            DataError::Row {
+                row, message, mend, ..
+            } => (Some(row), ProblemKind::WrongColumns, message, mend),
+            DataError::File { message, mend, .. } => {
+                (None, ProblemKind::UnreadableFile, message, mend)
+            }
+            other => (None, ProblemKind::UnreadableFile, other.to_string(), mend),
+        };
+        Self {
+            file: file.to_path_buf(),
+            row,
+            kind,
+            message,
+            mend,
+            whole_file: true,
+        }
+    }
+}
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct CheckReport {
+    /// Rows of the notes file.
+    pub notes: u64,
+    /// Rows of the log.
+    pub interactions: u64,
+    /// Rows of the pairs file.
+    pub pairs: u64,
+    /// Pictures that were decoded.
+    pub images: u64,
+    /// All problems: notes file, pictures, log, pairs; by row within each.
+    pub findings: Vec<Finding>,
+}
+
+/// Looks for every problem of a data set; pictures are decoded on all cores.
+pub fn check(sources: &Sources, limits: ImageLimits) -> CheckReport {
+    let mut report = CheckReport::default();
+    let notes = check_notes(&sources.notes, &mut report);
+    check_images(sources, &notes.images, limits, &mut report);
+    if let Some(path) = &sources.interactions {
+        check_interactions(path, &notes.ids, &mut report);
+    }
+    if let Some(path) = &sources.pairs {
+        check_pairs(path, &notes.ids, &mut report);
+    }
+    report
+}
+
+/// What later files are checked against.
+#[derive(Default)]
+struct SeenNotes {
+    /// Row of the first note of each id.
+    ids: HashMap<String, u64>,
+    /// Row and key of each picture.
+    images: Vec<(u64, String)>,
+}
+
+fn check_notes(path: &Path, report: &mut CheckReport) -> SeenNotes {
+    let mut seen = SeenNotes::default();
+    let findings = &mut report.findings;
+    let rows = &mut report.notes;
+    let read = for_each_note(path, |row, note| {
+        *rows += 1;
+        match note {
+            Ok(note) => {
+                let problem = note_problem(&note, row, &mut seen);
+                findings.extend(problem.map(|problem| Finding::new(path, row, problem)));
+            }
+            Err(problem) => findings.push(Finding::new(path, row, problem)),
+        }
+        ControlFlow::Continue(())
+    });
+    findings.extend(read.err().map(|error| Finding::of_file(path, error)));
+    seen
+}
+
+fn note_problem(note: &Note, row: u64, seen: &mut SeenNotes) -> Option<Problem> {
+    if let Some(first) = seen.ids.get(&note.id) {
+        return Some(Problem::new(
+            ProblemKind::DuplicateId,
+            format!(
+                "the id `{}` is that of row {first} already",
+                shorten(&note.id)
+            ),
+            "give every note an id of its own",
+        ));
+    }
+    seen.ids.insert(note.id.clone(), row);
+    if let Some(key) = &note.image {
+        seen.images.push((row, key.clone()));
+    }
+    note.has_no_text().then(|| {
+        Problem::new(
+            ProblemKind::EmptyText,
+            "title, topics and content are all empty",
+            "give the note some text",
+        )
+    })
+}
+
+fn check_images(
+    sources: &Sources,
+    images: &[(u64, String)],
+    limits: ImageLimits,
+    report: &mut CheckReport,
+) {
+    if images.is_empty() {
+        return;
+    }
+    let store = match ImageStore::open(&sources.images) {
+        Ok(store) => store,
+        Err(error) => {
+            report
+                .findings
+                .push(Finding::of_file(&sources.images, error));
+            return;
+        }
+    };
+    // Notes may share a picture: each is decoded once.
+    let mut keys: Vec<&str> = images.iter().map(|(_, key)| key.as_str()).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    report.images = keys.len() as u64;
+    let problems: HashMap<&str, Problem> = keys
+        .into_par_iter()
+        .filter_map(|key| {
+            let bytes = store.read_up_to(key, limits.bytes);
+            let problem = bytes
+                .and_then(|bytes| check_picture(&bytes, limits))
+                .err()?;
+            Some((key, problem))
+        })
+        .collect();
+    for (row, key) in images {
+        if let Some(problem) = problems.get(key.as_str()) {
+            let mut problem = problem.clone();
+            problem.message = format!("image `{}`: {}", shorten(key), problem.message);
+            report
+                .findings
+                .push(Finding::new(&sources.notes, *row, problem));
+        }
+    }
+}
+
+/// Whether `id` is unknown, as a problem.
+fn dangling(id: &str, ids: &HashMap<String, u64>) -> Option<Problem> {
+    (!ids.contains_key(id)).then(|| {
+        Problem::new(
+            ProblemKind::DanglingId,
+            format!("no note has the id `{}`", shorten(id)),
+            "add the note, or delete the row",
+        )
+    })
+}
+
+fn check_interactions(path: &Path, ids: &HashMap<String, u64>, report: &mut CheckReport) {
+    let findings = &mut report.findings;
+    let rows = &mut report.interactions;
+    let read = for_each_interaction(path, |row, event| {
+        *rows += 1;
+        let problem = match event {
+            Ok(event) => dangling(event.note, ids),
+            Err(problem) => Some(problem),
+        };
+        findings.extend(problem.map(|problem| Finding::new(path, row, problem)));
+        ControlFlow::Continue(())
+    });
+    findings.extend(read.err().map(|error| Finding::of_file(path, error)));
+}
+
+fn check_pairs(path: &Path, ids: &HashMap<String, u64>, report: &mut CheckReport) {
+    let findings = &mut report.findings;
+    let rows = &mut report.pairs;
+    let mut numbers = Interner::default();
+    let mut seen = HashSet::new();
+    let read = for_each_pair(path, |row, pair| {
+        *rows += 1;
+        let problem = match pair {
+            Ok(pair) if pair.query == pair.target => Some(Problem::new(
+                ProblemKind::SelfPair,
+                format!("`{}` is paired with itself", shorten(pair.query)),
+                "delete the row",
+            )),
+            Ok(pair) => dangling(pair.query, ids)
+                .or_else(|| dangling(pair.target, ids))
+                .or_else(|| {
+                    let query = numbers.intern(pair.query);
+                    let fresh = seen.insert((query, numbers.intern(pair.target)));
+                    (!fresh).then(|| {
+                        Problem::new(
+                            ProblemKind::DuplicatePair,
+                            "an earlier row has the same query and target",
+                            "delete the row",
+                        )
+                    })
+                }),
+            Err(problem) => Some(problem),
+        };
+        findings.extend(problem.map(|problem| Finding::new(path, row, problem)));
+        ControlFlow::Continue(())
+    });
+    findings.extend(read.err().map(|error| Finding::of_file(path, error)));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,402 @@
+//! The behaviour log: who saw which note when.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use crate::error::{DataError, Problem, ProblemKind, Result, shorten};
+use crate::notes::NoteSet;
+use crate::table::{Cell, Columns, Header, read_table};
+use crate::write::write_file;
+
+/// The latest time that is taken for seconds, the end of the year 9999. Milliseconds lie beyond
+/// it; read as seconds they would silently shrink every window by a thousand.
+const LATEST_SECONDS: i64 = 253_402_300_799;
+
+const COLUMNS: Columns<3> = Columns {
+    names: ["user_id", "note_id", "timestamp"],
+    required: 3,
+    header: Header::Required,
+};
+
+/// One event of a log: a user saw a note. Users and notes are numbers of the log's [`Interner`]s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interaction {
+    /// Number of the user in [`Interactions::users`].
+    pub user: u32,
+    /// Number of the note in [`Interactions::notes`].
+    pub note: u32,
+    /// Unix time.
+    pub timestamp_seconds: i64,
+}
+
+/// Texts as dense numbers, in the order of first appearance.
+#[derive(Debug, Clone, Default)]
+pub struct Interner {
+    numbers: HashMap<String, u32>,
+    texts: Vec<String>,
+}
+
+impl Interner {
+    /// The number of a text, new or known.
+    pub fn intern(&mut self, text: &str) -> u32 {
+        if let Some(&number) = self.numbers.get(text) {
+            return number;
+        }
+        let number = self.texts.len() as u32;
+        self.numbers.insert(text.to_owned(), number);
+        self.texts.push(text.to_owned());
+        number
+    }
+
+    /// The number of a known text.
+    pub fn number(&self, text: &str) -> Option<u32> {
+        self.numbers.get(text).copied()
+    }
+
+    /// All texts, by number.
+    pub fn texts(&self) -> &[String] {
+        &self.texts
+    }
+
+    /// How many texts are known.
+    pub fn len(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+}
+
+impl std::ops::Index<u32> for Interner {
+    type Output = str;
+
+    fn index(&self, number: u32) -> &str {
+        &self.texts[number as usize]
+    }
+}
+
+/// A behaviour log in memory: 16 bytes an event.
+#[derive(Debug, Clone, Default)]
+pub struct Interactions {
+    /// Ids of the users.
+    pub users: Interner,
+    /// Ids of the notes.
+    pub notes: Interner,
+    /// Events in the order of the file. A row that occurs twice is two events.
+    pub events: Vec<Interaction>,
+}
+
+impl Interactions {
+    /// Reads a log: CSV with the header user_id,note_id,timestamp (any order, further columns are
+    /// not read), or Parquet with these columns. Times are whole Unix seconds; Parquet timestamp
+    /// columns are converted.
+    ///
+    /// # Errors
+    /// The first row that is no event.
+    pub fn read(path: &Path) -> Result<Self> {
+        let mut log = Self::default();
+        let mut failed = None;
+        for_each_interaction(path, |row, event| match event {
+            Ok(event) => {
+                log.push(event.user, event.note, event.timestamp_seconds);
+                ControlFlow::Continue(())
+            }
+            Err(problem) => {
+                failed = Some(problem.at(path, row));
+                ControlFlow::Break(())
+            }
+        })?;
+        failed.map_or(Ok(log), Err)
+    }
+
+    /// Adds an event.
+    pub fn push(&mut self, user: &str, note: &str, timestamp_seconds: i64) {
+        let event = Interaction {
+            user: self.users.intern(user),
+            note: self.notes.intern(note),
+            timestamp_seconds,
+        };
+        self.events.push(event);
+    }
+
+    /// Refuses a log (read from `path`) of notes that are not in `notes`.
+    pub fn refuse_unknown(&self, path: &Path, notes: &NoteSet) -> Result<()> {
+        let unknown = |id: &&String| notes.row(id).is_none();
+        let Some(first) = self.notes.texts().iter().find(unknown) else {
+            return Ok(());
+        };
+        let count = self.notes.texts().iter().filter(unknown).count();
+        let message = match count {
+            1 => format!(
+                "the note `{}` of the log is not among the notes",
+                shorten(first)
+            ),
+            _ => format!(
+                "{count} notes of the log are not among the notes, the first is `{}`",
+                shorten(first)
+            ),
+        };
+        let mend = "add the notes, or let `mlrm data check --fix DIR` leave such rows out";
+        Err(DataError::file(path, message, mend))
+    }
+
+    /// For each note of the log its row in `notes`.
+    pub(crate) fn note_rows(&self, notes: &NoteSet) -> Vec<Option<u32>> {
+        self.notes.texts().iter().map(|id| notes.row(id)).collect()
+    }
+}
+
+/// A row of a log, before its ids become numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawInteraction<'a> {
+    /// Id of the user.
+    pub user: &'a str,
+    /// Id of the note.
+    pub note: &'a str,
+    /// Unix time.
+    pub timestamp_seconds: i64,
+}
+
+/// Hands every event of a file to `each`, with its line (CSV) or row (Parquet) counted from 1,
+/// until `each` breaks. Rows that are no event are handed over as problems; what makes the whole
+/// file unreadable is the error.
+pub fn for_each_interaction(
+    path: &Path,
+    mut each: impl FnMut(u64, Result<RawInteraction<'_>, Problem>) -> ControlFlow<()>,
+) -> Result<()> {
+    read_table(path, &COLUMNS, |row, cells| {
+        let [user, note, time] = match cells {
+            Ok(cells) => cells,
+            Err(problem) => return each(row, Err(problem)),
+        };
+        let ids = user
+            .id("user_id")
+            .and_then(|user| Ok((user, note.id("note_id")?)));
+        match ids.and_then(|ids| Ok((ids, seconds(&time)?))) {
+            Ok(((user, note), timestamp_seconds)) => each(
+                row,
+                Ok(RawInteraction {
+                    user: &user,
+                    note: &note,
+                    timestamp_seconds,
+                }),
+            ),
+            Err(problem) => each(row, Err(problem)),
+        }
+    })
+}
+
+fn seconds(cell: &Cell<'_>) -> Result<i64, Problem> {
+    let bad = |message: String, mend: &str| Problem::new(ProblemKind::BadTime, message, mend);
+    let whole = "write whole Unix seconds";
+    let seconds = match cell {
+        Cell::Null => return Err(bad("`timestamp` is empty".into(), whole)),
+        Cell::Integer(seconds) => *seconds,
+        Cell::Number(number) => {
+            return Err(bad(
+                format!("`timestamp` is the floating point number {number}"),
+                whole,
+            ));
+        }
+        Cell::Text(text) => match text.trim().parse() {
+            Ok(seconds) => seconds,
+            Err(_) => {
+                let text = shorten(text);
+                return Err(bad(
+                    format!("`timestamp` is `{text}`, no whole number"),
+                    whole,
+                ));
+            }
+        },
+    };
+    match seconds {
+        ..0 => Err(bad(
+            format!("`timestamp` {seconds} lies before 1970"),
+            whole,
+        )),
+        0..=LATEST_SECONDS => Ok(seconds),
+        _ => Err(bad(
+            format!("`timestamp` {seconds} lies after the year 9999"),
+            "write whole Unix seconds, not milliseconds",
+        )),
+    }
+}
+
+/// Writes a log as CSV, whole or not at all.
+pub fn write_interactions<'a>(
+    path: &Path,
+    events: impl IntoIterator<Item = RawInteraction<'a>>,
+) -> Result<()> {
+    write_file(path, |out| {
+        let mut out = csv::Writer::from_writer(out);
+        out.write_record(COLUMNS.names)?;
+        for event in events {
+            let time = event.timestamp_seconds.to_string();
+            out.write_record([event.user, event.note, &time])?;
+        }
+        out.flush()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use arrow_array::*;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn file(name: &str, content: impl AsRef<[u8]>) -> (tempfile::TempDir, PathBuf) {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join(name);
+        fs::write(&path, content).unwrap();
+        (home, path)
+    }
+
+    fn rows(log: &Interactions) -> Vec<(&str, &str, i64)> {
+        let texts = |event: &Interaction| {
+            (
+                &log.users[event.user],
+                &log.notes[event.note],
+                event.timestamp_seconds,
+            )
+        };
+        log.events.iter().map(texts).collect()
+    }
+
+    #[test]
+    fn columns_are_found_by_name() {
+        let csv = "\u{feff}x,timestamp,note_id,user_id\r\n,5,\"a,b\",u\r\n\r\nq,0, b ,u\r\n";
+        let (_home, path) = file("log.csv", csv);
+        let log = Interactions::read(&path).unwrap();
+        assert_eq!(rows(&log), [("u", "a,b", 5), ("u", "b", 0)]);
+        assert_eq!(log.users.len(), 1);
+        assert_eq!(log.notes.number("b"), Some(1));
+        let again = path.with_file_name("again.csv");
+        write_interactions(
+            &again,
+            rows(&log)
+                .into_iter()
+                .map(|(user, note, timestamp_seconds)| RawInteraction {
+                    user,
+                    note,
+                    timestamp_seconds,
+                }),
+        )
+        .unwrap();
+        let again = Interactions::read(&again).unwrap();
+        assert_eq!(rows(&again), rows(&log));
+    }
+
+    #[test]
+    fn errors_name_file_row_and_cure() {
+        let head = "user_id,note_id,timestamp\n";
+        for (content, wanted) in [
+            (
+                format!("{head}u,n,1\nu,n,x\n"),
+                ":3: `timestamp` is `x`, no whole number",
+            ),
+            (format!("{head}u,n,1.5\n"), ":2: `timestamp` is `1.5`"),
+            (format!("{head}u,n,\n"), ":2: `timestamp` is ``"),
+            (format!("{head}u,n,-1\n"), "before 1970"),
+            (format!("{head}u,n,1700000000000\n"), "not milliseconds"),
+            (format!("{head},n,1\n"), ":2: `user_id` is empty"),
+            (
+                format!("{head}u,n\n"),
+                ":2: 2 fields where the first row has 3",
+            ),
+            (
+                "user,note,time\n".into(),
+                ":1: the columns user_id,note_id,timestamp are not all",
+            ),
+            (String::new(), "the file is empty"),
+        ] {
+            let (_home, path) = file("log.csv", content);
+            let message = Interactions::read(&path).unwrap_err().to_string();
+            assert!(message.contains(wanted), "{message}");
+        }
+    }
+
+    fn parquet(columns: Vec<(&str, ArrayRef)>) -> (tempfile::TempDir, PathBuf) {
+        let (home, path) = file("log.parquet", "");
+        let batch = RecordBatch::try_from_iter_with_nullable(
+            columns.into_iter().map(|(name, array)| (name, array, true)),
+        )
+        .unwrap();
+        let file = fs::File::create(&path).unwrap();
+        let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        (home, path)
+    }
+
+    #[test]
+    fn parquet_columns_of_many_types_are_read() {
+        let users: DictionaryArray<types::Int32Type> = ["u", "v"].into_iter().collect();
+        let times = TimestampMillisecondArray::from(vec![1_999, 5_000]);
+        let (_home, path) = parquet(vec![
+            ("note_id", Arc::new(UInt64Array::from(vec![u64::MAX, 7]))),
+            ("timestamp", Arc::new(times)),
+            ("user_id", Arc::new(users)),
+            (
+                "vector",
+                Arc::new(BinaryArray::from_iter_values([b"not read", b"not read"])),
+            ),
+        ]);
+        let log = Interactions::read(&path).unwrap();
+        assert_eq!(
+            rows(&log),
+            [("u", "18446744073709551615", 1), ("v", "7", 5)]
+        );
+    }
+
+    #[test]
+    fn parquet_errors_name_the_row_or_the_column() {
+        let ids = || -> ArrayRef { Arc::new(StringViewArray::from(vec![Some("a"), None])) };
+        let (_home, path) = parquet(vec![
+            ("note_id", ids()),
+            ("user_id", ids()),
+            ("timestamp", Arc::new(Int32Array::from(vec![1, 1]))),
+        ]);
+        let message = Interactions::read(&path).unwrap_err().to_string();
+        assert!(message.contains(":2: `user_id` is empty"), "{message}");
+        let (_home, path) = parquet(vec![("note_id", ids()), ("user_id", ids())]);
+        let message = Interactions::read(&path).unwrap_err().to_string();
+        assert!(message.contains("timestamp are not all there"), "{message}");
+        let binary: ArrayRef = Arc::new(BinaryArray::from_iter_values([b"a", b"b"]));
+        let (_home, path) = parquet(vec![
+            ("note_id", ids()),
+            ("user_id", binary),
+            ("timestamp", ids()),
+        ]);
+        let message = Interactions::read(&path).unwrap_err().to_string();
+        assert!(
+            message.contains("column `user_id` has the type Binary"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_panic() {
+        proptest!(ProptestConfig::with_cases(300), |(
+            bytes in prop::collection::vec(any::<u8>(), 0..60),
+            text in "[a,\"\n0-9.-]{0,60}",
+            header: bool,
+        )| {
+            for content in [&bytes, text.as_bytes()] {
+                let mut content = content.to_vec();
+                if header {
+                    content.splice(0..0, *b"user_id,note_id,timestamp\n");
+                }
+                let (_home, path) = file("log.csv", content);
+                let _ = Interactions::read(&path);
+            }
+        });
+    }
+}

@@ -1,0 +1,41 @@
+//! From files to batches: behaviour logs and notes, co-occurrence pairs and their splits, prompts,
+//! tokens, pictures, seeded order and padded host batches.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | [`notes`] | notes (JSON Lines, Parquet) and the store that their pictures are read from |
+//! | [`interactions`] | the behaviour log (CSV, Parquet) |
+//! | [`pairs`] | log → scored pairs of related notes (method §5), and files of pairs |
+//! | [`split`] | training, validation and test pairs without leakage |
+//! | [`synth`] | a drawn sample set of any size |
+//! | [`movielens`] | the official MovieLens files → notes and log |
+//! | [`check`] | every problem of a data set, by file and row, and the clean rest |
+//! | [`clean`] | note text as one clean line, cut between graphemes |
+//! | [`tokenizer`] | ids from a `tokenizer.json` or from a byte-level BPE trained on the notes |
+//! | [`prompt`] | a note → the ids of its prompt (method §1) |
+//! | [`image`] | the bytes of a picture → what `CLIPImageProcessor` makes of it |
+//! | [`order`] | the seeded, resumable order of training pairs |
+//! | [`batch`] | padded host batches |
+//! | [`loader`] | batches made by worker threads ahead of the step |
+//!
+//! Nothing here knows Burn: all values are plain host memory. Nothing panics on what a file holds.
+
+pub mod batch;
+pub mod check;
+pub mod clean;
+pub mod error;
+pub mod image;
+pub mod interactions;
+pub mod loader;
+pub mod movielens;
+pub mod notes;
+pub mod order;
+pub mod pairs;
+pub mod prompt;
+pub mod split;
+pub mod synth;
+mod table;
+pub mod tokenizer;
+mod write;
+
+pub use error::{DataError, Result};

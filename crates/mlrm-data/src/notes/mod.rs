@@ -1,0 +1,250 @@
+//! Notes: what an item is, where its text and picture come from.
+
+mod image_store;
+mod read;
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+pub use image_store::ImageStore;
+pub use read::for_each_note;
+
+use crate::error::{DataError, Problem, ProblemKind, Result};
+use crate::write::write_file;
+
+/// An item with text and, mostly, a picture (method §1).
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct Note {
+    /// Unique within its set.
+    pub id: String,
+    /// Headline; may be empty.
+    pub title: String,
+    /// Hashtags, genres, keywords; may be empty.
+    pub topics: Vec<String>,
+    /// Body text; may be empty.
+    pub content: String,
+    /// Key of the picture in the [`ImageStore`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// One label, used by evaluation slices, never by the prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub category: Option<String>,
+    /// Every further field of the file, in its order; evaluation slices can use them.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+impl Note {
+    /// A note from the fields of its JSON object. `id` is text or a whole number; every other
+    /// field may be missing or null.
+    pub fn from_fields(fields: Map<String, Value>) -> Result<Self, Problem> {
+        let mut note = Self::default();
+        let mut id = None;
+        for (name, value) in fields {
+            match name.as_str() {
+                "id" => id = Some(id_field(value)?),
+                "title" => note.title = text_field("title", value)?.unwrap_or_default(),
+                "content" => note.content = text_field("content", value)?.unwrap_or_default(),
+                "image" => note.image = text_field("image", value)?.filter(|key| !key.is_empty()),
+                "category" => {
+                    note.category = text_field("category", value)?.filter(|label| !label.is_empty())
+                }
+                "topics" => note.topics = topics_field(value)?,
+                _ => {
+                    note.extra.insert(name, value);
+                }
+            }
+        }
+        note.id = id.ok_or_else(|| {
+            Problem::new(
+                ProblemKind::BadField,
+                "`id` is missing",
+                "give every note an id of its own",
+            )
+        })?;
+        Ok(note)
+    }
+
+    /// Whether title, topics and content are all blank.
+    pub fn has_no_text(&self) -> bool {
+        let blank = |text: &String| text.trim().is_empty();
+        blank(&self.title) && blank(&self.content) && self.topics.iter().all(blank)
+    }
+}
+
+fn bad_field(name: &str, wanted: &str, found: &Value) -> Problem {
+    let found = match found {
+        Value::Null => "null",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "an empty text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    };
+    Problem::new(
+        ProblemKind::BadField,
+        format!("`{name}` must be {wanted}, found {found}"),
+        "correct the field or delete the row",
+    )
+}
+
+fn id_field(value: Value) -> Result<String, Problem> {
+    match value {
+        Value::String(id) if !id.trim().is_empty() => Ok(id.trim().to_owned()),
+        Value::Number(id) if !id.is_f64() => Ok(id.to_string()),
+        other => Err(bad_field("id", "text or a whole number", &other)),
+    }
+}
+
+fn text_field(name: &str, value: Value) -> Result<Option<String>, Problem> {
+    match value {
+        Value::String(text) => Ok(Some(text)),
+        Value::Null => Ok(None),
+        other => Err(bad_field(name, "text", &other)),
+    }
+}
+
+fn topics_field(value: Value) -> Result<Vec<String>, Problem> {
+    let wanted = "a list of texts";
+    match value {
+        Value::Null => Ok(Vec::new()),
+        Value::Array(items) => items
+            .into_iter()
+            .map(|item| match item {
+                Value::String(topic) => Ok(topic),
+                other => Err(bad_field("topics", wanted, &other)),
+            })
+            .collect(),
+        Value::String(_) => Err(Problem::new(
+            ProblemKind::BadField,
+            format!("`topics` must be {wanted}, found one text"),
+            "write [\"one\", \"two\"]",
+        )),
+        other => Err(bad_field("topics", wanted, &other)),
+    }
+}
+
+/// Notes in the order of their file, found by id or by row (0 is the first note).
+#[derive(Debug, Clone, Default)]
+pub struct NoteSet {
+    notes: Vec<Note>,
+    rows: HashMap<String, u32>,
+}
+
+impl NoteSet {
+    /// Reads a notes file: JSON Lines, Parquet, or the headerless CSV of the NoteLLM authors (name
+    /// ends in `.csv`).
+    ///
+    /// # Errors
+    /// The first row that is no note, or that repeats an id.
+    pub fn read(path: &Path) -> Result<Self> {
+        let mut notes = Vec::new();
+        let mut lines = Vec::new();
+        let mut failed = None;
+        for_each_note(path, |line, note| match note {
+            Ok(note) => {
+                notes.push(note);
+                lines.push(line);
+                std::ops::ControlFlow::Continue(())
+            }
+            Err(problem) => {
+                failed = Some(problem.at(path, line));
+                std::ops::ControlFlow::Break(())
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        Self::new(notes).map_err(|repeated| {
+            DataError::row(
+                path,
+                lines.get(repeated.second).copied().unwrap_or_default(),
+                format!(
+                    "the id `{}` is that of row {} already",
+                    crate::error::shorten(&repeated.id),
+                    lines.get(repeated.first).copied().unwrap_or_default(),
+                ),
+                "give every note an id of its own; `mlrm data check --fix` keeps the first",
+            )
+        })
+    }
+
+    /// A set of these notes, in this order.
+    pub fn new(notes: Vec<Note>) -> Result<Self, RepeatedId> {
+        let mut rows = HashMap::with_capacity(notes.len());
+        for (row, note) in notes.iter().enumerate() {
+            if let Some(first) = rows.insert(note.id.clone(), row as u32) {
+                return Err(RepeatedId {
+                    id: note.id.clone(),
+                    first: first as usize,
+                    second: row,
+                });
+            }
+        }
+        Ok(Self { notes, rows })
+    }
+
+    /// The note of this id.
+    pub fn get(&self, id: &str) -> Option<&Note> {
+        self.row(id).map(|row| &self.notes[row as usize])
+    }
+
+    /// The row of this id.
+    pub fn row(&self, id: &str) -> Option<u32> {
+        self.rows.get(id).copied()
+    }
+
+    /// All notes, by row.
+    pub fn rows(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// How many notes there are.
+    pub fn len(&self) -> usize {
+        self.notes.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.notes.is_empty()
+    }
+}
+
+impl std::ops::Index<u32> for NoteSet {
+    type Output = Note;
+
+    /// The note of a row of this set.
+    fn index(&self, row: u32) -> &Note {
+        &self.notes[row as usize]
+    }
+}
+
+/// Two notes of a set have the same id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("notes {first} and {second} have the same id `{id}`")]
+pub struct RepeatedId {
+    /// The id.
+    pub id: String,
+    /// Row of the first note, counted from 0.
+    pub first: usize,
+    /// Row of the second note.
+    pub second: usize,
+}
+
+/// Writes notes as JSON Lines, whole or not at all.
+pub fn write_notes<'a>(path: &Path, notes: impl IntoIterator<Item = &'a Note>) -> Result<()> {
+    write_file(path, |out| {
+        for note in notes {
+            serde_json::to_writer(&mut *out, note)?;
+            out.write_all(b"\n")?;
+        }
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests;

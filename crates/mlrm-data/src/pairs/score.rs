@@ -1,0 +1,273 @@
+//! From events to scored pairs, one query note at a time.
+//!
+//! The obvious way (list every co-occurrence of every user, then add up) needs memory for all of
+//! them, which is quadratic in the events of a user. Here the events are sorted by user and time
+//! once; then, for each note A, the users that saw A are walked, and for each of them the events
+//! within the window after A. All scores of A stand in one array over the notes, of which only the
+//! best partners are kept. Memory is linear in events, notes and the result; the work is the number
+//! of co-occurrences; every note is independent of every other, so all cores take part; and no
+//! result depends on the order of rows, users or threads.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use mlrm_config::{PairSettings, PairWeight};
+use rayon::prelude::*;
+
+use super::ScoredPair;
+use super::inverse_sum::{exact_sum, round_fixed};
+use super::order::id_ranks;
+use super::timeline::Timeline;
+use crate::error::{DataError, Result};
+use crate::interactions::{Interaction, Interactions};
+
+/// Checked numbers of [`PairSettings`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scoring {
+    /// Longest time from the first view to the second, inclusive.
+    pub window_seconds: i64,
+    /// How co-occurrences add up.
+    pub weight: PairWeight,
+    /// Pairs that fewer users have in common are dropped.
+    pub min_users: u32,
+    /// Smallest score kept, inclusive.
+    pub lower: Option<f64>,
+    /// Largest score kept, inclusive.
+    pub upper: Option<f64>,
+    /// Partners kept for each note.
+    pub top_k: Option<usize>,
+    /// Only so many most recent events of a user count, also for the user's activity; of equal
+    /// times those with the larger id stay.
+    pub max_events_per_user: Option<usize>,
+}
+
+impl Scoring {
+    /// Checks the settings. The window is rounded to whole seconds, as times are whole seconds.
+    pub fn new(settings: &PairSettings) -> Result<Self> {
+        const SECONDS_PER_DAY: f64 = 86_400.0;
+        let days = settings.window_days;
+        if !(days.is_finite() && days > 0.0) {
+            return Err(DataError::setting(
+                "data.pairs.window_days",
+                format!("{days} days is no window"),
+                "set a number above 0, such as 7.0",
+            ));
+        }
+        for (key, bound) in [
+            ("data.pairs.lower", settings.lower),
+            ("data.pairs.upper", settings.upper),
+        ] {
+            if bound.is_some_and(f64::is_nan) {
+                return Err(DataError::setting(
+                    key,
+                    "NaN bounds nothing",
+                    "set a number",
+                ));
+            }
+        }
+        Ok(Self {
+            window_seconds: (days * SECONDS_PER_DAY).round() as i64,
+            weight: settings.weight,
+            min_users: settings.min_users,
+            lower: settings.lower,
+            upper: settings.upper,
+            top_k: settings.top_k,
+            max_events_per_user: settings.max_events_per_user,
+        })
+    }
+
+    fn keeps(&self, weight: f64) -> bool {
+        self.lower.is_none_or(|lower| weight >= lower)
+            && self.upper.is_none_or(|upper| weight <= upper)
+    }
+}
+
+/// All pairs of a log: query ascending by id, then weight descending, then target ascending by id.
+pub fn score_pairs(log: &Interactions, scoring: &Scoring) -> Vec<ScoredPair> {
+    score_pairs_where(log, &log.events, scoring, |_, _| true)
+}
+
+/// As [`score_pairs`], from some `events` of the log, and for the pairs (query, target) that
+/// `eligible` lets pass. It is asked before `top_k` cuts, so a note has its best *eligible*
+/// partners.
+pub fn score_pairs_where(
+    log: &Interactions,
+    events: &[Interaction],
+    scoring: &Scoring,
+    eligible: impl Fn(u32, u32) -> bool + Sync,
+) -> Vec<ScoredPair> {
+    let ranks = id_ranks(log.notes.texts());
+    let timeline = Timeline::new(events, log.users.len(), &ranks, scoring);
+    let context = Context {
+        scoring,
+        ranks: &ranks,
+        timeline: &timeline,
+    };
+    let mut by_rank = vec![0; ranks.len()];
+    for (note, &rank) in ranks.iter().enumerate() {
+        by_rank[rank as usize] = note as u32;
+    }
+
+    // Each worker has one set of arrays over the notes, and takes the next few notes when it is
+    // done with the last: popular notes cost far more than others.
+    const NOTES_AT_A_TIME: usize = 16;
+    let next = AtomicUsize::new(0);
+    let work = |_| {
+        let mut scores = Scores::new(ranks.len(), scoring.weight);
+        let mut found = Found::default();
+        loop {
+            let start = next.fetch_add(NOTES_AT_A_TIME, Ordering::Relaxed);
+            if start >= by_rank.len() {
+                return found;
+            }
+            let end = by_rank.len().min(start + NOTES_AT_A_TIME);
+            for (rank, &note) in by_rank.iter().enumerate().take(end).skip(start) {
+                let first = found.pairs.len();
+                timeline.walk(note, |target, user, term| scores.add(target, user, term));
+                scores.take_best(&context, note, &eligible, &mut found.pairs);
+                found.spans.push((rank, first, found.pairs.len()));
+            }
+        }
+    };
+    let workers = rayon::current_num_threads();
+    let parts: Vec<Found> = (0..workers).into_par_iter().map(work).collect();
+
+    let mut spans: Vec<_> = parts
+        .iter()
+        .flat_map(|part| {
+            let pairs = &part.pairs;
+            part.spans
+                .iter()
+                .map(|&(rank, first, end)| (rank, &pairs[first..end]))
+        })
+        .collect();
+    spans.sort_unstable_by_key(|&(rank, _)| rank);
+    spans
+        .into_iter()
+        .flat_map(|(_, pairs)| pairs)
+        .copied()
+        .collect()
+}
+
+/// What all workers read.
+struct Context<'a> {
+    scoring: &'a Scoring,
+    ranks: &'a [u32],
+    timeline: &'a Timeline,
+}
+
+/// Pairs that one worker found; a span says which of them belong to the note of a rank.
+#[derive(Default)]
+struct Found {
+    pairs: Vec<ScoredPair>,
+    spans: Vec<(usize, usize, usize)>,
+}
+
+/// Scores of all partners of one note, in arrays over the notes that are reused for every note.
+struct Scores {
+    weight: PairWeight,
+    touched: Vec<u32>,
+    /// Users in common.
+    users: Vec<u32>,
+    /// The last user that was added, plus 1.
+    last_user: Vec<u32>,
+    /// Occurrences, or the fixed-point sum of inverse activities; empty where neither is needed.
+    sums: Vec<u128>,
+    candidates: Vec<(f64, u32)>,
+}
+
+impl Scores {
+    fn new(notes: usize, weight: PairWeight) -> Self {
+        let has_sums = matches!(weight, PairWeight::Events | PairWeight::InverseActivity);
+        Self {
+            weight,
+            touched: Vec::new(),
+            users: vec![0; notes],
+            last_user: vec![0; notes],
+            sums: vec![0; if has_sums { notes } else { 0 }],
+            candidates: Vec::new(),
+        }
+    }
+
+    #[inline]
+    fn add(&mut self, target: u32, user: u32, term: u128) {
+        let index = target as usize;
+        let first_of_user = self.last_user[index] != user + 1;
+        if first_of_user {
+            self.last_user[index] = user + 1;
+            if self.users[index] == 0 {
+                self.touched.push(target);
+            }
+            self.users[index] += 1;
+        }
+        if (first_of_user || self.weight == PairWeight::Events)
+            && let Some(sum) = self.sums.get_mut(index)
+        {
+            *sum += term;
+        }
+    }
+
+    /// Appends the best partners of `query` to `pairs`, and is empty again.
+    fn take_best(
+        &mut self,
+        context: &Context<'_>,
+        query: u32,
+        eligible: &impl Fn(u32, u32) -> bool,
+        pairs: &mut Vec<ScoredPair>,
+    ) {
+        let Context {
+            scoring,
+            ranks,
+            timeline,
+        } = context;
+        let mut candidates = std::mem::take(&mut self.candidates);
+        candidates.clear();
+        let mut touched = std::mem::take(&mut self.touched);
+        for target in touched.drain(..) {
+            let index = target as usize;
+            if self.users[index] >= scoring.min_users && eligible(query, target) {
+                let weight = self.weight_of(timeline, query, target);
+                if scoring.keeps(weight) {
+                    candidates.push((weight, target));
+                }
+            }
+            self.users[index] = 0;
+            self.last_user[index] = 0;
+            if let Some(sum) = self.sums.get_mut(index) {
+                *sum = 0;
+            }
+        }
+        let rank = |note: u32| ranks[note as usize];
+        let better = |a: &(f64, u32), b: &(f64, u32)| {
+            b.0.total_cmp(&a.0).then_with(|| rank(a.1).cmp(&rank(b.1)))
+        };
+        let kept = scoring.top_k.unwrap_or(usize::MAX);
+        if kept < candidates.len() {
+            if kept > 0 {
+                candidates.select_nth_unstable_by(kept - 1, better);
+            }
+            candidates.truncate(kept);
+        }
+        candidates.sort_unstable_by(better);
+        pairs.extend(candidates.iter().map(|&(weight, target)| ScoredPair {
+            query,
+            target,
+            weight,
+        }));
+        self.touched = touched;
+        self.candidates = candidates;
+    }
+
+    fn weight_of(&self, timeline: &Timeline, query: u32, target: u32) -> f64 {
+        let users = self.users[target as usize];
+        match self.weight {
+            PairWeight::Count => f64::from(users),
+            PairWeight::Events => self.sums[target as usize] as f64,
+            PairWeight::InverseActivity => round_fixed(self.sums[target as usize], users)
+                .unwrap_or_else(|| exact_sum(timeline.common_activities(query, target))),
+            PairWeight::Cosine => {
+                let audience = |note: u32| u64::from(timeline.audience[note as usize]);
+                f64::from(users) / ((audience(query) * audience(target)) as f64).sqrt()
+            }
+        }
+    }
+}

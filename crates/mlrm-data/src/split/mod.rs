@@ -1,0 +1,314 @@
+//! Training, validation and test pairs that keep apart what must be kept apart.
+//!
+//! * [`Split::Note`]: a seeded share of the notes is held out. Training pairs have both ends among
+//!   the training notes. Validation and test queries are validation and test notes; their targets
+//!   are notes of the same part (`test_targets = "held_out"`), or any note (`"all"`; but validation
+//!   targets are never test notes, so that choosing a checkpoint cannot see the test's behaviour).
+//!   `top_k` counts eligible partners: a note has its k best partners within its part.
+//! * [`Split::Time`]: the log is cut by time into training, validation and test events, and each
+//!   part is scored by itself. A pair that an earlier part has, in either direction, is not in a
+//!   later one.
+//! * [`Split::None`]: every pair is in every part; a check of fit, not of skill.
+
+mod partners;
+mod parts;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use mlrm_config::{DataSettings, PairSettings, Split};
+
+use crate::error::{DataError, Result, shorten};
+use crate::interactions::{Interaction, Interactions};
+use crate::notes::NoteSet;
+use crate::pairs::{
+    PairList, RawPair, ScoredPair, Scoring, read_pairs, score_pairs, score_pairs_where, write_pairs,
+};
+use crate::write::write_folder;
+
+pub use partners::Partners;
+pub use parts::Part;
+
+use parts::{assign_parts, by_part, cut_by_time, may_pair};
+
+/// A query note, a note related to it, and how much; rows of a [`NoteSet`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pair {
+    /// Row of the query note.
+    pub query: u32,
+    /// Row of the target note.
+    pub target: u32,
+    /// Score of the pair.
+    pub weight: f64,
+}
+
+/// The pairs of a run.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PairSplit {
+    /// What the model learns from.
+    pub train: Vec<Pair>,
+    /// What chooses the best checkpoint.
+    pub validation: Vec<Pair>,
+    /// What the final table measures.
+    pub test: Vec<Pair>,
+}
+
+impl PairSplit {
+    /// Writes `train.csv`, `validation.csv` and `test.csv` into the new folder `out`, whole or not
+    /// at all.
+    pub fn write(&self, out: &Path, notes: &NoteSet) -> Result<()> {
+        let parts = [
+            ("train.csv", &self.train),
+            ("validation.csv", &self.validation),
+            ("test.csv", &self.test),
+        ];
+        write_folder(out, |folder| {
+            parts.into_iter().try_for_each(|(name, pairs)| {
+                let rows = pairs.iter().map(|pair| RawPair {
+                    query: &notes[pair.query].id,
+                    target: &notes[pair.target].id,
+                    weight: pair.weight,
+                });
+                write_pairs(&folder.join(name), rows)
+            })
+        })
+    }
+
+    /// Which notes are known to be related, in either direction, judged by the training pairs
+    /// alone: what the objective must not take for a negative. `notes` is the size of the note set.
+    pub fn known_partners(&self, notes: usize) -> Partners {
+        Partners::new(&self.train, notes)
+    }
+}
+
+/// Pairs of a run, and what evaluation needs to know about the notes.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PairData {
+    /// The pairs.
+    pub pairs: PairSplit,
+    /// Part of every note (`split = "note"`); all `Train` otherwise.
+    pub parts: Vec<Part>,
+    /// Users that saw a note in the training log (for the popularity baseline): the whole log with
+    /// `split = "note"`, which holds out notes and not events; the events before the held-out parts
+    /// with `split = "time"`. From a file of pairs, the training pairs that the note is target of.
+    pub note_users: Vec<u32>,
+}
+
+/// Pairs from the settings of a run: reads the log or the file of pairs (paths are relative to
+/// `settings.root`), scores, and splits by `seed`. When both are set, the file of pairs is read and
+/// the log only counts users; window, weight, bounds and `top_k` do not apply to ready-made pairs.
+///
+/// # Errors
+/// What the readers refuse; ids that no note has; settings that cannot work; no training pair left.
+pub fn load_pairs(settings: &DataSettings, notes: &NoteSet, seed: u64) -> Result<PairData> {
+    let path = |file: &PathBuf| settings.root.join(file);
+    let rules = &settings.pairs;
+    check_fractions(rules)?;
+    let data = match (&settings.pairs_file, &settings.interactions) {
+        (Some(pairs), log) => {
+            let pairs_path = path(pairs);
+            let pairs = read_pairs(&pairs_path)?;
+            let mut data = split_pairs(&pairs, &pairs_path, notes, rules, seed)?;
+            // The default log name is no promise that the file exists.
+            if let Some(log) = log.as_ref().map(path).filter(|log| log.is_file()) {
+                let log = Interactions::read(&log)?;
+                data.note_users = count_users(&log, &log.events, notes);
+            }
+            data
+        }
+        (None, Some(log)) => {
+            let log_path = path(log);
+            let log = Interactions::read(&log_path)?;
+            log.refuse_unknown(&log_path, notes)?;
+            split_log(&log, notes, rules, seed)?
+        }
+        (None, None) => {
+            return Err(DataError::setting(
+                "data.interactions",
+                "there is neither a log nor a file of pairs",
+                "set `data.interactions` or `data.pairs_file`",
+            ));
+        }
+    };
+    if data.pairs.train.is_empty() {
+        return Err(DataError::setting(
+            "data.pairs",
+            "no training pair is left",
+            "lower `min_users` or `lower`, widen `window_days`, or check that the log fits the notes",
+        ));
+    }
+    Ok(data)
+}
+
+fn check_fractions(rules: &PairSettings) -> Result<()> {
+    for (key, fraction) in [
+        ("data.pairs.test_fraction", rules.test_fraction),
+        ("data.pairs.validation_fraction", rules.validation_fraction),
+    ] {
+        if !(0.0..1.0).contains(&fraction) {
+            return Err(DataError::setting(
+                key,
+                format!("{fraction} is no share"),
+                "set at least 0 and less than 1",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Scores a log and splits the pairs; ids that no note has must have been refused before.
+pub fn split_log(
+    log: &Interactions,
+    notes: &NoteSet,
+    rules: &PairSettings,
+    seed: u64,
+) -> Result<PairData> {
+    let scoring = Scoring::new(rules)?;
+    let rows = log.note_rows(notes);
+    let to_pairs = |scored: Vec<ScoredPair>| -> Vec<Pair> {
+        let row = |note: u32| rows[note as usize];
+        let pair = |pair: ScoredPair| {
+            Some(Pair {
+                query: row(pair.query)?,
+                target: row(pair.target)?,
+                weight: pair.weight,
+            })
+        };
+        scored.into_iter().filter_map(pair).collect()
+    };
+    match rules.split {
+        Split::Note => {
+            let parts = assign_parts(notes, rules, seed);
+            let part = |note: u32| rows[note as usize].map(|row| parts[row as usize]);
+            let eligible = |query: u32, target: u32| match (part(query), part(target)) {
+                (Some(query), Some(target)) => may_pair(query, target, rules.test_targets),
+                _ => false,
+            };
+            let scored = score_pairs_where(log, &log.events, &scoring, eligible);
+            Ok(PairData {
+                pairs: by_part(to_pairs(scored), &parts),
+                note_users: count_users(log, &log.events, notes),
+                parts,
+            })
+        }
+        Split::Time => {
+            let [train, validation, test] = cut_by_time(&log.events, rules);
+            let mut known = HashSet::new();
+            let mut score = |events: &[Interaction]| {
+                let fresh = |query, target| !known.contains(&unordered(query, target));
+                let scored = score_pairs_where(log, events, &scoring, fresh);
+                known.extend(scored.iter().map(|pair| unordered(pair.query, pair.target)));
+                to_pairs(scored)
+            };
+            Ok(PairData {
+                pairs: PairSplit {
+                    train: score(&train),
+                    validation: score(&validation),
+                    test: score(&test),
+                },
+                parts: vec![Part::Train; notes.len()],
+                note_users: count_users(log, &train, notes),
+            })
+        }
+        Split::None => Ok(PairData {
+            pairs: same_everywhere(to_pairs(score_pairs(log, &scoring)), rules),
+            parts: vec![Part::Train; notes.len()],
+            note_users: count_users(log, &log.events, notes),
+        }),
+    }
+}
+
+/// Splits ready-made pairs, read from `path`.
+fn split_pairs(
+    list: &PairList,
+    path: &Path,
+    notes: &NoteSet,
+    rules: &PairSettings,
+    seed: u64,
+) -> Result<PairData> {
+    let mut pairs = Vec::with_capacity(list.pairs.len());
+    for pair in &list.pairs {
+        let row = |note: u32| {
+            notes.row(&list.notes[note]).ok_or_else(|| {
+                DataError::file(
+                    path,
+                    format!("no note has the id `{}`", shorten(&list.notes[note])),
+                    "add the note, or let `mlrm data check --fix DIR` leave such rows out",
+                )
+            })
+        };
+        let (query, target) = (row(pair.query)?, row(pair.target)?);
+        if query != target {
+            pairs.push(Pair {
+                query,
+                target,
+                weight: pair.weight,
+            });
+        }
+    }
+    let (pairs, parts) = match rules.split {
+        Split::Note => {
+            let parts = assign_parts(notes, rules, seed);
+            let part = |note: u32| parts[note as usize];
+            pairs.retain(|pair| may_pair(part(pair.query), part(pair.target), rules.test_targets));
+            (by_part(pairs, &parts), parts)
+        }
+        Split::None => (
+            same_everywhere(pairs, rules),
+            vec![Part::Train; notes.len()],
+        ),
+        Split::Time => {
+            return Err(DataError::setting(
+                "data.pairs.split",
+                "ready-made pairs have no time",
+                "set \"note\" or \"none\", or give a log instead of `data.pairs_file`",
+            ));
+        }
+    };
+    let mut note_users = vec![0; notes.len()];
+    for pair in &pairs.train {
+        note_users[pair.target as usize] += 1;
+    }
+    Ok(PairData {
+        pairs,
+        parts,
+        note_users,
+    })
+}
+
+fn same_everywhere(pairs: Vec<Pair>, rules: &PairSettings) -> PairSplit {
+    PairSplit {
+        validation: match rules.validation_fraction > 0.0 {
+            true => pairs.clone(),
+            false => Vec::new(),
+        },
+        test: pairs.clone(),
+        train: pairs,
+    }
+}
+
+fn unordered(query: u32, target: u32) -> (u32, u32) {
+    (query.min(target), query.max(target))
+}
+
+/// Distinct users per note, by row.
+fn count_users(log: &Interactions, events: &[Interaction], notes: &NoteSet) -> Vec<u32> {
+    let rows = log.note_rows(notes);
+    let mut views: Vec<(u32, u32)> = events
+        .iter()
+        .map(|event| (event.note, event.user))
+        .collect();
+    views.sort_unstable();
+    views.dedup();
+    let mut users = vec![0; notes.len()];
+    for row in views
+        .into_iter()
+        .filter_map(|(note, _)| rows[note as usize])
+    {
+        users[row as usize] += 1;
+    }
+    users
+}
+
+#[cfg(test)]
+mod tests;

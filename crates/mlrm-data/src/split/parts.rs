@@ -1,0 +1,107 @@
+//! Which notes and which events go into which part.
+
+use mlrm_config::{PairSettings, TestTargets};
+
+use super::{Pair, PairSplit};
+use crate::interactions::Interaction;
+use crate::notes::NoteSet;
+
+/// Which part of a split a note belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Part {
+    /// Seen in training.
+    #[default]
+    Train,
+    /// Held out to choose the best checkpoint.
+    Validation,
+    /// Held out for the final table.
+    Test,
+}
+
+/// The part of every note: notes in the order of a seeded hash of their ids, the first share is
+/// test, the next validation. So the parts do not depend on the order of the file, and most notes
+/// stay where they are when others are added.
+pub(super) fn assign_parts(notes: &NoteSet, rules: &PairSettings, seed: u64) -> Vec<Part> {
+    let count = notes.len();
+    let share = |of: usize, fraction: f64| ((of as f64 * fraction).round() as usize).min(of);
+    let test = share(count, rules.test_fraction);
+    let validation = share(count - test, rules.validation_fraction);
+    let mut order: Vec<(u64, &str, usize)> = notes
+        .rows()
+        .iter()
+        .enumerate()
+        .map(|(row, note)| (seeded_hash(seed, &note.id), note.id.as_str(), row))
+        .collect();
+    order.sort_unstable();
+    let mut parts = vec![Part::Train; count];
+    for (place, (_, _, row)) in order.into_iter().enumerate().take(test + validation) {
+        parts[row] = if place < test {
+            Part::Test
+        } else {
+            Part::Validation
+        };
+    }
+    parts
+}
+
+/// FNV-1a over the id, mixed with the seed by the finaliser of SplitMix64: fixed for all time,
+/// unlike the standard library's hashes.
+fn seeded_hash(seed: u64, id: &str) -> u64 {
+    let mix = |mut value: u64| {
+        value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        value ^ (value >> 31)
+    };
+    let start = 0xcbf2_9ce4_8422_2325u64;
+    let hash = id.bytes().fold(start, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    mix(hash ^ mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)))
+}
+
+pub(super) fn may_pair(query: Part, target: Part, targets: TestTargets) -> bool {
+    match (query, targets) {
+        (Part::Train, _) | (_, TestTargets::HeldOut) => query == target,
+        (Part::Validation, TestTargets::All) => target != Part::Test,
+        (Part::Test, TestTargets::All) => true,
+    }
+}
+
+pub(super) fn by_part(pairs: Vec<Pair>, parts: &[Part]) -> PairSplit {
+    let mut split = PairSplit::default();
+    for pair in pairs {
+        match parts[pair.query as usize] {
+            Part::Train => split.train.push(pair),
+            Part::Validation => split.validation.push(pair),
+            Part::Test => split.test.push(pair),
+        }
+    }
+    split
+}
+
+/// Events before the validation part, of it, and of the test part. Events of one time stay
+/// together in the later part.
+pub(super) fn cut_by_time(events: &[Interaction], rules: &PairSettings) -> [Vec<Interaction>; 3] {
+    let mut times: Vec<i64> = events.iter().map(|event| event.timestamp_seconds).collect();
+    times.sort_unstable();
+    // The time from which on the last `share` of the first `count` events lies.
+    let cut = |count: usize, share: f64| {
+        let held_out = (count as f64 * share).round() as usize;
+        times[..count].get(count - held_out.min(count)).copied()
+    };
+    let test_from = cut(times.len(), rules.test_fraction).unwrap_or(i64::MAX);
+    let before_test = times.partition_point(|&time| time < test_from);
+    let validation_from = cut(before_test, rules.validation_fraction).unwrap_or(test_from);
+    let between = |from: i64, to: Option<i64>| {
+        let inside = |event: &&Interaction| {
+            let time = event.timestamp_seconds;
+            time >= from && to.is_none_or(|to| time < to)
+        };
+        events.iter().filter(inside).copied().collect()
+    };
+    [
+        between(i64::MIN, Some(validation_from)),
+        between(validation_from, Some(test_from)),
+        between(test_from, None),
+    ]
+}
