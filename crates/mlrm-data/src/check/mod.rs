@@ -33,12 +33,14 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The files that these settings name.
+    /// The files that these settings name. Beside ready-made pairs the log may be missing, as for
+    /// [`load_pairs`](crate::split::load_pairs).
     pub fn of(settings: &DataSettings) -> Self {
         let path = |file: &PathBuf| settings.root.join(file);
+        let log = settings.interactions.as_ref().map(path);
         Self {
             notes: path(&settings.notes),
-            interactions: settings.interactions.as_ref().map(path),
+            interactions: log.filter(|log| settings.pairs_file.is_none() || log.is_file()),
             pairs: settings.pairs_file.as_ref().map(path),
             images: path(&settings.images),
         }

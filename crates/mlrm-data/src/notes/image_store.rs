@@ -55,7 +55,8 @@ impl ImageStore {
         for shard in &shards {
             store.index(shard)?;
         }
-        store.folder = Some(path.to_path_buf());
+        // Without `.` in the middle, which `images = "."` would put into every message.
+        store.folder = Some(path.components().collect());
         Ok(store)
     }
 

@@ -1,0 +1,212 @@
+//! `mlrm data check`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use miette::miette;
+use mlrm_config::{DataSettings, RunConfig};
+use mlrm_data::check::{
+    CheckReport, Finding, FixSummary, ImageLimits, Sources, check, write_clean,
+};
+use serde::Serialize;
+
+use super::{print, print_json, report, table};
+
+/// Findings of one kind that are shown; `--json` shows all.
+const SHOWN_OF_A_KIND: usize = 20;
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// Folder of the data set; the other files are relative to it.
+    #[arg(value_name = "DIR", default_value = ".")]
+    root: PathBuf,
+    /// Take the files from the `[data]` section of a run's config instead.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["root", "notes", "interactions", "pairs", "images"])]
+    config: Option<PathBuf>,
+    /// Notes file [default: notes.jsonl].
+    #[arg(long, value_name = "FILE")]
+    notes: Option<PathBuf>,
+    /// Behaviour log [default: interactions.csv, if it is there].
+    #[arg(long, value_name = "FILE")]
+    interactions: Option<PathBuf>,
+    /// Ready-made pairs [default: pairs.csv, if it is there].
+    #[arg(long, value_name = "FILE")]
+    pairs: Option<PathBuf>,
+    /// Folder or .tar shard of the pictures [default: DIR].
+    #[arg(long, value_name = "DIR")]
+    images: Option<PathBuf>,
+    /// Most pixels (width times height) of a picture.
+    #[arg(long, value_name = "N", default_value_t = ImageLimits::default().pixels)]
+    max_pixels: u64,
+    /// Most bytes of a picture's file.
+    #[arg(long, value_name = "N", default_value_t = ImageLimits::default().bytes)]
+    max_bytes: u64,
+    /// Write the clean rest into this new folder, and left_out.jsonl with what was left out. The
+    /// exit code still says whether there was anything to find.
+    #[arg(long, value_name = "DIR")]
+    fix: Option<PathBuf>,
+    /// Print JSON: counts, every finding {"file", "row", "kind", "message", "mend"}, and "fixed".
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Output<'a> {
+    #[serde(flatten)]
+    report: &'a CheckReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fixed: Option<FixSummary>,
+}
+
+pub(super) fn run(args: &CheckArgs) -> miette::Result<ExitCode> {
+    let sources = sources(args)?;
+    let limits = ImageLimits {
+        pixels: args.max_pixels,
+        bytes: args.max_bytes,
+    };
+    let found = check(&sources, limits);
+    let fix = |out: &PathBuf| write_clean(&sources, &found, out);
+    let fixed = args.fix.as_ref().map(fix).transpose();
+    if args.json {
+        let fixed = fixed.as_ref().ok().copied().flatten();
+        print_json(&Output {
+            report: &found,
+            fixed,
+        })?;
+    } else {
+        print(&text(&found))?;
+    }
+    // The findings first: they say why a set cannot be cleaned.
+    let fixed = fixed.map_err(report)?;
+    if let (Some(out), Some(fixed), false) = (&args.fix, fixed, args.json) {
+        print(&fixed_text(out, &fixed))?;
+    }
+    Ok(ExitCode::from(u8::from(!found.findings.is_empty())))
+}
+
+fn sources(args: &CheckArgs) -> miette::Result<Sources> {
+    if let Some(path) = &args.config {
+        let config = RunConfig::load(path, &[]).map_err(|error| miette!("{error}"))?;
+        return Ok(Sources::of(&config.data));
+    }
+    let usual = DataSettings::default();
+    let file = |given: &Option<PathBuf>, name: &Path| match given {
+        Some(path) => args.root.join(path),
+        None => args.root.join(name),
+    };
+    let optional = |given: &Option<PathBuf>, name: &str| {
+        let path = file(given, Path::new(name));
+        (given.is_some() || path.is_file()).then_some(path)
+    };
+    Ok(Sources {
+        notes: file(&args.notes, &usual.notes),
+        interactions: optional(&args.interactions, "interactions.csv"),
+        pairs: optional(&args.pairs, "pairs.csv"),
+        images: file(&args.images, &usual.images),
+    })
+}
+
+/// The findings, one a line, then the counts.
+fn text(found: &CheckReport) -> String {
+    let mut text = String::new();
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    for finding in &found.findings {
+        let count = kinds.entry(finding.kind.name()).or_default();
+        *count += 1;
+        if *count <= SHOWN_OF_A_KIND {
+            text.push_str(&line(finding));
+        }
+    }
+    for (kind, count) in &kinds {
+        if let Some(more) = count.checked_sub(SHOWN_OF_A_KIND).filter(|more| *more > 0) {
+            text.push_str(&format!("… and {more} more {kind} (--json prints all)\n"));
+        }
+    }
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text.push_str("checked\n");
+    text.push_str(&table(&[
+        ("notes", found.notes),
+        ("pictures", found.images),
+        ("events", found.interactions),
+        ("pairs", found.pairs),
+    ]));
+    if kinds.is_empty() {
+        text.push_str("nothing is wrong\n");
+    } else {
+        text.push_str("found\n");
+        let counts: Vec<_> = kinds
+            .into_iter()
+            .map(|(kind, count)| (kind, count as u64))
+            .collect();
+        text.push_str(&table(&counts));
+    }
+    text
+}
+
+fn line(finding: &Finding) -> String {
+    let place = match finding.row {
+        Some(row) => format!("{}:{row}", finding.file.display()),
+        None => finding.file.display().to_string(),
+    };
+    format!(
+        "{place}: {}: {}; {}\n",
+        finding.kind.name(),
+        finding.message,
+        finding.mend
+    )
+}
+
+fn fixed_text(out: &Path, fixed: &FixSummary) -> String {
+    let counts = [
+        ("notes", fixed.notes),
+        ("pictures", fixed.images),
+        ("events", fixed.interactions),
+        ("pairs", fixed.pairs),
+        ("rows left out", fixed.left_out),
+    ];
+    format!("{} made\n{}", out.display(), table(&counts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::run_words;
+
+    #[test]
+    fn a_missing_folder_is_a_finding() {
+        let code = run_words(&["check", "nowhere", "--json"]).unwrap();
+        assert_eq!(code, std::process::ExitCode::from(1));
+        let words = ["check", "nowhere", "--fix", "nowhere-else"];
+        assert!(
+            run_words(&words)
+                .unwrap_err()
+                .to_string()
+                .contains("cannot be cleaned")
+        );
+    }
+
+    #[test]
+    fn findings_are_lines_with_place_kind_and_cure() {
+        let home = tempfile::tempdir().unwrap();
+        let notes: String = (0..25).map(|_| "{oops\n").collect();
+        std::fs::write(home.path().join("notes.jsonl"), notes).unwrap();
+        let sources = super::Sources {
+            notes: home.path().join("notes.jsonl"),
+            interactions: None,
+            pairs: None,
+            images: home.path().into(),
+        };
+        let found = super::check(&sources, super::ImageLimits::default());
+        let text = super::text(&found);
+        assert!(text.contains("notes.jsonl:20: bad_json: no JSON"), "{text}");
+        assert!(!text.contains("notes.jsonl:21:"), "{text}");
+        assert!(
+            text.contains("… and 5 more bad_json (--json prints all)\n"),
+            "{text}"
+        );
+        assert!(text.contains("found\n  bad_json  25\n"), "{text}");
+    }
+}

@@ -1,0 +1,294 @@
+//! `mlrm data pairs`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use miette::miette;
+use mlrm_config::{PairSettings, PairWeight, RunConfig, Split, TestTargets};
+use mlrm_data::interactions::Interactions;
+use mlrm_data::notes::{Note, NoteSet};
+use mlrm_data::pairs::{RawPair, Scoring, score_pairs, write_pairs, write_pairs_csv};
+use mlrm_data::split::split_log;
+use serde::de::DeserializeOwned;
+use serde::de::value::{Error as WordError, StrDeserializer};
+
+use super::{print, print_json, report, table};
+
+#[derive(Debug, Args)]
+pub(super) struct PairsArgs {
+    /// Behaviour log, CSV or Parquet: user_id, note_id, timestamp.
+    #[arg(value_name = "INTERACTIONS", required_unless_present = "config")]
+    interactions: Option<PathBuf>,
+    /// Take log, notes and `[data.pairs]` from a run's config; what is given here goes before.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Notes file: ids of the log that are not in it are refused, and splits are made over its
+    /// notes. Without one, the notes are those of the log.
+    #[arg(long, value_name = "FILE")]
+    notes: Option<PathBuf>,
+    /// Where the pairs go: a .csv or .parquet file; with --split, a new folder for train.csv,
+    /// validation.csv and test.csv. Without it, CSV on standard output.
+    #[arg(long, value_name = "PATH")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    rules: RuleArgs,
+    /// Seed of the split.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Print the counts as JSON.
+    #[arg(long, requires = "out")]
+    json: bool,
+}
+
+/// The keys of `[data.pairs]`.
+#[derive(Debug, Args)]
+struct RuleArgs {
+    /// Longest time from the first view to the second, inclusive [default: 7].
+    #[arg(long, value_name = "DAYS")]
+    window_days: Option<f64>,
+    /// count, events, inverse_activity or cosine [default: inverse_activity].
+    #[arg(long, value_parser = word::<PairWeight>)]
+    weight: Option<PairWeight>,
+    /// Drop pairs that fewer users have in common [default: 1].
+    #[arg(long, value_name = "N")]
+    min_users: Option<u32>,
+    /// Smallest score kept, inclusive.
+    #[arg(long, value_name = "SCORE")]
+    lower: Option<f64>,
+    /// Largest score kept, inclusive.
+    #[arg(long, value_name = "SCORE")]
+    upper: Option<f64>,
+    /// Partners kept for each note; `all` keeps all [default: 10].
+    #[arg(long, value_name = "K", value_parser = count_or_all)]
+    top_k: Option<usize>,
+    /// Cut users with more events to their most recent ones.
+    #[arg(long, value_name = "N")]
+    max_events_per_user: Option<usize>,
+    /// Split into training, validation and test pairs: note, time or none.
+    #[arg(long, requires = "out", value_parser = word::<Split>)]
+    split: Option<Split>,
+    /// Share held out for the test [default: 0.1].
+    #[arg(long, value_name = "SHARE", requires = "split")]
+    test_fraction: Option<f64>,
+    /// Share of the remainder held out for validation [default: 0.1].
+    #[arg(long, value_name = "SHARE", requires = "split")]
+    validation_fraction: Option<f64>,
+    /// Targets of held-out notes with `--split note`: held_out or all [default: held_out].
+    #[arg(long, requires = "split", value_parser = word::<TestTargets>)]
+    test_targets: Option<TestTargets>,
+}
+
+impl RuleArgs {
+    /// The settings with what was given here in place.
+    fn over(&self, base: PairSettings) -> PairSettings {
+        // `all` is larger than any number of partners.
+        let top_k = self.top_k.or(base.top_k).filter(|k| *k < usize::MAX);
+        PairSettings {
+            window_days: self.window_days.unwrap_or(base.window_days),
+            weight: self.weight.unwrap_or(base.weight),
+            min_users: self.min_users.unwrap_or(base.min_users),
+            lower: self.lower.or(base.lower),
+            upper: self.upper.or(base.upper),
+            top_k,
+            max_events_per_user: self.max_events_per_user.or(base.max_events_per_user),
+            split: self.split.unwrap_or(base.split),
+            test_fraction: self.test_fraction.unwrap_or(base.test_fraction),
+            validation_fraction: self.validation_fraction.unwrap_or(base.validation_fraction),
+            test_targets: self.test_targets.unwrap_or(base.test_targets),
+        }
+    }
+}
+
+/// A word that a setting knows; the error names them all.
+fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    let word: StrDeserializer<'_, WordError> = StrDeserializer::new(text);
+    T::deserialize(word).map_err(|error| error.to_string())
+}
+
+fn count_or_all(text: &str) -> Result<usize, String> {
+    match text {
+        "all" => Ok(usize::MAX),
+        _ => text
+            .parse()
+            .map_err(|_| "neither a whole number nor `all`".into()),
+    }
+}
+
+/// What the command works on.
+struct Plan {
+    log: PathBuf,
+    notes: Option<PathBuf>,
+    rules: PairSettings,
+}
+
+impl Plan {
+    fn new(args: &PairsArgs) -> miette::Result<Self> {
+        let mut plan = Self {
+            log: args.interactions.clone().unwrap_or_default(),
+            notes: args.notes.clone(),
+            rules: args.rules.over(PairSettings::default()),
+        };
+        if let Some(path) = &args.config {
+            let config = RunConfig::load(path, &[]).map_err(|error| miette!("{error}"))?;
+            let data = config.data;
+            if args.interactions.is_none() {
+                let log = data.interactions.ok_or_else(|| {
+                    miette!(
+                        help = "set `data.interactions`, or give a log on the command line",
+                        "{}: there is no log to score",
+                        path.display()
+                    )
+                })?;
+                plan.log = data.root.join(log);
+                plan.notes = plan.notes.or(Some(data.root.join(data.notes)));
+            }
+            plan.rules = args.rules.over(data.pairs);
+        }
+        Ok(plan)
+    }
+}
+
+pub(super) fn run(args: &PairsArgs) -> miette::Result<ExitCode> {
+    let plan = Plan::new(args)?;
+    let log = Interactions::read(&plan.log).map_err(report)?;
+    let notes = notes_of(&plan, &log)?;
+    match (&args.out, args.rules.split) {
+        (None, Some(_)) => Err(miette!(
+            help = "add --out DIR",
+            "a split is written into a folder, and none is named"
+        )),
+        (Some(out), Some(_)) => {
+            let data = split_log(&log, &notes, &plan.rules, args.seed).map_err(report)?;
+            data.pairs.write(out, &notes).map_err(report)?;
+            let counts = [
+                ("train", data.pairs.train.len() as u64),
+                ("validation", data.pairs.validation.len() as u64),
+                ("test", data.pairs.test.len() as u64),
+            ];
+            summary(args, &log, out, &counts)
+        }
+        (out, _) => {
+            let scoring = Scoring::new(&plan.rules).map_err(report)?;
+            let pairs = score_pairs(&log, &scoring);
+            let rows = pairs.iter().map(|pair| RawPair {
+                query: &log.notes[pair.query],
+                target: &log.notes[pair.target],
+                weight: pair.weight,
+            });
+            let Some(out) = out else {
+                let mut text = Vec::new();
+                write_pairs_csv(&mut text, rows).map_err(|error| miette!("{error}"))?;
+                return print(&String::from_utf8_lossy(&text));
+            };
+            write_pairs(out, rows).map_err(report)?;
+            summary(args, &log, out, &[("pairs", pairs.len() as u64)])
+        }
+    }
+}
+
+/// The notes of the notes file, which must have every note of the log; or else those of the log.
+fn notes_of(plan: &Plan, log: &Interactions) -> miette::Result<NoteSet> {
+    if let Some(path) = &plan.notes {
+        let notes = NoteSet::read(path).map_err(report)?;
+        log.refuse_unknown(&plan.log, &notes).map_err(report)?;
+        return Ok(notes);
+    }
+    let note = |id: &String| Note {
+        id: id.clone(),
+        ..Note::default()
+    };
+    let notes = log.notes.texts().iter().map(note).collect();
+    NoteSet::new(notes).map_err(|error| miette!("{error}"))
+}
+
+fn summary(
+    args: &PairsArgs,
+    log: &Interactions,
+    out: &Path,
+    counts: &[(&str, u64)],
+) -> miette::Result<ExitCode> {
+    let mut all = vec![
+        ("events", log.events.len() as u64),
+        ("users", log.users.len() as u64),
+        ("notes", log.notes.len() as u64),
+    ];
+    all.extend(counts);
+    if args.json {
+        let all: serde_json::Map<_, _> = all
+            .into_iter()
+            .map(|(name, count)| (name.to_owned(), count.into()))
+            .collect();
+        return print_json(&all);
+    }
+    print(&format!("{} written\n{}", out.display(), table(&all)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::run_words;
+    use super::*;
+
+    const LOG: &str = "user_id,note_id,timestamp\nu,a,1\nu,b,2\nv,a,1\nv,b,2\nv,c,700000\n";
+
+    #[test]
+    fn flags_go_before_the_config() {
+        let home = tempfile::tempdir().unwrap();
+        let file = |name: &str, content: &str| {
+            let path = home.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            path.display().to_string()
+        };
+        file("log.csv", LOG);
+        file(
+            "notes.jsonl",
+            "{\"id\":\"a\"}\n{\"id\":\"b\"}\n{\"id\":\"c\"}\n",
+        );
+        let root = home.path().display();
+        let config = format!(
+            "[data]\nroot = \"{root}\"\ninteractions = \"log.csv\"\n\
+             [tokenizer]\ntrain_vocab_size = 300\n[data.pairs]\nweight = \"count\"\nwindow_days = 30.0\n"
+        );
+        let config = file("config.toml", &config);
+        let out = home.path().join("pairs.csv");
+        let pairs = |more: &[&str]| {
+            let out = out.display().to_string();
+            let words = [&["pairs", "--config", &config, "--out", &out], more].concat();
+            run_words(&words).unwrap();
+            std::fs::read_to_string(&out).unwrap()
+        };
+        let head = "query_id,target_id,weight\n";
+        assert_eq!(pairs(&[]), format!("{head}a,b,2\na,c,1\nb,c,1\n"));
+        assert_eq!(pairs(&["--top-k", "1"]), format!("{head}a,b,2\nb,c,1\n"));
+        assert_eq!(pairs(&["--window-days", "7"]), format!("{head}a,b,2\n"));
+        assert_eq!(
+            pairs(&["--weight", "cosine", "--min-users", "2"]),
+            format!("{head}a,b,1\n")
+        );
+    }
+
+    #[test]
+    fn words_are_those_of_the_config() {
+        assert_eq!(word("inverse_activity"), Ok(PairWeight::InverseActivity));
+        let message = word::<Split>("notes").unwrap_err();
+        assert!(message.contains("`note`, `time`, `none`"), "{message}");
+        assert_eq!(count_or_all("all"), Ok(usize::MAX));
+        assert!(count_or_all("-1").is_err());
+    }
+
+    #[test]
+    fn ids_that_no_note_has_are_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let log = home.path().join("log.csv");
+        let notes = home.path().join("notes.jsonl");
+        std::fs::write(&log, LOG).unwrap();
+        std::fs::write(&notes, "{\"id\":\"a\"}\n{\"id\":\"b\"}\n").unwrap();
+        let [log, notes] = [log, notes].map(|path| path.display().to_string());
+        let message = run_words(&["pairs", &log, "--notes", &notes]).unwrap_err();
+        assert!(
+            message
+                .to_string()
+                .contains("the note `c` of the log is not among the notes")
+        );
+    }
+}
