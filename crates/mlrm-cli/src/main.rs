@@ -1,1 +1,65 @@
-fn main() {}
+//! `mlrm`: train, evaluate and run multimodal embedding models.
+
+mod commands;
+mod errors;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Train, evaluate and run multimodal embedding models for item-to-item recommendation.
+#[derive(Debug, Parser)]
+#[command(name = "mlrm", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a model from a config file.
+    Train(commands::train::TrainArgs),
+    /// Make, convert, check and pair data.
+    Data(commands::data::DataArgs),
+    /// Measure retrieval of a run or model beside its baselines.
+    Eval(commands::eval::EvalArgs),
+    /// Write the embeddings of a corpus.
+    Embed(commands::embed::EmbedArgs),
+    /// List the nearest notes of a note.
+    Similar(commands::similar::SimilarArgs),
+    /// Watch a run in the terminal.
+    Watch(commands::watch::WatchArgs),
+    /// Write a report of one or several runs.
+    Report(commands::report::ReportArgs),
+    /// Measure how much each layer reads the picture and the text.
+    Saliency(commands::saliency::SaliencyArgs),
+    /// Check the model's numbers against golden cases from PyTorch.
+    Verify(commands::verify::VerifyArgs),
+    /// List backends and devices.
+    Devices(commands::devices::DevicesArgs),
+    /// Measure speed.
+    Bench(commands::bench::BenchArgs),
+    /// Explain and check settings.
+    Config(commands::config::ConfigArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Train(args) => commands::train::run(args),
+        Command::Data(args) => commands::data::run(args),
+        Command::Eval(args) => commands::eval::run(args),
+        Command::Embed(args) => commands::embed::run(args),
+        Command::Similar(args) => commands::similar::run(args),
+        Command::Watch(args) => commands::watch::run(args),
+        Command::Report(args) => commands::report::run(args),
+        Command::Saliency(args) => commands::saliency::run(args),
+        Command::Verify(args) => commands::verify::run(args),
+        Command::Devices(args) => commands::devices::run(args),
+        Command::Bench(args) => commands::bench::run(args),
+        Command::Config(args) => commands::config::run(args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => errors::print(&error),
+    }
+}

@@ -1,4 +1,21 @@
 //! Objective, trainer, checkpoints and corpus encoding of mlrm.
 
+pub mod bench;
+pub mod checkpoint;
+pub mod corpus;
+pub mod device;
+pub mod encode;
+mod error;
+pub mod evaluate;
 pub mod objective;
+pub mod optimiser;
+pub mod plan;
+pub mod probe;
+pub mod run_folder;
+pub mod schedule;
+pub mod step;
+pub mod system;
+pub mod trainer;
 pub mod verify;
+
+pub use error::TrainError;

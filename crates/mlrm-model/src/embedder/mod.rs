@@ -288,6 +288,11 @@ impl Embedder {
         Some(vision.forward(pixels.inner(), self.config.select_layer, None))
     }
 
+    /// The core without autodiff: the same weights, no gradients kept.
+    pub fn inference(&self) -> EmbedderCore {
+        self.core.valid()
+    }
+
     /// Whether the model reads pictures at all.
     pub fn reads_pictures(&self) -> bool {
         self.vision.is_some()

@@ -1,0 +1,87 @@
+//! `mlrm eval RUN|MODEL`: retrieval of a model beside its baselines.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use miette::{IntoDiagnostic, miette};
+use mlrm_train::corpus::{Notes, run_pairs};
+use mlrm_train::encode::Inference;
+use mlrm_train::evaluate::{BaselineSources, Retrieval, full_report};
+use mlrm_train::run_folder::write_beside;
+
+use super::model_source::ModelSource;
+
+/// Measure retrieval of a run or model beside its baselines.
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    #[command(flatten)]
+    pub source: ModelSource,
+    /// Override a setting of the run (`data.*`, `eval.*`), or give them for a bare model folder.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    /// Print a Markdown table.
+    #[arg(long, conflicts_with = "json")]
+    pub markdown: bool,
+    /// Write the JSON to a file too.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Which held-out pairs are the truth.
+    #[arg(long, value_enum, default_value_t = Held::Test)]
+    pub split: Held,
+}
+
+/// A part of the pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Held {
+    /// Held out from every choice.
+    Test,
+    /// Held out to choose the best checkpoint.
+    Validation,
+}
+
+/// Runs the command.
+pub fn run(args: EvalArgs) -> miette::Result<ExitCode> {
+    let config = args.source.run_config(&args.set)?;
+    let model = args.source.open(&config)?;
+    let vision = model.embedder.reads_pictures();
+    let notes = Notes::open(&config.data, vision)?;
+    let pairs = run_pairs(&config.data, &notes.set, config.run.seed)?;
+    let held = match args.split {
+        Held::Test => &pairs.pairs.test,
+        Held::Validation => &pairs.pairs.validation,
+    };
+    if held.is_empty() {
+        return Err(miette!(
+            "no pair is held out: set data.pairs.test_fraction above 0, or data.pairs.split"
+        ));
+    }
+    let retrieval = Retrieval::new(&notes.set, held, &config.eval)?;
+    let inference = Inference::new(&model.embedder);
+    let sources = BaselineSources {
+        note_users: &pairs.note_users,
+        untrained: None,
+    };
+    let report = full_report(
+        &retrieval,
+        &inference,
+        &notes,
+        &model.encoding,
+        &config.eval,
+        &sources,
+    )?;
+    let json = serde_json::to_string_pretty(&report).into_diagnostic()?;
+    if let Some(path) = &args.out {
+        write_beside(path, &format!("{json}\n"))?;
+    }
+    let name = model.embedder.config.variant.name();
+    match (args.json, args.markdown) {
+        (true, _) => println!("{json}"),
+        (_, true) => println!("{}", report.to_markdown(name)),
+        _ => println!("{}", report.to_text(name)),
+    }
+    Ok(ExitCode::SUCCESS)
+}

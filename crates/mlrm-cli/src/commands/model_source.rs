@@ -1,0 +1,63 @@
+//! Options that several commands share: which model, which device, which notes.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use miette::miette;
+use mlrm_config::{DeviceNames, RunConfig};
+use mlrm_train::device;
+use mlrm_train::plan::{OpenModel, open_model};
+
+/// Where a model is, and where it computes.
+#[derive(Debug, Args)]
+pub struct ModelSource {
+    /// A model folder, or a run folder (its `model/`).
+    pub model: PathBuf,
+    /// Where to compute; see `mlrm devices`.
+    #[arg(long, default_value = "flex")]
+    pub device: String,
+}
+
+impl ModelSource {
+    /// The model folder: the path itself, or `model/` in a run folder.
+    pub fn folder(&self) -> miette::Result<PathBuf> {
+        let inner = self.model.join("model");
+        [self.model.clone(), inner]
+            .into_iter()
+            .find(|folder| folder.join("mlrm.toml").is_file())
+            .ok_or_else(|| {
+                miette!(
+                    "{} is neither a model folder (no mlrm.toml) nor a run folder with a `model/`",
+                    self.model.display()
+                )
+            })
+    }
+
+    /// The config of the run, where the path is a run folder.
+    pub fn run_config(&self, overrides: &[String]) -> miette::Result<RunConfig> {
+        let config = self.model.join("config.toml");
+        Ok(if config.is_file() {
+            RunConfig::load(&config, overrides).map_err(mlrm_train::TrainError::from)?
+        } else {
+            let mut overrides = overrides.to_vec();
+            overrides.push(format!("model.path={}", self.model.display()));
+            RunConfig::from_overrides(&overrides).map_err(mlrm_train::TrainError::from)?
+        })
+    }
+
+    /// Opens the model.
+    pub fn open(&self, config: &RunConfig) -> miette::Result<OpenModel> {
+        let mut config = config.clone();
+        config.backend.device = DeviceNames::One(self.device.clone());
+        let device = device::open(&self.device).map_err(mlrm_train::TrainError::from)?;
+        Ok(open_model(&self.folder()?, &device, &config)?)
+    }
+}
+
+/// Where the pictures of a notes file are: `images`, or the folder of the file.
+pub fn images_of(notes: &Path, images: Option<&Path>) -> PathBuf {
+    match images {
+        Some(images) => images.to_owned(),
+        None => notes.parent().unwrap_or(Path::new(".")).to_owned(),
+    }
+}

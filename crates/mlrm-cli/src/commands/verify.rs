@@ -1,0 +1,147 @@
+//! `mlrm verify [CASE…]`: the model's numbers against golden cases from PyTorch.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use miette::{IntoDiagnostic, WrapErr};
+use mlrm_train::TrainError;
+use mlrm_train::device;
+use mlrm_train::verify::{CaseReport, Comparison, Tolerance, verify};
+
+/// The case inside the binary: every part of the model, 0.4 MB.
+const EMBEDDED: [(&str, &[u8]); 8] = [
+    ("case.json", include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/case.json")),
+    ("inputs.safetensors", include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/inputs.safetensors")),
+    ("expected.safetensors", include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/expected.safetensors")),
+    ("head.safetensors", include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/head.safetensors")),
+    ("llm/config.json", include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/llm/config.json")),
+    ("llm/model.safetensors", include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/llm/model.safetensors")),
+    ("vision/config.json", include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/vision/config.json")),
+    ("vision/model.safetensors", include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/vision/model.safetensors")),
+];
+
+/// Check the model's numbers against golden cases from PyTorch.
+///
+/// Without a case, the one inside the binary is checked. Exits with 1 past tolerance.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Golden case folders.
+    pub cases: Vec<PathBuf>,
+    /// Where to compute; see `mlrm devices`.
+    #[arg(long, default_value = "flex")]
+    pub device: String,
+    /// Print every tensor, not only the worst of each group.
+    #[arg(long)]
+    pub all: bool,
+    /// Print JSON instead of tables.
+    #[arg(long)]
+    pub json: bool,
+    /// Write every computed tensor of the (single) case to this safetensors file.
+    #[arg(long, value_name = "FILE")]
+    pub dump: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(args: VerifyArgs) -> miette::Result<ExitCode> {
+    let device = device::open(&args.device).map_err(TrainError::from)?;
+    let embedded = tempfile::tempdir().into_diagnostic()?;
+    let mut cases = args.cases;
+    if cases.is_empty() {
+        let folder = embedded.path().join("qwen2_notellm2 (embedded)");
+        unpack(&folder)?;
+        cases.push(folder);
+    }
+    if args.dump.is_some() && cases.len() != 1 {
+        return Err(miette::miette!("--dump takes one case, not {}", cases.len()));
+    }
+    let mut reports = Vec::new();
+    for case in &cases {
+        let (report, computed) =
+            verify(case, &device, burn_dtype()).map_err(TrainError::from)?;
+        if let Some(path) = &args.dump {
+            mlrm_model::weights::write_safetensors(path, &computed).map_err(TrainError::from)?;
+        }
+        if !args.json {
+            print_report(&report, args.all);
+        }
+        reports.push(report);
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&reports).into_diagnostic()?);
+    }
+    let passed = reports.iter().filter(|report| report.passed()).count();
+    if !args.json {
+        println!("{passed} of {} cases within tolerance on {}", reports.len(), args.device);
+    }
+    Ok(if passed == reports.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn burn_dtype() -> mlrm_train::device::Format {
+    device::dtype(mlrm_config::DType::F32)
+}
+
+fn unpack(folder: &std::path::Path) -> miette::Result<()> {
+    for (name, bytes) in EMBEDDED {
+        let path = folder.join(name);
+        let parent = path.parent().unwrap_or(folder);
+        std::fs::create_dir_all(parent)
+            .and_then(|()| std::fs::write(&path, bytes))
+            .into_diagnostic()
+            .wrap_err("the embedded case cannot be unpacked")?;
+    }
+    Ok(())
+}
+
+fn print_report(report: &CaseReport, all: bool) {
+    println!("{}", report.case);
+    println!("  {:<58} {:>12} {:>12} {:>10}", "tensor", "absolute", "relative", "allowed");
+    let rows: Vec<&Comparison> = if all {
+        report.comparisons.iter().collect()
+    } else {
+        worst_by_group(&report.comparisons)
+    };
+    for row in rows {
+        let (allowed, kind) = match row.tolerance {
+            Tolerance::OfLargest(limit) => (limit, ""),
+            Tolerance::Absolute(limit) => (limit, " absolute"),
+        };
+        println!(
+            "  {:<58} {:>12.2e} {:>12.2e} {:>10.0e}{kind}{}",
+            row.tensor,
+            row.absolute_error,
+            row.relative_error,
+            allowed,
+            if row.passed { "" } else { "   FAILED" }
+        );
+    }
+    let count = report.comparisons.len();
+    let failed = report.comparisons.iter().filter(|row| !row.passed).count();
+    println!("  {count} tensors, {failed} past tolerance\n");
+}
+
+/// Every failure, and of each group of tensors the one nearest to its limit.
+fn worst_by_group(rows: &[Comparison]) -> Vec<&Comparison> {
+    let used = |row: &Comparison| match row.tolerance {
+        Tolerance::OfLargest(limit) => row.relative_error / limit,
+        Tolerance::Absolute(limit) if limit > 0.0 => row.absolute_error / limit,
+        Tolerance::Absolute(_) => row.absolute_error,
+    };
+    let group = |row: &Comparison| {
+        let key_bias = matches!(row.tolerance, Tolerance::Absolute(_));
+        let head = row.tensor.split('.').next().unwrap_or_default().to_owned();
+        (head, row.tensor.contains("grad.llm"), key_bias)
+    };
+    let mut worst: Vec<&Comparison> = Vec::new();
+    for row in rows {
+        match worst.iter_mut().find(|other| group(other) == group(row)) {
+            Some(other) if used(row) > used(other) => *other = row,
+            Some(_) => {}
+            None => worst.push(row),
+        }
+    }
+    let failed = rows.iter().filter(|row| !row.passed);
+    let mut all: Vec<&Comparison> = failed.collect();
+    all.extend(worst.into_iter().filter(|row| row.passed));
+    all
+}

@@ -1,0 +1,134 @@
+//! Embeddings of a whole corpus.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use mlrm_data::batch::NoteBatch;
+use mlrm_data::loader::NoteEncoder;
+use mlrm_eval::Embeddings;
+use mlrm_model::embedder::{Embedder, EmbedderConfig, EmbedderCore, TokenBatch};
+
+use crate::corpus::Modality;
+use crate::error::TrainError;
+
+/// The prompts of a host batch, as the model takes them.
+pub fn token_batch(batch: &NoteBatch) -> TokenBatch {
+    TokenBatch {
+        seq: batch.seq,
+        input_ids: batch.input_ids.clone(),
+        lengths: batch.lengths.clone(),
+        image_index: batch.image_index.clone(),
+        image_emb_index: batch.image_emb_index.clone(),
+    }
+}
+
+/// The pictures of a host batch on `device`, `[notes, 3, side, side]`.
+pub fn pixels(batch: &mut NoteBatch, device: &Device) -> Option<Tensor<4>> {
+    let side = batch.image_size;
+    let values = batch.pixel_values.take()?;
+    let data = TensorData::new(values, [batch.notes, 3, side, side]);
+    Some(Tensor::from_data(data, device))
+}
+
+/// A model that only infers: no gradients are kept.
+pub struct Inference {
+    embedder: Embedder,
+    core: EmbedderCore,
+    device: Device,
+}
+
+impl Inference {
+    /// The current weights of `embedder`.
+    pub fn new(embedder: &Embedder) -> Self {
+        let core = embedder.inference();
+        let device = core.head.temperature.val().device();
+        Self {
+            embedder: embedder.clone(),
+            core,
+            device,
+        }
+    }
+
+    /// Sizes and options of the model.
+    pub fn config(&self) -> &EmbedderConfig {
+        &self.embedder.config
+    }
+
+    /// Multimodal and, with mICL, visual embeddings of a batch, row-major.
+    pub fn embed(
+        &self,
+        mut batch: NoteBatch,
+        modality: Modality,
+    ) -> Result<(Vec<f32>, Option<Vec<f32>>), TrainError> {
+        let pictures = pixels(&mut batch, &self.device);
+        let features = pictures.and_then(|pixels| self.embedder.encode_vision(pixels));
+        let config = self.config();
+        let picture_only = modality == Modality::ImageOnly && !config.variant.image_tokens();
+        if let (true, Some(features)) = (picture_only, &features) {
+            return Ok((read(self.core.forward_picture(features.clone())?)?, None));
+        }
+        let embeddings = self
+            .core
+            .forward(config, &token_batch(&batch), features, None)?;
+        let visual = embeddings.visual.map(read).transpose()?;
+        Ok((read(embeddings.multimodal)?, visual))
+    }
+
+    /// Embeddings of `rows` of the encoder's notes, in that order. Rows are encoded in the order of
+    /// their length, so that little is padded; `progress` hears how many are done.
+    pub fn embed_corpus(
+        &self,
+        encoder: &NoteEncoder,
+        rows: &[u32],
+        batch_notes: usize,
+        modality: Modality,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<CorpusEmbeddings, TrainError> {
+        let width = self.config().embedding_size();
+        let mut by_length: Vec<usize> = (0..rows.len()).collect();
+        let text_length = |index: &usize| {
+            let note = &encoder.notes()[rows[*index]];
+            let topics: usize = note.topics.iter().map(String::len).sum();
+            note.content.len() + note.title.len() + topics
+        };
+        by_length.sort_by_key(text_length);
+        let mut multimodal = vec![0.0; rows.len() * width];
+        let mut visual = None;
+        let mut done = 0;
+        for chunk in by_length.chunks(batch_notes.max(1)) {
+            let chunk_rows: Vec<u32> = chunk.iter().map(|&index| rows[index]).collect();
+            let (batch, batch_visual) = self.embed(encoder.encode_rows(&chunk_rows)?, modality)?;
+            place(&mut multimodal, &batch, chunk, width);
+            if let Some(batch) = batch_visual {
+                let all = visual.get_or_insert_with(|| vec![0.0; rows.len() * width]);
+                place(all, &batch, chunk, width);
+            }
+            done += chunk.len();
+            progress(done);
+        }
+        let ids = || rows.iter().map(|&row| encoder.notes()[row].id.clone()).collect();
+        Ok(CorpusEmbeddings {
+            multimodal: Embeddings::new(ids(), width, multimodal)?,
+            visual: visual.map(|values| Embeddings::new(ids(), width, values)).transpose()?,
+        })
+    }
+}
+
+/// Embeddings of a corpus.
+#[derive(Debug, Clone)]
+pub struct CorpusEmbeddings {
+    /// What retrieval uses.
+    pub multimodal: Embeddings,
+    /// The visual ones, with mICL.
+    pub visual: Option<Embeddings>,
+}
+
+fn place(all: &mut [f32], batch: &[f32], rows: &[usize], width: usize) {
+    for (values, &row) in batch.chunks_exact(width).zip(rows) {
+        all[row * width..(row + 1) * width].copy_from_slice(values);
+    }
+}
+
+fn read(tensor: Tensor<2>) -> Result<Vec<f32>, TrainError> {
+    tensor
+        .try_into_vec_as::<f32>()
+        .map_err(|e| TrainError::Run(format!("embeddings cannot be read from the device: {e:?}")))
+}

@@ -1,0 +1,196 @@
+//! Retrieval metrics of a model and its baselines (method §6).
+
+use mlrm_config::{Baseline, EvalSettings, Protocol};
+use mlrm_data::notes::{Note, NoteSet};
+use mlrm_data::split::Pair;
+use mlrm_eval::{
+    Bm25, EvalReport, Relevance, Slice, SliceKind, Slices, Task, all_notes, evaluate,
+    length_slices, random_expectation, rank_by_popularity, summarise,
+};
+
+use crate::corpus::{Encoding, Modality, Notes};
+use crate::encode::{CorpusEmbeddings, Inference};
+use crate::error::TrainError;
+
+/// A retrieval task over a corpus: who asks, what is relevant, and how it is sliced.
+pub struct Retrieval {
+    task: Task,
+    slices: Vec<Slice>,
+    cutoffs: Vec<usize>,
+    all_rows: Vec<u32>,
+}
+
+impl Retrieval {
+    /// The task of `pairs` over all of `notes`.
+    pub fn new(notes: &NoteSet, pairs: &[Pair], settings: &EvalSettings) -> Result<Self, TrainError> {
+        let ids: Vec<String> = notes.rows().iter().map(|note| note.id.clone()).collect();
+        let named = pairs.iter().map(|pair| {
+            let id = |row: u32| ids[row as usize].as_str();
+            (id(pair.query), id(pair.target))
+        });
+        let task = match settings.protocol {
+            Protocol::AllPairs => Task::all_pairs(&ids, &Relevance::from_pairs(&ids, named))?,
+            Protocol::ReleasedProtocol => Task::released_protocol(&ids, named)?,
+        };
+        let mut slices = vec![all_notes()];
+        let chars: Vec<usize> = notes.rows().iter().map(text_chars).collect();
+        slices.extend(length_slices(&chars, settings.short_chars));
+        for slice in &settings.slices {
+            let member = |note: &Note| has_value(note, &slice.field, &slice.value);
+            slices.push(Slice {
+                name: slice.name.clone(),
+                kind: SliceKind::Queries(notes.rows().iter().map(member).collect()),
+            });
+        }
+        Ok(Self {
+            task,
+            slices,
+            cutoffs: settings.k.clone(),
+            all_rows: (0..notes.len() as u32).collect(),
+        })
+    }
+
+    /// Queries that have something relevant in the pool.
+    pub fn queries(&self) -> usize {
+        self.task.queries().len()
+    }
+
+    /// Notes that are ranked.
+    pub fn pool(&self) -> usize {
+        self.task.pool().len()
+    }
+
+    /// Metrics of embeddings of all notes.
+    pub fn measure(&self, embeddings: &CorpusEmbeddings) -> Result<Slices, TrainError> {
+        let embeddings = &embeddings.multimodal;
+        Ok(evaluate(&self.task, embeddings, &self.cutoffs, &self.slices)?)
+    }
+
+    /// Metrics of `model` on all notes.
+    pub fn measure_model(
+        &self,
+        model: &Inference,
+        notes: &Notes,
+        encoding: &Encoding,
+        modality: Modality,
+        batch_notes: usize,
+    ) -> Result<Slices, TrainError> {
+        let encoder = encoding.encoder(notes, model.config().variant, modality)?;
+        let embeddings =
+            model.embed_corpus(&encoder, &self.all_rows, batch_notes, modality, &mut |_| {})?;
+        self.measure(&embeddings)
+    }
+
+    /// Metrics of rankings that need no model.
+    fn measure_plain(
+        &self,
+        baseline: Baseline,
+        notes: &NoteSet,
+        note_users: &[u32],
+    ) -> Result<Option<Slices>, TrainError> {
+        let ranks = match baseline {
+            Baseline::Bm25 => {
+                let texts: Vec<String> = notes.rows().iter().map(full_text).collect();
+                Bm25::from_texts(&texts).rank(&self.task)?
+            }
+            Baseline::Popularity => {
+                let users: Vec<u64> = note_users.iter().map(|&users| users.into()).collect();
+                rank_by_popularity(&self.task, &users)?
+            }
+            Baseline::Random => {
+                let slices = random_expectation(&self.task, &self.cutoffs, &self.slices)?;
+                return Ok(Some(slices));
+            }
+            Baseline::TextOnly | Baseline::ImageOnly | Baseline::ZeroShot => return Ok(None),
+        };
+        Ok(Some(summarise(&ranks, &self.cutoffs, &self.slices)?))
+    }
+}
+
+/// What the baselines of a report are computed from.
+pub struct BaselineSources<'a> {
+    /// Users of each note in the training log.
+    pub note_users: &'a [u32],
+    /// The model before training, for `zero_shot`.
+    pub untrained: Option<&'a Inference>,
+}
+
+/// The full report: the model, then every baseline of `settings` that applies to its variant.
+pub fn full_report(
+    retrieval: &Retrieval,
+    model: &Inference,
+    notes: &Notes,
+    encoding: &Encoding,
+    settings: &EvalSettings,
+    sources: &BaselineSources<'_>,
+) -> Result<EvalReport, TrainError> {
+    let variant = model.config().variant;
+    let measure = |model: &Inference, modality| {
+        retrieval.measure_model(model, notes, encoding, modality, settings.batch_notes)
+    };
+    let mut report = EvalReport {
+        pool: retrieval.pool(),
+        queries: retrieval.queries(),
+        slices: measure(model, Modality::Both)?,
+        baselines: Default::default(),
+    };
+    for &baseline in &settings.baselines {
+        let slices = match (baseline, sources.untrained) {
+            (Baseline::TextOnly, _) if has_text(variant) && variant.vision() => {
+                Some(measure(model, Modality::TextOnly)?)
+            }
+            (Baseline::ImageOnly, _) if has_text(variant) && variant.vision() => {
+                Some(measure(model, Modality::ImageOnly)?)
+            }
+            (Baseline::ZeroShot, Some(untrained)) => Some(measure(untrained, Modality::Both)?),
+            _ => retrieval.measure_plain(baseline, &notes.set, sources.note_users)?,
+        };
+        if let Some(slices) = slices {
+            report.baselines.insert(baseline_name(baseline).into(), slices);
+        }
+    }
+    Ok(report)
+}
+
+fn has_text(variant: mlrm_config::Variant) -> bool {
+    variant != mlrm_config::Variant::Image
+}
+
+/// The name of a baseline in tables and JSON.
+pub fn baseline_name(baseline: Baseline) -> &'static str {
+    match baseline {
+        Baseline::Bm25 => "bm25",
+        Baseline::Popularity => "popularity",
+        Baseline::Random => "random",
+        Baseline::TextOnly => "text_only",
+        Baseline::ImageOnly => "image_only",
+        Baseline::ZeroShot => "zero_shot",
+    }
+}
+
+/// Title, topics and content as one text.
+pub fn full_text(note: &Note) -> String {
+    let topics = note.topics.join(" ");
+    [note.title.as_str(), topics.as_str(), note.content.as_str()].join(" ")
+}
+
+fn text_chars(note: &Note) -> usize {
+    let topics: usize = note.topics.iter().map(|topic| topic.chars().count()).sum();
+    note.title.chars().count() + topics + note.content.chars().count()
+}
+
+/// Whether a field of the note equals `value`, or, for lists, holds it.
+fn has_value(note: &Note, field: &str, value: &str) -> bool {
+    let holds = |json: &serde_json::Value| match json {
+        serde_json::Value::String(text) => text == value,
+        serde_json::Value::Array(items) => items.iter().any(|item| item.as_str() == Some(value)),
+        other => other.to_string() == value,
+    };
+    match field {
+        "category" => note.category.as_deref() == Some(value),
+        "topics" => note.topics.iter().any(|topic| topic == value),
+        "id" => note.id == value,
+        "title" => note.title == value,
+        other => note.extra.get(other).is_some_and(holds),
+    }
+}

@@ -1,0 +1,198 @@
+//! AdamW (Loshchilov & Hutter, arXiv 1711.05101) with decay groups, and the global gradient norm.
+//!
+//! Moments are kept by checkpoint name, flat and in f32, so that they can be saved and resumed on
+//! any backend.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{DType, Gradients, Tensor};
+use mlrm_config::TrainSettings;
+
+/// First and second moment of a parameter, `[elements]` each.
+#[derive(Debug, Clone)]
+pub struct Moments {
+    /// Running mean of the gradient.
+    pub first: Tensor<1>,
+    /// Running mean of the squared gradient.
+    pub second: Tensor<1>,
+}
+
+/// The optimiser and its state.
+#[derive(Debug, Clone)]
+pub struct AdamW {
+    beta_1: f64,
+    beta_2: f64,
+    epsilon: f64,
+    weight_decay: f64,
+    /// Updates taken.
+    pub updates: usize,
+    /// Moments by parameter path.
+    pub moments: BTreeMap<String, Moments>,
+}
+
+/// Gradients by parameter path, flat, in f32, outside the autodiff graph.
+pub type FlatGradients = BTreeMap<String, Tensor<1>>;
+
+/// What one update does to a parameter.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct UpdateRule {
+    pub(crate) beta_1: f32,
+    pub(crate) beta_2: f32,
+    /// learning rate / (1 − β₁ᵗ)
+    pub(crate) step_size: f32,
+    /// 1 / sqrt(1 − β₂ᵗ)
+    pub(crate) second_scale: f32,
+    pub(crate) epsilon: f32,
+    /// 1 − learning rate · weight decay
+    pub(crate) keep: f32,
+    /// Multiplies the gradient (clipping).
+    pub(crate) gradient_scale: f32,
+}
+
+impl AdamW {
+    /// An optimiser that has taken no step.
+    pub fn new(settings: &TrainSettings) -> Self {
+        Self {
+            beta_1: settings.betas[0],
+            beta_2: settings.betas[1],
+            epsilon: settings.epsilon,
+            weight_decay: settings.weight_decay,
+            updates: 0,
+            moments: BTreeMap::new(),
+        }
+    }
+
+    /// `module` after one update at `learning_rate`; gradients are multiplied by `gradient_scale`
+    /// first. Parameters without a gradient stay as they are.
+    ///
+    /// Norms, biases and the temperature (tensors of one axis) are not decayed.
+    pub fn step<M: Module>(
+        &mut self,
+        module: M,
+        gradients: FlatGradients,
+        learning_rate: f64,
+        gradient_scale: f64,
+    ) -> M {
+        self.updates += 1;
+        let t = self.updates as i32;
+        let rule = UpdateRule {
+            beta_1: self.beta_1 as f32,
+            beta_2: self.beta_2 as f32,
+            step_size: (learning_rate / (1.0 - self.beta_1.powi(t))) as f32,
+            second_scale: (1.0 - self.beta_2.powi(t)).powf(-0.5) as f32,
+            epsilon: self.epsilon as f32,
+            keep: 1.0,
+            gradient_scale: gradient_scale as f32,
+        };
+        module.map(&mut Updater {
+            path: Vec::new(),
+            gradients,
+            moments: &mut self.moments,
+            rule,
+            decayed: (1.0 - learning_rate * self.weight_decay) as f32,
+        })
+    }
+}
+
+struct Updater<'a> {
+    path: Vec<String>,
+    gradients: FlatGradients,
+    moments: &'a mut BTreeMap<String, Moments>,
+    rule: UpdateRule,
+    decayed: f32,
+}
+
+impl ModuleMapper for Updater<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let path = self.path.join(".");
+        let Some(gradient) = self.gradients.remove(&path) else {
+            return param;
+        };
+        let moments = self.moments.remove(&path).unwrap_or_else(|| Moments {
+            first: gradient.zeros_like(),
+            second: gradient.zeros_like(),
+        });
+        let mut rule = self.rule;
+        rule.keep = if D > 1 { self.decayed } else { 1.0 };
+        let mut kept = None;
+        let param = param.map(|old| {
+            let shape = old.dims();
+            let dtype = old.dtype();
+            let flat = old.inner().reshape([gradient.dims()[0]]).cast(DType::F32);
+            let (flat, moments) = update(flat, gradient, moments, rule);
+            kept = Some(moments);
+            let new = flat.cast(dtype).reshape(shape);
+            new.autodiff().require_grad()
+        });
+        self.moments.extend(kept.map(|moments| (path, moments)));
+        param
+    }
+}
+
+/// One AdamW update of a flat parameter.
+fn update(
+    parameter: Tensor<1>,
+    gradient: Tensor<1>,
+    moments: Moments,
+    rule: UpdateRule,
+) -> (Tensor<1>, Moments) {
+    let gradient = gradient.mul_scalar(rule.gradient_scale);
+    let first = moments.first.mul_scalar(rule.beta_1)
+        + gradient.clone().mul_scalar(1.0 - rule.beta_1);
+    let second = moments.second.mul_scalar(rule.beta_2)
+        + gradient.square().mul_scalar(1.0 - rule.beta_2);
+    let root = second.clone().sqrt().mul_scalar(rule.second_scale);
+    let change = first.clone() / root.add_scalar(rule.epsilon);
+    let parameter = parameter.mul_scalar(rule.keep) - change.mul_scalar(rule.step_size);
+    (parameter, Moments { first, second })
+}
+
+struct Collector<'a> {
+    path: Vec<String>,
+    gradients: &'a mut Gradients,
+    flat: FlatGradients,
+}
+
+impl ModuleVisitor for Collector<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = param.val().grad_remove(self.gradients) {
+            let elements = gradient.shape().num_elements();
+            let flat = gradient.reshape([elements]).cast(DType::F32);
+            self.flat.insert(self.path.join("."), flat);
+        }
+    }
+}
+
+/// The gradients of `module`'s parameters, by path.
+pub fn flat_gradients<M: Module>(module: &M, mut gradients: Gradients) -> FlatGradients {
+    let mut collector = Collector {
+        path: Vec::new(),
+        gradients: &mut gradients,
+        flat: BTreeMap::new(),
+    };
+    module.visit(&mut collector);
+    collector.flat
+}
+
+/// The square of the global L2 norm, `[1]`, on the device.
+pub fn squared_norm(gradients: &FlatGradients) -> Option<Tensor<1>> {
+    let squares = gradients.values().map(|g| g.clone().square().sum());
+    squares.reduce(|a, b| a + b)
+}

@@ -1,0 +1,170 @@
+//! One training step: batch → forward → objective → backward → check → update.
+
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor};
+use mlrm_data::batch::NoteBatch;
+use mlrm_data::split::Partners;
+use mlrm_events::Named;
+use mlrm_model::embedder::Embedder;
+
+use crate::encode::{pixels, token_batch};
+use crate::error::TrainError;
+use crate::objective::{Exclusions, Objective};
+use crate::optimiser::{AdamW, flat_gradients, squared_norm};
+
+/// What a step needs besides model, optimiser and batch.
+pub struct StepContext {
+    /// What is minimised.
+    pub objective: Objective,
+    /// Known partners for false-negative masking; absent where it is off.
+    pub partners: Option<Partners>,
+    /// Largest global gradient norm; 0 turns clipping off.
+    pub clip_norm: f64,
+    /// Where the model computes.
+    pub device: Device,
+    /// Wait for the device at phase borders, so that phases are timed apart (benchmarks).
+    pub sync_phases: bool,
+}
+
+/// The numbers of a step.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StepStats {
+    /// The minimised loss.
+    pub loss: f64,
+    /// L(E_m).
+    pub loss_multimodal: f64,
+    /// L(E_v), with mICL.
+    pub loss_visual: Option<f64>,
+    /// t before the update.
+    pub temperature_logit: f64,
+    /// Mean of the gate.
+    pub gate_mean: Option<f64>,
+    /// Global gradient norm before clipping.
+    pub gradient_norm: f64,
+    /// Whether the update was taken: a non-finite loss or gradient refuses it.
+    pub updated: bool,
+    /// Seconds by phase: `vision`, `forward`, `backward`, `optimiser`.
+    pub seconds_by_phase: Named<f64>,
+    /// Histogram of gate values where it was asked for.
+    pub gate_values: Option<Vec<f32>>,
+}
+
+/// Which rows of a batch are not negatives of which.
+pub fn exclusions(batch: &NoteBatch, partners: Option<&Partners>) -> Exclusions {
+    match partners {
+        Some(partners) => {
+            Exclusions::false_negatives(&batch.rows, |a, b| partners.contains(a, b))
+        }
+        None => Exclusions::diagonal(batch.notes),
+    }
+}
+
+/// Takes one step; with `keep_gate` the gate's values are read back too.
+pub fn train_step(
+    embedder: &mut Embedder,
+    optimiser: &mut AdamW,
+    mut batch: NoteBatch,
+    learning_rate: f64,
+    context: &StepContext,
+    keep_gate: bool,
+) -> Result<StepStats, TrainError> {
+    let mut clock = PhaseClock::new(context);
+    let frozen = context.device.clone().without_autodiff();
+    let features = pixels(&mut batch, &frozen).and_then(|p| embedder.encode_vision(p));
+    clock.lap("vision")?;
+
+    let core = &embedder.core;
+    let embeddings = core.forward(&embedder.config, &token_batch(&batch), features, None)?;
+    let exclusions = exclusions(&batch, context.partners.as_ref());
+    let temperature = core.head.temperature.val();
+    let losses = context
+        .objective
+        .losses(&embeddings, temperature.clone(), &exclusions);
+    clock.lap("forward")?;
+
+    let gradients = flat_gradients(core, losses.total.backward());
+    clock.lap("backward")?;
+
+    // One read-back for every number of the step.
+    let mut numbers = vec![
+        losses.total.inner(),
+        losses.multimodal.inner(),
+        temperature.inner(),
+        squared_norm(&gradients).ok_or_else(nothing_learns)?,
+    ];
+    let gate = embeddings.gate.map(Tensor::inner);
+    numbers.extend(losses.visual.map(Tensor::inner));
+    numbers.extend(gate.clone().map(Tensor::mean));
+    let numbers = numbers.into_iter().map(|n| n.cast(burn::tensor::DType::F32));
+    let numbers = Tensor::cat(numbers.collect(), 0)
+        .try_into_vec_as::<f32>()
+        .map_err(|e| TrainError::Run(format!("the device failed during the step: {e:?}")))?;
+    let mut stats = stats(&numbers, embeddings.visual.is_some(), gate.is_some());
+    stats.updated = stats.loss.is_finite() && stats.gradient_norm.is_finite();
+    if stats.updated {
+        let scale = clip_scale(stats.gradient_norm, context.clip_norm);
+        let core = embedder.core.clone();
+        embedder.core = optimiser.step(core, gradients, learning_rate, scale);
+    }
+    if keep_gate && let Some(gate) = gate {
+        stats.gate_values = gate.try_into_vec_as::<f32>().ok();
+    }
+    clock.lap("optimiser")?;
+    stats.seconds_by_phase = clock.seconds;
+    Ok(stats)
+}
+
+/// As `torch.nn.utils.clip_grad_norm_`.
+fn clip_scale(norm: f64, clip_norm: f64) -> f64 {
+    if clip_norm > 0.0 {
+        (clip_norm / (norm + 1e-6)).min(1.0)
+    } else {
+        1.0
+    }
+}
+
+fn nothing_learns() -> TrainError {
+    TrainError::Run("no parameter has a gradient: the model has nothing to learn".into())
+}
+
+fn stats(numbers: &[f32], visual: bool, gate: bool) -> StepStats {
+    let number = |index: usize| f64::from(numbers[index]);
+    StepStats {
+        loss: number(0),
+        loss_multimodal: number(1),
+        temperature_logit: number(2),
+        gradient_norm: number(3).sqrt(),
+        loss_visual: visual.then(|| number(4)),
+        gate_mean: gate.then(|| number(4 + usize::from(visual))),
+        ..StepStats::default()
+    }
+}
+
+struct PhaseClock<'a> {
+    context: &'a StepContext,
+    last: Instant,
+    seconds: Named<f64>,
+}
+
+impl<'a> PhaseClock<'a> {
+    fn new(context: &'a StepContext) -> Self {
+        Self {
+            context,
+            last: Instant::now(),
+            seconds: Named::default(),
+        }
+    }
+
+    fn lap(&mut self, phase: &str) -> Result<(), TrainError> {
+        if self.context.sync_phases {
+            let synced = self.context.device.sync();
+            synced.map_err(|e| TrainError::Run(format!("the device failed: {e:?}")))?;
+        }
+        let now = Instant::now();
+        let seconds = now.duration_since(self.last).as_secs_f64();
+        self.seconds.insert(phase.to_owned(), seconds);
+        self.last = now;
+        Ok(())
+    }
+}

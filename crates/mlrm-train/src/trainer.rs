@@ -1,0 +1,451 @@
+//! The training loop.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+
+use mlrm_data::loader::{LoaderSettings, NoteEncoder, PairBatches};
+use mlrm_data::order::Cursor;
+use mlrm_events::{
+    Action, CheckpointSaved, Control, EndReason, Evaluation, Event, EventSink, GATE_BINS,
+    GateHistogram, RunEnded, RunStarted, Split, TrainStep, Warning,
+};
+use mlrm_model::embedder::Provenance;
+use mlrm_model::weights::parameter_count;
+
+use crate::checkpoint::{self, RunState};
+use crate::corpus::Modality;
+use crate::encode::Inference;
+use crate::error::TrainError;
+use crate::evaluate::Retrieval;
+use crate::objective::Objective;
+use crate::optimiser::AdamW;
+use crate::plan::{RunPlan, open_model};
+use crate::probe::SaliencyProbe;
+use crate::run_folder::RunFolder;
+use crate::step::{StepContext, StepStats, train_step};
+use crate::system::SystemProbe;
+
+/// Refused steps in a row after which a run gives up.
+const MOST_REFUSED_STEPS: usize = 20;
+
+/// A run in progress.
+pub struct Trainer<'a> {
+    plan: RunPlan,
+    folder: RunFolder,
+    sink: &'a mut dyn EventSink,
+    requests: Receiver<Action>,
+    encoder: Arc<NoteEncoder>,
+    optimiser: AdamW,
+    context: StepContext,
+    retrieval: Option<Retrieval>,
+    probe: Option<SaliencyProbe>,
+    system: SystemProbe,
+    state: RunState,
+    started: Instant,
+    refused: usize,
+    stopping: bool,
+}
+
+/// How a run ended.
+pub struct Finished {
+    /// The plan, with the weights that the run chose (the best, or the last without validation).
+    pub plan: RunPlan,
+    /// The run folder.
+    pub folder: RunFolder,
+    /// The step whose weights were chosen.
+    pub chosen_step: usize,
+    /// Whether it was stopped before its end.
+    pub stopped: bool,
+}
+
+impl<'a> Trainer<'a> {
+    /// A trainer at the beginning of a run, or at the checkpoint that `folder` continues.
+    pub fn new(
+        mut plan: RunPlan,
+        folder: RunFolder,
+        sink: &'a mut dyn EventSink,
+        requests: Receiver<Action>,
+    ) -> Result<Self, TrainError> {
+        let config = &plan.config;
+        let mut optimiser = AdamW::new(&config.train);
+        let mut state = RunState {
+            step: 0,
+            updates: 0,
+            cursor: Cursor::default(),
+            best: None,
+            seconds: 0.0,
+        };
+        if let Some(checkpoint) = &folder.resume_from {
+            let model = open_model(&checkpoint.join("model"), &plan.device, config)?;
+            (plan.embedder, plan.encoding) = (model.embedder, model.encoding);
+            state = checkpoint::load(checkpoint, &mut optimiser, &plan.device)?;
+        }
+        let config = &plan.config;
+        let variant = plan.embedder.config.variant;
+        let encoder = plan.encoding.encoder(&plan.notes, variant, Modality::Both)?;
+        let validation = &plan.pairs.pairs.validation;
+        let probed = if validation.is_empty() { &plan.pairs.pairs.train } else { validation };
+        let probe = SaliencyProbe::new(&encoder, probed, &config.train)?;
+        let retrieval = (!validation.is_empty())
+            .then(|| Retrieval::new(&plan.notes.set, validation, &config.eval))
+            .transpose()?;
+        let masked = config.objective.mask_false_negatives;
+        let context = StepContext {
+            objective: Objective::from_settings(&config.objective),
+            partners: masked.then(|| plan.pairs.pairs.known_partners(plan.notes.set.len())),
+            clip_norm: config.train.clip_norm,
+            device: plan.device.clone(),
+            sync_phases: false,
+        };
+        Ok(Self {
+            encoder: Arc::new(encoder),
+            started: Instant::now(),
+            system: SystemProbe::new(),
+            refused: 0,
+            stopping: false,
+            plan,
+            folder,
+            sink,
+            requests,
+            optimiser,
+            context,
+            retrieval,
+            probe,
+            state,
+        })
+    }
+
+    /// Trains to the end, or until a stop is asked for. Errors are logged as the run's end.
+    pub fn run(mut self) -> Result<Finished, TrainError> {
+        match self.run_steps().and_then(|()| self.finish()) {
+            Ok(chosen_step) => Ok(Finished {
+                plan: self.plan,
+                folder: self.folder,
+                chosen_step,
+                stopped: self.stopping,
+            }),
+            Err(error) => {
+                // The log keeps the reason; the error itself goes to the caller either way.
+                let _unlogged = self.emit_end(EndReason::Failed, Some(error.to_string()));
+                Err(error)
+            }
+        }
+    }
+
+    fn run_steps(&mut self) -> Result<(), TrainError> {
+        self.emit_start()?;
+        let config = self.plan.config.clone();
+        let pairs = Arc::from(self.plan.pairs.pairs.train.as_slice());
+        let loader = LoaderSettings::new(&config.data, config.train.batch_pairs);
+        let encoder = Arc::clone(&self.encoder);
+        let mut batches =
+            PairBatches::new(encoder, pairs, config.run.seed, self.state.cursor, loader)?;
+        self.started = Instant::now();
+        while self.state.step < self.plan.total_steps && !self.stopping {
+            let begin = Instant::now();
+            let (cursor, batch) = batches.next().ok_or_else(no_batches)??;
+            let data_seconds = begin.elapsed().as_secs_f64();
+            let step = self.state.step + 1;
+            let learning_rate = self.plan.learning_rate.at(self.state.step);
+            let stats = train_step(
+                &mut self.plan.embedder,
+                &mut self.optimiser,
+                batch,
+                learning_rate,
+                &self.context,
+                due(step, HISTOGRAM_EVERY_STEPS),
+            )?;
+            self.state.step = step;
+            self.state.cursor = cursor;
+            self.state.updates = self.optimiser.updates;
+            self.check_update(&stats)?;
+            self.emit_step(stats, learning_rate, data_seconds, begin.elapsed())?;
+            self.probe_saliency()?;
+            if due(step, config.train.eval_every_steps) {
+                self.validate()?;
+            }
+            if due(step, config.train.save_every_steps) {
+                self.save("interval")?;
+            }
+            self.obey_requests()?;
+        }
+        Ok(())
+    }
+
+    /// Last evaluation and checkpoint; puts the chosen weights into the plan.
+    fn finish(&mut self) -> Result<usize, TrainError> {
+        let step = self.state.step;
+        let every = self.plan.config.train.eval_every_steps;
+        if !self.stopping && !due(step, every) {
+            self.validate()?;
+        }
+        self.save(if self.stopping { "stopped" } else { "completed" })?;
+        let mut chosen = step;
+        if let Some((_, best)) = self.state.best.filter(|(_, best)| *best != step) {
+            let checkpoint = self.folder.root.join("best/model");
+            let model = open_model(&checkpoint, &self.plan.device, &self.plan.config)?;
+            self.plan.embedder = model.embedder;
+            chosen = best;
+        }
+        let folder = self.folder.root.join("model");
+        let provenance = self.provenance(chosen);
+        let plan = &self.plan;
+        checkpoint::write_model(&folder, &plan.embedder, &plan.encoding, &provenance)?;
+        Ok(chosen)
+    }
+
+    /// Logs the end of the run; called once everything after training is done too.
+    pub fn end_event(finished: &Finished, seconds: f64) -> Event {
+        Event::RunEnded(RunEnded {
+            step: finished.chosen_step as u64,
+            reason: if finished.stopped { EndReason::Stopped } else { EndReason::Completed },
+            seconds,
+            message: None,
+        })
+    }
+
+    fn check_update(&mut self, stats: &StepStats) -> Result<(), TrainError> {
+        if stats.updated {
+            self.refused = 0;
+            return Ok(());
+        }
+        self.refused += 1;
+        let step = self.state.step;
+        self.emit(Event::Warning(Warning {
+            step: Some(step as u64),
+            message: format!(
+                "step {step} was refused: loss {}, gradient norm {}; the weights stay as they were",
+                stats.loss, stats.gradient_norm
+            ),
+        }))?;
+        if self.refused < MOST_REFUSED_STEPS {
+            return Ok(());
+        }
+        Err(TrainError::Run(format!(
+            "{MOST_REFUSED_STEPS} steps in a row had a loss or gradient that is not finite; lower \
+             train.learning_rate or use backend.dtype = \"f32\""
+        )))
+    }
+
+    fn probe_saliency(&mut self) -> Result<(), TrainError> {
+        let Some(probe) = &mut self.probe else {
+            return Ok(());
+        };
+        let (step, elapsed) = (self.state.step, self.started.elapsed().as_secs_f64());
+        if !probe.due(step, elapsed) {
+            return Ok(());
+        }
+        let event = probe.measure(step, &self.plan.embedder, &self.context.objective)?;
+        self.emit(event)
+    }
+
+    fn validate(&mut self) -> Result<(), TrainError> {
+        let Some(retrieval) = &self.retrieval else {
+            return Ok(());
+        };
+        let model = Inference::new(&self.plan.embedder);
+        let eval = &self.plan.config.eval;
+        let rows: Vec<u32> = (0..self.plan.notes.set.len() as u32).collect();
+        let embeddings = model.embed_corpus(
+            &self.encoder,
+            &rows,
+            eval.batch_notes,
+            Modality::Both,
+            &mut |_| {},
+        )?;
+        let slices = retrieval.measure(&embeddings)?;
+        let key = format!("recall@{}", selection_cutoff(&eval.k));
+        let score = slices.get("all").and_then(|m| m.values.get(&key).copied());
+        let step = self.state.step;
+        let better = |score: f64| self.state.best.is_none_or(|(best, _)| score > best);
+        let improved = score.is_some_and(better);
+        self.emit(Event::Evaluation(Evaluation {
+            step: step as u64,
+            split: Split::Validation,
+            pool: retrieval.pool() as u64,
+            queries: retrieval.queries() as u64,
+            slices: event_slices(&slices),
+            ..Evaluation::default()
+        }))?;
+        if let (true, Some(score)) = (improved, score) {
+            self.state.best = Some((score, step));
+            self.save("best")?;
+        }
+        Ok(())
+    }
+
+    fn save(&mut self, reason: &str) -> Result<(), TrainError> {
+        let step = self.state.step;
+        let best = self.state.best.is_some_and(|(_, best)| best == step);
+        self.state.seconds += self.started.elapsed().as_secs_f64();
+        self.started = Instant::now();
+        let provenance = self.provenance(step);
+        let root = &self.folder.root;
+        let path = checkpoint::save(
+            root,
+            &self.plan.embedder,
+            &self.plan.encoding,
+            &self.optimiser,
+            &self.state,
+            &provenance,
+        )?;
+        checkpoint::point(root, "last", &path)?;
+        if best {
+            checkpoint::point(root, "best", &path)?;
+        }
+        let spared: Vec<usize> = self.state.best.iter().map(|(_, step)| *step).collect();
+        checkpoint::prune(root, self.plan.config.train.keep_checkpoints, &spared)?;
+        self.emit(Event::CheckpointSaved(CheckpointSaved {
+            step: step as u64,
+            path: path.display().to_string(),
+            best,
+            reason: reason.into(),
+        }))
+    }
+
+    /// Obeys what was asked for since the last step; waits here while paused.
+    fn obey_requests(&mut self) -> Result<(), TrainError> {
+        let mut paused = false;
+        loop {
+            let action = match self.requests.try_recv() {
+                Ok(action) => action,
+                Err(TryRecvError::Empty) if paused => {
+                    std::thread::sleep(Duration::from_millis(50));
+                    continue;
+                }
+                Err(_) => return Ok(()),
+            };
+            let step = self.state.step as u64;
+            self.emit(Event::Control(Control { step, action }))?;
+            match action {
+                Action::Pause => paused = true,
+                Action::Resume => paused = false,
+                Action::Save => self.save("requested")?,
+                Action::Stop => {
+                    self.stopping = true;
+                    return Ok(());
+                }
+                Action::Other => {}
+            }
+        }
+    }
+
+    fn provenance(&self, step: usize) -> Provenance {
+        Provenance {
+            mlrm_version: env!("CARGO_PKG_VERSION").into(),
+            step: Some(step),
+            seed: Some(self.plan.config.run.seed),
+        }
+    }
+
+    fn emit(&mut self, event: Event) -> Result<(), TrainError> {
+        self.sink
+            .emit_now(event)
+            .map_err(|e| TrainError::Run(format!("an event cannot be written: {e}")))
+    }
+
+    fn emit_start(&mut self) -> Result<(), TrainError> {
+        let plan = &self.plan;
+        let core = &plan.embedder.core;
+        let trained = parameter_count(&core.head)
+            + if plan.config.model.llm.tune == mlrm_config::Tune::Full { parameter_count(&core.llm) } else { 0 };
+        let vision = plan.embedder.vision.as_ref().map_or(0, parameter_count);
+        let config = serde_json::to_value(&plan.config).unwrap_or_default();
+        let versions = [("mlrm", env!("CARGO_PKG_VERSION")), ("burn", "0.22.1")];
+        let event = RunStarted {
+            config,
+            device: plan.config.backend.device.names().join(", "),
+            versions: versions.map(|(k, v)| (k.to_owned(), v.to_owned())).into_iter().collect(),
+            total_steps: plan.total_steps as u64,
+            train_pairs: plan.pairs.pairs.train.len() as u64,
+            notes: plan.notes.set.len() as u64,
+            parameters_total: (parameter_count(core) + vision) as u64,
+            parameters_trained: trained as u64,
+            resumed_from_step: (self.state.step > 0).then_some(self.state.step as u64),
+        };
+        self.emit(Event::RunStarted(Box::new(event)))
+    }
+
+    fn emit_step(
+        &mut self,
+        stats: StepStats,
+        learning_rate: f64,
+        data_seconds: f64,
+        whole: Duration,
+    ) -> Result<(), TrainError> {
+        let step = self.state.step;
+        if let Some(values) = &stats.gate_values {
+            let counts = histogram(values);
+            let step = step as u64;
+            self.emit(Event::GateHistogram(GateHistogram { step, counts }))?;
+        }
+        if let Some(event) = self.system.due(step) {
+            self.emit(event)?;
+        }
+        if !due(step, self.plan.config.train.log_every_steps.max(1)) && step != 1 {
+            return Ok(());
+        }
+        let cursor = self.state.cursor;
+        let pairs = self.plan.pairs.pairs.train.len() as f64;
+        let notes = 2.0 * self.plan.config.train.batch_pairs as f64;
+        let mut seconds_by_phase = stats.seconds_by_phase;
+        seconds_by_phase.insert("data".into(), data_seconds);
+        self.emit(Event::TrainStep(TrainStep {
+            step: step as u64,
+            epoch: cursor.epoch as f64 + cursor.position as f64 / pairs,
+            loss: stats.loss,
+            loss_multimodal: stats.loss_multimodal,
+            loss_visual: stats.loss_visual,
+            learning_rate,
+            temperature_logit: stats.temperature_logit,
+            gate_mean: stats.gate_mean,
+            gradient_norm: stats.gradient_norm,
+            notes_per_second: notes / whole.as_secs_f64(),
+            seconds_by_phase,
+        }))
+    }
+
+    fn emit_end(&mut self, reason: EndReason, message: Option<String>) -> Result<(), TrainError> {
+        self.emit(Event::RunEnded(RunEnded {
+            step: self.state.step as u64,
+            reason,
+            seconds: self.state.seconds + self.started.elapsed().as_secs_f64(),
+            message,
+        }))
+    }
+}
+
+/// Steps between two histograms of gate values.
+const HISTOGRAM_EVERY_STEPS: usize = 20;
+
+fn due(step: usize, every: usize) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}
+
+/// The cut-off whose recall chooses the best checkpoint: the one nearest to 10.
+fn selection_cutoff(cutoffs: &[usize]) -> usize {
+    cutoffs.iter().copied().min_by_key(|k| k.abs_diff(10)).unwrap_or(10)
+}
+
+fn histogram(values: &[f32]) -> [u64; GATE_BINS] {
+    let mut counts = [0; GATE_BINS];
+    for value in values {
+        let bin = (value * GATE_BINS as f32) as usize;
+        counts[bin.min(GATE_BINS - 1)] += 1;
+    }
+    counts
+}
+
+/// Metrics as an event carries them.
+pub fn event_slices(slices: &mlrm_eval::Slices) -> mlrm_events::Slices {
+    let metrics = |(name, slice): (&String, &mlrm_eval::SliceMetrics)| {
+        let metrics = slice.values.iter().map(|(k, v)| (k.clone(), *v)).collect();
+        (name.clone(), metrics)
+    };
+    slices.iter().map(metrics).collect()
+}
+
+fn no_batches() -> TrainError {
+    TrainError::Run("the data loader ended before the run did".into())
+}
