@@ -1,0 +1,89 @@
+//! Padded host batches: what a model is fed, in plain memory.
+
+use crate::prompt::EncodedNote;
+
+/// Notes of one step, ready to become tensors. For pairs the queries come first, then their targets
+/// in the same order: note i and note i + N/2 are a pair.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct NoteBatch {
+    /// Notes (N).
+    pub notes: usize,
+    /// Ids of the longest prompt (S).
+    pub seq: usize,
+    /// `[notes, seq]`, padded on the right with the tokenizer's pad id.
+    pub input_ids: Vec<i32>,
+    /// Ids of each prompt, padding not counted. `[notes]`
+    pub lengths: Vec<usize>,
+    /// Index of the image token in each prompt; `None` where prompts show no picture. `[notes]`
+    pub image_index: Option<Vec<usize>>,
+    /// Index of the mICL token in each prompt; `None` without mICL. `[notes]`
+    pub image_emb_index: Option<Vec<usize>>,
+    /// `[notes, 3, image_size, image_size]`; `None` for variants that see no picture.
+    pub pixel_values: Option<Vec<f32>>,
+    /// Side of the pictures in pixels; 0 without pictures.
+    pub image_size: usize,
+    /// Rows of the note set. `[notes]`
+    pub rows: Vec<u32>,
+}
+
+impl NoteBatch {
+    /// A batch of prompts without pictures. The prompts are of one style: all of them have an image
+    /// token, or none has.
+    pub fn from_prompts(prompts: &[EncodedNote], rows: &[u32], pad_id: u32) -> Self {
+        let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.ids.len()).collect();
+        let seq = lengths.iter().copied().max().unwrap_or(0);
+        let mut input_ids = vec![pad_id as i32; prompts.len() * seq];
+        for (row, prompt) in prompts.iter().enumerate() {
+            let ids = &mut input_ids[row * seq..][..prompt.ids.len()];
+            for (padded, &id) in ids.iter_mut().zip(&prompt.ids) {
+                *padded = id as i32;
+            }
+        }
+        Self {
+            notes: prompts.len(),
+            seq,
+            input_ids,
+            lengths,
+            image_index: prompts.iter().map(|prompt| prompt.image_index).collect(),
+            image_emb_index: prompts
+                .iter()
+                .map(|prompt| prompt.image_emb_index)
+                .collect(),
+            pixel_values: None,
+            image_size: 0,
+            rows: rows.to_vec(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prompt(ids: &[u32], image_index: Option<usize>) -> EncodedNote {
+        EncodedNote {
+            ids: ids.to_vec(),
+            image_index,
+            image_emb_index: None,
+        }
+    }
+
+    #[test]
+    fn prompts_are_padded_on_the_right_to_the_longest() {
+        let prompts = [prompt(&[5, 6], Some(1)), prompt(&[7, 8, 9], Some(0))];
+        let batch = NoteBatch::from_prompts(&prompts, &[40, 2], 3);
+        assert_eq!((batch.notes, batch.seq), (2, 3));
+        assert_eq!(batch.input_ids, [5, 6, 3, 7, 8, 9]);
+        assert_eq!(batch.lengths, [2, 3]);
+        assert_eq!(batch.image_index, Some(vec![1, 0]));
+        assert_eq!(batch.image_emb_index, None);
+        assert_eq!(batch.rows, [40, 2]);
+    }
+
+    #[test]
+    fn no_notes_are_an_empty_batch() {
+        let batch = NoteBatch::from_prompts(&[], &[], 0);
+        assert_eq!((batch.notes, batch.seq), (0, 0));
+        assert!(batch.input_ids.is_empty());
+    }
+}

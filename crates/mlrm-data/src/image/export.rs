@@ -1,0 +1,70 @@
+//! Writing `preprocessor_config.json`, as `CLIPImageProcessor` reads it.
+
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::config::{PreprocessorConfig, Resample, Resize};
+use crate::error::Result;
+use crate::write::write_file;
+
+impl PreprocessorConfig {
+    /// Writes `preprocessor_config.json` into `folder`; [`Self::load`] reads the same back.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let size = |height: u32, width: u32| json!({"height": height, "width": width});
+        let mut keys = json!({
+            "image_processor_type": "CLIPImageProcessor",
+            "do_convert_rgb": true,
+            "do_resize": self.resize.is_some(),
+            "resample": match self.resample {
+                Resample::Lanczos => 1,
+                Resample::Bilinear => 2,
+                Resample::Bicubic => 3,
+                Resample::Box => 4,
+                Resample::Hamming => 5,
+            },
+            "do_center_crop": self.crop.is_some(),
+            "do_rescale": true,
+            "rescale_factor": self.rescale_factor,
+            "do_normalize": true,
+            "image_mean": self.mean,
+            "image_std": self.std,
+        });
+        match self.resize {
+            Some(Resize::ShortestEdge(side)) => keys["size"] = json!({"shortest_edge": side}),
+            Some(Resize::Exact(height, width)) => keys["size"] = size(height, width),
+            None => {}
+        }
+        if let Some((height, width)) = self.crop {
+            keys["crop_size"] = size(height, width);
+        }
+        write_file(&folder.join("preprocessor_config.json"), |out| {
+            writeln!(out, "{keys:#}")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let exact = PreprocessorConfig {
+            resize: Some(Resize::Exact(30, 40)),
+            crop: None,
+            resample: Resample::Bilinear,
+            ..PreprocessorConfig::clip(48)
+        };
+        for config in [PreprocessorConfig::clip(48), exact] {
+            config.save(folder.path()).expect("writes");
+            let read = PreprocessorConfig::load(folder.path()).expect("reads");
+            assert_eq!(read, Some(config));
+        }
+    }
+}

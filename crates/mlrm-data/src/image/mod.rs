@@ -1,0 +1,19 @@
+//! Pictures: from the bytes of a file to the values that a vision encoder reads, as Hugging Face's
+//! `CLIPImageProcessor` computes them.
+//!
+//! Three steps, so that the middle one can be kept between epochs: [`decode`] gives an RGB picture,
+//! [`ImagePreprocessor::resize_crop`] the pixels that the encoder sees, as bytes, and
+//! [`ImagePreprocessor::normalize_into`] their values.
+
+mod config;
+mod container;
+mod decode;
+mod export;
+mod preprocess;
+mod resample;
+#[cfg(test)]
+mod tests;
+
+pub use config::{PreprocessorConfig, Resample, Resize};
+pub use decode::{DecodeLimits, decode};
+pub use preprocess::ImagePreprocessor;

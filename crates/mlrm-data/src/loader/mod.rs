@@ -1,0 +1,192 @@
+//! From rows of a note set to batches: prompts encoded, pictures read, decoded and preprocessed.
+//!
+//! [`NoteEncoder`] makes one batch, on all threads of the current rayon pool. [`PairBatches`] makes
+//! the batches of training ahead of the step, on threads of its own.
+
+mod cache;
+mod pairs;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::prelude::*;
+
+pub use pairs::{LoaderSettings, PairBatches};
+
+use crate::batch::NoteBatch;
+use crate::error::{DataError, Problem, Result, shorten};
+use crate::image::{DecodeLimits, ImagePreprocessor, decode};
+use crate::notes::{ImageStore, Note, NoteSet};
+use crate::prompt::{EncodedNote, PromptEncoder};
+use cache::PixelCache;
+
+/// Where the pictures of notes come from and what is done with them.
+#[derive(Debug)]
+pub struct Pictures {
+    store: Arc<ImageStore>,
+    preprocessor: ImagePreprocessor,
+    limits: DecodeLimits,
+    cache: PixelCache,
+}
+
+impl Pictures {
+    /// Pictures of `store`, preprocessed by `preprocessor`. At most `cache_bytes` of pixels are kept
+    /// after resize and crop, so that they need not be decoded again; 0 keeps none.
+    pub fn new(
+        store: Arc<ImageStore>,
+        preprocessor: ImagePreprocessor,
+        cache_bytes: usize,
+    ) -> Self {
+        Self {
+            store,
+            preprocessor,
+            limits: DecodeLimits::default(),
+            cache: PixelCache::new(cache_bytes),
+        }
+    }
+
+    /// Side of the pictures in pixels.
+    pub fn image_size(&self) -> usize {
+        self.preprocessor.image_size()
+    }
+
+    /// Writes the values of the picture of a note, `[3, image_size, image_size]`.
+    fn write_values(&self, row: u32, note: &Note, values: &mut [f32]) -> Result<()> {
+        let key = note.image.as_deref().ok_or_else(|| no_picture(note))?;
+        let pixels = match self.cache.get(row) {
+            Some(pixels) => pixels,
+            None => {
+                let pixels = self.pixels(key).map_err(|problem| {
+                    let error = DataError::image(shorten(key), problem.message, problem.mend);
+                    of_note(note, error)
+                })?;
+                self.cache.insert(row, pixels.into())
+            }
+        };
+        self.preprocessor.normalize_into(&pixels, values);
+        Ok(())
+    }
+
+    fn pixels(&self, key: &str) -> Result<Vec<u8>, Problem> {
+        let bytes = self.store.read_up_to(key, self.limits.file_bytes)?;
+        let picture = decode(&bytes, &self.limits)?;
+        Ok(self.preprocessor.resize_crop(&picture))
+    }
+}
+
+/// Turns rows of a note set into batches for one prompt style, with or without pictures.
+#[derive(Debug)]
+pub struct NoteEncoder {
+    notes: Arc<NoteSet>,
+    prompts: Arc<PromptEncoder>,
+    pictures: Option<Pictures>,
+}
+
+impl NoteEncoder {
+    /// An encoder; `pictures` is `None` for variants that see none.
+    pub fn new(
+        notes: Arc<NoteSet>,
+        prompts: Arc<PromptEncoder>,
+        pictures: Option<Pictures>,
+    ) -> Self {
+        Self {
+            notes,
+            prompts,
+            pictures,
+        }
+    }
+
+    /// The notes.
+    pub fn notes(&self) -> &NoteSet {
+        &self.notes
+    }
+
+    /// The encoder of the prompts.
+    pub fn prompts(&self) -> &PromptEncoder {
+        &self.prompts
+    }
+
+    /// Refuses notes without a picture where pictures are needed, before any work is done on the
+    /// others. Whether a picture can be read shows when it is.
+    pub fn require_pictures(&self, rows: impl IntoIterator<Item = u32>) -> Result<()> {
+        if self.pictures.is_none() {
+            return Ok(());
+        }
+        let mut notes = rows.into_iter().map(|row| &self.notes[row]);
+        match notes.find(|note| note.image.is_none()) {
+            Some(note) => Err(no_picture(note)),
+            None => Ok(()),
+        }
+    }
+
+    /// The batch of the notes in these rows, in this order.
+    ///
+    /// # Errors
+    /// The first note of them that cannot be encoded, with its id and its picture's key.
+    ///
+    /// # Panics
+    /// When a row is not one of the note set.
+    pub fn encode_rows(&self, rows: &[u32]) -> Result<NoteBatch> {
+        let batch = self.encode_rows_until(rows, &AtomicBool::new(false))?;
+        // Nothing sets the flag above.
+        Ok(batch.unwrap_or_default())
+    }
+
+    /// As [`encode_rows`](Self::encode_rows), but gives up with `None` soon after `stop` is set.
+    fn encode_rows_until(&self, rows: &[u32], stop: &AtomicBool) -> Result<Option<NoteBatch>> {
+        let image_size = self.pictures.as_ref().map_or(0, Pictures::image_size);
+        let mut values = vec![0.0; rows.len() * 3 * image_size * image_size];
+        let encode = |row: u32, values: &mut [f32]| -> Result<Option<EncodedNote>> {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let note = &self.notes[row];
+            if let Some(pictures) = &self.pictures {
+                pictures.write_values(row, note, values)?;
+            }
+            let prompt = self.prompts.encode(note);
+            prompt.map(Some).map_err(|error| of_note(note, error))
+        };
+        // Every result is collected, so that of several errors always the first is reported.
+        let prompts: Vec<Result<Option<EncodedNote>>> = match self.pictures {
+            Some(_) => values
+                .par_chunks_exact_mut(3 * image_size * image_size)
+                .zip(rows)
+                .map(|(values, &row)| encode(row, values))
+                .collect(),
+            None => rows.par_iter().map(|&row| encode(row, &mut [])).collect(),
+        };
+        let prompts: Result<Option<Vec<EncodedNote>>> = prompts.into_iter().collect::<Result<_>>();
+        let Some(prompts) = prompts? else {
+            return Ok(None);
+        };
+        let pad_id = self.prompts.tokenizer().pad_id();
+        let mut batch = NoteBatch::from_prompts(&prompts, rows, pad_id);
+        if self.pictures.is_some() {
+            batch.image_size = image_size;
+            batch.pixel_values = Some(values);
+        }
+        Ok(Some(batch))
+    }
+}
+
+fn of_note(note: &Note, error: DataError) -> DataError {
+    DataError::Note {
+        id: shorten(&note.id),
+        source: Box::new(error),
+    }
+}
+
+fn no_picture(note: &Note) -> DataError {
+    of_note(
+        note,
+        DataError::setting(
+            "model.variant",
+            "this variant needs a picture of every note, and the note has none",
+            "give the note an `image`, remove the note (`mlrm data check --fix`), or set \
+             `model.variant = \"text\"`",
+        ),
+    )
+}

@@ -1,0 +1,212 @@
+//! Batches of pairs, made ahead of the step.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use mlrm_config::DataSettings;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use super::NoteEncoder;
+use crate::batch::NoteBatch;
+use crate::error::{DataError, Result};
+use crate::order::{Cursor, PairOrder};
+use crate::split::Pair;
+
+/// Most threads that `loader_threads = 0` takes.
+const MOST_AUTOMATIC_THREADS: usize = 16;
+
+/// How batches are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoaderSettings {
+    /// Pairs of a batch (B); it holds 2B notes.
+    pub batch_pairs: usize,
+    /// Threads that encode notes; 0 takes half of the machine's, at most 16.
+    pub threads: usize,
+    /// Batches that are ready before they are asked for; 0 makes each when it is asked for.
+    pub prefetch_batches: usize,
+}
+
+impl LoaderSettings {
+    /// The settings of a run.
+    pub fn new(data: &DataSettings, batch_pairs: usize) -> Self {
+        Self {
+            batch_pairs,
+            threads: data.loader_threads,
+            prefetch_batches: data.prefetch_batches,
+        }
+    }
+}
+
+/// A batch, and where the order stands after it.
+type Item = Result<(Cursor, NoteBatch)>;
+
+/// The batches of training, without end: [`PairOrder`]'s pairs, queries first, then their targets.
+/// Each comes with the cursor that continues behind it.
+///
+/// Batches are the same for every number of threads. After an error there are no more. Dropping the
+/// iterator stops the threads; at most the notes that they are at are finished first.
+#[derive(Debug)]
+pub struct PairBatches {
+    source: Source,
+    stop: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// Batches are made when they are asked for.
+    OnDemand(Producer),
+    /// A thread makes batches ahead.
+    Ahead {
+        receiver: Receiver<Item>,
+        worker: JoinHandle<()>,
+    },
+    /// There was an error.
+    Ended,
+}
+
+impl PairBatches {
+    /// Batches of `pairs` in the order of `seed`, from `cursor` on.
+    ///
+    /// # Errors
+    /// No pairs, a note without the picture that it needs, or a system that gives no threads.
+    pub fn new(
+        encoder: Arc<NoteEncoder>,
+        pairs: Arc<[Pair]>,
+        seed: u64,
+        cursor: Cursor,
+        settings: LoaderSettings,
+    ) -> Result<Self> {
+        let count = u32::try_from(pairs.len()).ok().filter(|&count| count > 0);
+        let count = count.ok_or_else(|| {
+            DataError::setting(
+                "data.pairs",
+                format!("there are {} pairs to train on", pairs.len()),
+                "check the log and the bounds of `data.pairs`",
+            )
+        })?;
+        encoder.require_pictures(pairs.iter().flat_map(|pair| [pair.query, pair.target]))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let producer = Producer {
+            encoder,
+            order: PairOrder::new(count, seed, cursor),
+            pairs,
+            batch_pairs: settings.batch_pairs,
+            pool: thread_pool(settings.threads)?,
+            stop: Arc::clone(&stop),
+        };
+        let source = match settings.prefetch_batches {
+            0 => Source::OnDemand(producer),
+            // One more waits in the hands of the thread.
+            ready => Source::ahead(producer, ready - 1)?,
+        };
+        Ok(Self { source, stop })
+    }
+}
+
+impl Source {
+    fn ahead(producer: Producer, capacity: usize) -> Result<Self> {
+        let (sender, receiver) = sync_channel(capacity);
+        let worker = thread::Builder::new()
+            .name("mlrm-batches".into())
+            .spawn(move || producer.send_all(&sender))
+            .map_err(|error| no_threads(&error.to_string()))?;
+        Ok(Self::Ahead { receiver, worker })
+    }
+}
+
+impl Iterator for PairBatches {
+    type Item = Item;
+
+    fn next(&mut self) -> Option<Item> {
+        let item = match &mut self.source {
+            Source::OnDemand(producer) => producer.next_batch(),
+            Source::Ahead { receiver, .. } => receiver.recv().ok(),
+            Source::Ended => return None,
+        };
+        if !matches!(item, Some(Ok(_))) {
+            let source = std::mem::replace(&mut self.source, Source::Ended);
+            // The thread ends without an item only by a panic, which is an error of this program:
+            // it goes on here, where it is seen.
+            if let (None, Source::Ahead { worker, .. }) = (&item, source)
+                && let Err(panic) = worker.join()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
+        item
+    }
+}
+
+impl Drop for PairBatches {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Source::Ahead { receiver, worker } =
+            std::mem::replace(&mut self.source, Source::Ended)
+        {
+            // Wakes the thread where it waits to hand over a batch.
+            drop(receiver);
+            let _ = worker.join();
+        }
+    }
+}
+
+/// Makes one batch after the other.
+#[derive(Debug)]
+struct Producer {
+    encoder: Arc<NoteEncoder>,
+    pairs: Arc<[Pair]>,
+    order: PairOrder,
+    batch_pairs: usize,
+    /// Apart from rayon's global pool, which the step may keep busy.
+    pool: ThreadPool,
+    stop: Arc<AtomicBool>,
+}
+
+impl Producer {
+    /// The next batch; `None` once `stop` is set.
+    fn next_batch(&mut self) -> Option<Item> {
+        let drawn = self.order.next_batch(self.batch_pairs);
+        let queries = drawn.iter().map(|&index| self.pairs[index].query);
+        let targets = drawn.iter().map(|&index| self.pairs[index].target);
+        let rows: Vec<u32> = queries.chain(targets).collect();
+        let cursor = self.order.cursor();
+        let encode = || self.encoder.encode_rows_until(&rows, &self.stop);
+        let batch = self.pool.install(encode).transpose()?;
+        Some(batch.map(|batch| (cursor, batch)))
+    }
+
+    /// Sends batches until one fails, `stop` is set, or nobody receives them any more.
+    fn send_all(mut self, sender: &SyncSender<Item>) {
+        while let Some(item) = self.next_batch() {
+            let failed = item.is_err();
+            if sender.send(item).is_err() || failed {
+                return;
+            }
+        }
+    }
+}
+
+fn thread_pool(threads: usize) -> Result<ThreadPool> {
+    let threads = match threads {
+        0 => {
+            let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
+            (cores / 2).clamp(1, MOST_AUTOMATIC_THREADS)
+        }
+        threads => threads,
+    };
+    ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|index| format!("mlrm-loader-{index}"))
+        .build()
+        .map_err(|error| no_threads(&error.to_string()))
+}
+
+fn no_threads(reason: &str) -> DataError {
+    DataError::setting(
+        "data.loader_threads",
+        format!("the system gives no threads: {reason}"),
+        "set fewer",
+    )
+}

@@ -1,0 +1,232 @@
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use mlrm_config::PromptSettings;
+
+use super::*;
+use crate::image::PreprocessorConfig;
+use crate::order::{Cursor, PairOrder};
+use crate::prompt::{PromptStyle, special_tokens};
+use crate::split::Pair;
+use crate::tokenizer::Tokenizer;
+
+const SIDE: usize = 8;
+
+/// 20 notes, each with a picture of its own colour.
+fn note_set(folder: &Path) -> NoteSet {
+    let note = |row: usize| {
+        let color = ::image::Rgb([row as u8 * 10, 0, 255 - row as u8]);
+        let key = format!("{row}.png");
+        let picture = ::image::RgbImage::from_pixel(20 + row as u32, 16, color);
+        picture.save(folder.join(&key)).unwrap();
+        Note {
+            id: format!("note-{row}"),
+            title: "word ".repeat(row % 5),
+            content: format!("text {row}"),
+            image: Some(key),
+            ..Note::default()
+        }
+    };
+    NoteSet::new((0..20).map(note).collect()).unwrap()
+}
+
+fn prompts(style: PromptStyle) -> Arc<PromptEncoder> {
+    let settings = PromptSettings::default();
+    let special = special_tokens(&settings, style);
+    let texts = (0..9).map(|i| format!("note {i}"));
+    let tokenizer = Arc::new(Tokenizer::train(texts, 300, &special).unwrap());
+    let encoder = PromptEncoder::new(&settings, tokenizer, style, 4);
+    Arc::new(encoder.unwrap())
+}
+
+fn encoder(folder: &Path, notes: NoteSet, cache_bytes: usize) -> Arc<NoteEncoder> {
+    let store = Arc::new(ImageStore::open(folder).unwrap());
+    let preprocessor = ImagePreprocessor::load(None, SIDE).unwrap();
+    let pictures = Pictures::new(store, preprocessor, cache_bytes);
+    let prompts = prompts(PromptStyle::Micl);
+    Arc::new(NoteEncoder::new(Arc::new(notes), prompts, Some(pictures)))
+}
+
+fn pairs() -> Arc<[Pair]> {
+    let pair = |query| Pair {
+        query,
+        target: (query + 7) % 20,
+        weight: 1.0,
+    };
+    (0..20).map(pair).collect()
+}
+
+fn settings(threads: usize, prefetch_batches: usize) -> LoaderSettings {
+    LoaderSettings {
+        batch_pairs: 6,
+        threads,
+        prefetch_batches,
+    }
+}
+
+#[test]
+fn a_batch_holds_what_its_notes_alone_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let encoder = encoder(folder.path(), note_set(folder.path()), 0);
+    let rows = [3, 19, 0, 3];
+    let batch = encoder.encode_rows(&rows).unwrap();
+    assert_eq!((batch.notes, batch.image_size), (4, SIDE));
+    assert_eq!(batch.rows, rows);
+    let values = batch.pixel_values.as_ref().unwrap();
+    let picture = 3 * SIDE * SIDE;
+    assert_eq!(values.len(), 4 * picture);
+    let pad = encoder.prompts().tokenizer().pad_id() as i32;
+    for (at, &row) in rows.iter().enumerate() {
+        let alone = encoder.encode_rows(&[row]).unwrap();
+        let length = alone.seq;
+        let ids = &batch.input_ids[at * batch.seq..][..batch.seq];
+        assert_eq!(ids[..length], alone.input_ids);
+        assert!(ids[length..].iter().all(|&id| id == pad));
+        assert_eq!(batch.lengths[at], length);
+        assert_eq!(
+            batch.image_index.as_ref().unwrap()[at],
+            alone.image_index.unwrap()[0]
+        );
+        assert_eq!(
+            batch.image_emb_index.as_ref().unwrap()[at],
+            alone.image_emb_index.unwrap()[0]
+        );
+        assert_eq!(
+            values[at * picture..][..picture],
+            alone.pixel_values.unwrap()
+        );
+        // Red is the first plane, blue the last.
+        let config = PreprocessorConfig::clip(SIDE as u32);
+        let red =
+            ((row as f64 * 10.0 / 255.0) as f32 - config.mean[0] as f32) / config.std[0] as f32;
+        assert_eq!(values[at * picture], red);
+    }
+}
+
+#[test]
+fn text_needs_no_pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let notes = Arc::new(note_set(folder.path()));
+    let encoder = NoteEncoder::new(notes, prompts(PromptStyle::Text), None);
+    let batch = encoder.encode_rows(&[1, 2]).unwrap();
+    assert_eq!((batch.pixel_values, batch.image_size), (None, 0));
+    assert_eq!((batch.image_index, batch.image_emb_index), (None, None));
+    assert_eq!(encoder.encode_rows(&[]).unwrap().notes, 0);
+}
+
+#[test]
+fn batches_are_the_same_for_any_threads_prefetch_and_cache() {
+    let folder = tempfile::tempdir().unwrap();
+    let notes = note_set(folder.path());
+    let drawn = |threads, prefetch, cache| {
+        let encoder = encoder(folder.path(), notes.clone(), cache);
+        let start = Cursor::default();
+        let batches = PairBatches::new(encoder, pairs(), 5, start, settings(threads, prefetch));
+        let taken = batches.unwrap().take(9);
+        taken.map(|item| item.unwrap()).collect::<Vec<_>>()
+    };
+    let expected = drawn(1, 0, 0);
+    let pixels = 3 * SIDE * SIDE;
+    for (threads, prefetch, cache) in [
+        (1, 1, 0),
+        (4, 3, 5 * pixels),
+        (2, 2, 1 << 20),
+        (0, 1, 1 << 20),
+    ] {
+        assert!(
+            drawn(threads, prefetch, cache) == expected,
+            "{threads} {prefetch} {cache}"
+        );
+    }
+    // Queries, then their targets, in the seeded order; the cursor goes on behind the batch.
+    let mut order = PairOrder::new(20, 5, Cursor::default());
+    for (cursor, batch) in &expected {
+        let indices = order.next_batch(6);
+        let queries: Vec<u32> = indices.iter().map(|&index| index as u32).collect();
+        assert_eq!(batch.rows[..6], queries);
+        let targets: Vec<u32> = queries.iter().map(|query| (query + 7) % 20).collect();
+        assert_eq!(batch.rows[6..], targets);
+        assert_eq!(*cursor, order.cursor());
+    }
+    let (cursor, _) = expected[3];
+    let encoder = encoder(folder.path(), notes.clone(), 0);
+    let resumed = PairBatches::new(encoder, pairs(), 5, cursor, settings(2, 2)).unwrap();
+    let resumed: Vec<_> = resumed.take(5).map(|item| item.unwrap()).collect();
+    assert!(resumed == expected[4..]);
+}
+
+#[test]
+fn kept_pixels_are_not_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let encoder = encoder(folder.path(), note_set(folder.path()), 1 << 20);
+    let first = encoder.encode_rows(&[4, 5]).unwrap();
+    fs::remove_file(folder.path().join("4.png")).unwrap();
+    fs::remove_file(folder.path().join("5.png")).unwrap();
+    assert_eq!(encoder.encode_rows(&[4, 5]).unwrap(), first);
+}
+
+#[test]
+fn an_error_names_note_and_picture_and_ends_the_batches() {
+    let folder = tempfile::tempdir().unwrap();
+    let notes = note_set(folder.path());
+    let whole = fs::read(folder.path().join("13.png")).unwrap();
+    fs::write(folder.path().join("13.png"), &whole[..whole.len() / 2]).unwrap();
+    for (threads, prefetch) in [(1, 0), (3, 2)] {
+        let encoder = encoder(folder.path(), notes.clone(), 0);
+        let order = settings(threads, prefetch);
+        let batches = PairBatches::new(encoder, pairs(), 5, Cursor::default(), order).unwrap();
+        let items: Vec<_> = batches.collect();
+        let (last, good) = items.split_last().unwrap();
+        assert!(good.iter().all(Result::is_ok));
+        let message = last.as_ref().unwrap_err().to_string();
+        assert!(
+            message.contains("note-13") && message.contains("13.png"),
+            "{message}"
+        );
+    }
+    // Of several errors the first note's is reported, whichever thread is faster.
+    fs::remove_file(folder.path().join("2.png")).unwrap();
+    let encoder = encoder(folder.path(), notes, 0);
+    for _ in 0..20 {
+        let message = encoder.encode_rows(&[1, 2, 13, 3]).unwrap_err().to_string();
+        assert!(message.contains("note-2"), "{message}");
+    }
+}
+
+#[test]
+fn a_note_without_the_picture_that_it_needs_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut notes = note_set(folder.path()).rows().to_vec();
+    notes[11].image = None;
+    let encoder = encoder(folder.path(), NoteSet::new(notes).unwrap(), 0);
+    let start = Cursor::default();
+    let made = PairBatches::new(Arc::clone(&encoder), pairs(), 5, start, settings(1, 1));
+    let message = made.unwrap_err().to_string();
+    assert!(message.contains("note-11"), "{message}");
+    let message = encoder.encode_rows(&[11]).unwrap_err().to_string();
+    assert!(message.contains("note-11"), "{message}");
+    assert!(encoder.require_pictures([1, 2]).is_ok());
+    let none = PairBatches::new(encoder, Arc::new([]), 5, start, settings(1, 1));
+    assert!(none.unwrap_err().to_string().contains("data.pairs"));
+}
+
+#[test]
+fn dropping_stops_the_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let encoder = encoder(folder.path(), note_set(folder.path()), 0);
+    for taken in 0..4 {
+        let start = Cursor::default();
+        let order = settings(2, 2);
+        let batches = PairBatches::new(Arc::clone(&encoder), pairs(), 5, start, order).unwrap();
+        let mut batches = batches;
+        for _ in 0..taken {
+            batches.next().unwrap().unwrap();
+        }
+        let before = Instant::now();
+        drop(batches);
+        assert!(before.elapsed() < Duration::from_secs(5));
+        // The threads hold the encoder as long as they run.
+        assert_eq!(Arc::strong_count(&encoder), 1);
+    }
+}
