@@ -9,7 +9,7 @@ use crate::number;
 /// A map that keeps the order in which it was filled, as the log keeps it.
 pub type Named<T> = IndexMap<String, T>;
 
-/// Metric name (`recall@10`, `ndcg@10`, `mrr@10`, `hit_rate@10`) → value, as fractions of 1.
+/// Metric name (`recall@10`, `ndcg@10`, `mrr@10`, `hit@10`) → value, as fractions of 1.
 ///
 /// A metric may be followed by the bounds of its 95 % confidence interval, named with the suffixes
 /// `:low` and `:high` (`recall@10:low`).
@@ -188,6 +188,9 @@ pub struct AttentionMass {
     /// One entry a layer, over the same spans as [`Saliency::layers`].
     #[serde(with = "number::layers")]
     pub layers: Vec<ModalityShares>,
+    /// What the probe cost.
+    #[serde(default, with = "number")]
+    pub seconds: f64,
 }
 
 /// `system`.

@@ -78,6 +78,7 @@ fn every_event() -> Vec<Event> {
         Event::AttentionMass(AttentionMass {
             step: 8,
             layers: vec![[0.1, 0.2, 0.7]],
+            seconds: 0.125,
         }),
         Event::System(System {
             step: 8,

@@ -100,6 +100,13 @@ impl Axis {
         }
     }
 
+    /// [`Axis::ticks`] of a quantity that is counted, such as steps or layers.
+    pub(crate) fn whole_ticks(&self, count: usize) -> Vec<f64> {
+        let mut ticks = self.ticks(count);
+        ticks.retain(|tick| tick.fract() == 0.0);
+        ticks
+    }
+
     fn linear_ticks(&self, count: usize) -> Vec<f64> {
         let rough = (self.high - self.low) / count.max(1) as f64;
         if !rough.is_finite() || rough <= 0.0 {
@@ -200,6 +207,11 @@ mod tests {
             [1.0, 10.0, 100.0, 1000.0, 10000.0]
         );
         assert_eq!(axis(1.0, 1.0, Scale::Linear).ticks(5), [] as [f64; 0]);
+        assert_eq!(
+            axis(0.5, 3.5, Scale::Linear).whole_ticks(5),
+            [1.0, 2.0, 3.0]
+        );
+        assert_eq!(axis(0.0, 95.0, Scale::Linear).whole_ticks(2), [0.0, 50.0]);
         for scale in [Scale::Linear, Scale::Log] {
             for exponent in -9..9 {
                 let axis = axis(

@@ -13,6 +13,7 @@ pub mod html;
 pub mod markdown;
 pub mod progress;
 pub mod run;
+pub mod saliency_plot;
 pub mod state;
 pub mod tensorboard;
 pub mod tui;

@@ -180,7 +180,7 @@ impl Chart {
                 y + 4.0
             );
         }
-        let ticks = x_axis.ticks(5);
+        let ticks = x_axis.whole_ticks(5);
         for (tick, label) in ticks.iter().zip(tick_labels(&ticks)) {
             let Some(x) = place_x(x_axis, *tick) else {
                 continue;

@@ -185,7 +185,10 @@ impl RunState {
                 self.probe_seconds += saliency.seconds;
                 self.saliency.push(saliency.clone());
             }
-            Event::AttentionMass(mass) => self.attention_mass.push(mass.clone()),
+            Event::AttentionMass(mass) => {
+                self.probe_seconds += mass.seconds;
+                self.attention_mass.push(mass.clone());
+            }
             Event::System(system) => self.system_figures(system),
             Event::CheckpointSaved(saved) => self.checkpoints.push(saved.clone()),
             Event::Warning(_) => self.warnings += 1,

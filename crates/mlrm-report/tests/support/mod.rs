@@ -85,7 +85,11 @@ pub fn run(shape: Shape) -> Vec<Stamped> {
             let layers = layers(shape, step, 0.7);
             events.push(at(
                 step,
-                Event::AttentionMass(AttentionMass { step, layers }),
+                Event::AttentionMass(AttentionMass {
+                    step,
+                    layers,
+                    seconds: 0.1,
+                }),
             ));
         }
         if step == 612 {

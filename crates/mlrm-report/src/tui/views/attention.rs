@@ -129,10 +129,15 @@ fn empty(screen: &Screen, area: Rect, buffer: &mut Buffer) {
         (_, true) => &["No such probe yet; press a for the other kind."],
         (false, false) => &[
             "No saliency probe yet.",
-            "It runs every train.saliency_every_steps steps on a fixed set of notes",
-            "and shows how much picture, text and the rest weigh in each layer.",
+            "Every train.saliency_every_steps steps, on a fixed set of",
+            "notes: how much picture, text and the rest weigh in each",
+            "layer.",
         ],
-        (true, false) => &["No attention probe yet."],
+        (true, false) => &[
+            "No attention probe yet.",
+            "It runs between two saliency probes, where their share of",
+            "the run time (train.saliency_max_ratio) leaves room.",
+        ],
     };
     for (row, line) in lines.iter().enumerate() {
         put(

@@ -169,7 +169,7 @@ impl<'a> Plot<'a> {
 
     fn x_ticks(&self, buffer: &mut Buffer, area: Rect, field: Rect) {
         let axis = self.x_axis();
-        let ticks = axis.ticks(usize::from(field.width / 9).clamp(2, 16));
+        let ticks = axis.whole_ticks(usize::from(field.width / 9).clamp(2, 16));
         let labels = tick_labels(&ticks);
         let mut free_from = area.x;
         for (tick, label) in ticks.iter().zip(labels) {
