@@ -85,7 +85,9 @@ pub fn write_examples(
     models: &[(&str, &Embeddings)],
     seed: u64,
 ) -> Result<(), TrainError> {
-    let ranks = models.iter().map(|(_, embeddings)| first_ranks(task, embeddings));
+    let ranks = models
+        .iter()
+        .map(|(_, embeddings)| first_ranks(task, embeddings));
     let ranks: Vec<Vec<Option<u32>>> = ranks.collect::<Result<_, TrainError>>()?;
     let Some(first) = ranks.first() else {
         return Ok(());
@@ -133,7 +135,10 @@ fn choose(ranks: &[Option<u32>], seed: u64) -> Vec<usize> {
     let others = worst_first.split_off(worst_first.len().min(WORST_QUERIES));
     let count = others.len().min(RANDOM_QUERIES);
     let mut order = PairOrder::new(others.len() as u32, seed, Cursor::default());
-    let random = order.next_batch(count).into_iter().map(|place| others[place]);
+    let random = order
+        .next_batch(count)
+        .into_iter()
+        .map(|place| others[place]);
     let chosen: BTreeSet<usize> = worst_first.iter().copied().chain(random).collect();
     chosen.into_iter().collect()
 }
@@ -144,13 +149,19 @@ fn first_results(
     embeddings: &Embeddings,
     chosen: &[usize],
 ) -> Result<Vec<Vec<(u32, f32)>>, TrainError> {
-    let rows: Vec<u32> = chosen.iter().map(|&index| task.queries()[index].row).collect();
+    let rows: Vec<u32> = chosen
+        .iter()
+        .map(|&index| task.queries()[index].row)
+        .collect();
     // Notes outside the pool may come first: as many more are asked for, and left out below.
     let outside = embeddings.len() - task.pool().len();
     let nearest = top_k(embeddings, &rows, RESULTS + outside)?;
     let results = nearest.into_iter().map(|neighbours| {
         let candidates = neighbours.into_iter().filter(|near| task.in_pool(near.row));
-        candidates.take(RESULTS).map(|near| (near.row, near.score)).collect()
+        candidates
+            .take(RESULTS)
+            .map(|near| (near.row, near.score))
+            .collect()
     });
     Ok(results.collect())
 }
@@ -182,7 +193,9 @@ fn example<'a>(
     let partners = query.relevant.iter().take(PARTNERS);
     Ok(Example {
         query: album.show(query.row)?,
-        partners: partners.map(|&row| album.show(row)).collect::<Result<_, _>>()?,
+        partners: partners
+            .map(|&row| album.show(row))
+            .collect::<Result<_, _>>()?,
         models,
     })
 }
@@ -229,7 +242,9 @@ impl Album<'_> {
         }
         let file = self.images.join(key);
         if file.is_file() {
-            return Ok(Some(file.canonicalize().map_err(TrainError::io("read", &file))?));
+            return Ok(Some(
+                file.canonicalize().map_err(TrainError::io("read", &file))?,
+            ));
         }
         let Ok(bytes) = store.read(key) else {
             return Ok(None);
@@ -308,7 +323,9 @@ mod tests {
 
     fn read(run: &Path) -> Vec<Value> {
         let text = std::fs::read_to_string(run.join("report/examples.jsonl")).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     #[test]
@@ -326,22 +343,41 @@ mod tests {
         assert_eq!(examples.len(), 2);
         let first = &examples[0];
         assert_eq!(first["query"]["title"], "note 0");
-        assert_eq!(first["query"]["text"].as_str().unwrap().chars().count(), TEXT_LETTERS);
+        assert_eq!(
+            first["query"]["text"].as_str().unwrap().chars().count(),
+            TEXT_LETTERS
+        );
         assert_eq!(first["partners"][1]["id"], "20");
         assert_eq!(first["models"][1]["name"], "text_only");
         let model = &first["models"][0];
         assert_eq!(model["first_right_rank"], 2);
         let results = model["results"].as_array().unwrap();
-        let ids: Vec<&str> = results.iter().map(|hit| hit["note"]["id"].as_str().unwrap()).collect();
+        let ids: Vec<&str> = results
+            .iter()
+            .map(|hit| hit["note"]["id"].as_str().unwrap())
+            .collect();
         assert_eq!(ids, ["1", "2", "3", "4", "5", "6", "7", "8"]);
-        let right: Vec<bool> = results.iter().map(|hit| hit["right"].as_bool().unwrap()).collect();
-        assert_eq!(right, [false, true, false, false, false, false, false, false]);
+        let right: Vec<bool> = results
+            .iter()
+            .map(|hit| hit["right"].as_bool().unwrap())
+            .collect();
+        assert_eq!(
+            right,
+            [false, true, false, false, false, false, false, false]
+        );
 
         let file = results[1]["note"]["image"].as_str().unwrap();
         assert_eq!(std::fs::read_to_string(file).unwrap(), "even");
         let copy = results[0]["note"]["image"].as_str().unwrap();
-        assert_eq!(std::fs::read_to_string(run.join("report").join(copy)).unwrap(), "odd");
-        assert_eq!(first["partners"][1]["image"], Value::Null, "the picture is missing");
+        assert_eq!(
+            std::fs::read_to_string(run.join("report").join(copy)).unwrap(),
+            "odd"
+        );
+        assert_eq!(
+            first["partners"][1]["image"],
+            Value::Null,
+            "the picture is missing"
+        );
     }
 
     #[test]
@@ -350,10 +386,21 @@ mod tests {
         let (notes, embeddings) = corpus(home.path(), 9);
         let pairs = [("0", "5"), ("2", "7")];
         let task = Task::released_protocol(embeddings.ids(), pairs).unwrap();
-        write_examples(home.path(), &notes, home.path(), &task, &[("m", &embeddings)], 1).unwrap();
+        write_examples(
+            home.path(),
+            &notes,
+            home.path(),
+            &task,
+            &[("m", &embeddings)],
+            1,
+        )
+        .unwrap();
         let model = &read(home.path())[0]["models"][0];
         let results = model["results"].as_array().unwrap();
-        let ids: Vec<&str> = results.iter().map(|hit| hit["note"]["id"].as_str().unwrap()).collect();
+        let ids: Vec<&str> = results
+            .iter()
+            .map(|hit| hit["note"]["id"].as_str().unwrap())
+            .collect();
         assert_eq!(ids, ["1", "3", "4", "5", "6", "7", "8"], "2 is a query");
         assert_eq!(model["first_right_rank"], 4);
         assert_eq!(results[3]["right"], true);
