@@ -18,6 +18,9 @@ pub fn print(error: &miette::Report) -> ExitCode {
             line += &format!("\n  caused by: {cause}");
         }
     }
+    if let Some(help) = error.help() {
+        line += &format!("\n  help: {help}");
+    }
     eprintln!("{line}");
     ExitCode::FAILURE
 }

@@ -44,7 +44,12 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    // `mlrm eval … | head` ends quietly; a training run outlives whoever read its output.
+    if !matches!(command, Command::Train(_)) {
+        sigpipe::reset();
+    }
+    let result = match command {
         Command::Train(args) => commands::train::run(args),
         Command::Data(args) => commands::data::run(args),
         Command::Eval(args) => commands::eval::run(args),

@@ -58,7 +58,8 @@ impl Metric {
         match self {
             Self::Recall(k) => within(k).count() as f64 / ranks.len() as f64,
             Self::Ndcg(k) => {
-                let gain: f64 = within(k).map(|&rank| discount(rank as usize)).sum();
+                // From 0: the empty sum of floats is -0.
+                let gain = within(k).fold(0.0, |sum, &rank| sum + discount(rank as usize));
                 gain / ideal_gain(k, ranks.len())
             }
             Self::MrrAt(k) => {

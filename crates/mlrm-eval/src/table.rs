@@ -27,7 +27,7 @@ impl EvalReport {
         let names = self.baselines.keys().map(String::as_str).chain([model]);
         let name_width = names.map(|name| name.chars().count()).max().unwrap_or(0);
         let mut text = String::new();
-        for (slice, metrics) in &self.slices {
+        for (slice, metrics) in self.measured_slices() {
             if !text.is_empty() {
                 text.push('\n');
             }
@@ -57,7 +57,7 @@ impl EvalReport {
     pub fn to_markdown(&self, model: &str) -> String {
         let columns = self.columns();
         let mut text = String::new();
-        for (slice, metrics) in &self.slices {
+        for (slice, metrics) in self.measured_slices() {
             if !text.is_empty() {
                 text.push('\n');
             }
@@ -83,6 +83,13 @@ impl EvalReport {
             }
         }
         text
+    }
+
+    /// The slices that have queries; without any at all, every slice, so that the table says so.
+    fn measured_slices(&self) -> impl Iterator<Item = (&String, &SliceMetrics)> {
+        let any = self.slices.values().any(|metrics| metrics.queries > 0);
+        let slices = self.slices.iter();
+        slices.filter(move |(_, metrics)| metrics.queries > 0 || !any)
     }
 
     /// Rows of a slice: (name, metrics where measured).

@@ -132,7 +132,8 @@ impl BertOutput {
     }
 
     fn forward(&self, y: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
-        self.layer_norm.forward(rows_linear(&self.dense, y) + residual)
+        self.layer_norm
+            .forward(rows_linear(&self.dense, y) + residual)
     }
 }
 

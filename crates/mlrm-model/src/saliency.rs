@@ -107,7 +107,10 @@ pub fn attention_mass(
     let mut trace = EmbedderTrace::default();
     trace.decoder.probe = Some(AttentionProbe::new(ProbeSite::Probabilities));
     core.forward(config, tokens, features, Some(&mut trace))?;
-    let layers = trace.decoder.probe.map_or(Vec::new(), |probe| probe.attention);
+    let layers = trace
+        .decoder
+        .probe
+        .map_or(Vec::new(), |probe| probe.attention);
     let mut maps = Vec::with_capacity(layers.len());
     for attention in layers {
         let [_, heads, seq, _] = attention.dims();
@@ -167,7 +170,11 @@ fn flow_scores(maps: &[SaliencyMap], spans: &[ImageSpan]) -> Vec<Vec<[f64; 3]>> 
         let other = sum(values) - visual - text;
         let n_visual = (span.end - span.start + 1) as f64;
         let f = span.final_position as f64;
-        [visual / n_visual, text / (f - n_visual), other / (f * (f - 1.0) / 2.0)]
+        [
+            visual / n_visual,
+            text / (f - n_visual),
+            other / (f * (f - 1.0) / 2.0),
+        ]
     };
     let note = |(note, span)| maps.iter().map(|map| of(map, note, span)).collect();
     spans.iter().enumerate().map(note).collect()

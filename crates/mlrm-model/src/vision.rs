@@ -239,7 +239,9 @@ impl VisionLayer {
         let normal = self.layer_norm1.forward(x.clone());
         let x = x + self.self_attn.forward(normal, mask);
         let normal = self.layer_norm2.forward(x.clone());
-        let y = self.mlp.forward(normal.reshape([batch * seq, width]), activation);
+        let y = self
+            .mlp
+            .forward(normal.reshape([batch * seq, width]), activation);
         x + y.reshape([batch, seq, width])
     }
 }
@@ -250,7 +252,11 @@ impl VisionAttention {
         let heads = |layer: &Linear| {
             rows_linear(layer, x.clone()).reshape([batch, seq, self.heads, width / self.heads])
         };
-        let (q, k, v) = (heads(&self.q_proj), heads(&self.k_proj), heads(&self.v_proj));
+        let (q, k, v) = (
+            heads(&self.q_proj),
+            heads(&self.k_proj),
+            heads(&self.v_proj),
+        );
         rows_linear(&self.out_proj, attend(q, k, v, mask, None))
     }
 }

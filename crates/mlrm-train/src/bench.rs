@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use mlrm_data::batch::NoteBatch;
 use mlrm_data::loader::{LoaderSettings, PairBatches};
 use mlrm_data::order::Cursor;
 use mlrm_events::Named;
@@ -55,11 +56,14 @@ pub fn bench_train(
 ) -> Result<TrainBench, TrainError> {
     let config = plan.config.clone();
     let variant = plan.embedder.config.variant;
-    let encoder = plan.encoding.encoder(&plan.notes, variant, Modality::Both)?;
+    let encoder = plan
+        .encoding
+        .encoder(&plan.notes, variant, Modality::Both)?;
     let pairs = Arc::from(plan.pairs.pairs.train.as_slice());
     let loader = LoaderSettings::new(&config.data, config.train.batch_pairs);
     let cursor = Cursor::default();
     let mut batches = PairBatches::new(Arc::new(encoder), pairs, config.run.seed, cursor, loader)?;
+    let budget = encoder_budget(&plan)?;
     let mut optimiser = AdamW::new(&config.train);
     let masked = config.objective.mask_false_negatives;
     let context = StepContext {
@@ -73,19 +77,33 @@ pub fn bench_train(
     let mut positions = 0;
     for index in 0..warmup + runs {
         let ended = || TrainError::Run("the data loader ended before the measurement did".into());
-        let (_, batch) = batches.next().ok_or_else(ended)??;
+        let (_, mut batch) = batches.next().ok_or_else(ended)??;
+        fill_to(&mut batch, budget);
         positions = batch.seq + plan.encoding.visual_tokens.saturating_sub(1);
         let begin = Instant::now();
         let rate = config.train.learning_rate;
-        let stats = train_step(&mut plan.embedder, &mut optimiser, batch, rate, &context, false)?;
+        let stats = train_step(
+            &mut plan.embedder,
+            &mut optimiser,
+            batch,
+            rate,
+            &context,
+            false,
+        )?;
         if index >= warmup {
             steps.push((begin.elapsed().as_secs_f64(), stats.seconds_by_phase));
         }
     }
     let seconds = median(steps.iter().map(|(seconds, _)| *seconds).collect());
-    let phases = steps.first().map(|(_, phases)| phases.keys()).into_iter().flatten();
+    let phases = steps
+        .first()
+        .map(|(_, phases)| phases.keys())
+        .into_iter()
+        .flatten();
     let phase = |name: &String| {
-        let all = steps.iter().filter_map(|(_, phases)| phases.get(name).copied());
+        let all = steps
+            .iter()
+            .filter_map(|(_, phases)| phases.get(name).copied());
         (name.clone(), median(all.collect()))
     };
     let fastest = steps.iter().map(|s| s.0).fold(f64::INFINITY, f64::min);
@@ -106,6 +124,35 @@ pub fn bench_train(
         runs,
         spread: (slowest - fastest) / seconds,
     })
+}
+
+/// Ids of a prompt that uses the whole token budget.
+fn encoder_budget(plan: &RunPlan) -> Result<usize, TrainError> {
+    let variant = plan.embedder.config.variant;
+    let encoder = plan
+        .encoding
+        .encoder(&plan.notes, variant, Modality::Both)?;
+    let added = match plan.embedder.config.layout {
+        _ if !variant.image_tokens() => 0,
+        mlrm_config::ImageLayout::Replace => plan.encoding.visual_tokens.saturating_sub(1),
+        mlrm_config::ImageLayout::After => plan.encoding.visual_tokens,
+    };
+    Ok(encoder.prompts().max_tokens().saturating_sub(added))
+}
+
+/// Lengthens every prompt to `seq` ids with ordinary words of the batch, so that a measurement
+/// depends on the config's sizes and not on how long the notes happen to be.
+fn fill_to(batch: &mut NoteBatch, seq: usize) {
+    let (old, seq) = (batch.seq, seq.max(batch.seq));
+    let mut ids = Vec::with_capacity(batch.notes * seq);
+    for (row, &length) in batch.input_ids.chunks_exact(old.max(1)).zip(&batch.lengths) {
+        ids.extend_from_slice(&row[..length]);
+        // The last id of a prompt is an ordinary one.
+        ids.extend(std::iter::repeat_n(row[length - 1], seq - length));
+    }
+    batch.input_ids = ids;
+    batch.lengths = vec![seq; batch.notes];
+    batch.seq = seq;
 }
 
 fn shape(plan: &RunPlan, positions: usize) -> Named<usize> {
@@ -141,6 +188,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn peak_resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    let kibibytes =
+        line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
     kibibytes.unwrap_or(0) * 1024
 }

@@ -74,7 +74,9 @@ pub fn save(
             .map(|(name, tensor)| {
                 let values = tensor.try_into_vec_as::<f32>();
                 let values = values.map_err(|e| {
-                    TrainError::Run(format!("moment `{name}` cannot be read from the device: {e:?}"))
+                    TrainError::Run(format!(
+                        "moment `{name}` cannot be read from the device: {e:?}"
+                    ))
                 })?;
                 Ok((name, vec![values.len()], values))
             })
@@ -90,11 +92,7 @@ pub fn save(
 
 /// Reads the optimiser and the place in the run from a checkpoint folder; its weights are read by
 /// [`crate::plan::open_model`] from `model/` in it.
-pub fn load(
-    folder: &Path,
-    optimiser: &mut AdamW,
-    device: &Device,
-) -> Result<RunState, TrainError> {
+pub fn load(folder: &Path, optimiser: &mut AdamW, device: &Device) -> Result<RunState, TrainError> {
     let path = folder.join(STATE);
     let text = std::fs::read_to_string(&path).map_err(TrainError::io("read", &path))?;
     let state: RunState = serde_json::from_str(&text)
@@ -102,14 +100,20 @@ pub fn load(
     let tensors = Checkpoint::open(&folder.join(OPTIMISER))?;
     let device = device.clone().without_autodiff();
     let mut moments = BTreeMap::new();
-    for name in tensors.names().filter_map(|name| name.strip_suffix(".first")) {
+    for name in tensors
+        .names()
+        .filter_map(|name| name.strip_suffix(".first"))
+    {
         let read = |kind: &str| -> Result<Tensor<1>, TrainError> {
             let full = format!("{name}.{kind}");
             let stored = tensors.get(&full)?.ok_or_else(|| {
                 TrainError::Run(format!("{}: `{full}` is missing", folder.display()))
             })?;
             let count = stored.values.len();
-            Ok(Tensor::from_data(TensorData::new(stored.values, [count]), &device))
+            Ok(Tensor::from_data(
+                TensorData::new(stored.values, [count]),
+                &device,
+            ))
         };
         let both = Moments {
             first: read("first")?,
@@ -141,11 +145,20 @@ pub fn prune(run: &Path, keep: usize, spared: &[usize]) -> Result<(), TrainError
     let folder = run.join("checkpoints");
     let entries = std::fs::read_dir(&folder).map_err(TrainError::io("read", &folder))?;
     let step = |entry: std::fs::DirEntry| -> Option<usize> {
-        entry.file_name().to_str()?.strip_prefix("step-")?.parse().ok()
+        entry
+            .file_name()
+            .to_str()?
+            .strip_prefix("step-")?
+            .parse()
+            .ok()
     };
     let mut steps: Vec<usize> = entries.filter_map(|e| e.ok().and_then(step)).collect();
     steps.sort_unstable_by(|a, b| b.cmp(a));
-    for step in steps.into_iter().skip(keep.max(1)).filter(|s| !spared.contains(s)) {
+    for step in steps
+        .into_iter()
+        .skip(keep.max(1))
+        .filter(|s| !spared.contains(s))
+    {
         let path = folder.join(format!("step-{step}"));
         std::fs::remove_dir_all(&path).map_err(TrainError::io("remove", &path))?;
     }

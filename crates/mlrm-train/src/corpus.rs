@@ -121,7 +121,9 @@ pub fn run_tokenizer(
     pairs: &PairData,
 ) -> Result<Tokenizer, TrainError> {
     let rows = notes.rows().iter().zip(&pairs.parts);
-    let training = rows.filter(|(_, part)| **part == Part::Train).map(|(note, _)| note);
+    let training = rows
+        .filter(|(_, part)| **part == Part::Train)
+        .map(|(note, _)| note);
     let style = PromptStyle::from(variant);
     let (tokenizer, _new) = open_tokenizer(settings, prompt, style, llm_folder, training)?;
     Ok(tokenizer)
@@ -135,4 +137,3 @@ pub fn run_pairs(
 ) -> Result<PairData, TrainError> {
     Ok(load_pairs(settings, notes, seed)?)
 }
-

@@ -43,7 +43,10 @@ pub fn open(name: &str) -> Result<Device, ModelError> {
     Ok(device)
 }
 
-#[allow(unused_variables, reason = "the index is read by the backends that have several devices")]
+#[allow(
+    unused_variables,
+    reason = "the index is read by the backends that have several devices"
+)]
 fn select(name: &DeviceName) -> Option<Device> {
     #[cfg(any(feature = "vulkan", feature = "wgpu"))]
     let kind = match name.index {
@@ -80,7 +83,9 @@ fn probe(device: &Device) -> Result<(), String> {
     std::panic::set_hook(hook);
     match answer {
         Ok(Ok(512.0)) => Ok(()),
-        Ok(Ok(other)) => Err(format!("an 8 by 8 product of ones sums to {other}, not 512")),
+        Ok(Ok(other)) => Err(format!(
+            "an 8 by 8 product of ones sums to {other}, not 512"
+        )),
         Ok(Err(error)) => Err(format!("{error:?}")),
         Err(panic) => Err(panic_message(panic.as_ref())),
     }
@@ -116,7 +121,10 @@ mod tests {
 
     #[test]
     fn a_misspelt_device_is_refused() {
-        let message = open("cudda").err().map(|e| e.to_string()).unwrap_or_default();
+        let message = open("cudda")
+            .err()
+            .map(|e| e.to_string())
+            .unwrap_or_default();
         assert!(message.contains("cudda"), "{message}");
     }
 }

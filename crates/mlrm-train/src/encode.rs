@@ -104,10 +104,16 @@ impl Inference {
             done += chunk.len();
             progress(done);
         }
-        let ids = || rows.iter().map(|&row| encoder.notes()[row].id.clone()).collect();
+        let ids = || {
+            rows.iter()
+                .map(|&row| encoder.notes()[row].id.clone())
+                .collect()
+        };
         Ok(CorpusEmbeddings {
             multimodal: Embeddings::new(ids(), width, multimodal)?,
-            visual: visual.map(|values| Embeddings::new(ids(), width, values)).transpose()?,
+            visual: visual
+                .map(|values| Embeddings::new(ids(), width, values))
+                .transpose()?,
         })
     }
 }

@@ -1,10 +1,10 @@
 //! Retrieval metrics of a model and its baselines (method §6).
 
-use mlrm_config::{Baseline, EvalSettings, Protocol};
+use mlrm_config::{Baseline, EvalSettings, Protocol, Variant};
 use mlrm_data::notes::{Note, NoteSet};
 use mlrm_data::split::Pair;
 use mlrm_eval::{
-    Bm25, EvalReport, Relevance, Slice, SliceKind, Slices, Task, all_notes, evaluate,
+    Bm25, Embeddings, EvalReport, Relevance, Slice, SliceKind, Slices, Task, all_notes, evaluate,
     length_slices, random_expectation, rank_by_popularity, summarise,
 };
 
@@ -22,7 +22,11 @@ pub struct Retrieval {
 
 impl Retrieval {
     /// The task of `pairs` over all of `notes`.
-    pub fn new(notes: &NoteSet, pairs: &[Pair], settings: &EvalSettings) -> Result<Self, TrainError> {
+    pub fn new(
+        notes: &NoteSet,
+        pairs: &[Pair],
+        settings: &EvalSettings,
+    ) -> Result<Self, TrainError> {
         let ids: Vec<String> = notes.rows().iter().map(|note| note.id.clone()).collect();
         let named = pairs.iter().map(|pair| {
             let id = |row: u32| ids[row as usize].as_str();
@@ -50,6 +54,11 @@ impl Retrieval {
         })
     }
 
+    /// The queries, what is relevant to them, and the pool.
+    pub fn task(&self) -> &Task {
+        &self.task
+    }
+
     /// Queries that have something relevant in the pool.
     pub fn queries(&self) -> usize {
         self.task.queries().len()
@@ -63,22 +72,25 @@ impl Retrieval {
     /// Metrics of embeddings of all notes.
     pub fn measure(&self, embeddings: &CorpusEmbeddings) -> Result<Slices, TrainError> {
         let embeddings = &embeddings.multimodal;
-        Ok(evaluate(&self.task, embeddings, &self.cutoffs, &self.slices)?)
+        Ok(evaluate(
+            &self.task,
+            embeddings,
+            &self.cutoffs,
+            &self.slices,
+        )?)
     }
 
-    /// Metrics of `model` on all notes.
-    pub fn measure_model(
+    /// Embeddings of all notes by `model`.
+    pub fn embed(
         &self,
         model: &Inference,
         notes: &Notes,
         encoding: &Encoding,
         modality: Modality,
         batch_notes: usize,
-    ) -> Result<Slices, TrainError> {
+    ) -> Result<CorpusEmbeddings, TrainError> {
         let encoder = encoding.encoder(notes, model.config().variant, modality)?;
-        let embeddings =
-            model.embed_corpus(&encoder, &self.all_rows, batch_notes, modality, &mut |_| {})?;
-        self.measure(&embeddings)
+        model.embed_corpus(&encoder, &self.all_rows, batch_notes, modality, &mut |_| {})
     }
 
     /// Metrics of rankings that need no model.
@@ -115,6 +127,14 @@ pub struct BaselineSources<'a> {
     pub untrained: Option<&'a Inference>,
 }
 
+/// A report, and the embeddings that it measured.
+pub struct Measured {
+    /// The metrics.
+    pub report: EvalReport,
+    /// Name in the report → embeddings of all notes, the model itself first.
+    pub embeddings: Vec<(&'static str, Embeddings)>,
+}
+
 /// The full report: the model, then every baseline of `settings` that applies to its variant.
 pub fn full_report(
     retrieval: &Retrieval,
@@ -123,37 +143,38 @@ pub fn full_report(
     encoding: &Encoding,
     settings: &EvalSettings,
     sources: &BaselineSources<'_>,
-) -> Result<EvalReport, TrainError> {
+) -> Result<Measured, TrainError> {
     let variant = model.config().variant;
-    let measure = |model: &Inference, modality| {
-        retrieval.measure_model(model, notes, encoding, modality, settings.batch_notes)
+    let mut embeddings = Vec::new();
+    let mut measure = |name, model: &Inference, modality| -> Result<Slices, TrainError> {
+        let all = retrieval.embed(model, notes, encoding, modality, settings.batch_notes)?;
+        let slices = retrieval.measure(&all)?;
+        embeddings.push((name, all.multimodal));
+        Ok(slices)
     };
     let mut report = EvalReport {
         pool: retrieval.pool(),
         queries: retrieval.queries(),
-        slices: measure(model, Modality::Both)?,
+        slices: measure(variant.name(), model, Modality::Both)?,
         baselines: Default::default(),
     };
+    // A model of one modality is its own text-only or image-only self.
+    let both = variant.vision() && variant != Variant::Image;
     for &baseline in &settings.baselines {
+        let name = baseline_name(baseline);
         let slices = match (baseline, sources.untrained) {
-            (Baseline::TextOnly, _) if has_text(variant) && variant.vision() => {
-                Some(measure(model, Modality::TextOnly)?)
+            (Baseline::TextOnly, _) if both => Some(measure(name, model, Modality::TextOnly)?),
+            (Baseline::ImageOnly, _) if both => Some(measure(name, model, Modality::ImageOnly)?),
+            (Baseline::ZeroShot, Some(untrained)) => {
+                Some(measure(name, untrained, Modality::Both)?)
             }
-            (Baseline::ImageOnly, _) if has_text(variant) && variant.vision() => {
-                Some(measure(model, Modality::ImageOnly)?)
-            }
-            (Baseline::ZeroShot, Some(untrained)) => Some(measure(untrained, Modality::Both)?),
             _ => retrieval.measure_plain(baseline, &notes.set, sources.note_users)?,
         };
         if let Some(slices) = slices {
-            report.baselines.insert(baseline_name(baseline).into(), slices);
+            report.baselines.insert(name.into(), slices);
         }
     }
-    Ok(report)
-}
-
-fn has_text(variant: mlrm_config::Variant) -> bool {
-    variant != mlrm_config::Variant::Image
+    Ok(Measured { report, embeddings })
 }
 
 /// The name of a baseline in tables and JSON.

@@ -7,6 +7,7 @@ pub mod device;
 pub mod encode;
 mod error;
 pub mod evaluate;
+pub mod examples;
 pub mod objective;
 pub mod optimiser;
 pub mod plan;

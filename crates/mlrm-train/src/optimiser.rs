@@ -146,10 +146,10 @@ fn update(
     rule: UpdateRule,
 ) -> (Tensor<1>, Moments) {
     let gradient = gradient.mul_scalar(rule.gradient_scale);
-    let first = moments.first.mul_scalar(rule.beta_1)
-        + gradient.clone().mul_scalar(1.0 - rule.beta_1);
-    let second = moments.second.mul_scalar(rule.beta_2)
-        + gradient.square().mul_scalar(1.0 - rule.beta_2);
+    let first =
+        moments.first.mul_scalar(rule.beta_1) + gradient.clone().mul_scalar(1.0 - rule.beta_1);
+    let second =
+        moments.second.mul_scalar(rule.beta_2) + gradient.square().mul_scalar(1.0 - rule.beta_2);
     let root = second.clone().sqrt().mul_scalar(rule.second_scale);
     let change = first.clone() / root.add_scalar(rule.epsilon);
     let parameter = parameter.mul_scalar(rule.keep) - change.mul_scalar(rule.step_size);

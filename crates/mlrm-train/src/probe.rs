@@ -1,4 +1,5 @@
-//! The saliency probe of a run: a fixed set of notes, measured every so many steps within a budget.
+//! The probes of a run: modality saliency, and attention mass between its turns, on a fixed set of
+//! notes and within a share of the run time.
 
 use std::time::Instant;
 
@@ -14,14 +15,10 @@ use crate::encode::{pixels, token_batch};
 use crate::error::TrainError;
 use crate::objective::{Exclusions, Objective};
 
-/// Measures modality saliency on a fixed set of pairs.
+/// Measures modality saliency and attention mass on a fixed set of pairs.
 pub struct SaliencyProbe {
     batch: NoteBatch,
-    every_steps: usize,
-    max_ratio: f64,
-    /// Seconds that probes have taken.
-    pub spent: f64,
-    last_cost: f64,
+    turns: Turns,
 }
 
 impl SaliencyProbe {
@@ -39,57 +36,127 @@ impl SaliencyProbe {
         }
         let pairs = &pairs[..count];
         let queries = pairs.iter().map(|pair| pair.query);
-        let rows: Vec<u32> = queries.chain(pairs.iter().map(|pair| pair.target)).collect();
+        let rows: Vec<u32> = queries
+            .chain(pairs.iter().map(|pair| pair.target))
+            .collect();
         Ok(Some(Self {
             batch: encoder.encode_rows(&rows)?,
-            every_steps: settings.saliency_every_steps,
-            max_ratio: settings.saliency_max_ratio,
-            spent: 0.0,
-            last_cost: 0.0,
+            turns: Turns::new(settings.saliency_every_steps, settings.saliency_max_ratio),
         }))
     }
 
-    /// Whether the probe is due after `step`, `elapsed` seconds into the run. A probe that would go
-    /// over its share of the run time is put off to the next turn.
-    pub fn due(&self, step: usize, elapsed: f64) -> bool {
-        let turn = step.is_multiple_of(self.every_steps);
-        turn && self.spent + self.last_cost <= self.max_ratio * elapsed.max(self.last_cost / self.max_ratio)
-    }
-
-    /// Measures and returns the event.
-    pub fn measure(
+    /// Measures what is due after `step`, `elapsed` seconds into the run, and returns its event.
+    pub fn measure_due(
         &mut self,
         step: usize,
+        elapsed: f64,
         embedder: &Embedder,
         objective: &Objective,
-    ) -> Result<Event, TrainError> {
+    ) -> Result<Option<Event>, TrainError> {
+        let Some(turn) = self.turns.due(step, elapsed) else {
+            return Ok(None);
+        };
         let start = Instant::now();
-        let scores = batch_saliency(embedder, objective, self.batch.clone(), Formula::PUBLISHED)?;
-        self.last_cost = start.elapsed().as_secs_f64();
-        self.spent += self.last_cost;
-        Ok(Event::Saliency(Saliency {
-            step: step as u64,
-            formula: "abs_then_sum".into(),
-            layers: mean_over_notes(&scores),
-            seconds: self.last_cost,
+        let batch = self.batch.clone();
+        let scores = match turn {
+            Turn::Saliency => batch_saliency(embedder, objective, batch, Formula::PUBLISHED)?,
+            Turn::AttentionMass => batch_attention_mass(embedder, batch)?,
+        };
+        let (step, layers) = (step as u64, mean_over_notes(&scores));
+        let seconds = start.elapsed().as_secs_f64();
+        self.turns.spend(turn, seconds);
+        Ok(Some(match turn {
+            Turn::Saliency => Event::Saliency(Saliency {
+                step,
+                formula: "abs_then_sum".into(),
+                layers,
+                seconds,
+            }),
+            Turn::AttentionMass => Event::AttentionMass(AttentionMass {
+                step,
+                layers,
+                seconds,
+            }),
         }))
+    }
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Attention times its gradient (method §4).
+    Saliency,
+    /// Attention alone, in the middle between two turns of saliency.
+    AttentionMass,
+}
+
+/// When a probe runs: at its turn, where it keeps the time of all probes within their share of the
+/// run's. A probe that would go over is put off to its next turn.
+#[derive(Debug)]
+struct Turns {
+    every_steps: usize,
+    max_ratio: f64,
+    /// Seconds of all probes so far.
+    spent: f64,
+    /// Seconds of the last probe of either kind; `None` before the first.
+    saliency_cost: Option<f64>,
+    mass_cost: Option<f64>,
+}
+
+impl Turns {
+    fn new(every_steps: usize, max_ratio: f64) -> Self {
+        Self {
+            every_steps,
+            max_ratio,
+            spent: 0.0,
+            saliency_cost: None,
+            mass_cost: None,
+        }
     }
 
-    /// The cheaper probe: attention without its gradient.
-    pub fn measure_mass(&mut self, step: usize, embedder: &Embedder) -> Result<Event, TrainError> {
-        let start = Instant::now();
-        let mut batch = self.batch.clone();
-        let inference = embedder.inference();
-        let device = inference.head.temperature.val().device();
-        let features = pixels(&mut batch, &device).and_then(|p| embedder.encode_vision(p));
-        let tokens = token_batch(&batch);
-        let scores = attention_mass(&inference, &embedder.config, &tokens, features)?;
-        self.spent += start.elapsed().as_secs_f64();
-        Ok(Event::AttentionMass(AttentionMass {
-            step: step as u64,
-            layers: mean_over_notes(&scores),
-        }))
+    /// The probe that is due after `step`, `elapsed` seconds into the run.
+    fn due(&self, step: usize, elapsed: f64) -> Option<Turn> {
+        let room = self.max_ratio * elapsed - self.spent;
+        let position = step % self.every_steps;
+        if position == 0 {
+            // What the first one costs is only known afterwards.
+            let fits = self.saliency_cost.is_none_or(|cost| cost <= room);
+            return (fits && self.max_ratio > 0.0).then_some(Turn::Saliency);
+        }
+        if position != self.every_steps / 2 {
+            return None;
+        }
+        // Attention mass takes only what it leaves over for the next saliency, which comes first.
+        let saliency = self.saliency_cost?;
+        let mass = self.mass_cost.unwrap_or(saliency);
+        (mass + saliency <= room).then_some(Turn::AttentionMass)
     }
+
+    fn spend(&mut self, turn: Turn, seconds: f64) {
+        self.spent += seconds;
+        match turn {
+            Turn::Saliency => self.saliency_cost = Some(seconds),
+            Turn::AttentionMass => self.mass_cost = Some(seconds),
+        }
+    }
+}
+
+/// Attention mass of every note of a batch, `[notes][layers]` of the same three scores without the
+/// gradient.
+pub fn batch_attention_mass(
+    embedder: &Embedder,
+    mut batch: NoteBatch,
+) -> Result<Vec<Vec<[f64; 3]>>, TrainError> {
+    let inference = embedder.inference();
+    let device = inference.head.temperature.val().device();
+    let features = pixels(&mut batch, &device).and_then(|p| embedder.encode_vision(p));
+    let tokens = token_batch(&batch);
+    Ok(attention_mass(
+        &inference,
+        &embedder.config,
+        &tokens,
+        features,
+    )?)
 }
 
 /// Saliency scores of every note of a batch of pairs, `[notes][layers]` of `[S_v, S_t, S_o]`.
@@ -120,4 +187,75 @@ pub fn batch_saliency(
         },
     )?;
     Ok(result.scores)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Turns of a run whose steps and probes take these seconds: what ran at which step, and the
+    /// share of the time.
+    fn simulated(steps: usize, seconds: f64, costs: (f64, f64)) -> (Vec<(usize, Turn)>, f64) {
+        let mut turns = Turns::new(100, 0.03);
+        let (mut elapsed, mut ran) = (0.0, Vec::new());
+        for step in 1..=steps {
+            elapsed += seconds;
+            if let Some(turn) = turns.due(step, elapsed) {
+                let cost = if turn == Turn::Saliency {
+                    costs.0
+                } else {
+                    costs.1
+                };
+                turns.spend(turn, cost);
+                elapsed += cost;
+                ran.push((step, turn));
+            }
+        }
+        (ran, turns.spent / elapsed)
+    }
+
+    #[test]
+    fn cheap_probes_take_every_turn() {
+        let (ran, share) = simulated(400, 0.5, (0.5, 0.2));
+        use Turn::{AttentionMass, Saliency};
+        let expected = [
+            (100, Saliency),
+            (150, AttentionMass),
+            (200, Saliency),
+            (250, AttentionMass),
+            (300, Saliency),
+            (350, AttentionMass),
+            (400, Saliency),
+        ];
+        assert_eq!(ran, expected);
+        assert!(share < 0.03);
+    }
+
+    #[test]
+    fn dear_probes_keep_to_their_share_and_saliency_comes_first() {
+        for (cost, mass) in [(2.0, 1.0), (9.0, 0.1), (40.0, 30.0)] {
+            let (ran, share) = simulated(20_000, 0.5, (cost, mass));
+            assert!(share <= 0.03, "{cost}: {share}");
+            // A share that is hardly used would be no share either.
+            assert!(share > 0.02, "{cost}: {share}");
+            let saliency = ran
+                .iter()
+                .filter(|(_, turn)| *turn == Turn::Saliency)
+                .count();
+            // Without attention mass there would be room for as many.
+            let most = (0.03 * 10_000.0 / cost).min(200.0);
+            assert!(
+                saliency as f64 >= 0.45 * most,
+                "{cost}: {saliency} of {most}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_share_is_no_probe() {
+        let turns = Turns::new(10, 0.0);
+        assert_eq!((1..100).find_map(|step| turns.due(step, 1e9)), None);
+        let every_step = Turns::new(1, 0.5);
+        assert_eq!(every_step.due(1, 1.0), Some(Turn::Saliency));
+    }
 }

@@ -27,7 +27,7 @@ pub struct RunFolder {
 }
 
 /// What a run leaves in its folder.
-const RUN_ENTRIES: [&str; 9] = [
+const RUN_ENTRIES: [&str; 10] = [
     "config.toml",
     "events.jsonl",
     "checkpoints",
@@ -37,6 +37,7 @@ const RUN_ENTRIES: [&str; 9] = [
     "eval.json",
     "report",
     "report.html",
+    "tensorboard",
 ];
 
 impl RunFolder {
@@ -101,7 +102,13 @@ fn remove_run(root: &Path) -> Result<(), TrainError> {
 /// Writes a text file beside its place and renames it there.
 pub fn write_beside(path: &Path, text: &str) -> Result<(), TrainError> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    let file = tempfile::NamedTempFile::new_in(folder).map_err(TrainError::io("write", path))?;
+    let mut builder = tempfile::Builder::new();
+    // Readable by others as any file is; a temporary file is its owner's alone.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    let file = builder
+        .tempfile_in(folder)
+        .map_err(TrainError::io("write", path))?;
     std::fs::write(file.path(), text).map_err(TrainError::io("write", path))?;
     file.persist(path)
         .map_err(|e| TrainError::io("write", path)(e.error))?;

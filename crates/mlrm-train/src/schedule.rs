@@ -59,7 +59,10 @@ mod tests {
         // get_linear_schedule_with_warmup(num_warmup_steps=2, num_training_steps=10)
         let expected = [0.0, 0.5, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125];
         for (found, expected) in rates(Schedule::Linear).iter().zip(expected) {
-            assert!((found - expected).abs() < 1e-12, "{found} is not {expected}");
+            assert!(
+                (found - expected).abs() < 1e-12,
+                "{found} is not {expected}"
+            );
         }
     }
 

@@ -53,9 +53,7 @@ pub struct StepStats {
 /// Which rows of a batch are not negatives of which.
 pub fn exclusions(batch: &NoteBatch, partners: Option<&Partners>) -> Exclusions {
     match partners {
-        Some(partners) => {
-            Exclusions::false_negatives(&batch.rows, |a, b| partners.contains(a, b))
-        }
+        Some(partners) => Exclusions::false_negatives(&batch.rows, |a, b| partners.contains(a, b)),
         None => Exclusions::diagonal(batch.notes),
     }
 }
@@ -96,7 +94,9 @@ pub fn train_step(
     let gate = embeddings.gate.map(Tensor::inner);
     numbers.extend(losses.visual.map(Tensor::inner));
     numbers.extend(gate.clone().map(Tensor::mean));
-    let numbers = numbers.into_iter().map(|n| n.cast(burn::tensor::DType::F32));
+    let numbers = numbers
+        .into_iter()
+        .map(|n| n.cast(burn::tensor::DType::F32));
     let numbers = Tensor::cat(numbers.collect(), 0)
         .try_into_vec_as::<f32>()
         .map_err(|e| TrainError::Run(format!("the device failed during the step: {e:?}")))?;

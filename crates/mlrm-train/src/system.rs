@@ -66,11 +66,15 @@ impl SystemProbe {
     }
 
     fn resident_bytes(&mut self) -> u64 {
-        let Some(process) = self.process else { return 0 };
+        let Some(process) = self.process else {
+            return 0;
+        };
         let kind = ProcessRefreshKind::nothing().with_memory();
         let only = ProcessesToUpdate::Some(&[process]);
         self.system.refresh_processes_specifics(only, false, kind);
-        self.system.process(process).map_or(0, sysinfo::Process::memory)
+        self.system
+            .process(process)
+            .map_or(0, sysinfo::Process::memory)
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Trainer<'a> {
     system: SystemProbe,
     state: RunState,
     started: Instant,
+    /// When this process began to train, later by every pause.
+    begun: Instant,
     refused: usize,
     stopping: bool,
 }
@@ -83,9 +85,15 @@ impl<'a> Trainer<'a> {
         }
         let config = &plan.config;
         let variant = plan.embedder.config.variant;
-        let encoder = plan.encoding.encoder(&plan.notes, variant, Modality::Both)?;
+        let encoder = plan
+            .encoding
+            .encoder(&plan.notes, variant, Modality::Both)?;
         let validation = &plan.pairs.pairs.validation;
-        let probed = if validation.is_empty() { &plan.pairs.pairs.train } else { validation };
+        let probed = if validation.is_empty() {
+            &plan.pairs.pairs.train
+        } else {
+            validation
+        };
         let probe = SaliencyProbe::new(&encoder, probed, &config.train)?;
         let retrieval = (!validation.is_empty())
             .then(|| Retrieval::new(&plan.notes.set, validation, &config.eval))
@@ -101,6 +109,7 @@ impl<'a> Trainer<'a> {
         Ok(Self {
             encoder: Arc::new(encoder),
             started: Instant::now(),
+            begun: Instant::now(),
             system: SystemProbe::new(),
             refused: 0,
             stopping: false,
@@ -141,7 +150,7 @@ impl<'a> Trainer<'a> {
         let encoder = Arc::clone(&self.encoder);
         let mut batches =
             PairBatches::new(encoder, pairs, config.run.seed, self.state.cursor, loader)?;
-        self.started = Instant::now();
+        (self.started, self.begun) = (Instant::now(), Instant::now());
         while self.state.step < self.plan.total_steps && !self.stopping {
             let begin = Instant::now();
             let (cursor, batch) = batches.next().ok_or_else(no_batches)??;
@@ -180,7 +189,11 @@ impl<'a> Trainer<'a> {
         if !self.stopping && !due(step, every) {
             self.validate()?;
         }
-        self.save(if self.stopping { "stopped" } else { "completed" })?;
+        self.save(if self.stopping {
+            "stopped"
+        } else {
+            "completed"
+        })?;
         let mut chosen = step;
         if let Some((_, best)) = self.state.best.filter(|(_, best)| *best != step) {
             let checkpoint = self.folder.root.join("best/model");
@@ -199,7 +212,11 @@ impl<'a> Trainer<'a> {
     pub fn end_event(finished: &Finished, seconds: f64) -> Event {
         Event::RunEnded(RunEnded {
             step: finished.chosen_step as u64,
-            reason: if finished.stopped { EndReason::Stopped } else { EndReason::Completed },
+            reason: if finished.stopped {
+                EndReason::Stopped
+            } else {
+                EndReason::Completed
+            },
             seconds,
             message: None,
         })
@@ -232,12 +249,13 @@ impl<'a> Trainer<'a> {
         let Some(probe) = &mut self.probe else {
             return Ok(());
         };
-        let (step, elapsed) = (self.state.step, self.started.elapsed().as_secs_f64());
-        if !probe.due(step, elapsed) {
-            return Ok(());
+        // Of this process: so are the probes' seconds.
+        let (step, elapsed) = (self.state.step, self.begun.elapsed().as_secs_f64());
+        let model = &self.plan.embedder;
+        match probe.measure_due(step, elapsed, model, &self.context.objective)? {
+            Some(event) => self.emit(event),
+            None => Ok(()),
         }
-        let event = probe.measure(step, &self.plan.embedder, &self.context.objective)?;
-        self.emit(event)
     }
 
     fn validate(&mut self) -> Result<(), TrainError> {
@@ -306,11 +324,11 @@ impl<'a> Trainer<'a> {
 
     /// Obeys what was asked for since the last step; waits here while paused.
     fn obey_requests(&mut self) -> Result<(), TrainError> {
-        let mut paused = false;
+        let mut paused = None;
         loop {
             let action = match self.requests.try_recv() {
                 Ok(action) => action,
-                Err(TryRecvError::Empty) if paused => {
+                Err(TryRecvError::Empty) if paused.is_some() => {
                     std::thread::sleep(Duration::from_millis(50));
                     continue;
                 }
@@ -319,8 +337,10 @@ impl<'a> Trainer<'a> {
             let step = self.state.step as u64;
             self.emit(Event::Control(Control { step, action }))?;
             match action {
-                Action::Pause => paused = true,
-                Action::Resume => paused = false,
+                Action::Pause => paused = paused.or_else(|| Some(Instant::now())),
+                Action::Resume => {
+                    self.begun += paused.take().map_or(Duration::ZERO, |at| at.elapsed());
+                }
                 Action::Save => self.save("requested")?,
                 Action::Stop => {
                     self.stopping = true;
@@ -349,14 +369,21 @@ impl<'a> Trainer<'a> {
         let plan = &self.plan;
         let core = &plan.embedder.core;
         let trained = parameter_count(&core.head)
-            + if plan.config.model.llm.tune == mlrm_config::Tune::Full { parameter_count(&core.llm) } else { 0 };
+            + if plan.config.model.llm.tune == mlrm_config::Tune::Full {
+                parameter_count(&core.llm)
+            } else {
+                0
+            };
         let vision = plan.embedder.vision.as_ref().map_or(0, parameter_count);
         let config = serde_json::to_value(&plan.config).unwrap_or_default();
         let versions = [("mlrm", env!("CARGO_PKG_VERSION")), ("burn", "0.22.1")];
         let event = RunStarted {
             config,
             device: plan.config.backend.device.names().join(", "),
-            versions: versions.map(|(k, v)| (k.to_owned(), v.to_owned())).into_iter().collect(),
+            versions: versions
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .into_iter()
+                .collect(),
             total_steps: plan.total_steps as u64,
             train_pairs: plan.pairs.pairs.train.len() as u64,
             notes: plan.notes.set.len() as u64,
@@ -425,7 +452,11 @@ fn due(step: usize, every: usize) -> bool {
 
 /// The cut-off whose recall chooses the best checkpoint: the one nearest to 10.
 fn selection_cutoff(cutoffs: &[usize]) -> usize {
-    cutoffs.iter().copied().min_by_key(|k| k.abs_diff(10)).unwrap_or(10)
+    cutoffs
+        .iter()
+        .copied()
+        .min_by_key(|k| k.abs_diff(10))
+        .unwrap_or(10)
 }
 
 fn histogram(values: &[f32]) -> [u64; GATE_BINS] {

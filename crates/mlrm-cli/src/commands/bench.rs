@@ -48,7 +48,10 @@ pub fn run(args: BenchArgs) -> miette::Result<ExitCode> {
     let config = RunConfig::load(&args.config, &args.set).map_err(mlrm_train::TrainError::from)?;
     let report = bench_train(RunPlan::prepare(config)?, args.warmup, args.steps.max(1))?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report).into_diagnostic()?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&report).into_diagnostic()?
+        );
     } else {
         print(&report);
     }
@@ -69,5 +72,8 @@ fn print(report: &TrainBench) {
     for (phase, seconds) in &report.seconds_by_phase {
         println!("  {phase:<10} {seconds:.3} s");
     }
-    println!("  peak memory {:.0} MiB", report.peak_host_bytes as f64 / f64::from(1 << 20));
+    println!(
+        "  peak memory {:.0} MiB",
+        report.peak_host_bytes as f64 / f64::from(1 << 20)
+    );
 }

@@ -32,7 +32,10 @@ pub fn run(args: DevicesArgs) -> miette::Result<ExitCode> {
         println!("{}", serde_json::to_string_pretty(&rows).into_diagnostic()?);
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{:<8} {:<9} {:<10} note", "backend", "built in", "available");
+    println!(
+        "{:<8} {:<9} {:<10} note",
+        "backend", "built in", "available"
+    );
     for row in &rows {
         let yes = |flag| if flag { "yes" } else { "no" };
         println!(

@@ -99,7 +99,10 @@ pub fn run(args: EmbedArgs) -> miette::Result<ExitCode> {
     let mut parts = Vec::new();
     for (index, chunk) in rows.chunks(NOTES_A_PART).enumerate() {
         let partial = part_path(&args.out, index);
-        let ids: Vec<&str> = chunk.iter().map(|&row| notes.set[row].id.as_str()).collect();
+        let ids: Vec<&str> = chunk
+            .iter()
+            .map(|&row| notes.set[row].id.as_str())
+            .collect();
         if let Some(part) = finished_part(&partial, &ids) {
             parts.push((partial, part));
             continue;
@@ -127,7 +130,11 @@ pub fn run(args: EmbedArgs) -> miette::Result<ExitCode> {
         let _left = std::fs::remove_file(partial);
     }
     let count = whole.multimodal().len();
-    println!("{count} embeddings of {} values: {}", whole.multimodal().dim(), args.out.display());
+    println!(
+        "{count} embeddings of {} values: {}",
+        whole.multimodal().dim(),
+        args.out.display()
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -144,7 +151,12 @@ fn part_path(out: &Path, index: usize) -> PathBuf {
 /// A part of an interrupted job, where it holds just these notes.
 fn finished_part(path: &Path, ids: &[&str]) -> Option<EmbeddingSet> {
     let set = read_embeddings(path).ok()?;
-    let same = set.multimodal().ids().iter().map(String::as_str).eq(ids.iter().copied());
+    let same = set
+        .multimodal()
+        .ids()
+        .iter()
+        .map(String::as_str)
+        .eq(ids.iter().copied());
     same.then_some(set)
 }
 
@@ -152,6 +164,9 @@ fn concat(sets: Vec<EmbeddingSet>) -> miette::Result<EmbeddingSet> {
     let (all, visual): (Vec<_>, Vec<_>) = sets.into_iter().map(EmbeddingSet::into_parts).unzip();
     let visual: Option<Vec<Embeddings>> = visual.into_iter().collect();
     let join = |parts| Embeddings::concat(parts).map_err(mlrm_train::TrainError::from);
-    let visual = visual.filter(|parts| !parts.is_empty()).map(join).transpose()?;
+    let visual = visual
+        .filter(|parts| !parts.is_empty())
+        .map(join)
+        .transpose()?;
     Ok(EmbeddingSet::new(join(all)?, visual).map_err(mlrm_train::TrainError::from)?)
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use miette::{IntoDiagnostic, miette};
 use mlrm_train::corpus::{Notes, run_pairs};
 use mlrm_train::encode::Inference;
-use mlrm_train::evaluate::{BaselineSources, Retrieval, full_report};
+use mlrm_train::evaluate::{BaselineSources, Measured, Retrieval, full_report};
 use mlrm_train::run_folder::write_beside;
 
 use super::model_source::ModelSource;
@@ -65,7 +65,7 @@ pub fn run(args: EvalArgs) -> miette::Result<ExitCode> {
         note_users: &pairs.note_users,
         untrained: None,
     };
-    let report = full_report(
+    let Measured { report, .. } = full_report(
         &retrieval,
         &inference,
         &notes,

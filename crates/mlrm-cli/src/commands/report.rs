@@ -71,13 +71,19 @@ pub fn run(args: ReportArgs) -> miette::Result<ExitCode> {
         _ => ReportFormat::Html,
     };
     let text = match args.format.unwrap_or(by_ending) {
-        ReportFormat::Html => {
-            html::page(&runs, &html::Options { title: args.title, examples: args.examples })
-        }
+        ReportFormat::Html => html::page(
+            &runs,
+            &html::Options {
+                title: args.title,
+                examples: args.examples,
+            },
+        ),
         ReportFormat::Markdown => markdown::page(&runs),
     };
     if out.as_os_str() == "-" {
-        std::io::stdout().write_all(text.as_bytes()).into_diagnostic()?;
+        std::io::stdout()
+            .write_all(text.as_bytes())
+            .into_diagnostic()?;
     } else {
         write_whole(&out, text.as_bytes())
             .into_diagnostic()

@@ -13,11 +13,13 @@ use mlrm_config::{Baseline, RunConfig, Toggle};
 use mlrm_eval::EvalReport;
 use mlrm_events::{Action, Evaluation, Event, EventLog, EventSink, Split, Stamped};
 use mlrm_report::progress::ProgressLine;
+use mlrm_report::run::folder_and_name;
 use mlrm_report::tensorboard::TensorBoardWriter;
 use mlrm_report::tui::{Dashboard, DashboardHandle, Options, Source};
 use mlrm_train::TrainError;
 use mlrm_train::encode::Inference;
-use mlrm_train::evaluate::{BaselineSources, Retrieval, full_report};
+use mlrm_train::evaluate::{BaselineSources, Measured, Retrieval, full_report};
+use mlrm_train::examples::write_examples;
 use mlrm_train::plan::RunPlan;
 use mlrm_train::run_folder::{Existing, RunFolder, write_beside};
 use mlrm_train::trainer::{Finished, Trainer, event_slices};
@@ -43,8 +45,7 @@ pub struct TrainArgs {
 
 /// Runs the command.
 pub fn run(args: TrainArgs) -> miette::Result<ExitCode> {
-    let loaded =
-        RunConfig::load_with_places(&args.config, &args.set).map_err(TrainError::from)?;
+    let loaded = RunConfig::load_with_places(&args.config, &args.set).map_err(TrainError::from)?;
     for warning in &loaded.warnings {
         eprintln!("{}", warning.report("warning"));
     }
@@ -106,7 +107,14 @@ fn measure(
         untrained,
     };
     screen.say("measuring retrieval on the held-out notes");
-    let report = full_report(&retrieval, &model, &plan.notes, &plan.encoding, eval, &sources)?;
+    let Measured { report, embeddings } = full_report(
+        &retrieval,
+        &model,
+        &plan.notes,
+        &plan.encoding,
+        eval,
+        &sources,
+    )?;
     let baselines = report.baselines.iter();
     let event = Event::Evaluation(Evaluation {
         step: finished.chosen_step as u64,
@@ -114,12 +122,22 @@ fn measure(
         pool: report.pool as u64,
         queries: report.queries as u64,
         slices: event_slices(&report.slices),
-        baselines: baselines.map(|(k, v)| (k.clone(), event_slices(v))).collect(),
+        baselines: baselines
+            .map(|(k, v)| (k.clone(), event_slices(v)))
+            .collect(),
         ..Evaluation::default()
     });
     screen.emit_now(event).into_diagnostic()?;
     let json = serde_json::to_string_pretty(&report).into_diagnostic()?;
-    write_beside(&finished.folder.root.join("eval.json"), &format!("{json}\n"))?;
+    write_beside(
+        &finished.folder.root.join("eval.json"),
+        &format!("{json}\n"),
+    )?;
+    let models: Vec<_> = embeddings.iter().map(|(name, all)| (*name, all)).collect();
+    let images = plan.config.data.root.join(&plan.config.data.images);
+    let seed = plan.config.run.seed;
+    let root = &finished.folder.root;
+    write_examples(root, &plan.notes, &images, retrieval.task(), &models, seed)?;
     Ok(Some(report))
 }
 
@@ -257,7 +275,7 @@ fn open_dashboard(
 ) -> miette::Result<(DashboardHandle, Sender<Stamped>)> {
     let (events, receiver) = mpsc::channel();
     let options = Options {
-        run_name: config.run.dir.display().to_string(),
+        run_name: folder_and_name(&config.run.dir).1,
         frames_per_second: f64::from(config.dashboard.frames_per_second),
         requests: Some(ask),
         ..Options::default()

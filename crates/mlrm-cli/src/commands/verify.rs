@@ -11,14 +11,38 @@ use mlrm_train::verify::{CaseReport, Comparison, Tolerance, verify};
 
 /// The case inside the binary: every part of the model, 0.4 MB.
 const EMBEDDED: [(&str, &[u8]); 8] = [
-    ("case.json", include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/case.json")),
-    ("inputs.safetensors", include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/inputs.safetensors")),
-    ("expected.safetensors", include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/expected.safetensors")),
-    ("head.safetensors", include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/head.safetensors")),
-    ("llm/config.json", include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/llm/config.json")),
-    ("llm/model.safetensors", include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/llm/model.safetensors")),
-    ("vision/config.json", include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/vision/config.json")),
-    ("vision/model.safetensors", include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/vision/model.safetensors")),
+    (
+        "case.json",
+        include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/case.json"),
+    ),
+    (
+        "inputs.safetensors",
+        include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/inputs.safetensors"),
+    ),
+    (
+        "expected.safetensors",
+        include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/expected.safetensors"),
+    ),
+    (
+        "head.safetensors",
+        include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/head.safetensors"),
+    ),
+    (
+        "llm/config.json",
+        include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/llm/config.json"),
+    ),
+    (
+        "llm/model.safetensors",
+        include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/llm/model.safetensors"),
+    ),
+    (
+        "vision/config.json",
+        include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/vision/config.json"),
+    ),
+    (
+        "vision/model.safetensors",
+        include_bytes!("../../../../tests/golden/cases/qwen2_notellm2/vision/model.safetensors"),
+    ),
 ];
 
 /// Check the model's numbers against golden cases from PyTorch.
@@ -53,12 +77,14 @@ pub fn run(args: VerifyArgs) -> miette::Result<ExitCode> {
         cases.push(folder);
     }
     if args.dump.is_some() && cases.len() != 1 {
-        return Err(miette::miette!("--dump takes one case, not {}", cases.len()));
+        return Err(miette::miette!(
+            "--dump takes one case, not {}",
+            cases.len()
+        ));
     }
     let mut reports = Vec::new();
     for case in &cases {
-        let (report, computed) =
-            verify(case, &device, burn_dtype()).map_err(TrainError::from)?;
+        let (report, computed) = verify(case, &device, burn_dtype()).map_err(TrainError::from)?;
         if let Some(path) = &args.dump {
             mlrm_model::weights::write_safetensors(path, &computed).map_err(TrainError::from)?;
         }
@@ -68,13 +94,24 @@ pub fn run(args: VerifyArgs) -> miette::Result<ExitCode> {
         reports.push(report);
     }
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&reports).into_diagnostic()?);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&reports).into_diagnostic()?
+        );
     }
     let passed = reports.iter().filter(|report| report.passed()).count();
     if !args.json {
-        println!("{passed} of {} cases within tolerance on {}", reports.len(), args.device);
+        println!(
+            "{passed} of {} cases within tolerance on {}",
+            reports.len(),
+            args.device
+        );
     }
-    Ok(if passed == reports.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if passed == reports.len() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn burn_dtype() -> mlrm_train::device::Format {
@@ -95,7 +132,10 @@ fn unpack(folder: &std::path::Path) -> miette::Result<()> {
 
 fn print_report(report: &CaseReport, all: bool) {
     println!("{}", report.case);
-    println!("  {:<58} {:>12} {:>12} {:>10}", "tensor", "absolute", "relative", "allowed");
+    println!(
+        "  {:<58} {:>12} {:>12} {:>10}",
+        "tensor", "absolute", "relative", "allowed"
+    );
     let rows: Vec<&Comparison> = if all {
         report.comparisons.iter().collect()
     } else {

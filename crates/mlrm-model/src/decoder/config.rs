@@ -59,7 +59,11 @@ impl DecoderConfig {
         };
         hf.refuse_unless("hidden_act", &[json!("silu")], "only silu is")?;
         hf.refuse_unless("attention_dropout", &[json!(0.0), json!(0)], "set it to 0")?;
-        hf.refuse_unless("use_sliding_window", &[json!(false)], "only full attention is")?;
+        hf.refuse_unless(
+            "use_sliding_window",
+            &[json!(false)],
+            "only full attention is",
+        )?;
         hf.refuse_unless("pretraining_tp", &[json!(1)], "only 1 is")?;
         // Both describe the sliding window that the line above has seen to be off.
         hf.take("sliding_window");
@@ -161,7 +165,10 @@ impl DecoderConfig {
         if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return Err(format!("`{key}` must be at least 1"));
         }
-        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
+        if !self
+            .num_attention_heads
+            .is_multiple_of(self.num_key_value_heads)
+        {
             return Err(format!(
                 "`num_key_value_heads` = {} must divide `num_attention_heads` = {}",
                 self.num_key_value_heads, self.num_attention_heads

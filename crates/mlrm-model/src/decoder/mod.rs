@@ -82,7 +82,13 @@ impl SelfAttention {
 
     /// `[batch, seq, hidden]` → `[batch, seq, heads, head_dim]`, normalised per head where the
     /// family does.
-    fn heads(&self, x: &Tensor<3>, layer: &Linear, heads: usize, norm: &Option<RmsNorm>) -> Tensor<4> {
+    fn heads(
+        &self,
+        x: &Tensor<3>,
+        layer: &Linear,
+        heads: usize,
+        norm: &Option<RmsNorm>,
+    ) -> Tensor<4> {
         let [batch, seq, _] = x.dims();
         let y = rows_linear(layer, x.clone()).reshape([batch, seq, heads, self.head_dim]);
         match norm {

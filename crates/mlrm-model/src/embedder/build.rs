@@ -10,9 +10,7 @@ use super::{Embedder, EmbedderConfig, EmbedderCore};
 use crate::decoder::Decoder;
 use crate::error::ModelError;
 use crate::vision::{ClipVision, VisionConfig};
-use crate::weights::{
-    Checkpoint, InitRule, NameTable, NamedTensor, fill, initial_values, load,
-};
+use crate::weights::{Checkpoint, InitRule, NameTable, NamedTensor, fill, initial_values, load};
 
 /// Where the weights of a part come from.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,7 +49,10 @@ pub const LLM_NAMES: NameTable = NameTable {
     rename: str::to_owned,
     ignored: &[
         ("lm_head.weight", "no LM head is ever computed"),
-        ("rotary_emb.inv_freq", "rotary angles are computed from the config"),
+        (
+            "rotary_emb.inv_freq",
+            "rotary angles are computed from the config",
+        ),
     ],
 };
 
@@ -164,7 +165,9 @@ fn build_llm(
             let prefix = prefix_in(&checkpoint, "model.");
             // A tokenizer that gained words finds fewer rows in the checkpoint.
             let name = format!("{prefix}embed_tokens.weight");
-            let rows = checkpoint.shape(&name)?.and_then(|shape| shape.first().copied());
+            let rows = checkpoint
+                .shape(&name)?
+                .and_then(|shape| shape.first().copied());
             let stored = match rows {
                 Some(rows) if rows < config.llm.vocab_size => {
                     let mut sizes = config.llm.clone();

@@ -1,8 +1,6 @@
 //! Sizes and options of an embedder: what `mlrm.toml` and the two `config.json` files hold.
 
-use mlrm_config::{
-    FusionKind, ImageLayout, ModelSettings, PromptSettings, SelectFeature, Variant,
-};
+use mlrm_config::{FusionKind, ImageLayout, ModelSettings, PromptSettings, SelectFeature, Variant};
 use serde::{Deserialize, Serialize};
 
 use super::layout::{SequenceLayout, TokenBatch};
@@ -83,9 +81,10 @@ impl EmbedderConfig {
     ) -> Result<Self, ModelError> {
         let variant = settings.variant;
         let connector = match &vision {
-            Some(v) if variant.image_tokens() => {
-                Some(QFormerConfig::from_settings(&settings.connector, v.hidden_size))
-            }
+            Some(v) if variant.image_tokens() => Some(QFormerConfig::from_settings(
+                &settings.connector,
+                v.hidden_size,
+            )),
             _ => None,
         };
         let config = Self {
@@ -116,7 +115,11 @@ impl EmbedderConfig {
             return fail(format!(
                 "variant `{}` {} a vision encoder",
                 self.variant.name(),
-                if self.variant.vision() { "needs" } else { "has no place for" }
+                if self.variant.vision() {
+                    "needs"
+                } else {
+                    "has no place for"
+                }
             ));
         }
         if let Some(vision) = &self.vision

@@ -143,7 +143,12 @@ impl Embedder {
         let llm = root.join("llm");
         create_folder(&llm)?;
         write_json(&llm.join("config.json"), &config.llm.to_json())?;
-        write_part(&llm.join("model.safetensors"), &self.core.llm, "model.", LLM_NAMES)?;
+        write_part(
+            &llm.join("model.safetensors"),
+            &self.core.llm,
+            "model.",
+            LLM_NAMES,
+        )?;
         if let (Some(sizes), Some(vision)) = (&config.vision, &self.vision) {
             let folder = root.join("vision");
             create_folder(&folder)?;

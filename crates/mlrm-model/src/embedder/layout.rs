@@ -164,7 +164,10 @@ impl TokenBatch {
         }
         for (row, &length) in self.lengths.iter().enumerate() {
             if length == 0 || length > self.seq {
-                return fail(format!("row {row}: length {length} is not in 1..={}", self.seq));
+                return fail(format!(
+                    "row {row}: length {length} is not in 1..={}",
+                    self.seq
+                ));
             }
             let image = self.image_index.as_ref().map(|index| index[row]);
             let emb = self.image_emb_index.as_ref().map(|index| index[row]);
@@ -174,7 +177,9 @@ impl TokenBatch {
             if let (Some(emb), image) = (emb, image)
                 && image.is_none_or(|image| image >= emb)
             {
-                return fail(format!("row {row}: <IMG_EMB> must come after the image token"));
+                return fail(format!(
+                    "row {row}: <IMG_EMB> must come after the image token"
+                ));
             }
         }
         Ok(())
@@ -205,8 +210,14 @@ impl TokenBatch {
         let image_emb_index = image_emb.map(|id| find(id, "<IMG_EMB>")).transpose()?;
         let real = |row: &&[i32]| row.iter().take_while(|id| **id != pad).count();
         let lengths: Vec<usize> = rows.iter().map(real).collect();
-        if rows.iter().zip(&lengths).any(|(row, &n)| row[n..].iter().any(|id| *id != pad)) {
-            let message = format!("only right padding is supported, and the pad id {pad} must not occur inside a note");
+        if rows
+            .iter()
+            .zip(&lengths)
+            .any(|(row, &n)| row[n..].iter().any(|id| *id != pad))
+        {
+            let message = format!(
+                "only right padding is supported, and the pad id {pad} must not occur inside a note"
+            );
             return Err(ModelError::Input(message));
         }
         let batch = Self {

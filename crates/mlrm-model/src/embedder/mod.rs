@@ -247,7 +247,9 @@ impl EmbedderCore {
             let features = features.ok_or_else(|| ModelError::Input(missing.into()))?;
             let selected = select_positions(features, config.select_feature);
             let visual = self.head.visual_tokens(selected, trace).ok_or_else(|| {
-                ModelError::Input("the prompt holds an image token but the model has no connector".into())
+                ModelError::Input(
+                    "the prompt holds an image token but the model has no connector".into(),
+                )
             })?;
             splice(words, visual, layout)
         } else {
@@ -303,7 +305,10 @@ impl Embedder {
 fn select_rows(table: Tensor<2>, index: Vec<i64>) -> Tensor<2> {
     let count = index.len();
     let device = table.device();
-    table.select(0, Tensor::from_data(TensorData::new(index, [count]), &device))
+    table.select(
+        0,
+        Tensor::from_data(TensorData::new(index, [count]), &device),
+    )
 }
 
 fn splice(words: Tensor<3>, visual: Tensor<3>, layout: &SequenceLayout) -> Tensor<3> {

@@ -92,8 +92,7 @@ impl AttentionProbe {
         let [batch, kv_heads, rows, keys] = a.dims();
         let per_head = [batch, heads, rows * kv_heads / heads, keys];
         if site == ProbeSite::Probabilities {
-            self.attention
-                .push(a.clone().inner().reshape(per_head));
+            self.attention.push(a.clone().inner().reshape(per_head));
         }
         if site != self.site || !a.is_autodiff() {
             return a;
@@ -120,7 +119,8 @@ pub fn attend(
     probe: Option<&mut AttentionProbe>,
 ) -> Tensor<3> {
     let [batch, queries, heads, head_dim] = q.dims();
-    if probe.is_none() && mask.causal
+    if probe.is_none()
+        && mask.causal
         && let Some(out) = crate::ops::fused_causal_attention(&q, &k, &v)
     {
         return out;

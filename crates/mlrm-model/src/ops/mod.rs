@@ -7,7 +7,9 @@ use burn::tensor::{DType, Tensor};
 pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsilon: f64) -> Tensor<D> {
     let dtype = x.dtype();
     let x = x.cast(DType::F32);
-    let scale = (x.clone().square().mean_dim(D - 1) + epsilon).sqrt().recip();
+    let scale = (x.clone().square().mean_dim(D - 1) + epsilon)
+        .sqrt()
+        .recip();
     (x * scale).cast(dtype) * weight.unsqueeze()
 }
 

@@ -84,7 +84,10 @@ impl Checkpoint {
             [] => Ok(checkpoint),
             [first, ..] => Err(ModelError::format(
                 index,
-                format!("names {} tensors that no shard holds, first `{first}`", absent.len()),
+                format!(
+                    "names {} tensors that no shard holds, first `{first}`",
+                    absent.len()
+                ),
             )),
         }
     }
@@ -100,8 +103,9 @@ impl Checkpoint {
             // SAFETY: the mapping is read-only. Another process that truncates the file while it is
             // mapped would fault, which every memory-mapping loader of weights accepts.
             let map = unsafe { Mmap::map(&file) }.map_err(|e| ModelError::io("map", &path, e))?;
-            let (_, header) = SafeTensors::read_metadata(&map)
-                .map_err(|e| ModelError::format(&path, format!("not a whole safetensors file: {e}")))?;
+            let (_, header) = SafeTensors::read_metadata(&map).map_err(|e| {
+                ModelError::format(&path, format!("not a whole safetensors file: {e}"))
+            })?;
             for name in header.tensors().keys() {
                 let shard = checkpoint.shards.len();
                 if checkpoint.tensors.insert(name.clone(), shard).is_some() {
@@ -186,7 +190,10 @@ fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
         }
         Dtype::F64 => {
             let (chunks, _) = bytes.as_chunks::<8>();
-            chunks.iter().map(|b| f64::from_le_bytes(*b) as f32).collect()
+            chunks
+                .iter()
+                .map(|b| f64::from_le_bytes(*b) as f32)
+                .collect()
         }
         Dtype::BF16 => halves().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
         Dtype::F16 => halves().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
@@ -195,10 +202,7 @@ fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
 }
 
 /// Writes f32 tensors as one safetensors file, beside and then renamed into place.
-pub fn write_safetensors(
-    path: &Path,
-    tensors: &[ExportedTensor],
-) -> Result<(), ModelError> {
+pub fn write_safetensors(path: &Path, tensors: &[ExportedTensor]) -> Result<(), ModelError> {
     let views: Result<Vec<_>, _> = tensors
         .iter()
         .map(|(name, shape, values)| {

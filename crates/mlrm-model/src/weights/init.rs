@@ -25,12 +25,17 @@ pub enum InitRule {
 /// Values of `tensor` in checkpoint layout.
 pub fn initial_values(tensor: &NamedTensor, rule: InitRule, seed: u64, part: &str) -> Vec<f32> {
     let count: usize = tensor.shape.iter().product();
-    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ stable_hash(part) ^ stable_hash(&tensor.name).rotate_left(1));
+    let mut rng = ChaCha8Rng::seed_from_u64(
+        seed ^ stable_hash(part) ^ stable_hash(&tensor.name).rotate_left(1),
+    );
     let outputs = tensor.shape.first().copied().unwrap_or(1) as f64;
     let inputs = tensor.shape.iter().skip(1).product::<usize>() as f64;
     let mut normal = |deviation: f64| -> Vec<f32> {
         let draw = |_| -> f64 { StandardNormal.sample(&mut rng) };
-        (0..count).map(draw).map(|z| (z * deviation) as f32).collect()
+        (0..count)
+            .map(draw)
+            .map(|z| (z * deviation) as f32)
+            .collect()
     };
     match rule {
         InitRule::Constant(value) => vec![value; count],
@@ -44,7 +49,9 @@ pub fn initial_values(tensor: &NamedTensor, rule: InitRule, seed: u64, part: &st
 fn uniform(rng: &mut impl Rng, count: usize, bound: f64) -> Vec<f32> {
     let unit = rand_distr::Uniform::new_inclusive(-1.0f64, 1.0);
     match unit {
-        Ok(unit) => (0..count).map(|_| (unit.sample(rng) * bound) as f32).collect(),
+        Ok(unit) => (0..count)
+            .map(|_| (unit.sample(rng) * bound) as f32)
+            .collect(),
         Err(_) => vec![0.0; count],
     }
 }

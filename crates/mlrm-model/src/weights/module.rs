@@ -159,7 +159,10 @@ pub fn named_tensors<M: Module>(module: &M, rename: fn(&str) -> String) -> Vec<N
 /// Parameters of `module`, counted in elements.
 pub fn parameter_count<M: Module>(module: &M) -> usize {
     let tensors = named_tensors(module, str::to_owned);
-    tensors.iter().map(|t| t.shape.iter().product::<usize>()).sum()
+    tensors
+        .iter()
+        .map(|t| t.shape.iter().product::<usize>())
+        .sum()
 }
 
 /// The values of `module` as a checkpoint stores them, names behind `prefix`.

@@ -1,6 +1,6 @@
 //! The thread that owns the terminal.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
@@ -223,6 +223,10 @@ impl ScreenLoop {
             // A panic elsewhere has given the terminal back already.
             if self.closing.load(Ordering::SeqCst) || !terminal::is_taken() {
                 return Ok(Outcome::Finished);
+            }
+            // A terminal that has hung up is readable for ever: waiting for its keys would spin.
+            if !io::stdout().is_terminal() {
+                return Ok(Outcome::Closed);
             }
             changed |= self.take_events();
             changed |= self.clock_moved();

@@ -120,7 +120,9 @@ impl GoldenCase {
 
 fn name_of(folder: &Path) -> String {
     let canonical = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-    let name = canonical.file_name().map(|n| n.to_string_lossy().into_owned());
+    let name = canonical
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned());
     name.unwrap_or_else(|| folder.display().to_string())
 }
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Tensor};
 use mlrm_model::ModelError;
-use mlrm_model::embedder::{Embeddings, EmbedderTrace, LLM_NAMES, normalise};
+use mlrm_model::embedder::{EmbedderTrace, Embeddings, LLM_NAMES, normalise};
 use mlrm_model::nn::ProbeSite;
 use mlrm_model::saliency::{Formula, HeadReduction, saliency};
 use mlrm_model::weights::{ExportedTensor, export_gradients};
@@ -66,10 +66,7 @@ pub fn compute(case: &GoldenCase) -> Result<Vec<ExportedTensor>, ModelError> {
     Ok(all.tensors)
 }
 
-fn vision_tensors(
-    case: &GoldenCase,
-    all: &mut Collected,
-) -> Result<Option<Tensor<3>>, ModelError> {
+fn vision_tensors(case: &GoldenCase, all: &mut Collected) -> Result<Option<Tensor<3>>, ModelError> {
     let (Some(vision), Some(pixels)) = (&case.embedder.vision, &case.pixels) else {
         return Ok(None);
     };
@@ -194,7 +191,11 @@ fn saliency_tensors(
     let notes = case.tokens.notes();
     let spans = embedder.config.layout(&case.tokens)?.image_spans()?;
     let range = |s: &mlrm_model::embedder::ImageSpan| [s.start, s.end, s.final_position];
-    all.put_positions("saliency.range", &[notes, 3], spans.iter().flat_map(range).collect());
+    all.put_positions(
+        "saliency.range",
+        &[notes, 3],
+        spans.iter().flat_map(range).collect(),
+    );
     for (name, formula) in FORMULAS {
         let temperature = embedder.core.head.temperature.val();
         let objective = case.objective.clone();
@@ -222,7 +223,8 @@ fn saliency_tensors(
         if formula == Formula::PUBLISHED {
             for (layer, map) in result.maps.into_iter().enumerate() {
                 let shape = vec![notes, map.seq, map.seq];
-                all.tensors.push((format!("saliency.I.{layer}"), shape, map.values));
+                all.tensors
+                    .push((format!("saliency.I.{layer}"), shape, map.values));
             }
         }
     }

@@ -108,7 +108,10 @@ fn read_expected(
     name: &str,
 ) -> Result<Option<(Vec<usize>, Vec<f32>)>, ModelError> {
     if let Ok(Some((shape, values))) = expected.get_i64(name) {
-        return Ok(Some((shape, values.into_iter().map(|v| v as f32).collect())));
+        return Ok(Some((
+            shape,
+            values.into_iter().map(|v| v as f32).collect(),
+        )));
     }
     Ok(expected.get(name)?.map(|t| (t.shape, t.values)))
 }
@@ -125,9 +128,16 @@ fn compare(
     let width = mask.map_or(1, |mask| expected.len() / mask.len().max(1));
     let counts = |index: usize| mask.is_none_or(|mask| mask[index / width] == 1.0);
     let largest = |values: &mut dyn Iterator<Item = f64>| {
-        values.fold(0.0, |a: f64, b| if b.is_nan() { f64::INFINITY } else { a.max(b) })
+        values.fold(
+            0.0,
+            |a: f64, b| if b.is_nan() { f64::INFINITY } else { a.max(b) },
+        )
     };
-    let scale = largest(&mut (0..expected.len()).filter(|&i| counts(i)).map(|i| f64::from(expected[i].abs())));
+    let scale = largest(
+        &mut (0..expected.len())
+            .filter(|&i| counts(i))
+            .map(|i| f64::from(expected[i].abs())),
+    );
     let absolute_error = match computed {
         None => f64::INFINITY,
         Some(computed) => largest(
