@@ -1,0 +1,227 @@
+//! Model folders that are broken or not implemented, and files that are not there: refused with the
+//! file and the tensor or option named, and nothing made or changed.
+
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use support::Home;
+use tensors::{RawTensor, copy_folder, edit};
+
+/// A trained model, copied and spoilt again and again.
+struct Model {
+    home: Home,
+}
+
+impl Model {
+    fn new() -> Self {
+        Self {
+            home: Home::trained(),
+        }
+    }
+
+    /// Spoils a copy of the model in `model/`; opening it is refused with `words`.
+    #[track_caller]
+    fn refused(&self, spoil: impl FnOnce(&Path), words: &[&str]) {
+        let folder = self.home.path("model");
+        copy_folder(&self.home.path("run/model"), &folder);
+        spoil(&folder);
+        let embed = [
+            "embed",
+            "model",
+            "--notes",
+            "data/notes.jsonl",
+            "--out",
+            "x.npy",
+        ];
+        self.home.refused(&embed, words);
+        fs::remove_dir_all(folder).expect("a folder");
+    }
+}
+
+fn truncate(path: &Path, bytes: usize) {
+    let content = fs::read(path).expect("a file");
+    fs::write(path, &content[..bytes]).expect("a file");
+}
+
+#[test]
+fn weights_that_do_not_fit() {
+    let model = Model::new();
+    let head = |folder: &Path| folder.join("head.safetensors");
+    for bytes in [0, 4, 300, 50_000] {
+        model.refused(
+            |folder| truncate(&head(folder), bytes),
+            &["model/head.safetensors"],
+        );
+    }
+    let llm = "model/llm/model.safetensors";
+    model.refused(
+        |folder| truncate(&folder.join("llm/model.safetensors"), 9_000),
+        &[llm],
+    );
+    model.refused(
+        |folder| fs::remove_file(head(folder)).expect("a head"),
+        &["head.safetensors"],
+    );
+    model.refused(
+        |folder| {
+            edit(&head(folder), |tensors| {
+                let tensor = RawTensor::of(&[24, 32], &[0.0; 24 * 32]);
+                tensors.insert("linear.weight".into(), tensor);
+            });
+        },
+        &[
+            "model/head.safetensors",
+            "linear.weight",
+            "[24, 32]",
+            "[16, 32]",
+        ],
+    );
+    model.refused(
+        |folder| {
+            edit(&head(folder), |tensors| {
+                tensors.insert("gate.extra".into(), RawTensor::of(&[1], &[0.0]));
+            });
+        },
+        &["model/head.safetensors", "gate.extra"],
+    );
+    model.refused(
+        |folder| {
+            edit(&head(folder), |tensors| {
+                tensors.remove("query_tokens").expect("a tensor");
+            });
+        },
+        &["model/head.safetensors", "query_tokens", "missing"],
+    );
+}
+
+fn edit_json(path: &Path, edit: impl FnOnce(&mut Value)) {
+    let text = fs::read_to_string(path).expect("a file");
+    let mut value = serde_json::from_str(&text).expect("JSON");
+    edit(&mut value);
+    fs::write(path, value.to_string()).expect("a file");
+}
+
+#[test]
+fn model_configs_that_are_not_implemented() {
+    let model = Model::new();
+    let llm = "model/llm/config.json";
+    let set = |key: &'static str, value: Value| {
+        move |folder: &Path| {
+            edit_json(&folder.join("llm/config.json"), |config| {
+                config[key] = value
+            });
+        }
+    };
+    let yarn = json!({"rope_type": "yarn", "factor": 4.0});
+    model.refused(set("rope_scaling", yarn), &[llm, "rope_scaling", "yarn"]);
+    model.refused(
+        set("model_type", "mamba".into()),
+        &[llm, "model_type", "mamba", "qwen3"],
+    );
+    model.refused(
+        set("hidden_act", "relu".into()),
+        &[llm, "hidden_act", "relu"],
+    );
+    model.refused(set("hidden_size", 48.into()), &["48"]);
+    let vision = |folder: &Path| {
+        let path = folder.join("vision/config.json");
+        edit_json(&path, |config| config["hidden_act"] = "relu".into());
+    };
+    model.refused(vision, &["model/vision/config.json", "hidden_act", "relu"]);
+    for file in [
+        "llm/config.json",
+        "vision/config.json",
+        "llm/tokenizer.json",
+        "mlrm.toml",
+    ] {
+        let place = format!("model/{file}");
+        model.refused(
+            |folder| fs::write(folder.join(file), "{").expect("a file"),
+            &[&place],
+        );
+        if file == "mlrm.toml" {
+            continue;
+        }
+        model.refused(
+            |folder| fs::remove_file(folder.join(file)).expect("a file"),
+            &[&place],
+        );
+    }
+    for (right, wrong, says) in [
+        (
+            "variant = \"notellm2\"",
+            "variant = \"notellm3\"",
+            "notellm3",
+        ),
+        ("format = 1", "format = 9", "format 9"),
+        ("[provenance]", "[provenance]\ncolour = 1", "colour"),
+        ("head_dim = 16", "head_dim = 24", "linear.weight"),
+    ] {
+        let spoil = |folder: &Path| {
+            let path = folder.join("mlrm.toml");
+            let text = fs::read_to_string(&path).expect("a file");
+            assert!(text.contains(right), "{text}");
+            fs::write(path, text.replace(right, wrong)).expect("a file");
+        };
+        model.refused(spoil, &["model/", says]);
+    }
+}
+
+#[test]
+fn models_and_files_that_are_not_there() {
+    let home = Home::trained();
+    fs::create_dir(home.path("empty")).expect("a folder");
+    for command in ["eval", "saliency"] {
+        home.refused(
+            &[command, "empty"],
+            &["empty is neither a model folder", "run folder"],
+        );
+        home.refused(&[command, "absent"], &["absent is neither a model folder"]);
+    }
+    let embed = |notes, out| ["embed", "run", "--notes", notes, "--out", out];
+    home.refused(
+        &embed("data/notes.jsonl", "x.txt"),
+        &["x.txt", ".parquet", ".npy", ".safetensors"],
+    );
+    home.refused(&embed("absent.jsonl", "x.npy"), &["absent.jsonl"]);
+    home.refused(
+        &["embed", "empty", "--notes", "n", "--out", "x.npy"],
+        &["empty"],
+    );
+    home.refused(&["similar", "absent.npy", "--id", "a"], &["absent.npy"]);
+    home.refused(
+        &["eval", "run", "--set", "data.pairs.test_fraction=0"],
+        &["test_fraction"],
+    );
+    home.refused(&["eval", "run", "--set", "eval.kk=[1]"], &["eval.kk"]);
+
+    home.write("file", "");
+    let into = ["train", "tiny.toml", "--set", "run.dir=file"];
+    home.refused(&into, &["cannot create file"]);
+
+    let variant = [
+        "train",
+        "tiny.toml",
+        "--set",
+        "model.variant=text",
+        "--set",
+        "run.dir=text",
+    ];
+    let few = ["--set", "train.max_steps=1", "--set", "eval.baselines=[]"];
+    home.mlrm(&[variant.as_slice(), &few].concat()).done();
+    let visual = [
+        "embed",
+        "text",
+        "--notes",
+        "data/notes.jsonl",
+        "--out",
+        "x.npy",
+        "--visual",
+    ];
+    home.refused(&visual, &["--visual", "`text` has no visual embeddings"]);
+}

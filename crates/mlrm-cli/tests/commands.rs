@@ -1,0 +1,394 @@
+//! What is done with a trained model and with settings: every command but `train`, `data`, `verify`.
+
+mod support;
+
+use std::fs;
+
+use serde_json::Value;
+use support::Home;
+
+/// The array of an `.npy` file: bytes after the header.
+fn npy_rows(home: &Home, name: &str) -> Vec<f32> {
+    let bytes = fs::read(home.path(name)).expect(name);
+    assert_eq!(&bytes[..6], b"\x93NUMPY");
+    let length = u16::from_le_bytes([bytes[8], bytes[9]]);
+    let header = String::from_utf8_lossy(&bytes[10..10 + usize::from(length)]);
+    assert!(header.contains("'<f4'"), "{header}");
+    let data = bytes[10 + usize::from(length)..].as_chunks::<4>().0;
+    data.iter()
+        .map(|bytes| f32::from_le_bytes(*bytes))
+        .collect()
+}
+
+#[test]
+fn eval_repeats_what_training_measured() {
+    let home = Home::with_config();
+    home.train("run", &["train.max_steps=2"]).done();
+    let written = home.json("run/eval.json");
+    let ran = home.mlrm(&["eval", "run", "--json", "--out", "eval.json"]);
+    assert_eq!(ran.done().json(), written);
+    assert_eq!(home.json("eval.json"), written);
+    let table = home.mlrm(&[
+        "eval",
+        "run",
+        "--set",
+        "eval.k=[5]",
+        "--set",
+        "eval.baselines=[\"bm25\"]",
+    ]);
+    assert!(table.done().out.contains("bm25"), "{table:?}");
+    assert!(
+        home.mlrm(&["eval", "run", "--markdown"])
+            .done()
+            .out
+            .contains("| --")
+    );
+    let other = home
+        .mlrm(&["eval", "run", "--json", "--split", "validation"])
+        .done()
+        .json();
+    assert_ne!(other["queries"], written["queries"]);
+
+    // A bare model folder says nothing of data: that comes from --set.
+    let data: Vec<&str> = [
+        "data.root=data",
+        "run.seed=1",
+        "data.pairs.weight=cosine",
+        "data.pairs.min_users=2",
+        "data.pairs.test_fraction=0.25",
+        "data.pairs.validation_fraction=0.2",
+        "data.pairs.test_targets=all",
+    ]
+    .into_iter()
+    .flat_map(|set| ["--set", set])
+    .collect();
+    let bare = home.mlrm(&[&["eval", "run/model", "--json"], data.as_slice()].concat());
+    assert_eq!(bare.done().json(), written);
+}
+
+#[test]
+fn embeddings_in_every_format_name_the_same_neighbours() {
+    let home = Home::trained();
+    let embed = ["embed", "run", "--notes", "data/notes.jsonl", "--out"];
+    let mut answers = Vec::new();
+    for file in ["all.parquet", "all.npy", "all.safetensors"] {
+        let ran = home.mlrm(&[&embed, [file].as_slice()].concat());
+        assert!(
+            ran.done().out.contains("80 embeddings of 16 values"),
+            "{ran:?}"
+        );
+        let words = [
+            "similar", file, "--id", "n00003", "--id", "n00077", "-k", "5", "--json",
+        ];
+        answers.push(home.mlrm(&words).done().json());
+        home.refused(&["similar", file, "--id", "nobody"], &[file, "nobody"]);
+    }
+    assert!(
+        answers.windows(2).all(|pair| pair[0] == pair[1]),
+        "{answers:#?}"
+    );
+    let neighbours = answers[0][0]["neighbours"].as_array().expect("neighbours");
+    assert_eq!(neighbours.len(), 5);
+    assert!(
+        neighbours
+            .iter()
+            .all(|neighbour| neighbour["id"] != "n00003")
+    );
+    let scores: Vec<f64> = neighbours
+        .iter()
+        .filter_map(|n| n["score"].as_f64())
+        .collect();
+    assert!(
+        scores.is_sorted_by(|left, right| left >= right),
+        "{scores:?}"
+    );
+
+    // As a naive search over the rows finds them.
+    let (rows, ids) = (npy_rows(&home, "all.npy"), home.read("all.ids.txt"));
+    let ids: Vec<&str> = ids.lines().collect();
+    assert_eq!((rows.len(), ids.len()), (80 * 16, 80));
+    let rows: Vec<&[f32]> = rows.chunks(16).collect();
+    let norm = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>().sqrt();
+    let cosine = |left: &[f32], right: &[f32]| {
+        let product: f32 = left.iter().zip(right).map(|(x, y)| x * y).sum();
+        product / (norm(left) * norm(right))
+    };
+    let others = (0..80).filter(|&row| row != 3);
+    let best =
+        others.max_by(|&a, &b| cosine(rows[3], rows[a]).total_cmp(&cosine(rows[3], rows[b])));
+    assert_eq!(neighbours[0]["id"], ids[best.expect("a neighbour")]);
+
+    let titled = home.mlrm(&[
+        "similar",
+        "all.npy",
+        "--id",
+        "n00003",
+        "--notes",
+        "data/notes.jsonl",
+    ]);
+    let title = home.read("data/notes.jsonl");
+    let note: Value = serde_json::from_str(title.lines().nth(3).expect("a row")).expect("a note");
+    assert!(
+        titled
+            .done()
+            .out
+            .contains(note["title"].as_str().expect("a title")),
+        "{titled:?}"
+    );
+
+    home.mlrm(&[&embed, ["two.npy", "--visual"].as_slice()].concat())
+        .done();
+    assert_eq!(npy_rows(&home, "two.npy"), npy_rows(&home, "all.npy"));
+    assert_ne!(
+        npy_rows(&home, "two.visual.npy"),
+        npy_rows(&home, "all.npy")
+    );
+    home.mlrm(&["similar", "two.npy", "--id", "n00003", "--visual"])
+        .done();
+}
+
+#[test]
+fn shards_concatenate_to_the_whole() {
+    let home = Home::trained();
+    let embed = |out: &str, more: &[&str]| {
+        let words = ["embed", "run", "--notes", "data/notes.jsonl", "--out", out];
+        home.mlrm(&[words.as_slice(), more].concat()).done();
+        let ids = home.read(out.replace(".npy", ".ids.txt"));
+        (npy_rows(&home, out), ids)
+    };
+    let whole = embed("whole.npy", &["--batch-notes", "20"]);
+    for size in ["20", "7"] {
+        let mut rows = Vec::new();
+        let mut ids = String::new();
+        for shard in ["0/2", "1/2"] {
+            let part = embed("part.npy", &["--batch-notes", size, "--shard", shard]);
+            rows.extend(part.0);
+            ids += &part.1;
+        }
+        assert_eq!(ids, whole.1);
+        let differences = rows
+            .iter()
+            .zip(&whole.0)
+            .map(|(part, whole)| (part - whole).abs());
+        let worst = differences.fold(0.0, f32::max);
+        // The same batches give the same bits; others differ in padding, hence in rounding.
+        let limit = if size == "20" { 0.0 } else { 1e-5 };
+        assert!(
+            rows.len() == whole.0.len() && worst <= limit,
+            "{size} a batch: {worst}"
+        );
+    }
+}
+
+#[test]
+fn saliency_shares_sum_to_one() {
+    let home = Home::trained();
+    let mut seen = Vec::new();
+    for formula in ["abs-then-sum", "sum-then-abs", "scores-sum-then-abs"] {
+        let words = [
+            "saliency",
+            "run",
+            "--json",
+            "--notes",
+            "16",
+            "--formula",
+            formula,
+        ];
+        let report = home.mlrm(&words).done().json();
+        assert_eq!(
+            (&report["variant"], &report["notes"]),
+            (&"notellm2".into(), &16.into())
+        );
+        let layers = report["shares"].as_array().expect("layers");
+        assert_eq!(layers.len(), 2);
+        for layer in layers {
+            let shares: Vec<f64> = layer
+                .as_array()
+                .expect("shares")
+                .iter()
+                .filter_map(Value::as_f64)
+                .collect();
+            assert_eq!(shares.len(), 3, "{layer}");
+            assert!(
+                shares.iter().all(|share| (0.0..=1.0).contains(share)),
+                "{layer}"
+            );
+            assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{layer}");
+        }
+        assert!(
+            !seen.contains(&report["layers"]),
+            "{formula} is another formula"
+        );
+        seen.push(report["layers"].clone());
+    }
+    assert!(
+        home.mlrm(&["saliency", "run", "--notes", "8"])
+            .done()
+            .out
+            .contains("visual")
+    );
+}
+
+#[test]
+fn reports_and_pictures_of_a_run_stand_alone() {
+    let home = Home::trained();
+    home.mlrm(&["report", "run"]).done();
+    let html = home.read("run/report.html");
+    assert!(html.starts_with("<!") && html.trim_end().ends_with("</html>"));
+    for loads in [
+        "src=\"http",
+        "href=\"http",
+        "url(http",
+        "@import",
+        "<link",
+        "src=\"/",
+    ] {
+        assert!(!html.contains(loads), "the report loads something: {loads}");
+    }
+    let markdown = home.mlrm(&["report", "run", "--format", "markdown", "--out", "-"]);
+    assert!(markdown.done().out.contains("| "), "{markdown:?}");
+    for view in [
+        "overview",
+        "attention",
+        "retrieval",
+        "fusion",
+        "log",
+        "config",
+    ] {
+        home.mlrm(&["watch", "run", "--svg", "frame.svg", "--view", view])
+            .done();
+        let svg = home.read("frame.svg");
+        assert!(
+            svg.contains("<svg") && svg.trim_end().ends_with("</svg>"),
+            "{view}"
+        );
+    }
+    home.refused(
+        &["watch", "run"],
+        &["needs a terminal", "help: `mlrm report RUN"],
+    );
+    home.refused(
+        &["watch", "nowhere"],
+        &["no run nowhere", "help: name the folder"],
+    );
+    home.refused(&["report", "nowhere"], &["nowhere"]);
+}
+
+#[test]
+fn devices_are_listed() {
+    let home = Home::empty();
+    let rows = home.mlrm(&["devices", "--json"]).done().json();
+    let rows = rows.as_array().expect("rows");
+    let names: Vec<_> = rows
+        .iter()
+        .filter_map(|row| row["backend"].as_str())
+        .collect();
+    assert_eq!(names, ["flex", "vulkan", "wgpu", "metal", "cuda", "rocm"]);
+    let flex = &rows[0];
+    assert_eq!(
+        (&flex["compiled_in"], &flex["available"]),
+        (&true.into(), &true.into())
+    );
+    for row in rows.iter().filter(|row| row["compiled_in"] == false) {
+        let feature = format!("--features {}", row["backend"].as_str().unwrap_or_default());
+        assert!(
+            row["note"]
+                .as_str()
+                .is_some_and(|note| note.contains(&feature)),
+            "{row}"
+        );
+    }
+    assert!(home.mlrm(&["devices"]).done().out.contains("vulkan"));
+}
+
+#[test]
+fn bench_prints_the_contract() {
+    let home = Home::with_config();
+    let bench = home
+        .mlrm(&["bench", "train", "tiny.toml", "--steps", "2", "--json"])
+        .done()
+        .json();
+    assert_eq!(
+        (&bench["what"], &bench["device"]),
+        (&"train".into(), &"flex".into())
+    );
+    assert_eq!(
+        (&bench["dtype"], &bench["runs"]),
+        (&"f32".into(), &2.into())
+    );
+    for key in ["notes_per_second", "tokens_per_second", "peak_host_bytes"] {
+        assert!(
+            bench[key].as_f64().is_some_and(|value| value > 0.0),
+            "{key} of {bench}"
+        );
+    }
+    for key in ["peak_device_bytes", "mfu", "spread"] {
+        assert!(bench.get(key).is_some(), "{key} of {bench}");
+    }
+    assert!(
+        bench["shape"]
+            .as_object()
+            .is_some_and(|shape| !shape.is_empty()),
+        "{bench}"
+    );
+    let phases = bench["seconds_by_phase"].as_object().expect("phases");
+    for phase in ["vision", "backward", "optimiser"] {
+        assert!(
+            phases[phase].as_f64().is_some_and(|seconds| seconds > 0.0),
+            "{phase}: {bench}"
+        );
+    }
+    assert!(!home.path("run").exists(), "a measurement is no run");
+}
+
+#[test]
+fn settings_are_explained_and_checked() {
+    let home = Home::with_config();
+    let words = [
+        "config",
+        "explain",
+        "train.batch_pairs",
+        "--config",
+        "tiny.toml",
+    ];
+    let out = home.mlrm(&words).done().out.clone();
+    for word in [
+        "type",
+        "default",
+        "meaning",
+        "source",
+        "value    8",
+        "tiny.toml:",
+    ] {
+        assert!(out.contains(word), "no {word} in {out}");
+    }
+    let section = home.mlrm(&["config", "explain", "model.fusion"]);
+    assert!(section.done().out.contains("initial_weight"), "{section:?}");
+    let unknown = home.mlrm(&["config", "explain", "train.batch_pair"]);
+    unknown.failed_with(
+        2,
+        &["train.batch_pair", "did you mean `train.batch_pairs`?"],
+    );
+
+    assert!(
+        home.mlrm(&["config", "check", "tiny.toml"])
+            .done()
+            .out
+            .contains("nothing is wrong")
+    );
+    let resolved = home
+        .mlrm(&["config", "check", "tiny.toml", "--resolved"])
+        .done()
+        .out
+        .clone();
+    home.write("resolved.toml", &resolved);
+    let again = home.mlrm(&["config", "check", "resolved.toml", "--resolved"]);
+    assert_eq!(again.done().out, resolved);
+
+    let schema = home.mlrm(&["config", "schema"]).done().json();
+    let rule = &schema["properties"]["train"]["properties"]["batch_pairs"];
+    assert_eq!(
+        (&rule["type"], &rule["minimum"]),
+        (&"integer".into(), &2.into())
+    );
+}

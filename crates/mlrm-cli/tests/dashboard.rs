@@ -1,0 +1,310 @@
+//! The dashboard of a real training in a real terminal, driven by tmux key by key.
+#![cfg(unix)]
+
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use support::{Home, events, named};
+
+/// What the shell writes once a command has ended.
+const DONE: &str = "exit code ";
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A tmux server of its own with one terminal in it, ended with the test.
+struct Terminal {
+    socket: String,
+}
+
+impl Terminal {
+    /// A shell in `folder` on a terminal of this size; `None`, loudly, where there is no tmux.
+    fn open(name: &str, folder: &Path, (columns, rows): (u16, u16)) -> Option<Self> {
+        if Command::new("tmux").arg("-V").output().is_err() {
+            eprintln!("SKIPPED: {name}: tmux is not installed, so no terminal can be driven");
+            return None;
+        }
+        let socket = format!("mlrm-test-{name}-{}", std::process::id());
+        let terminal = Self { socket };
+        let size = [
+            "-x",
+            &columns.to_string(),
+            "-y",
+            &rows.to_string(),
+            "-c",
+            &folder.display().to_string(),
+            "env PS1='ready> ' LANG=C.UTF-8 NO_COLOR= sh",
+        ]
+        .map(str::to_owned);
+        let words = ["-f", "/dev/null", "new-session", "-d"].map(str::to_owned);
+        let words: Vec<&str> = words.iter().chain(&size).map(String::as_str).collect();
+        terminal.tmux(&words);
+        terminal.wait_for("the shell", |screen| screen.contains("ready>"));
+        Some(terminal)
+    }
+
+    #[track_caller]
+    fn tmux(&self, words: &[&str]) -> Output {
+        let output = Command::new("tmux")
+            .args(["-L", &self.socket, "-u"])
+            .args(words)
+            .output()
+            .expect("tmux runs");
+        assert!(output.status.success(), "tmux {words:?}: {output:?}");
+        output
+    }
+
+    /// Presses keys, by tmux's names.
+    #[track_caller]
+    fn press(&self, keys: &[&str]) {
+        self.tmux(&[&["send-keys"], keys].concat());
+    }
+
+    /// Types a command line.
+    #[track_caller]
+    fn enter(&self, line: &str) {
+        self.tmux(&["send-keys", "-l", line]);
+        self.press(&["Enter"]);
+    }
+
+    /// What is on the screen.
+    fn screen(&self) -> String {
+        let output = self.tmux(&["capture-pane", "-p"]);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The screen as soon as it is as `expected`.
+    #[track_caller]
+    fn wait_for(&self, what: &str, expected: impl Fn(&str) -> bool) -> String {
+        let start = Instant::now();
+        loop {
+            let screen = self.screen();
+            if expected(&screen) {
+                return screen;
+            }
+            assert!(start.elapsed() < PATIENCE, "no sign of {what} in:\n{screen}");
+            sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// A terminal flag of the pane, such as `alternate_on` or `mouse_any_flag`.
+    fn flag(&self, name: &str) -> String {
+        let output = self.tmux(&["display-message", "-p", &format!("#{{{name}}}")]);
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Checks that a program has left the terminal as it found it.
+    #[track_caller]
+    fn is_clean(&self, home: &Home) {
+        let before = home.read("before");
+        assert!(before.contains("speed"), "no settings of a terminal: {before}");
+        assert_eq!(before, home.read("after"), "the terminal's settings were changed");
+        for (flag, clean) in [
+            ("alternate_on", "0"),
+            ("mouse_any_flag", "0"),
+            ("cursor_flag", "1"),
+        ] {
+            assert_eq!(self.flag(flag), clean, "{flag}");
+        }
+        // And it still works.
+        self.enter("echo $((6 * 7)) is the answer");
+        self.wait_for("an answer", |screen| screen.contains("\n42 is the answer"));
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let words = ["-L", &self.socket, "kill-server"];
+        let _already_gone = Command::new("tmux").args(words).output();
+    }
+}
+
+/// A command line around the binary that notes the terminal's settings before and after.
+fn noted(arguments: &str) -> String {
+    let mlrm = env!("CARGO_BIN_EXE_mlrm");
+    format!("stty -a > before; {mlrm} {arguments}; echo {DONE}$?; stty -a > after; echo noted")
+}
+
+/// The step on the screen.
+fn step(screen: &str) -> Option<u64> {
+    let after = screen.split(" step ").nth(1)?;
+    let digits = after.split(' ').next()?.replace(',', "");
+    digits.parse().ok()
+}
+
+/// Waits for the end of the noted command; what it left on the screen.
+#[track_caller]
+fn ended(terminal: &Terminal, code: i32) -> String {
+    let line = format!("\n{DONE}{code}\n");
+    terminal.wait_for(&line, |screen| {
+        screen.contains(&line) && screen.contains("\nnoted")
+    })
+}
+
+/// A run that ends only when it is asked to.
+const ENDLESS: &str = "train tiny.toml --set train.max_steps=1000000 --set train.eval_every_steps=20 \
+                       --set train.save_every_steps=50 --set eval.baselines=[]";
+
+#[test]
+fn a_training_is_watched_steered_and_stopped() {
+    let home = Home::with_config();
+    let Some(terminal) = Terminal::open("steered", &home.path("."), (120, 40)) else {
+        return;
+    };
+    terminal.enter(&noted(ENDLESS));
+    terminal.wait_for("ten steps", |screen| {
+        screen.contains("running") && step(screen) > Some(10)
+    });
+    assert_eq!(terminal.flag("alternate_on"), "1");
+
+    for (key, panel) in [
+        ("2", "Saliency by layer"),
+        ("3", "Recall@"),
+        ("4", "Gate values"),
+        ("5", "Events (notable)"),
+        ("6", "num_hidden_layers"),
+        ("1", "Gradient norm"),
+        ("?", "save and stop after this step"),
+    ] {
+        terminal.press(&[key]);
+        terminal.wait_for(panel, |screen| screen.contains(panel));
+    }
+    // Any key closes the help, Tab goes to the next view and back tab to the one before.
+    terminal.press(&["Escape"]);
+    terminal.wait_for("no help", |screen| !screen.contains("page keys"));
+    terminal.press(&["Tab"]);
+    terminal.wait_for("the next view", |screen| screen.contains("Saliency by layer"));
+    terminal.press(&["BTab"]);
+    terminal.wait_for("the view before", |screen| screen.contains("Gradient norm"));
+
+    resizes(&terminal);
+    pauses_and_saves(&terminal, &home);
+
+    terminal.press(&["x"]);
+    terminal.wait_for("a question", |screen| screen.contains("press x again"));
+    terminal.press(&["x"]);
+    let screen = ended(&terminal, 0);
+    assert!(screen.contains("stopped; go on with `mlrm train"), "{screen}");
+    // Not a line of the dashboard is left.
+    assert!(!screen.contains("Overview") && !screen.contains("x stop"), "{screen}");
+    terminal.is_clean(&home);
+    is_whole(&home);
+}
+
+#[track_caller]
+fn resizes(terminal: &Terminal) {
+    for (columns, rows) in [(60, 15), (200, 60), (30, 8), (80, 24)] {
+        let size = ["-x", &columns.to_string(), "-y", &rows.to_string()].map(str::to_owned);
+        let words: Vec<&str> = std::iter::once("resize-window")
+            .chain(size.iter().map(String::as_str))
+            .collect();
+        terminal.tmux(&words);
+        if columns < 60 {
+            terminal.wait_for("a word of its size", |screen| screen.contains("60"));
+            continue;
+        }
+        // The keys stand in the last row, whole, and nothing is left of the size before.
+        let screen = terminal.wait_for("the new size", |screen| {
+            let last = screen.trim_end_matches('\n').lines().last();
+            screen.lines().count() == rows && last.is_some_and(|last| last.starts_with("q detach"))
+        });
+        let first = screen.lines().next().unwrap_or_default();
+        assert!(first.starts_with("1 Overview 2 Attention"), "{columns}x{rows}:\n{screen}");
+        assert_eq!(screen.matches("q detach").count(), 1, "{columns}x{rows}:\n{screen}");
+    }
+}
+
+#[track_caller]
+fn pauses_and_saves(terminal: &Terminal, home: &Home) {
+    terminal.press(&["Space"]);
+    let screen = terminal.wait_for("a pause", |screen| screen.contains("paused"));
+    let paused_at = step(&screen).expect("a step");
+    terminal.press(&["s"]);
+    let saved = format!("run/checkpoints/step-{paused_at}/model/mlrm.toml");
+    let start = Instant::now();
+    while !home.path(&saved).is_file() {
+        assert!(start.elapsed() < PATIENCE, "no {saved}");
+        sleep(Duration::from_millis(50));
+    }
+    assert_eq!(step(&terminal.screen()), Some(paused_at), "a paused run went on");
+    terminal.press(&["Space"]);
+    terminal.wait_for("more steps", |screen| {
+        screen.contains("running") && step(screen) > Some(paused_at)
+    });
+}
+
+/// The run's files after it was stopped.
+#[track_caller]
+fn is_whole(home: &Home) {
+    let events = events(home, "run");
+    let controls: Vec<&str> = named(&events, "control")
+        .into_iter()
+        .filter_map(|control| control["action"].as_str())
+        .collect();
+    assert_eq!(controls, ["pause", "save", "resume", "stop"]);
+    let end = events.last().expect("events");
+    assert_eq!((&end["event"], &end["reason"]), (&"run_ended".into(), &"stopped".into()));
+    let stopped = named(&events, "control")[3]["step"].as_u64().expect("a step");
+    let steps = named(&events, "train_step");
+    let steps: Vec<u64> = steps.iter().filter_map(|event| event["step"].as_u64()).collect();
+    assert_eq!(steps, (1..=stopped).collect::<Vec<u64>>(), "a step was lost or taken twice");
+    let last = std::fs::canonicalize(home.path("run/last")).expect("the link to the last one");
+    assert!(last.ends_with(format!("step-{stopped}")), "{last:?} is not of step {stopped}");
+    // The model is one that other commands take.
+    let words = ["embed", "run", "--notes", "data/notes.jsonl", "--out", "notes.npy"];
+    home.mlrm(&words).done();
+    // And the run goes on where it was stopped.
+    let more = format!("train.max_steps={}", stopped + 2);
+    let words = ["train", "run/config.toml", "--resume", "--set", &more];
+    home.mlrm(&words).done();
+}
+
+#[test]
+fn a_training_goes_on_without_its_dashboard() {
+    let home = Home::with_config();
+    let Some(terminal) = Terminal::open("detached", &home.path("."), (80, 24)) else {
+        return;
+    };
+    terminal.enter(&noted(ENDLESS));
+    terminal.wait_for("a step", |screen| step(screen) > Some(1));
+    terminal.press(&["q"]);
+    terminal.wait_for("the plain screen", |screen| !screen.contains("1 Overview"));
+    assert_eq!(terminal.flag("alternate_on"), "0");
+    let logged = || events_so_far(&home);
+    let (before, start) = (logged(), Instant::now());
+    while logged() < before + 10 {
+        assert!(start.elapsed() < PATIENCE, "the run stood still");
+        sleep(Duration::from_millis(50));
+    }
+    // Without the dashboard, Ctrl-C is the signal again.
+    terminal.press(&["C-c"]);
+    ended(&terminal, 0);
+    terminal.is_clean(&home);
+    let events = events(&home, "run");
+    assert_eq!(events.last().expect("events")["reason"], "stopped");
+}
+
+fn events_so_far(home: &Home) -> usize {
+    home.read("run/events.jsonl").lines().count()
+}
+
+#[test]
+fn signals_give_the_terminal_back() {
+    let home = Home::trained();
+    let Some(terminal) = Terminal::open("signals", &home.path("."), (80, 24)) else {
+        return;
+    };
+    for (signal, code) in [("TERM", 143), ("HUP", 129), ("INT", 130)] {
+        terminal.enter("clear");
+        terminal.enter(&noted("watch run"));
+        terminal.wait_for("the dashboard", |screen| screen.contains("completed"));
+        assert_eq!(terminal.flag("alternate_on"), "1");
+        let pane = terminal.flag("pane_pid");
+        let killed = Command::new("pkill").args(["-P", &pane, &format!("-{signal}"), "mlrm"]).status();
+        assert!(killed.expect("pkill runs").success(), "{signal}");
+        ended(&terminal, code);
+        terminal.is_clean(&home);
+    }
+}

@@ -1,0 +1,216 @@
+//! `mlrm data`: the sample set, checks and their mends, pairs, MovieLens files.
+
+mod support;
+
+use std::fs;
+
+use serde_json::Value;
+use support::{Home, SYNTH};
+
+#[test]
+fn data_is_drawn_checked_and_paired() {
+    let home = Home::empty();
+    let synth = [SYNTH.as_slice(), &["--json"]].concat();
+    let made = home.mlrm(&synth).done().json();
+    assert_eq!(
+        (&made["made"], &made["settings"]["notes"]),
+        (&Value::from(true), &80.into())
+    );
+    assert_eq!(
+        home.mlrm(&synth).done().json()["made"],
+        false,
+        "the same set is kept"
+    );
+    assert_eq!(home.read("data/notes.jsonl").lines().count(), 80);
+
+    // The same settings draw the same set, another seed another.
+    for (folder, seed, same) in [("twin", "7", true), ("other", "8", false)] {
+        let mut words = SYNTH.to_vec();
+        words[2] = folder;
+        words.extend(["--seed", seed]);
+        home.mlrm(&words).done();
+        for file in ["notes.jsonl", "interactions.csv", "images/n00003.png"] {
+            let read = |folder: &str| fs::read(home.path(folder).join(file)).expect(file);
+            assert_eq!(read(folder) == read("data"), same, "{folder}/{file}");
+        }
+    }
+
+    let report = home
+        .mlrm(&["data", "check", "data", "--json"])
+        .done()
+        .json();
+    assert_eq!(
+        (&report["notes"], &report["images"]),
+        (&80.into(), &80.into())
+    );
+    assert_eq!(report["findings"], Value::Array(Vec::new()));
+    assert!(
+        home.mlrm(&["data", "check", "data"])
+            .done()
+            .out
+            .contains("nothing is wrong")
+    );
+
+    let log = [
+        "data",
+        "pairs",
+        "data/interactions.csv",
+        "--notes",
+        "data/notes.jsonl",
+    ];
+    let counts = home.mlrm(&[&log, ["--json", "--out", "pairs.csv"].as_slice()].concat());
+    let count = counts.done().json()["pairs"].as_u64().expect("a count");
+    let text = home.read("pairs.csv");
+    assert_eq!(text.lines().next(), Some("query_id,target_id,weight"));
+    assert_eq!(text.lines().count() as u64, count + 1);
+    assert_eq!(
+        home.mlrm(&log).done().out,
+        text,
+        "standard output is the same file"
+    );
+
+    let split = [
+        "--split",
+        "note",
+        "--test-fraction",
+        "0.25",
+        "--out",
+        "split",
+        "--json",
+    ];
+    let parts = home.mlrm(&[&log, split.as_slice()].concat()).done().json();
+    for part in ["train", "validation", "test"] {
+        let rows = home.read(format!("split/{part}.csv")).lines().count() as u64 - 1;
+        assert!(rows > 0 && parts[part] == rows, "{part}: {parts}");
+    }
+    // Without leakage: no note is in training and in the test.
+    let ids = |part: &str| -> Vec<String> {
+        let text = home.read(format!("split/{part}.csv"));
+        let fields = text
+            .lines()
+            .skip(1)
+            .flat_map(|line| line.split(',').take(2));
+        fields.map(str::to_owned).collect()
+    };
+    let train = ids("train");
+    assert!(ids("test").iter().all(|id| !train.contains(id)));
+}
+
+#[test]
+fn check_finds_each_problem_and_fix_leaves_the_clean_rest() {
+    let home = Home::with_notes();
+    let notes = "data/notes.jsonl";
+    home.edit_line(notes, 3, |line| format!("{line}}}"));
+    home.edit_line(notes, 5, |line| {
+        line.replace("n00004\",\"title", "n00003\",\"title")
+    });
+    home.edit_line(notes, 6, |line| {
+        let mut note: Value = serde_json::from_str(line).expect("a note");
+        (note["title"], note["content"], note["topics"]) =
+            ("".into(), " ".into(), Value::Array(vec![]));
+        note.to_string()
+    });
+    fs::remove_file(home.path("data/images/n00006.png")).expect("a picture");
+    let png = fs::read(home.path("data/images/n00007.png")).expect("a picture");
+    home.write("data/images/n00007.png", &png[..60]);
+    home.write("data/images/n00008.png", "no picture");
+    let (first, log) = ("user_id,note_id,timestamp", "data/interactions.csv");
+    home.edit_line(log, 1, |line| {
+        assert_eq!(line, first);
+        format!("{first}\nu1,nobody,1704103955\nu1,n00001,yesterday")
+    });
+    home.write(
+        "data/pairs.csv",
+        "query_id,target_id,weight\nn00010,n00011,1\nn00010,nobody,1\n",
+    );
+
+    let words = ["data", "check", "data", "--json", "--fix", "clean"];
+    let ran = home.mlrm(&words);
+    ran.failed_with(1, &[]);
+    let report = ran.json();
+    let findings = report["findings"].as_array().expect("findings");
+    for (file, row, kind) in [
+        ("notes.jsonl", 3, "bad_json"),
+        ("notes.jsonl", 5, "duplicate_id"),
+        ("notes.jsonl", 6, "empty_text"),
+        ("notes.jsonl", 7, "missing_image"),
+        ("notes.jsonl", 8, "truncated_image"),
+        ("notes.jsonl", 9, "undecodable_image"),
+        ("interactions.csv", 2, "dangling_id"),
+        ("interactions.csv", 3, "bad_time"),
+        ("pairs.csv", 3, "dangling_id"),
+    ] {
+        let matches = |finding: &Value| {
+            let path = finding["file"].as_str().unwrap_or_default();
+            path.ends_with(file) && finding["row"] == row && finding["kind"] == kind
+        };
+        let finding = findings.iter().find(|finding| matches(finding));
+        let finding = finding.unwrap_or_else(|| panic!("no {kind} in {file}:{row}: {report:#}"));
+        assert!(
+            finding["mend"]
+                .as_str()
+                .is_some_and(|mend| !mend.is_empty()),
+            "{finding}"
+        );
+    }
+    let people = home.mlrm(&["data", "check", "data"]);
+    people.failed_with(1, &[]);
+    assert!(
+        people.out.contains("data/notes.jsonl:3: bad_json"),
+        "{people:?}"
+    );
+
+    let clean = home
+        .mlrm(&["data", "check", "clean", "--json"])
+        .done()
+        .json();
+    assert_eq!((&clean["notes"], &clean["pairs"]), (&74.into(), &1.into()));
+    let left_out = home.read("clean/left_out.jsonl");
+    assert_eq!(
+        left_out.lines().count() as u64,
+        report["fixed"]["left_out"].as_u64().unwrap_or(0)
+    );
+    home.refused(&words, &["clean"]);
+
+    let oversized = home.mlrm(&["data", "check", "clean", "--json", "--max-pixels", "1000"]);
+    oversized.failed_with(1, &[]);
+    assert_eq!(oversized.json()["findings"][0]["kind"], "oversized_image");
+}
+
+#[test]
+fn movielens_files_become_notes() {
+    let home = Home::with_notes();
+    home.write(
+        "ml/movies.dat",
+        "1::Made Up (1999)::Comedy|Drama\n2::Invented, The (2001)::War\n",
+    );
+    home.write(
+        "ml/ratings.dat",
+        "1::1::5::978300760\n1::2::3::978300761\n2::1::4::978300762\n",
+    );
+    for film in ["1", "2"] {
+        let picture = fs::read(home.path("data/images/n00001.png")).expect("a picture");
+        home.write(&format!("posters/{film}.png"), picture);
+    }
+    home.write("plots.dat", "1::Nothing of it is true.\n");
+    let words = [
+        "data",
+        "movielens",
+        "ml",
+        "--posters",
+        "posters",
+        "--plots",
+        "plots.dat",
+    ];
+    let counts = home.mlrm(&[&words, ["--out", "notes", "--json"].as_slice()].concat());
+    let counts = counts.done().json();
+    assert_eq!(
+        (&counts["notes"], &counts["posters"], &counts["plots"]),
+        (&2.into(), &2.into(), &1.into())
+    );
+    home.mlrm(&["data", "check", "notes"]).done();
+    home.refused(
+        &["data", "movielens", "nowhere", "--out", "x"],
+        &["nowhere", "movies.dat"],
+    );
+}

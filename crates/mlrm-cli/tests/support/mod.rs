@@ -1,0 +1,322 @@
+//! The real `mlrm` binary in a folder of its own, with a run small enough to train in a second.
+
+// Every test file uses a part of this.
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A whole NoteLLM-2 (every part is there) of 70 thousand parameters on 80 drawn notes.
+pub const TINY: &str = r#"
+[run]
+dir = "run"
+seed = 1
+
+[data]
+source = "synth"
+root = "data"
+
+[data.synth]
+notes = 80
+users = 200
+events_per_user = 12
+image_pixels = 32
+
+[data.pairs]
+weight = "cosine"
+min_users = 2
+test_fraction = 0.25
+validation_fraction = 0.2
+test_targets = "all"
+
+[prompt]
+content_chars = 40
+topics = 3
+
+[tokenizer]
+train_vocab_size = 300
+
+[model]
+variant = "notellm2"
+
+[model.llm]
+hidden_size = 32
+num_hidden_layers = 2
+num_attention_heads = 2
+num_key_value_heads = 1
+intermediate_size = 64
+
+[model.vision]
+hidden_size = 24
+num_hidden_layers = 1
+num_attention_heads = 2
+intermediate_size = 48
+image_size = 32
+patch_size = 16
+
+[model.connector]
+queries = 2
+layers = 1
+hidden_size = 32
+num_attention_heads = 2
+intermediate_size = 64
+query_init_std = 0.02
+
+[model.head]
+dim = 16
+
+[train]
+batch_pairs = 8
+max_steps = 6
+learning_rate = 1e-3
+eval_every_steps = 3
+save_every_steps = 3
+saliency_every_steps = 3
+saliency_notes = 4
+"#;
+
+/// The golden cases of the repository.
+pub fn golden_cases() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/cases")
+}
+
+/// A folder in which the binary runs, removed with the test.
+pub struct Home {
+    folder: TempDir,
+}
+
+impl Home {
+    /// An empty folder.
+    pub fn empty() -> Self {
+        Self {
+            folder: TempDir::new().expect("a temporary folder"),
+        }
+    }
+
+    /// With the config [`TINY`] in `tiny.toml`.
+    pub fn with_config() -> Self {
+        let home = Self::empty();
+        home.write("tiny.toml", TINY);
+        home
+    }
+
+    /// With the drawn notes in `data/`, as a user's own files, and a config `folder.toml` that
+    /// reads them.
+    pub fn with_notes() -> Self {
+        let home = Self::with_config();
+        home.mlrm(&SYNTH).done();
+        fs::remove_file(home.path("data/synth.json")).expect("the mark of a drawn set");
+        let (head, rest) = TINY.split_once("[data.synth]").expect("a section");
+        let (_, tail) = rest.split_once("[data.pairs]").expect("a section");
+        let folder = format!("{head}[data.pairs]{tail}").replace("\"synth\"", "\"folder\"");
+        home.write("folder.toml", &folder);
+        home
+    }
+
+    /// With a run of two steps in `run/`, its data in `data/`.
+    pub fn trained() -> Self {
+        let home = Self::with_config();
+        home.train("run", &["train.max_steps=2", "eval.baselines=[]"])
+            .done();
+        home
+    }
+
+    /// Trains `tiny.toml` into the folder `run` with these overrides.
+    pub fn train(&self, run: &str, overrides: &[&str]) -> Ran {
+        let dir = format!("run.dir={run}");
+        let sets = std::iter::once(dir.as_str()).chain(overrides.iter().copied());
+        let sets: Vec<&str> = sets.flat_map(|set| ["--set", set]).collect();
+        self.mlrm(&[&["train", "tiny.toml"], sets.as_slice()].concat())
+    }
+
+    /// A path in the folder.
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, content).expect("a file");
+    }
+
+    /// A file's text.
+    pub fn read(&self, name: impl AsRef<Path>) -> String {
+        let path = self.path(name);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// A JSON file.
+    pub fn json(&self, name: &str) -> Value {
+        serde_json::from_str(&self.read(name)).expect("JSON")
+    }
+
+    /// Changes one line of a text file, counted from 1.
+    pub fn edit_line(&self, name: &str, row: usize, edit: impl FnOnce(&str) -> String) {
+        let text = self.read(name);
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines[row - 1] = edit(&lines[row - 1]);
+        self.write(name, lines.join("\n") + "\n");
+    }
+
+    /// Every file and link in the folder, with the time of its last change.
+    pub fn files(&self) -> BTreeMap<PathBuf, std::time::SystemTime> {
+        let mut found = BTreeMap::new();
+        let mut folders = vec![self.folder.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).expect("a folder") {
+                let entry = entry.expect("an entry");
+                let kind = entry.metadata().expect("its kind");
+                if kind.is_dir() {
+                    folders.push(entry.path());
+                }
+                let time = kind.modified().expect("its time");
+                if !kind.is_dir() {
+                    found.insert(entry.path(), time);
+                } else if fs::read_dir(entry.path())
+                    .expect("a folder")
+                    .next()
+                    .is_none()
+                {
+                    found.insert(entry.path(), std::time::SystemTime::UNIX_EPOCH);
+                }
+            }
+        }
+        found
+    }
+
+    /// The binary, ready to run here.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mlrm"));
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .env("RUST_BACKTRACE", "0");
+        command
+    }
+
+    /// Runs the binary to its end.
+    #[track_caller]
+    pub fn mlrm(&self, arguments: &[&str]) -> Ran {
+        let output = self.command(arguments).output().expect("the binary runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let ran = Ran {
+            words: arguments.join(" "),
+            code: output.status.code(),
+            out: text(&output.stdout),
+            err: text(&output.stderr),
+        };
+        assert!(!ran.err.contains("panicked at"), "{ran:?}");
+        ran
+    }
+
+    /// Runs a command that must fail for a reason of the user's making: exit code 1, every one of
+    /// `words` in the message, and not a file made or changed.
+    #[track_caller]
+    pub fn refused(&self, arguments: &[&str], words: &[&str]) -> Ran {
+        let before = self.files();
+        let ran = self.mlrm(arguments);
+        ran.failed_with(1, words);
+        assert_eq!(self.files(), before, "{ran:?}");
+        ran
+    }
+}
+
+/// The command that draws the notes of [`TINY`] into `data/`.
+pub const SYNTH: [&str; 11] = [
+    "data",
+    "synth",
+    "data",
+    "--notes",
+    "80",
+    "--users",
+    "200",
+    "--events-per-user",
+    "12",
+    "--image-pixels",
+    "32",
+];
+
+/// What a run of the binary gave.
+#[derive(Debug)]
+pub struct Ran {
+    pub words: String,
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    /// That it ended well.
+    #[track_caller]
+    pub fn done(&self) -> &Self {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self
+    }
+
+    /// That it failed with this code and a message that has all these words.
+    #[track_caller]
+    pub fn failed_with(&self, code: i32, words: &[&str]) -> &Self {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        for word in words {
+            assert!(self.err.contains(word), "no `{word}` in {self:?}");
+        }
+        self
+    }
+
+    /// Its standard output, as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// The events of a run, every line parsed.
+#[track_caller]
+pub fn events(home: &Home, run: &str) -> Vec<Value> {
+    let text = home.read(format!("{run}/events.jsonl"));
+    assert!(text.ends_with('\n'), "a torn last line");
+    let parse = |line: &str| {
+        assert!(line.starts_with("{\"event\":\""), "{line}");
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+    };
+    text.lines().map(parse).collect()
+}
+
+/// The events of one name.
+pub fn named<'a>(events: &'a [Value], name: &str) -> Vec<&'a Value> {
+    events
+        .iter()
+        .filter(|event| event["event"] == name)
+        .collect()
+}
+
+/// Step → its losses, gradient norm and temperature, spelt as in the log. Numbers in the log
+/// round-trip exactly, so equal text is equal bits. A step that a killed run logged and its
+/// successor repeated must be the same both times.
+#[track_caller]
+pub fn losses(events: &[Value]) -> BTreeMap<u64, String> {
+    const NUMBERS: [&str; 5] = [
+        "loss",
+        "loss_multimodal",
+        "loss_visual",
+        "gradient_norm",
+        "temperature_logit",
+    ];
+    let mut steps = BTreeMap::new();
+    for event in named(events, "train_step") {
+        let step = event["step"].as_u64().expect("a step");
+        let text = NUMBERS.map(|name| event[name].to_string()).join(" ");
+        if let Some(earlier) = steps.insert(step, text.clone()) {
+            assert_eq!(earlier, text, "step {step} was repeated with other numbers");
+        }
+    }
+    steps
+}

@@ -1,0 +1,405 @@
+//! `mlrm train`: the run folder, the same losses twice, stopping and going on, every kind of model.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::{Home, events, losses, named};
+
+#[test]
+fn a_run_leaves_the_whole_run_folder() {
+    let home = Home::with_config();
+    let ran = home.train("run", &[]);
+    assert!(ran.done().out.contains("Recall@"), "{ran:?}");
+    check_events(&events(&home, "run"));
+    check_eval(&home.json("run/eval.json"));
+
+    let steps = ["run/checkpoints/step-3", "run/checkpoints/step-6"];
+    for folder in steps {
+        check_model(&home.path(folder).join("model"));
+        for file in ["state.json", "optimiser.safetensors"] {
+            assert!(home.path(folder).join(file).is_file(), "{folder}/{file}");
+        }
+    }
+    check_model(&home.path("run/model"));
+    let target = |link| fs::read_link(home.path(link)).expect(link);
+    assert_eq!(target("run/last"), Path::new("checkpoints/step-6"));
+    assert!(
+        steps
+            .map(|step| home.path(step))
+            .contains(&home.path("run").join(target("run/best")))
+    );
+    assert!(
+        !home
+            .files()
+            .keys()
+            .any(|path| path.display().to_string().contains(".writing"))
+    );
+
+    // The resolved config is a config: the same run again, from its own file.
+    let words = ["train", "run/config.toml", "--set", "run.dir=again"];
+    home.mlrm(&words).done();
+    assert_eq!(
+        losses(&events(&home, "again")),
+        losses(&events(&home, "run"))
+    );
+}
+
+fn check_events(events: &[Value]) {
+    let (first, last) = (&events[0], &events[events.len() - 1]);
+    assert_eq!(first["event"], "run_started");
+    assert_eq!(first["device"], "flex");
+    assert_eq!(first["total_steps"], 6);
+    assert_eq!(first["config"]["train"]["max_steps"], 6);
+    assert_eq!(first["resumed_from_step"], Value::Null);
+    assert_eq!(last["event"], "run_ended");
+    assert_eq!(last["reason"], "completed");
+    let steps = named(events, "train_step");
+    assert_eq!(steps.len(), 6);
+    for step in steps {
+        for key in [
+            "epoch",
+            "loss",
+            "loss_multimodal",
+            "loss_visual",
+            "learning_rate",
+            "gate_mean",
+            "temperature_logit",
+            "gradient_norm",
+            "notes_per_second",
+        ] {
+            assert!(
+                step[key].as_f64().is_some_and(f64::is_finite),
+                "{key} of {step}"
+            );
+        }
+        // Method §3: the two parts in the ratio 9 : 1.
+        let part = |name: &str| step[name].as_f64().unwrap_or(f64::NAN);
+        let whole = (9.0 * part("loss_multimodal") + part("loss_visual")) / 10.0;
+        assert!((whole - part("loss")).abs() < 1e-5, "{step}");
+        assert!(step["seconds_by_phase"].is_object(), "{step}");
+    }
+    let splits: Vec<_> = named(events, "evaluation")
+        .iter()
+        .map(|e| &e["split"])
+        .collect();
+    assert_eq!(splits, ["validation", "validation", "test"]);
+    let saliency = named(events, "saliency");
+    assert!(!saliency.is_empty());
+    assert_eq!(saliency[0]["layers"].as_array().map(Vec::len), Some(2));
+    assert!(!named(events, "checkpoint_saved").is_empty());
+}
+
+fn check_eval(eval: &Value) {
+    assert_eq!(eval["pool"], 80);
+    assert!(eval["queries"].as_u64().is_some_and(|queries| queries > 0));
+    for slice in [
+        "all",
+        "short_query",
+        "long_query",
+        "short_target",
+        "long_target",
+    ] {
+        assert!(eval["slices"][slice].is_object(), "{slice}");
+    }
+    let share = |metrics: &Value, name: &str| {
+        let value = metrics[name]
+            .as_f64()
+            .unwrap_or_else(|| panic!("no {name} in {metrics}"));
+        assert!((0.0..=1.0).contains(&value), "{name} is {value}");
+        value
+    };
+    let models = ["bm25", "popularity", "random", "text_only", "image_only"]
+        .map(|name| &eval["baselines"][name]["all"]);
+    for metrics in models.into_iter().chain([&eval["slices"]["all"]]) {
+        assert!(share(metrics, "recall@1") <= share(metrics, "recall@10"));
+        assert!(share(metrics, "recall@10") <= share(metrics, "recall@100"));
+        for name in ["ndcg@10", "mrr@10", "hit@10"] {
+            share(metrics, name);
+        }
+        // A pool of 80 is within the first 100.
+        assert!((share(metrics, "recall@100") - 1.0).abs() < 1e-12);
+    }
+}
+
+fn check_model(folder: &Path) {
+    for file in [
+        "mlrm.toml",
+        "head.safetensors",
+        "llm/config.json",
+        "llm/model.safetensors",
+        "llm/tokenizer.json",
+        "vision/config.json",
+        "vision/model.safetensors",
+        "vision/preprocessor_config.json",
+    ] {
+        assert!(folder.join(file).is_file(), "{}/{file}", folder.display());
+    }
+}
+
+#[test]
+fn the_seed_decides_every_loss() {
+    let home = Home::with_config();
+    let quick = ["eval.baselines=[]"];
+    home.train("first", &quick).done();
+    home.train("second", &quick).done();
+    home.train("threads", &["eval.baselines=[]", "data.loader_threads=3"])
+        .done();
+    home.train("other", &["eval.baselines=[]", "run.seed=2"])
+        .done();
+    let first = losses(&events(&home, "first"));
+    assert_eq!(first.len(), 6);
+    assert_eq!(losses(&events(&home, "second")), first);
+    assert_eq!(losses(&events(&home, "threads")), first);
+    let other = losses(&events(&home, "other"));
+    for (step, text) in &first {
+        assert_ne!(text, &other[step], "step {step}");
+    }
+    let model =
+        |run: &str| fs::read(home.path(run).join("model/head.safetensors")).expect("a head");
+    assert_eq!(model("second"), model("first"));
+    assert_ne!(model("other"), model("first"));
+}
+
+#[test]
+fn a_second_run_in_the_same_folder_is_refused() {
+    let home = Home::trained();
+    home.refused(
+        &["train", "tiny.toml"],
+        &["run already holds a run", "--resume", "--overwrite"],
+    );
+    home.train("run", &["train.max_steps=1", "eval.baselines=[]"])
+        .failed_with(1, &["--overwrite"]);
+    let more = [
+        "--overwrite",
+        "--set",
+        "train.max_steps=1",
+        "--set",
+        "eval.baselines=[]",
+    ];
+    home.mlrm(&[&["train", "tiny.toml"], more.as_slice()].concat())
+        .done();
+    let events = events(&home, "run");
+    assert_eq!(losses(&events).len(), 1);
+    assert!(home.path("run/checkpoints/step-1").is_dir());
+    assert!(
+        !home.path("run/checkpoints/step-2").exists(),
+        "the old run is gone"
+    );
+}
+
+#[test]
+fn there_must_be_something_to_resume() {
+    let home = Home::trained();
+    let words = ["train", "tiny.toml", "--resume", "--set", "run.dir=other"];
+    home.refused(&words, &["other holds no checkpoint to resume from"]);
+    let both = home.mlrm(&["train", "tiny.toml", "--resume", "--overwrite"]);
+    both.failed_with(2, &["--resume", "--overwrite"]);
+}
+
+/// Enough steps to be caught in their midst.
+const LONG: [&str; 4] = [
+    "train.max_steps=60",
+    "train.eval_every_steps=20",
+    "train.save_every_steps=4",
+    "eval.baselines=[]",
+];
+
+/// Trains in the background and waits for a step.
+fn train_until(home: &Home, run: &str, step: usize) -> Child {
+    let dir = format!("run.dir={run}");
+    let sets = LONG
+        .into_iter()
+        .chain([dir.as_str()])
+        .flat_map(|set| ["--set", set]);
+    let words: Vec<&str> = ["train", "tiny.toml"].into_iter().chain(sets).collect();
+    let mut command = home.command(&words);
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary runs");
+    let log = home.path(run).join("events.jsonl");
+    let mark = "{\"event\":\"train_step\",";
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while fs::read_to_string(&log)
+        .unwrap_or_default()
+        .matches(mark)
+        .count()
+        < step
+    {
+        assert!(Instant::now() < deadline, "no step {step} within a minute");
+        assert!(
+            child.try_wait().expect("a state").is_none(),
+            "it ended before step {step}"
+        );
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    child
+}
+
+#[cfg(unix)]
+fn interrupt(child: &Child) {
+    let status = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(status.expect("kill runs").success());
+}
+
+#[test]
+#[cfg(unix)]
+fn a_stopped_run_goes_on_as_if_it_had_not_stopped() {
+    let home = Home::with_config();
+    home.train("whole", &LONG).done();
+    let whole = losses(&events(&home, "whole"));
+    assert_eq!(whole.len(), 60);
+
+    let mut child = train_until(&home, "stopped", 3);
+    interrupt(&child);
+    assert_eq!(child.wait().expect("an end").code(), Some(0));
+    let stopped = events(&home, "stopped");
+    let end = &stopped[stopped.len() - 1];
+    assert_eq!(
+        (&end["event"], &end["reason"]),
+        (&"run_ended".into(), &"stopped".into())
+    );
+    let saved = named(&stopped, "checkpoint_saved");
+    let saved = saved.last().expect("a checkpoint");
+    assert_eq!(saved["reason"], "stopped");
+    let step = saved["step"].as_u64().expect("a step");
+    assert!((3..60).contains(&step), "stopped after step {step}");
+    assert_eq!(losses(&stopped).len() as u64, step);
+    let last = fs::read_link(home.path("stopped/last")).expect("a link");
+    assert_eq!(last, Path::new(&format!("checkpoints/step-{step}")));
+
+    home.mlrm(&["train", "stopped/config.toml", "--resume"])
+        .done();
+    let resumed = events(&home, "stopped");
+    let starts = named(&resumed, "run_started");
+    assert_eq!(starts[starts.len() - 1]["resumed_from_step"], step);
+    assert_eq!(resumed[resumed.len() - 1]["reason"], "completed");
+    assert_eq!(losses(&resumed), whole);
+    let metrics = |run: &str| home.json(&format!("{run}/eval.json"));
+    assert_eq!(metrics("stopped"), metrics("whole"));
+}
+
+#[test]
+fn a_killed_run_goes_on_from_its_last_checkpoint() {
+    let home = Home::with_config();
+    home.train("whole", &LONG).done();
+    let mut child = train_until(&home, "killed", 10);
+    child.kill().expect("a kill");
+    child.wait().expect("an end");
+    home.mlrm(&["train", "killed/config.toml", "--resume"])
+        .done();
+    let killed = events(&home, "killed");
+    let starts = named(&killed, "run_started");
+    let from = starts[1]["resumed_from_step"].as_u64().expect("a step");
+    assert!(
+        from >= 4 && from.is_multiple_of(4),
+        "resumed from step {from}"
+    );
+    assert_eq!(losses(&killed), losses(&events(&home, "whole")));
+}
+
+/// Trains two steps with these settings and gives the run's end, its test metrics and its steps.
+#[track_caller]
+fn trains(home: &Home, run: &str, sets: &[&str]) -> Vec<Value> {
+    let few = [
+        "train.max_steps=2",
+        "train.eval_every_steps=0",
+        "train.save_every_steps=0",
+    ];
+    home.train(run, &[few.as_slice(), sets].concat()).done();
+    let events = events(home, run);
+    assert_eq!(events[events.len() - 1]["reason"], "completed", "{sets:?}");
+    let recall = home.json(&format!("{run}/eval.json"))["slices"]["all"]["recall@10"].as_f64();
+    assert!(
+        recall.is_some_and(|recall| recall > 0.0),
+        "{sets:?}: {recall:?}"
+    );
+    let steps: Vec<Value> = named(&events, "train_step").into_iter().cloned().collect();
+    assert_eq!(steps.len(), 2, "{sets:?}");
+    for step in &steps {
+        assert!(
+            step["gradient_norm"]
+                .as_f64()
+                .is_some_and(|norm| norm > 0.0),
+            "{sets:?}: {step}"
+        );
+    }
+    steps
+}
+
+#[test]
+fn every_variant_trains_and_evaluates() {
+    let home = Home::with_config();
+    for variant in [
+        "text",
+        "image",
+        "basic",
+        "micl",
+        "latefusion",
+        "lateearly",
+        "notellm2",
+    ] {
+        let set = format!("model.variant={variant}");
+        let few = "eval.baselines=[\"text_only\",\"image_only\"]";
+        let steps = trains(&home, variant, &[&set, few]);
+        let micl = matches!(variant, "micl" | "notellm2");
+        let gate = matches!(variant, "latefusion" | "lateearly" | "notellm2");
+        assert_eq!(steps[1]["loss_visual"].is_number(), micl, "{variant}");
+        assert_eq!(steps[1]["gate_mean"].is_number(), gate, "{variant}");
+        let vision = home.path(variant).join("model/vision").is_dir();
+        assert_eq!(vision, variant != "text", "{variant}");
+    }
+}
+
+#[test]
+fn every_kind_of_part_trains() {
+    let home = Home::with_config();
+    let usual = trains(&home, "usual", &["eval.baselines=[]"]);
+    let kinds = [
+        "objective.kind=dual",
+        "model.fusion.kind=scalar",
+        "prompt.layout=after",
+        "model.connector.projector=linear",
+        "model.vision.select_feature=patch",
+        "model.llm.family=llama",
+        "model.llm.family=qwen3",
+        "prompt.language=zh",
+    ];
+    for (index, kind) in kinds.into_iter().enumerate() {
+        let steps = trains(&home, &format!("run-{index}"), &[kind, "eval.baselines=[]"]);
+        assert_ne!(steps[1]["loss"], usual[1]["loss"], "{kind} changes nothing");
+    }
+}
+
+#[test]
+fn a_model_folder_is_a_start() {
+    let home = Home::trained();
+    let (head, rest) = support::TINY.split_once("[tokenizer]").expect("a section");
+    let (_, train) = rest.split_once("[train]").expect("a section");
+    home.write(
+        "more.toml",
+        format!("{head}[model]\npath = \"run/model\"\n[train]{train}"),
+    );
+    let words = [
+        "train",
+        "more.toml",
+        "--set",
+        "run.dir=more",
+        "--set",
+        "eval.baselines=[]",
+    ];
+    home.mlrm(&words).done();
+    let more = events(&home, "more");
+    assert_eq!(losses(&more).len(), 6);
+    // The first loss is that of the weights it began with, not of fresh ones.
+    let first = |run: &str| losses(&events(&home, run))[&1].clone();
+    assert_ne!(first("more"), first("run"));
+}
