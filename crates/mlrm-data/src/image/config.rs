@@ -15,12 +15,11 @@ const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 const CLIP_SIZE: u32 = 224;
 
 /// Image processors that do what this module does; the name says nothing else.
-const PROCESSORS: [&str; 5] = [
+const PROCESSORS: [&str; 4] = [
     "CLIPImageProcessor",
     "CLIPImageProcessorFast",
     "CLIPImageProcessorPil",
     "CLIPFeatureExtractor",
-    "CLIPProcessor",
 ];
 
 /// How a picture becomes the vision encoder's input.

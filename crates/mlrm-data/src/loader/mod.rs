@@ -185,8 +185,7 @@ fn no_picture(note: &Note) -> DataError {
         DataError::setting(
             "model.variant",
             "this variant needs a picture of every note, and the note has none",
-            "give the note an `image`, remove the note (`mlrm data check --fix`), or set \
-             `model.variant = \"text\"`",
+            "give the note an `image`, leave the note out, or set `model.variant = \"text\"`",
         ),
     )
 }

@@ -149,8 +149,10 @@ impl Tokenizer {
             .map_err(|error| vocabulary_error(format!("cannot decode: {error}")))
     }
 
-    /// Writes `tokenizer.json` and `tokenizer_config.json` into a folder, as `AutoTokenizer` of the
-    /// Hugging Face libraries and [`load`](Self::load) read them.
+    /// Writes `tokenizer.json` and `tokenizer_config.json` into a folder, as
+    /// `transformers.PreTrainedTokenizerFast` and [`load`](Self::load) read them. (`AutoTokenizer`
+    /// of transformers 5 puts the splitting of the model's family in the place of the file's own:
+    /// with a tokenizer of that family that is the same, with a trained one it is not.)
     pub fn save(&self, folder: &Path) -> Result<()> {
         let text = self
             .inner
