@@ -71,7 +71,7 @@ impl Default for RunSettings {
 #[schemars(extend("x-source" = "mlrm"))]
 pub struct BackendSettings {
     /// `flex` (CPU), `vulkan[:i]`, `wgpu[:i]`, `metal`, `cuda[:i]`, `rocm[:i]`, or a list of them to
-    /// train data-parallel. See `mlrm devices`.
+    /// train data-parallel (refused in this version). See `mlrm devices`.
     pub device: DeviceNames,
     /// Number format of weights and activations.
     pub dtype: DType,
@@ -92,7 +92,7 @@ impl Default for BackendSettings {
 pub enum DeviceNames {
     /// A single device.
     One(String),
-    /// Several devices, trained data-parallel.
+    /// Several devices, for data-parallel training.
     Many(Vec<String>),
 }
 
