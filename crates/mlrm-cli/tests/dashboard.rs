@@ -84,7 +84,10 @@ impl Terminal {
             if expected(&screen) {
                 return screen;
             }
-            assert!(start.elapsed() < PATIENCE, "no sign of {what} in:\n{screen}");
+            assert!(
+                start.elapsed() < PATIENCE,
+                "no sign of {what} in:\n{screen}"
+            );
             sleep(Duration::from_millis(50));
         }
     }
@@ -98,9 +101,24 @@ impl Terminal {
     /// Checks that a program has left the terminal as it found it.
     #[track_caller]
     fn is_clean(&self, home: &Home) {
-        let before = home.read("before");
-        assert!(before.contains("speed"), "no settings of a terminal: {before}");
-        assert_eq!(before, home.read("after"), "the terminal's settings were changed");
+        // The first line is the size, which is the test's doing.
+        let settings = |name| {
+            home.read(name)
+                .lines()
+                .skip(1)
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+        let before = settings("before");
+        assert!(
+            before.contains(" icanon "),
+            "no settings of a terminal: {before}"
+        );
+        assert_eq!(
+            before,
+            settings("after"),
+            "the terminal's settings were changed"
+        );
         for (flag, clean) in [
             ("alternate_on", "0"),
             ("mouse_any_flag", "0"),
@@ -121,10 +139,14 @@ impl Drop for Terminal {
     }
 }
 
-/// A command line around the binary that notes the terminal's settings before and after.
+/// A command line around the binary that notes the terminal's settings before and after, and the
+/// process.
 fn noted(arguments: &str) -> String {
     let mlrm = env!("CARGO_BIN_EXE_mlrm");
-    format!("stty -a > before; {mlrm} {arguments}; echo {DONE}$?; stty -a > after; echo noted")
+    format!(
+        "stty -a > before; sh -c 'echo $$ > pid; exec {mlrm} {arguments}'; echo {DONE}$?; \
+         stty -a > after; echo noted"
+    )
 }
 
 /// The step on the screen.
@@ -137,7 +159,7 @@ fn step(screen: &str) -> Option<u64> {
 /// Waits for the end of the noted command; what it left on the screen.
 #[track_caller]
 fn ended(terminal: &Terminal, code: i32) -> String {
-    let line = format!("\n{DONE}{code}\n");
+    let line = format!("{DONE}{code}\n");
     terminal.wait_for(&line, |screen| {
         screen.contains(&line) && screen.contains("\nnoted")
     })
@@ -164,7 +186,7 @@ fn a_training_is_watched_steered_and_stopped() {
         ("3", "Recall@"),
         ("4", "Gate values"),
         ("5", "Events (notable)"),
-        ("6", "num_hidden_layers"),
+        ("6", "parameters trained"),
         ("1", "Gradient norm"),
         ("?", "save and stop after this step"),
     ] {
@@ -175,7 +197,9 @@ fn a_training_is_watched_steered_and_stopped() {
     terminal.press(&["Escape"]);
     terminal.wait_for("no help", |screen| !screen.contains("page keys"));
     terminal.press(&["Tab"]);
-    terminal.wait_for("the next view", |screen| screen.contains("Saliency by layer"));
+    terminal.wait_for("the next view", |screen| {
+        screen.contains("Saliency by layer")
+    });
     terminal.press(&["BTab"]);
     terminal.wait_for("the view before", |screen| screen.contains("Gradient norm"));
 
@@ -186,9 +210,15 @@ fn a_training_is_watched_steered_and_stopped() {
     terminal.wait_for("a question", |screen| screen.contains("press x again"));
     terminal.press(&["x"]);
     let screen = ended(&terminal, 0);
-    assert!(screen.contains("stopped; go on with `mlrm train"), "{screen}");
+    assert!(
+        screen.contains("stopped; go on with `mlrm train"),
+        "{screen}"
+    );
     // Not a line of the dashboard is left.
-    assert!(!screen.contains("Overview") && !screen.contains("x stop"), "{screen}");
+    assert!(
+        !screen.contains("Overview") && !screen.contains("x stop"),
+        "{screen}"
+    );
     terminal.is_clean(&home);
     is_whole(&home);
 }
@@ -211,8 +241,15 @@ fn resizes(terminal: &Terminal) {
             screen.lines().count() == rows && last.is_some_and(|last| last.starts_with("q detach"))
         });
         let first = screen.lines().next().unwrap_or_default();
-        assert!(first.starts_with("1 Overview 2 Attention"), "{columns}x{rows}:\n{screen}");
-        assert_eq!(screen.matches("q detach").count(), 1, "{columns}x{rows}:\n{screen}");
+        assert!(
+            first.starts_with("1 Overview 2 Attention"),
+            "{columns}x{rows}:\n{screen}"
+        );
+        assert_eq!(
+            screen.matches("q detach").count(),
+            1,
+            "{columns}x{rows}:\n{screen}"
+        );
     }
 }
 
@@ -228,7 +265,11 @@ fn pauses_and_saves(terminal: &Terminal, home: &Home) {
         assert!(start.elapsed() < PATIENCE, "no {saved}");
         sleep(Duration::from_millis(50));
     }
-    assert_eq!(step(&terminal.screen()), Some(paused_at), "a paused run went on");
+    assert_eq!(
+        step(&terminal.screen()),
+        Some(paused_at),
+        "a paused run went on"
+    );
     terminal.press(&["Space"]);
     terminal.wait_for("more steps", |screen| {
         screen.contains("running") && step(screen) > Some(paused_at)
@@ -245,15 +286,37 @@ fn is_whole(home: &Home) {
         .collect();
     assert_eq!(controls, ["pause", "save", "resume", "stop"]);
     let end = events.last().expect("events");
-    assert_eq!((&end["event"], &end["reason"]), (&"run_ended".into(), &"stopped".into()));
-    let stopped = named(&events, "control")[3]["step"].as_u64().expect("a step");
+    assert_eq!(
+        (&end["event"], &end["reason"]),
+        (&"run_ended".into(), &"stopped".into())
+    );
+    let stopped = named(&events, "control")[3]["step"]
+        .as_u64()
+        .expect("a step");
     let steps = named(&events, "train_step");
-    let steps: Vec<u64> = steps.iter().filter_map(|event| event["step"].as_u64()).collect();
-    assert_eq!(steps, (1..=stopped).collect::<Vec<u64>>(), "a step was lost or taken twice");
+    let steps: Vec<u64> = steps
+        .iter()
+        .filter_map(|event| event["step"].as_u64())
+        .collect();
+    assert_eq!(
+        steps,
+        (1..=stopped).collect::<Vec<u64>>(),
+        "a step was lost or taken twice"
+    );
     let last = std::fs::canonicalize(home.path("run/last")).expect("the link to the last one");
-    assert!(last.ends_with(format!("step-{stopped}")), "{last:?} is not of step {stopped}");
+    assert!(
+        last.ends_with(format!("step-{stopped}")),
+        "{last:?} is not of step {stopped}"
+    );
     // The model is one that other commands take.
-    let words = ["embed", "run", "--notes", "data/notes.jsonl", "--out", "notes.npy"];
+    let words = [
+        "embed",
+        "run",
+        "--notes",
+        "data/notes.jsonl",
+        "--out",
+        "notes.npy",
+    ];
     home.mlrm(&words).done();
     // And the run goes on where it was stopped.
     let more = format!("train.max_steps={}", stopped + 2);
@@ -301,9 +364,10 @@ fn signals_give_the_terminal_back() {
         terminal.enter(&noted("watch run"));
         terminal.wait_for("the dashboard", |screen| screen.contains("completed"));
         assert_eq!(terminal.flag("alternate_on"), "1");
-        let pane = terminal.flag("pane_pid");
-        let killed = Command::new("pkill").args(["-P", &pane, &format!("-{signal}"), "mlrm"]).status();
-        assert!(killed.expect("pkill runs").success(), "{signal}");
+        // The shell's own `kill`: the program is not everywhere.
+        let kill = format!("kill -{signal} {}", home.read("pid").trim());
+        let killed = Command::new("sh").args(["-c", &kill]).status();
+        assert!(killed.expect("a shell").success(), "{kill}");
         ended(&terminal, code);
         terminal.is_clean(&home);
     }
