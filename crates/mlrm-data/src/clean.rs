@@ -56,6 +56,18 @@ pub fn cut_graphemes(text: &str, most: usize) -> &str {
     }
 }
 
+/// The last `most` graphemes of `text`, without blanks at the start when something was cut off.
+pub fn last_graphemes(text: &str, most: usize) -> &str {
+    if text.len() <= most {
+        return text;
+    }
+    match text.grapheme_indices(true).rev().take(most).last() {
+        Some((0, _)) => text,
+        Some((start, _)) => text[start..].trim_start(),
+        None => "",
+    }
+}
+
 /// The longest beginning of `text` that ends between two graphemes and has at most `bytes` bytes,
 /// without blanks at its end.
 pub(crate) fn cut_bytes(text: &str, bytes: usize) -> &str {
@@ -123,5 +135,15 @@ mod tests {
             prop_assert!(!cleaned.chars().any(|c| c.is_control() || is_line_break(c)));
             prop_assert_eq!(clean(&cleaned, ". "), cleaned.trim());
         }
+    }
+
+    #[test]
+    fn the_last_graphemes_are_kept_whole() {
+        assert_eq!(last_graphemes("Toy Story (1995)", 6), "(1995)");
+        assert_eq!(last_graphemes("Toy Story (1995)", 7), "(1995)");
+        assert_eq!(last_graphemes("Toy Story (1995)", 9), "y (1995)");
+        assert_eq!(last_graphemes("ab", 2), "ab");
+        assert_eq!(last_graphemes("ab", 0), "");
+        assert_eq!(last_graphemes("xe\u{301}e\u{301}", 1), "e\u{301}");
     }
 }

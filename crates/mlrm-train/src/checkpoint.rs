@@ -172,15 +172,25 @@ fn replace_folder(
 ) -> Result<(), TrainError> {
     let parent = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(TrainError::io("create", parent))?;
-    let beside = tempfile::Builder::new()
-        .prefix(".writing-")
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".writing-");
+    // Readable by others as any folder is; a temporary one is its owner's alone.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755));
+    let beside = builder
         .tempdir_in(parent)
         .map_err(TrainError::io("create a folder in", parent))?;
     fill(beside.path())?;
-    if path.exists() {
-        std::fs::remove_dir_all(path).map_err(TrainError::io("replace", path))?;
+    // The old folder steps aside first, so that a kill in between loses neither.
+    let aside = path.with_extension("replaced");
+    let replaces = path.exists();
+    if replaces {
+        std::fs::rename(path, &aside).map_err(TrainError::io("replace", path))?;
     }
     std::fs::rename(beside.path(), path).map_err(TrainError::io("create", path))?;
+    if replaces {
+        std::fs::remove_dir_all(&aside).map_err(TrainError::io("remove", &aside))?;
+    }
     // The folder has its final name: there is nothing left to clean up.
     let _renamed = beside.keep();
     Ok(())

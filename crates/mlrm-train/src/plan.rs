@@ -14,7 +14,7 @@ use mlrm_model::embedder::{
 };
 use mlrm_model::vision::VisionConfig;
 
-use crate::corpus::{Encoding, Notes, run_pairs, run_tokenizer};
+use crate::corpus::{Encoding, Modality, Notes, run_pairs, run_tokenizer};
 use crate::error::TrainError;
 use crate::{device, schedule::LearningRate};
 
@@ -58,6 +58,11 @@ impl RunPlan {
             Some(folder) => open_model(folder, &device, &config)?,
             None => build_model(&config, &device, &notes, &pairs)?,
         };
+        // Evaluation embeds every note: what it would refuse is refused before anything is written.
+        let variant = embedder.config.variant;
+        encoding
+            .encoder(&notes, variant, Modality::Both)?
+            .require_pictures(0..notes.set.len() as u32)?;
         let total_steps = total_steps(&config.train, pairs.pairs.train.len());
         Ok(Self {
             learning_rate: LearningRate::new(&config.train, total_steps),

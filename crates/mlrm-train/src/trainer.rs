@@ -46,6 +46,7 @@ pub struct Trainer<'a> {
     /// When this process began to train, later by every pause.
     begun: Instant,
     refused: usize,
+    saved_step: Option<usize>,
     stopping: bool,
 }
 
@@ -57,6 +58,8 @@ pub struct Finished {
     pub folder: RunFolder,
     /// The step whose weights were chosen.
     pub chosen_step: usize,
+    /// The last step taken.
+    pub last_step: usize,
     /// Whether it was stopped before its end.
     pub stopped: bool,
 }
@@ -112,6 +115,7 @@ impl<'a> Trainer<'a> {
             begun: Instant::now(),
             system: SystemProbe::new(),
             refused: 0,
+            saved_step: None,
             stopping: false,
             plan,
             folder,
@@ -132,6 +136,7 @@ impl<'a> Trainer<'a> {
                 plan: self.plan,
                 folder: self.folder,
                 chosen_step,
+                last_step: self.state.step,
                 stopped: self.stopping,
             }),
             Err(error) => {
@@ -174,7 +179,7 @@ impl<'a> Trainer<'a> {
             if due(step, config.train.eval_every_steps) {
                 self.validate()?;
             }
-            if due(step, config.train.save_every_steps) {
+            if due(step, config.train.save_every_steps) && self.saved_step != Some(step) {
                 self.save("interval")?;
             }
             self.obey_requests()?;
@@ -211,7 +216,7 @@ impl<'a> Trainer<'a> {
     /// Logs the end of the run; called once everything after training is done too.
     pub fn end_event(finished: &Finished, seconds: f64) -> Event {
         Event::RunEnded(RunEnded {
-            step: finished.chosen_step as u64,
+            step: finished.last_step as u64,
             reason: if finished.stopped {
                 EndReason::Stopped
             } else {
@@ -313,6 +318,7 @@ impl<'a> Trainer<'a> {
             checkpoint::point(root, "best", &path)?;
         }
         let spared: Vec<usize> = self.state.best.iter().map(|(_, step)| *step).collect();
+        self.saved_step = Some(step);
         checkpoint::prune(root, self.plan.config.train.keep_checkpoints, &spared)?;
         self.emit(Event::CheckpointSaved(CheckpointSaved {
             step: step as u64,

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use miette::{IntoDiagnostic, WrapErr};
 use mlrm_config::{Baseline, RunConfig, Toggle};
 use mlrm_eval::EvalReport;
-use mlrm_events::{Action, Evaluation, Event, EventLog, EventSink, Split, Stamped};
+use mlrm_events::{Action, EndReason, Evaluation, Event, EventLog, EventSink, Split, Stamped};
 use mlrm_report::progress::ProgressLine;
 use mlrm_report::run::folder_and_name;
 use mlrm_report::tensorboard::TensorBoardWriter;
@@ -75,10 +75,14 @@ pub fn run(args: TrainArgs) -> miette::Result<ExitCode> {
             Ok((finished, None))
         }
         Ok(finished) => {
-            let measured = measure(&finished, untrained.as_ref(), &mut screen)?;
-            let end = Trainer::end_event(&finished, started.elapsed().as_secs_f64());
+            let measured = measure(&finished, untrained.as_ref(), &mut screen);
+            let mut end = Trainer::end_event(&finished, started.elapsed().as_secs_f64());
+            if let (Err(error), Event::RunEnded(end)) = (&measured, &mut end) {
+                end.reason = EndReason::Failed;
+                end.message = Some(error.to_string());
+            }
             screen.emit_now(end).into_diagnostic()?;
-            Ok((finished, measured))
+            Ok((finished, measured?))
         }
         Err(error) => Err(error),
     };

@@ -218,6 +218,9 @@ pub struct PromptSettings {
     pub layout: ImageLayout,
     /// Most characters (graphemes) of the title. Paper: 20.
     pub title_chars: usize,
+    /// Which end of a longer title is kept. `end` suits titles whose last words tell most, such as
+    /// a year or a model number.
+    pub title_keep: TitleKeep,
     /// Most characters (graphemes) of the content. Paper: 80.
     pub content_chars: usize,
     /// Most topics of a note. Paper: 10.
@@ -246,6 +249,7 @@ impl Default for PromptSettings {
             template_file: None,
             layout: ImageLayout::Replace,
             title_chars: 20,
+            title_keep: TitleKeep::Start,
             content_chars: 80,
             topics: 10,
             topic_chars: 16,
@@ -255,6 +259,17 @@ impl Default for PromptSettings {
             image_emb_token: "<IMG_EMB>".into(),
         }
     }
+}
+
+/// Which end of a title that is over its budget is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TitleKeep {
+    /// Its first characters.
+    #[default]
+    Start,
+    /// Its last characters.
+    End,
 }
 
 /// Where the visual tokens stand in the sequence (method §1).

@@ -1,9 +1,9 @@
 //! The text of a note as a prompt shows it: cleaned, and cut to the budgets of the settings.
 
-use mlrm_config::PromptSettings;
+use mlrm_config::{PromptSettings, TitleKeep};
 
 use super::template::{Field, Template};
-use crate::clean::{clean, cut_bytes, cut_graphemes};
+use crate::clean::{clean, cut_bytes, cut_graphemes, last_graphemes};
 use crate::notes::Note;
 
 /// Title, topics and content of one note, ready for a template.
@@ -23,8 +23,13 @@ impl NoteText {
             let text = clean(text, &template.sentence_mark);
             cut_graphemes(&text, most).to_owned()
         };
+        let title = clean(&note.title, &template.sentence_mark);
+        let title = match settings.title_keep {
+            TitleKeep::Start => cut_graphemes(&title, settings.title_chars),
+            TitleKeep::End => last_graphemes(&title, settings.title_chars),
+        };
         let mut text = Self {
-            title: cleaned(&note.title, settings.title_chars),
+            title: title.to_owned(),
             content: cleaned(&note.content, settings.content_chars),
             ..Self::default()
         };

@@ -215,6 +215,9 @@ pub fn write_safetensors(path: &Path, tensors: &[ExportedTensor]) -> Result<(), 
     let write = |views| {
         let beside = path.with_extension("safetensors.tmp");
         safetensors::serialize_to_file(views, Some(metadata), &beside)?;
+        // The library writes for the owner only; weights are read by whoever may read the folder.
+        #[cfg(unix)]
+        std::fs::set_permissions(&beside, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
         std::fs::rename(&beside, path)?;
         Ok::<(), safetensors::SafeTensorError>(())
     };
