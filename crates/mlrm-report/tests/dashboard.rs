@@ -5,7 +5,7 @@ mod support;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use mlrm_events::{Action, Control, Event, EventLog, EventSink, EventTail, Stamped};
+use mlrm_events::{Action, Control, Event, EventLog, EventSink, EventTail, Split, Stamped};
 use mlrm_report::state::{RunState, Series};
 use mlrm_report::tui::{App, ColorDepth, Effect, Theme, View};
 use ratatui::Terminal;
@@ -392,4 +392,31 @@ fn a_big_run_opens_at_once() {
         highest,
         "the spike is kept"
     );
+}
+
+#[test]
+fn the_course_is_kept_once_the_test_is_measured() {
+    let shape = Shape::default();
+    let mut state = RunState::from_events(&run(shape));
+    let mut test = state.evaluations.last().unwrap().clone();
+    let validation = screen(
+        &mut app(View::Retrieval, true),
+        &state,
+        now(shape),
+        (120, 40),
+    );
+    assert!(!validation.contains("╍ validation"));
+    (test.split, test.step) = (Split::Test, shape.steps);
+    state.apply(&Stamped {
+        time_seconds: now(shape),
+        event: Event::Evaluation(test),
+    });
+    let text = screen(
+        &mut app(View::Retrieval, true),
+        &state,
+        now(shape),
+        (120, 40),
+    );
+    assert!(text.contains("test, 412 queries in 3,255 notes  ╍ validation"));
+    insta::assert_snapshot!("retrieval_tested", text);
 }

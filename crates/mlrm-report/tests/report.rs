@@ -5,7 +5,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use image::{Rgb, RgbImage};
-use mlrm_events::{Event, EventLog, EventSink, Stamped, Warning};
+use mlrm_events::{Event, EventLog, EventSink, Split, Stamped, Warning};
 use mlrm_report::examples::{Example, Hit, ModelResults, Note, read_examples};
 use mlrm_report::run::{Run, RunError};
 use mlrm_report::{html, markdown};
@@ -245,4 +245,33 @@ fn assert_tags_match(page: &str) {
         }
     }
     assert!(open.is_empty(), "{open:?}");
+}
+
+#[test]
+fn values_of_two_splits_make_no_line() {
+    let (_parent, folder) = folder("posters", SHAPE);
+    let mut run = Run::read(&folder).unwrap();
+    let mut test = run.evaluation().unwrap().clone();
+    test.split = Split::Test;
+    test.step = SHAPE.steps;
+    test.slices.get_mut("all").unwrap()["recall@10"] = 0.9;
+    let before = page(std::slice::from_ref(&run));
+    let event = Event::Evaluation(test);
+    run.state.apply(&Stamped {
+        time_seconds: START + 1e6,
+        event,
+    });
+    let after = page(&[run]);
+    let course = |page: &str| {
+        let chart = page.split("Recall@10 over training").nth(2).unwrap();
+        let chart = chart.split("</svg>").next().unwrap().to_owned();
+        let line = chart.split("<polyline points=\"").nth(1).unwrap();
+        (line.split('"').next().unwrap().split(' ').count(), chart)
+    };
+    // Four evaluations of the validation notes, before and after; the test's is a level.
+    assert_eq!(course(&before).0, 4);
+    assert_eq!(course(&after).0, 4);
+    assert!(!course(&before).1.contains("posters, test"));
+    assert!(course(&after).1.contains("posters, test"));
+    assert!(after.contains("on the test notes"));
 }

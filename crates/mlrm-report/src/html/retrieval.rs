@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use mlrm_events::{Evaluation, Metrics};
+use mlrm_events::{Evaluation, Metrics, Split};
 
 use super::chart::{Chart, ChartLine, Mark};
 use super::{escaped, run_color, run_dash};
@@ -45,6 +45,11 @@ pub(super) fn section(runs: &[Run], html: &mut String) {
         course(runs, metric, html);
     }
     html.push_str("</div>\n");
+    let mixed = |(run, newest): &(&Run, &Evaluation)| course_split(run, newest) != newest.split;
+    if evaluated.iter().any(mixed) {
+        html.push_str("<p class=\"muted\">Lines: on the validation notes. ");
+        html.push_str("Dashed levels, where there are any: on the test notes.</p>\n");
+    }
     for (run, evaluation) in evaluated
         .iter()
         .filter(|(_, evaluation)| evaluation.slices.len() > 1)
@@ -165,7 +170,8 @@ fn table(rows: &[TableRow], metrics: &[String], marks_best: bool, html: &mut Str
     html.push_str("</tbody>\n</table>\n</div>\n");
 }
 
-/// A metric over the steps, with the newest baselines of the first run.
+/// A metric over the steps on the validation notes; of a single run also its newest evaluation and
+/// the baselines beside it, which are of the test notes once there are any.
 fn course(runs: &[Run], metric: &str, html: &mut String) {
     let mut chart = Chart {
         title: format!("{} over training", format::metric_title(metric)),
@@ -177,12 +183,12 @@ fn course(runs: &[Run], metric: &str, html: &mut String) {
         let Some(newest) = run.evaluation() else {
             continue;
         };
-        let points = run.state.evaluations.iter().filter_map(|evaluation| {
-            Some((
-                evaluation.step as f64,
-                *evaluation.slices.get("all")?.get(metric)?,
-            ))
-        });
+        let value = |evaluation: &Evaluation| evaluation.slices.get("all")?.get(metric).copied();
+        let split = course_split(run, newest);
+        let evaluations = run.state.evaluations.iter();
+        let points = evaluations
+            .filter(|evaluation| evaluation.split == split)
+            .filter_map(|evaluation| Some((evaluation.step as f64, value(evaluation)?)));
         chart.lines.push(ChartLine::new(
             &run.name,
             run_color(index),
@@ -198,7 +204,20 @@ fn course(runs: &[Run], metric: &str, html: &mut String) {
                 })
             });
             chart.marks.extend(baselines);
+            if split != newest.split {
+                let name = format!("{}, {}", run.name, describe::split(newest.split));
+                let mark = value(newest).map(|value| Mark { name, value });
+                chart.marks.extend(mark);
+            }
         }
     }
     chart.write(html);
+}
+
+/// Whose notes the course over training is of: values of two splits make no line.
+fn course_split(run: &Run, newest: &Evaluation) -> Split {
+    let mut splits = run.state.evaluations.iter().map(|one| one.split);
+    splits
+        .find(|split| *split == Split::Validation)
+        .unwrap_or(newest.split)
 }

@@ -1,6 +1,6 @@
 //! Retrieval metrics over training, by slice, against the baselines.
 
-use mlrm_events::{Evaluation, Metrics, Slices};
+use mlrm_events::{Evaluation, Metrics, Slices, Split};
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Rect};
 use ratatui::style::Style;
@@ -89,6 +89,12 @@ fn choose<'a>(screen: &Screen<'a>) -> Option<(&'a Evaluation, Choice)> {
     ))
 }
 
+/// The split of the evaluations before the newest one's, where it is another.
+fn earlier_split(screen: &Screen, newest: &Evaluation) -> Option<Split> {
+    let mut splits = screen.state.evaluations.iter().map(|one| one.split);
+    splits.rfind(|split| *split != newest.split)
+}
+
 fn value(slices: &Slices, choice: &Choice) -> Option<f64> {
     slices.get(&choice.slice)?.get(&choice.metric).copied()
 }
@@ -117,21 +123,33 @@ fn curve(screen: &Screen, newest: &Evaluation, choice: &Choice, area: Rect, buff
         format::count(newest.queries),
         format::count(newest.pool)
     );
-    let remarks = vec![
+    let mut remarks = vec![
         Span::styled(shown, theme.role(Role::Full)),
         Span::styled(remark, theme.muted()),
     ];
+    // At the end the test notes are measured once; what led there is of other notes.
+    let earlier = earlier_split(screen, newest);
+    let course = |split: Split| {
+        let evaluations = screen.state.evaluations.iter();
+        let points = evaluations
+            .filter(|one| one.split == split)
+            .filter_map(|one| Some((one.step as f64, value(&one.slices, choice)?)));
+        PlotLine::new(Role::Full, points)
+    };
+    if let Some(split) = earlier {
+        let line = course(split).dashed();
+        remarks.push(Span::raw("  "));
+        remarks.push(line.sample(theme));
+        let name = format!(" {}", describe::split(split));
+        remarks.push(Span::styled(name, theme.muted()));
+    }
     let below = panel(buffer, area, theme, &title, remarks);
     let mut plot = Plot::new(theme, screen.step_range());
     plot.y_scale = screen.scale();
     plot.y_label = percent_label;
-    let points = screen
-        .state
-        .evaluations
-        .iter()
-        .filter(|one| one.split == newest.split);
-    let points = points.filter_map(|one| Some((one.step as f64, value(&one.slices, choice)?)));
-    plot.lines.push(PlotLine::new(Role::Full, points));
+    plot.lines
+        .extend(earlier.map(|split| course(split).dashed()));
+    plot.lines.push(course(newest.split));
     plot.references = newest
         .baselines
         .iter()
