@@ -205,7 +205,8 @@ fn has_value(note: &Note, field: &str, value: &str) -> bool {
     let holds = |json: &serde_json::Value| match json {
         serde_json::Value::String(text) => text == value,
         serde_json::Value::Array(items) => items.iter().any(|item| item.as_str() == Some(value)),
-        other => other.to_string() == value,
+        // A number or a truth value, as its JSON spells it.
+        other => format!("{other}") == value,
     };
     match field {
         "category" => note.category.as_deref() == Some(value),

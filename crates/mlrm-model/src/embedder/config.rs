@@ -96,7 +96,7 @@ impl EmbedderConfig {
             select_feature: settings.vision.select_feature,
             connector,
             projector: settings.connector.projector.clone(),
-            fusion: variant.late_fusion().then(|| FusionConfig {
+            fusion: variant.late_fusion().then_some(FusionConfig {
                 kind: settings.fusion.kind,
                 hidden_size: settings.fusion.hidden_size,
                 initial_weight: settings.fusion.initial_weight,

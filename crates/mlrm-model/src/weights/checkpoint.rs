@@ -33,6 +33,9 @@ pub struct StoredTensor {
     pub values: Vec<f32>,
 }
 
+/// An int64 tensor: shape, row-major values.
+pub type StoredIntegers = (Vec<usize>, Vec<i64>);
+
 impl Checkpoint {
     /// Opens a `.safetensors` file, or the weights of a Hugging Face folder.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
@@ -153,7 +156,7 @@ impl Checkpoint {
     }
 
     /// An int64 tensor; `None` where there is none of this name.
-    pub fn get_i64(&self, name: &str) -> Result<Option<(Vec<usize>, Vec<i64>)>, ModelError> {
+    pub fn get_i64(&self, name: &str) -> Result<Option<StoredIntegers>, ModelError> {
         self.view(name, |view, path| {
             if view.dtype() != Dtype::I64 {
                 let message = format!("tensor `{name}` has type {:?}, not I64", view.dtype());

@@ -9,7 +9,7 @@ mod checkpoint;
 mod init;
 mod module;
 
-pub use checkpoint::{Checkpoint, StoredTensor, write_safetensors};
+pub use checkpoint::{Checkpoint, StoredIntegers, StoredTensor, write_safetensors};
 pub use init::{InitRule, initial_values};
 pub use module::{
     ExportedTensor, NameTable, NamedTensor, export, export_gradients, fill, load, named_tensors,

@@ -102,11 +102,11 @@ pub fn verify(
     Ok((report, computed))
 }
 
+/// A tensor's shape and its row-major values.
+type ShapeAndValues = (Vec<usize>, Vec<f32>);
+
 /// An expected tensor as f32, whether stored as floats or as int64 positions.
-fn read_expected(
-    expected: &Checkpoint,
-    name: &str,
-) -> Result<Option<(Vec<usize>, Vec<f32>)>, ModelError> {
+fn read_expected(expected: &Checkpoint, name: &str) -> Result<Option<ShapeAndValues>, ModelError> {
     if let Ok(Some((shape, values))) = expected.get_i64(name) {
         return Ok(Some((
             shape,
