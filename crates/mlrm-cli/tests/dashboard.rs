@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -16,7 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A tmux server of its own with one terminal in it, ended with the test.
 struct Terminal {
-    socket: String,
+    /// Where its socket is; in the test's folder, so that nothing outlives the test.
+    socket: PathBuf,
 }
 
 impl Terminal {
@@ -26,7 +27,7 @@ impl Terminal {
             eprintln!("SKIPPED: {name}: tmux is not installed, so no terminal can be driven");
             return None;
         }
-        let socket = format!("mlrm-test-{name}-{}", std::process::id());
+        let socket = folder.join("tmux");
         let terminal = Self { socket };
         let size = [
             "-x",
@@ -48,7 +49,9 @@ impl Terminal {
     #[track_caller]
     fn tmux(&self, words: &[&str]) -> Output {
         let output = Command::new("tmux")
-            .args(["-L", &self.socket, "-u"])
+            .arg("-S")
+            .arg(&self.socket)
+            .arg("-u")
             .args(words)
             .output()
             .expect("tmux runs");
@@ -134,8 +137,8 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        let words = ["-L", &self.socket, "kill-server"];
-        let _already_gone = Command::new("tmux").args(words).output();
+        let mut tmux = Command::new("tmux");
+        let _already_gone = tmux.arg("-S").arg(&self.socket).arg("kill-server").output();
     }
 }
 
