@@ -141,7 +141,7 @@ mod tests {
     fn the_last_graphemes_are_kept_whole() {
         assert_eq!(last_graphemes("Toy Story (1995)", 6), "(1995)");
         assert_eq!(last_graphemes("Toy Story (1995)", 7), "(1995)");
-        assert_eq!(last_graphemes("Toy Story (1995)", 9), "y (1995)");
+        assert_eq!(last_graphemes("Toy Story (1995)", 9), "ry (1995)");
         assert_eq!(last_graphemes("ab", 2), "ab");
         assert_eq!(last_graphemes("ab", 0), "");
         assert_eq!(last_graphemes("xe\u{301}e\u{301}", 1), "e\u{301}");

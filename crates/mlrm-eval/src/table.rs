@@ -206,14 +206,17 @@ mod tests {
             slices: slices(&["all"], 0.123_456),
             baselines: IndexMap::from([("bm25".to_owned(), slices(&["all"], 0.0))]),
         };
+        // Measured for the model alone, and a slice that no query is in.
+        let measured = slices(&["short|query"], 0.5);
+        report.slices.extend(measured);
         report
             .slices
-            .insert("short|query".into(), SliceMetrics::default());
+            .insert("empty".into(), SliceMetrics::default());
         report
     }
 
     #[test]
-    fn text_is_aligned_and_missing_numbers_are_dashes() {
+    fn text_is_aligned_missing_numbers_are_dashes_and_empty_slices_are_left_out() {
         let expected = "\
 all: 3 queries, pool of 20 notes, in %
          Recall@           NDCG@            Hit@             MRR
@@ -221,10 +224,10 @@ all: 3 queries, pool of 20 notes, in %
 notellm2   12.35  100.00   50.00   62.50    0.00  100.00   30.00
 bm25        0.00  100.00   50.00   62.50    0.00  100.00   30.00
 
-short|query: 0 queries, pool of 20 notes, in %
+short|query: 3 queries, pool of 20 notes, in %
          Recall@           NDCG@            Hit@             MRR
                1      10       1      10       1      10
-notellm2       –       –       –       –       –       –       –
+notellm2   50.00  100.00   50.00   62.50    0.00  100.00   30.00
 bm25           –       –       –       –       –       –       –
 ";
         let found = report().to_text("notellm2");
@@ -243,7 +246,8 @@ bm25           –       –       –       –       –       –       –
 ";
         let found = report().to_markdown("notellm2");
         assert!(found.starts_with(expected), "\n{found}");
-        assert!(found.contains("**short\\|query**: 0 queries"));
+        assert!(found.contains("**short\\|query**: 3 queries"));
+        assert!(!found.contains("**empty**"));
     }
 
     #[test]
