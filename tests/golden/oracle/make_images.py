@@ -73,7 +73,7 @@ def write_pictures(out: Path):
     coffee.resize((20, 30), Image.Resampling.LANCZOS).save(out / "coffee_upscale.jpg", quality=90)
     photo["rocket"].resize((399, 150), Image.Resampling.LANCZOS).save(out / "rocket_wide_q30.jpg", quality=30)
 
-    # Drawn: transparency is dropped, not blended (what lies under it shows).
+    # Drawn: the processor blends transparency on white.
     logo = Image.new("RGBA", (97, 75), (250, 240, 20, 0))
     pen = ImageDraw.Draw(logo)
     pen.ellipse((10, 5, 80, 70), fill=(200, 30, 60, 128), outline=(0, 0, 0, 255), width=3)

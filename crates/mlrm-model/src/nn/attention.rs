@@ -47,7 +47,6 @@ impl AttentionMask {
     pub fn prepare(&self, batch: usize, groups: usize, device: &Device) -> PreparedMask {
         PreparedMask {
             hidden: self.tensor(batch, groups, device),
-            causal: matches!(self, Self::Causal { .. }),
         }
     }
 }
@@ -56,7 +55,6 @@ impl AttentionMask {
 #[derive(Debug, Clone)]
 pub struct PreparedMask {
     hidden: Option<Tensor<4, Bool>>,
-    causal: bool,
 }
 
 /// Where the probe taps a layer's attention (method §4).
@@ -119,12 +117,6 @@ pub fn attend(
     probe: Option<&mut AttentionProbe>,
 ) -> Tensor<3> {
     let [batch, queries, heads, head_dim] = q.dims();
-    if probe.is_none()
-        && mask.causal
-        && let Some(out) = crate::ops::fused_causal_attention(&q, &k, &v)
-    {
-        return out;
-    }
     let kv_heads = k.dims()[2];
     let groups = heads / kv_heads;
     let dtype = q.dtype();

@@ -42,9 +42,3 @@ pub fn rotate(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
         3,
     )
 }
-
-/// Causal attention in one pass where the backend has such a kernel with a gradient; `None`
-/// elsewhere, and the caller composes it from tensor operations.
-pub fn fused_causal_attention(_q: &Tensor<4>, _k: &Tensor<4>, _v: &Tensor<4>) -> Option<Tensor<3>> {
-    None
-}
