@@ -83,11 +83,14 @@ fn check_events(events: &[Value]) {
         assert!((whole - part("loss")).abs() < 1e-5, "{step}");
         assert!(step["seconds_by_phase"].is_object(), "{step}");
     }
-    let splits: Vec<_> = named(events, "evaluation")
-        .iter()
-        .map(|e| &e["split"])
-        .collect();
+    let evaluations = named(events, "evaluation");
+    let splits: Vec<_> = evaluations.iter().map(|e| &e["split"]).collect();
     assert_eq!(splits, ["validation", "validation", "test"]);
+    for evaluation in evaluations {
+        let figure = |name: &str| evaluation[name].as_f64().unwrap_or(f64::NAN);
+        assert!((-8.0..0.0).contains(&figure("uniformity")), "{evaluation}");
+        assert!((0.0..4.0).contains(&figure("alignment")), "{evaluation}");
+    }
     let saliency = named(events, "saliency");
     assert!(!saliency.is_empty());
     assert_eq!(saliency[0]["layers"].as_array().map(Vec::len), Some(2));

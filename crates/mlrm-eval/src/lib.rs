@@ -18,6 +18,7 @@ mod bootstrap;
 mod embeddings;
 mod error;
 mod files;
+mod geometry;
 mod metrics;
 mod order;
 mod rank;
@@ -33,6 +34,7 @@ pub use bootstrap::{Interval, bootstrap_ci};
 pub use embeddings::{EmbeddingSet, Embeddings};
 pub use error::Error;
 pub use files::{Format, read_embeddings, write_embeddings};
+pub use geometry::{Geometry, geometry};
 pub use metrics::{
     Metric, Slice, SliceKind, SliceMetrics, Slices, all_notes, length_slices, per_query, summarise,
 };

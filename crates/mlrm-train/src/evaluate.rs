@@ -4,8 +4,8 @@ use mlrm_config::{Baseline, EvalSettings, Protocol, Variant};
 use mlrm_data::notes::{Note, NoteSet};
 use mlrm_data::split::Pair;
 use mlrm_eval::{
-    Bm25, Embeddings, EvalReport, Relevance, Slice, SliceKind, Slices, Task, all_notes, evaluate,
-    length_slices, random_expectation, rank_by_popularity, summarise,
+    Bm25, Embeddings, EvalReport, Geometry, Relevance, Slice, SliceKind, Slices, Task, all_notes,
+    evaluate, geometry, length_slices, random_expectation, rank_by_popularity, summarise,
 };
 
 use crate::corpus::{Encoding, Modality, Notes};
@@ -78,6 +78,11 @@ impl Retrieval {
             &self.cutoffs,
             &self.slices,
         )?)
+    }
+
+    /// How embeddings of all notes lie on the sphere.
+    pub fn geometry(&self, embeddings: &Embeddings) -> Result<Geometry, TrainError> {
+        Ok(geometry(&self.task, embeddings)?)
     }
 
     /// Embeddings of all notes by `model`.

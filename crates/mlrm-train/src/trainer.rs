@@ -278,6 +278,7 @@ impl<'a> Trainer<'a> {
             &mut |_| {},
         )?;
         let slices = retrieval.measure(&embeddings)?;
+        let geometry = retrieval.geometry(&embeddings.multimodal)?;
         let key = format!("recall@{}", selection_cutoff(&eval.k));
         let score = slices.get("all").and_then(|m| m.values.get(&key).copied());
         let step = self.state.step;
@@ -289,6 +290,8 @@ impl<'a> Trainer<'a> {
             pool: retrieval.pool() as u64,
             queries: retrieval.queries() as u64,
             slices: event_slices(&slices),
+            uniformity: Some(geometry.uniformity),
+            alignment: Some(geometry.alignment),
             ..Evaluation::default()
         }))?;
         if let (true, Some(score)) = (improved, score) {

@@ -119,6 +119,8 @@ fn measure(
         eval,
         &sources,
     )?;
+    let (_, own) = &embeddings[0];
+    let geometry = retrieval.geometry(own)?;
     let baselines = report.baselines.iter();
     let event = Event::Evaluation(Evaluation {
         step: finished.chosen_step as u64,
@@ -129,7 +131,8 @@ fn measure(
         baselines: baselines
             .map(|(k, v)| (k.clone(), event_slices(v)))
             .collect(),
-        ..Evaluation::default()
+        uniformity: Some(geometry.uniformity),
+        alignment: Some(geometry.alignment),
     });
     screen.emit_now(event).into_diagnostic()?;
     let json = serde_json::to_string_pretty(&report).into_diagnostic()?;
