@@ -86,11 +86,20 @@ fn check_events(events: &[Value]) {
     let evaluations = named(events, "evaluation");
     let splits: Vec<_> = evaluations.iter().map(|e| &e["split"]).collect();
     assert_eq!(splits, ["validation", "validation", "test"]);
-    for evaluation in evaluations {
+    for evaluation in &evaluations {
         let figure = |name: &str| evaluation[name].as_f64().unwrap_or(f64::NAN);
         assert!((-8.0..0.0).contains(&figure("uniformity")), "{evaluation}");
         assert!((0.0..4.0).contains(&figure("alignment")), "{evaluation}");
     }
+    // The final table has confidence intervals; they cost too much to be taken all the time.
+    let metrics = |evaluation: &Value| evaluation["slices"]["all"].clone();
+    let last = metrics(evaluations[2]);
+    let bound = |name: &str| last[name].as_f64().unwrap_or(f64::NAN);
+    assert!(
+        bound("mrr:low") < bound("mrr") && bound("mrr") < bound("mrr:high"),
+        "{last}"
+    );
+    assert!(metrics(evaluations[0])["mrr:low"].is_null());
     let saliency = named(events, "saliency");
     assert!(!saliency.is_empty());
     assert_eq!(saliency[0]["layers"].as_array().map(Vec::len), Some(2));

@@ -30,7 +30,7 @@ mod task;
 mod topk;
 
 pub use baselines::{Bm25, random_expectation, rank_by_popularity, tokenize};
-pub use bootstrap::{Interval, bootstrap_ci};
+pub use bootstrap::{Bootstrap, Interval};
 pub use embeddings::{EmbeddingSet, Embeddings};
 pub use error::Error;
 pub use files::{Format, read_embeddings, write_embeddings};
@@ -45,7 +45,8 @@ pub use sum::exact_sum;
 pub use task::{Query, Relevance, Task};
 pub use topk::{Neighbour, nearest, top_k};
 
-/// Ranks one set of embeddings and measures it: [`rank_embeddings`], then [`summarise`].
+/// Ranks one set of embeddings and measures it: [`rank_embeddings`], then [`summarise`] without
+/// intervals.
 ///
 /// # Errors
 ///
@@ -56,5 +57,5 @@ pub fn evaluate(
     cutoffs: &[usize],
     slices: &[Slice],
 ) -> Result<Slices, Error> {
-    summarise(&rank_embeddings(task, embeddings)?, cutoffs, slices)
+    summarise(&rank_embeddings(task, embeddings)?, cutoffs, slices, None)
 }

@@ -3,6 +3,7 @@
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use crate::bootstrap::Bootstrap;
 use crate::error::Error;
 use crate::rank::Ranks;
 use crate::sum::exact_mean;
@@ -152,6 +153,9 @@ impl Slice {
 pub struct SliceMetrics {
     /// Queries that the means are over.
     pub queries: usize,
+    /// Metric name → lower and upper end of its confidence interval, where it was asked for.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub intervals: IndexMap<String, [f64; 2]>,
     /// Metric name → mean; empty if there is no query.
     #[serde(flatten)]
     pub values: IndexMap<String, f64>,
@@ -160,23 +164,36 @@ pub struct SliceMetrics {
 /// Slice name → its metrics, in the order in which the slices were given.
 pub type Slices = IndexMap<String, SliceMetrics>;
 
-/// Means of all metrics over the queries of each slice.
+/// Means of all metrics over the queries of each slice, with confidence intervals where
+/// `bootstrap` is given.
 ///
 /// # Errors
 ///
 /// If a cut-off is 0, two slices share a name, or a slice does not speak of the ranked notes.
-pub fn summarise(ranks: &Ranks, cutoffs: &[usize], slices: &[Slice]) -> Result<Slices, Error> {
+pub fn summarise(
+    ranks: &Ranks,
+    cutoffs: &[usize],
+    slices: &[Slice],
+    bootstrap: Option<&Bootstrap>,
+) -> Result<Slices, Error> {
     let metrics = Metric::all(cutoffs)?;
     check_slices(slices, ranks.notes)?;
     let summary = slices.iter().map(|slice| {
         let ranks = slice_ranks(ranks, slice);
-        let mean = |metric: &Metric| {
-            let values: Vec<f64> = ranks.iter().map(|ranks| metric.value(ranks)).collect();
-            Some((metric.name(), exact_mean(&values)?))
-        };
+        let values = |metric: &Metric| ranks.iter().map(|ranks| metric.value(ranks)).collect();
+        let columns: Vec<Vec<f64>> = metrics.iter().map(values).collect();
+        let names = || metrics.iter().map(|metric| metric.name());
+        let means = names().zip(&columns);
+        let intervals = bootstrap.and_then(|bootstrap| bootstrap.intervals(&columns));
+        let bounds = names().zip(intervals.unwrap_or_default());
         let metrics = SliceMetrics {
             queries: ranks.len(),
-            values: metrics.iter().filter_map(mean).collect(),
+            values: means
+                .filter_map(|(name, values)| Some((name, exact_mean(values)?)))
+                .collect(),
+            intervals: bounds
+                .map(|(name, interval)| (name, [interval.low, interval.high]))
+                .collect(),
         };
         (slice.name.clone(), metrics)
     });
@@ -287,7 +304,7 @@ mod tests {
         chars[4] = 60;
         let mut slices = vec![all_notes()];
         slices.extend(length_slices(&chars, 50));
-        let found = summarise(&ranks, &[1, 3], &slices).unwrap();
+        let found = summarise(&ranks, &[1, 3], &slices, None).unwrap();
         let recall = |slice: &str, k| found[slice].values[&format!("recall@{k}")];
         assert_eq!(found["all"].queries, 2);
         assert_eq!(recall("all", 1), 0.25);
@@ -314,12 +331,28 @@ mod tests {
     }
 
     #[test]
+    fn intervals_hold_their_means() {
+        let ranks = ranks(&[(0, &[(3, 1)]), (1, &[(4, 2)]), (2, &[(4, 9)])]);
+        let bootstrap = Bootstrap::new(3);
+        let found = summarise(&ranks, &[1, 3], &[all_notes()], Some(&bootstrap)).unwrap();
+        let all = &found["all"];
+        assert!(all.intervals.keys().eq(all.values.keys()));
+        for (name, [low, high]) in &all.intervals {
+            let mean = all.values[name];
+            assert!(*low < mean && mean < *high, "{name}: {low} {mean} {high}");
+        }
+        let json = serde_json::to_value(all).unwrap();
+        assert!(json["intervals"]["recall@1"][1].is_f64() && json["recall@1"].is_f64());
+        assert_eq!(serde_json::from_value::<SliceMetrics>(json).unwrap(), *all);
+    }
+
+    #[test]
     fn an_empty_slice_has_no_values() {
         let none = Slice {
             name: "none".into(),
             kind: SliceKind::Queries(vec![false; 10]),
         };
-        let found = summarise(&ranks(&[(0, &[(3, 1)])]), &[1], &[none]).unwrap();
+        let found = summarise(&ranks(&[(0, &[(3, 1)])]), &[1], &[none], None).unwrap();
         assert_eq!(found["none"], SliceMetrics::default());
     }
 
@@ -327,17 +360,17 @@ mod tests {
     fn refuses_impossible_requests() {
         let ranks = ranks(&[]);
         assert!(matches!(
-            summarise(&ranks, &[0], &[]),
+            summarise(&ranks, &[0], &[], None),
             Err(Error::ZeroCutoff)
         ));
         let twice = [all_notes(), all_notes()];
         assert!(matches!(
-            summarise(&ranks, &[1], &twice),
+            summarise(&ranks, &[1], &twice, None),
             Err(Error::DuplicateSlice { .. })
         ));
         let short = length_slices(&[1; 9], 5);
         assert!(matches!(
-            summarise(&ranks, &[1], &short),
+            summarise(&ranks, &[1], &short, None),
             Err(Error::Mismatch { .. })
         ));
     }

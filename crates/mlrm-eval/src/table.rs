@@ -192,7 +192,11 @@ mod tests {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
-        let metrics = SliceMetrics { queries: 3, values };
+        let metrics = SliceMetrics {
+            queries: 3,
+            values,
+            ..SliceMetrics::default()
+        };
         names
             .iter()
             .map(|name| ((*name).to_owned(), metrics.clone()))

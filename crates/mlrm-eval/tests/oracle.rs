@@ -88,7 +88,7 @@ fn released_protocol() {
         let task = Task::released_protocol(&case.ids, case.pairs()).unwrap();
         assert_eq!(task.pool().len() as f64, case.released["pool"]);
         let ranks = rank_embeddings(&task, &case.embeddings()).unwrap();
-        let found = summarise(&ranks, &fixture.k, &[all_notes()]).unwrap();
+        let found = summarise(&ranks, &fixture.k, &[all_notes()], None).unwrap();
         assert_metrics(
             &found["all"],
             &case.released,
@@ -110,7 +110,7 @@ fn bm25() {
         let task =
             Task::all_pairs(&case.ids, &Relevance::from_pairs(&case.ids, case.pairs())).unwrap();
         let ranks = Bm25::new(&case.documents).rank(&task).unwrap();
-        let found = summarise(&ranks, &fixture.k, &[all_notes()]).unwrap();
+        let found = summarise(&ranks, &fixture.k, &[all_notes()], None).unwrap();
         assert_metrics(&found["all"], &case.bm25, &format!("task {at}, bm25,"));
     }
 }

@@ -4,13 +4,17 @@ use mlrm_config::{Baseline, EvalSettings, Protocol, Variant};
 use mlrm_data::notes::{Note, NoteSet};
 use mlrm_data::split::Pair;
 use mlrm_eval::{
-    Bm25, Embeddings, EvalReport, Geometry, Relevance, Slice, SliceKind, Slices, Task, all_notes,
-    evaluate, geometry, length_slices, random_expectation, rank_by_popularity, summarise,
+    Bm25, Bootstrap, Embeddings, EvalReport, Geometry, Relevance, Slice, SliceKind, Slices, Task,
+    all_notes, geometry, length_slices, random_expectation, rank_by_popularity, rank_embeddings,
+    summarise,
 };
 
 use crate::corpus::{Encoding, Modality, Notes};
 use crate::encode::{CorpusEmbeddings, Inference};
 use crate::error::TrainError;
+
+/// Seed of the confidence intervals: the same ranking always has the same.
+const BOOTSTRAP_SEED: u64 = 0;
 
 /// A retrieval task over a corpus: who asks, what is relevant, and how it is sliced.
 pub struct Retrieval {
@@ -69,15 +73,14 @@ impl Retrieval {
         self.task.pool().len()
     }
 
-    /// Metrics of embeddings of all notes.
-    pub fn measure(&self, embeddings: &CorpusEmbeddings) -> Result<Slices, TrainError> {
-        let embeddings = &embeddings.multimodal;
-        Ok(evaluate(
-            &self.task,
-            embeddings,
-            &self.cutoffs,
-            &self.slices,
-        )?)
+    /// Metrics of embeddings of all notes; with confidence intervals where `bootstrap` is given.
+    pub fn measure(
+        &self,
+        embeddings: &Embeddings,
+        bootstrap: Option<&Bootstrap>,
+    ) -> Result<Slices, TrainError> {
+        let ranks = rank_embeddings(&self.task, embeddings)?;
+        Ok(summarise(&ranks, &self.cutoffs, &self.slices, bootstrap)?)
     }
 
     /// How embeddings of all notes lie on the sphere.
@@ -104,6 +107,7 @@ impl Retrieval {
         baseline: Baseline,
         notes: &NoteSet,
         note_users: &[u32],
+        bootstrap: &Bootstrap,
     ) -> Result<Option<Slices>, TrainError> {
         let ranks = match baseline {
             Baseline::Bm25 => {
@@ -120,7 +124,8 @@ impl Retrieval {
             }
             Baseline::TextOnly | Baseline::ImageOnly | Baseline::ZeroShot => return Ok(None),
         };
-        Ok(Some(summarise(&ranks, &self.cutoffs, &self.slices)?))
+        let (cutoffs, slices) = (&self.cutoffs, &self.slices);
+        Ok(Some(summarise(&ranks, cutoffs, slices, Some(bootstrap))?))
     }
 }
 
@@ -140,7 +145,8 @@ pub struct Measured {
     pub embeddings: Vec<(&'static str, Embeddings)>,
 }
 
-/// The full report: the model, then every baseline of `settings` that applies to its variant.
+/// The full report, with 95 % confidence intervals over the queries: the model, then every baseline
+/// of `settings` that applies to its variant.
 pub fn full_report(
     retrieval: &Retrieval,
     model: &Inference,
@@ -150,10 +156,11 @@ pub fn full_report(
     sources: &BaselineSources<'_>,
 ) -> Result<Measured, TrainError> {
     let variant = model.config().variant;
+    let bootstrap = Bootstrap::new(BOOTSTRAP_SEED);
     let mut embeddings = Vec::new();
     let mut measure = |name, model: &Inference, modality| -> Result<Slices, TrainError> {
         let all = retrieval.embed(model, notes, encoding, modality, settings.batch_notes)?;
-        let slices = retrieval.measure(&all)?;
+        let slices = retrieval.measure(&all.multimodal, Some(&bootstrap))?;
         embeddings.push((name, all.multimodal));
         Ok(slices)
     };
@@ -173,7 +180,7 @@ pub fn full_report(
             (Baseline::ZeroShot, Some(untrained)) => {
                 Some(measure(name, untrained, Modality::Both)?)
             }
-            _ => retrieval.measure_plain(baseline, &notes.set, sources.note_users)?,
+            _ => retrieval.measure_plain(baseline, &notes.set, sources.note_users, &bootstrap)?,
         };
         if let Some(slices) = slices {
             report.baselines.insert(name.into(), slices);

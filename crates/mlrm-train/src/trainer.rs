@@ -277,7 +277,7 @@ impl<'a> Trainer<'a> {
             Modality::Both,
             &mut |_| {},
         )?;
-        let slices = retrieval.measure(&embeddings)?;
+        let slices = retrieval.measure(&embeddings.multimodal, None)?;
         let geometry = retrieval.geometry(&embeddings.multimodal)?;
         let key = format!("recall@{}", selection_cutoff(&eval.k));
         let score = slices.get("all").and_then(|m| m.values.get(&key).copied());
@@ -480,7 +480,14 @@ fn histogram(values: &[f32]) -> [u64; GATE_BINS] {
 /// Metrics as an event carries them.
 pub fn event_slices(slices: &mlrm_eval::Slices) -> mlrm_events::Slices {
     let metrics = |(name, slice): (&String, &mlrm_eval::SliceMetrics)| {
-        let metrics = slice.values.iter().map(|(k, v)| (k.clone(), *v)).collect();
+        let mut metrics = mlrm_events::Metrics::default();
+        for (metric, value) in &slice.values {
+            metrics.insert(metric.clone(), *value);
+            if let Some([low, high]) = slice.intervals.get(metric) {
+                metrics.insert(format!("{metric}:low"), *low);
+                metrics.insert(format!("{metric}:high"), *high);
+            }
+        }
         (name.clone(), metrics)
     };
     slices.iter().map(metrics).collect()

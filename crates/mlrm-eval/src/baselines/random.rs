@@ -47,6 +47,8 @@ pub fn random_expectation(
         SliceMetrics {
             queries: sizes.len(),
             values: metrics.iter().enumerate().filter_map(mean).collect(),
+            // Expected values, not measured on a sample.
+            intervals: Default::default(),
         }
     };
     Ok(slices
