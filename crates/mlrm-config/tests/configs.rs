@@ -109,7 +109,7 @@ fn settings_made_in_a_program_are_checked_alike() {
     config.train.learning_rate = f64::NAN;
     config.train.betas = [0.9, f64::INFINITY];
     config.train.batch_pairs = 1;
-    config.model.llm.num_key_value_heads = 0;
+    config.model.llm.num_key_value_heads = Some(0);
     config.model.vision.patch_size = 0;
     let error = config.validate().unwrap_err();
     let mut keys: Vec<&str> = error.findings().iter().map(|f| f.key.as_str()).collect();

@@ -36,7 +36,12 @@ impl<'a> HfConfig<'a> {
     /// Reads `path`, a JSON object.
     pub fn read(path: &'a Path) -> Result<Self, ModelError> {
         let text = std::fs::read_to_string(path).map_err(|e| ModelError::io("read", path, e))?;
-        let keys = serde_json::from_str(&text)
+        Self::parse(path, &text)
+    }
+
+    /// Reads `text`, the content of `path`.
+    pub fn parse(path: &'a Path, text: &str) -> Result<Self, ModelError> {
+        let keys = serde_json::from_str(text)
             .map_err(|e| ModelError::format(path, format!("not a JSON object: {e}")))?;
         Ok(Self { path, keys })
     }
@@ -61,6 +66,19 @@ impl<'a> HfConfig<'a> {
                 self.path,
                 format!("key `{key}` is missing; is this the model's own config.json?"),
             )),
+        }
+    }
+
+    /// The value of `key`, where `null` has a meaning of its own; `default` where the key is absent.
+    pub fn get_nullable<T: serde::de::DeserializeOwned>(
+        &mut self,
+        key: &str,
+        default: Option<T>,
+    ) -> Result<Option<T>, ModelError> {
+        match self.keys.get(key) {
+            None => Ok(default),
+            Some(Value::Null) => Ok(None),
+            Some(_) => self.get(key, None).map(Some),
         }
     }
 

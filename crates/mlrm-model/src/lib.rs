@@ -8,6 +8,7 @@ pub mod fusion;
 pub mod hf_config;
 pub mod nn;
 pub mod ops;
+pub mod registry;
 pub mod saliency;
 pub mod vision;
 pub mod weights;

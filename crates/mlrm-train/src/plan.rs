@@ -60,9 +60,10 @@ impl RunPlan {
         };
         // Evaluation embeds every note: what it would refuse is refused before anything is written.
         let variant = embedder.config.variant;
-        encoding
-            .encoder(&notes, variant, Modality::Both)?
-            .require_pictures(0..notes.set.len() as u32)?;
+        let encoder = encoding.encoder(&notes, variant, Modality::Both)?;
+        encoder.require_pictures(0..notes.set.len() as u32)?;
+        let longest = encoder.prompts().max_tokens();
+        embedder.config.llm.check_length(longest)?;
         let total_steps = total_steps(&config.train, pairs.pairs.train.len());
         Ok(Self {
             learning_rate: LearningRate::new(&config.train, total_steps),

@@ -7,7 +7,6 @@ use burn::tensor::{DType, Device};
 use mlrm_config::{ObjectiveKind, TrainSettings};
 use mlrm_data::batch::NoteBatch;
 use mlrm_data::split::{Pair, PairSplit, Partners};
-use mlrm_model::embedder::LLM_NAMES;
 use mlrm_model::weights::{Checkpoint, ExportedTensor, export, export_gradients};
 use mlrm_train::objective::Exclusions;
 use mlrm_train::optimiser::AdamW;
@@ -72,9 +71,10 @@ fn largest_difference(found: &[f32], expected: &[f32]) -> f64 {
 /// The trained tensors under the names of the fixture.
 fn weights(case: &GoldenCase) -> Vec<ExportedTensor> {
     let core = &case.embedder.core;
-    let names = case.embedder.config.head_names().rename;
-    let mut all = export(&core.head, "", names).expect("head");
-    all.extend(export(&core.llm, "llm.model.", LLM_NAMES.rename).expect("llm"));
+    let config = &case.embedder.config;
+    let mut all = export(&core.head, "", config.head_names().rename).expect("head");
+    let names = config.llm.family().names.rename;
+    all.extend(export(&core.llm, "llm.model.", names).expect("llm"));
     all
 }
 

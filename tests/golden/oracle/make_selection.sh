@@ -30,3 +30,27 @@ make_case qwen3_micl_ragged --seed 17 --family qwen3 --variant micl --ragged-ima
     --attention-mask padding --qformer-layers 3 --text-weight 3 --vision-weight 2 --embedding-dim 7
 make_case qwen3_latefusion --seed 18 --family qwen3 --variant latefusion --vision-act gelu --temperature 0.5
 make_case qwen3_text_no_head --seed 19 --family qwen3 --variant text --embedding-dim -1 --llm-grads all
+
+# The other families and options of decoders, as small as they go.
+make_small() {
+    name=$1
+    shift
+    make_case "$name" --intermediate 18 --qformer-hidden 8 --qformer-layers 1 --qformer-intermediate 10 \
+        --vision-hidden 6 --vision-layers 1 --query-tokens 2 --embedding-dim 6 --projector linear --words 5 "$@"
+}
+
+make_small mistral_basic_window --seed 20 --family mistral --variant basic --hidden 12 --heads 6 --kv-heads 2 \
+    --vocab 101 --sliding-window 5 --ragged-image
+make_small llama_text_llama3 --seed 21 --family llama --variant text --hidden 24 --heads 3 --kv-heads 1 \
+    --vocab 97 --rope-scaling llama3 --words 9
+make_small llama_text_linear --seed 22 --family llama --variant text --heads 2 --kv-heads 2 \
+    --rope-scaling linear
+make_small llama_text_dynamic --seed 23 --family llama --variant text --heads 2 --kv-heads 1 \
+    --rope-scaling dynamic --positions 7
+make_small opt_micl_ragged --seed 24 --family opt --variant micl --hidden 10 --heads 2 --positions 40 \
+    --ragged-image --attention-mask padding
+make_small opt_basic_projected --seed 25 --family opt --variant basic --hidden 9 --heads 3 --vocab 99 \
+    --positions 33 --word-embed-proj-dim 7 --embedding-dim -1
+make_small qwen_micl_after_ragged --seed 26 --family qwen --variant micl --hidden 10 --heads 5 --vocab 103 \
+    --image-insert after --ragged-image
+make_small qwen_text --seed 27 --family qwen --variant text --hidden 12 --heads 6 --llm-grads all

@@ -112,19 +112,24 @@ pub struct LlmSettings {
     /// Query heads.
     #[schemars(range(min = 1))]
     pub num_attention_heads: usize,
-    /// Key/value heads (grouped-query attention).
+    /// Key/value heads (grouped-query attention); default num_attention_heads, the only choice of
+    /// `qwen` and `opt`.
     #[schemars(range(min = 1))]
-    pub num_key_value_heads: usize,
-    /// Width of one head; default hidden_size / num_attention_heads.
+    pub num_key_value_heads: Option<usize>,
+    /// Width of one head; default hidden_size / num_attention_heads, the only choice of `qwen` and
+    /// `opt`.
     #[schemars(range(min = 1))]
     pub head_dim: Option<usize>,
-    /// Inner width of the feed-forward network.
+    /// Inner width of the feed-forward network; for `qwen` twice that, as in its config.json.
     #[schemars(range(min = 1))]
     pub intermediate_size: usize,
-    /// Base of the rotary angles.
+    /// Longest sequence in positions. `opt` learns a vector for each, and refuses longer input.
+    #[schemars(range(min = 1))]
+    pub max_position_embeddings: usize,
+    /// Base of the rotary angles; not for `opt`.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub rope_theta: f64,
-    /// Added to the mean square inside RMSNorm.
+    /// Added to the mean square inside RMSNorm; not for `opt`.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub rms_norm_eps: f64,
     /// Standard deviation of the initial weights.
@@ -136,10 +141,17 @@ pub struct LlmSettings {
 }
 
 impl LlmSettings {
-    /// Width of one head: `head_dim`, or hidden_size / num_attention_heads.
+    /// Width of one head: `head_dim` where the family leaves it free, or hidden_size /
+    /// num_attention_heads.
     pub fn resolved_head_dim(&self) -> usize {
         self.head_dim
+            .filter(|_| !self.family.plain_heads())
             .unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
+    }
+
+    /// Key/value heads: `num_key_value_heads`, or as many as query heads.
+    pub fn resolved_num_key_value_heads(&self) -> usize {
+        self.num_key_value_heads.unwrap_or(self.num_attention_heads)
     }
 }
 
@@ -151,9 +163,10 @@ impl Default for LlmSettings {
             hidden_size: 256,
             num_hidden_layers: 4,
             num_attention_heads: 4,
-            num_key_value_heads: 2,
+            num_key_value_heads: None,
             head_dim: None,
             intermediate_size: 704,
+            max_position_embeddings: 4096,
             rope_theta: 10_000.0,
             rms_norm_eps: 1e-6,
             initializer_range: 0.02,
@@ -168,11 +181,46 @@ impl Default for LlmSettings {
 pub enum LlmFamily {
     /// Llama 1/2/3.
     Llama,
+    /// Mistral; its sliding window comes with `path`.
+    Mistral,
+    /// Qwen 1: one matrix for query, key and value.
+    Qwen,
     /// Qwen 2 and 2.5: biases on query, key and value.
     #[default]
     Qwen2,
     /// Qwen 3: per-head RMSNorm on queries and keys.
     Qwen3,
+    /// OPT: learnt positions, LayerNorm, ReLU.
+    Opt,
+}
+
+impl LlmFamily {
+    /// All of them, in the order of the reference.
+    pub const ALL: [Self; 6] = [
+        Self::Llama,
+        Self::Mistral,
+        Self::Qwen,
+        Self::Qwen2,
+        Self::Qwen3,
+        Self::Opt,
+    ];
+
+    /// The name in configs, and the `model_type` of a Hugging Face `config.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Llama => "llama",
+            Self::Mistral => "mistral",
+            Self::Qwen => "qwen",
+            Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
+            Self::Opt => "opt",
+        }
+    }
+
+    /// Whether its heads always fill `hidden_size`, each with a key/value head of its own.
+    pub fn plain_heads(self) -> bool {
+        matches!(self, Self::Qwen | Self::Opt)
+    }
 }
 
 /// Which weights of the language model learn.

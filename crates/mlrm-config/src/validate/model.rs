@@ -1,7 +1,7 @@
 //! `[model]` and its parts.
 
 use super::{Finding, divides, divisors_around, multiples_around};
-use crate::{ConnectorSettings, LlmSettings, RunConfig, VisionSettings};
+use crate::{ConnectorSettings, LlmFamily, LlmSettings, RunConfig, VisionSettings};
 
 pub(super) fn check(config: &RunConfig, findings: &mut Vec<Finding>) {
     let model = &config.model;
@@ -25,14 +25,16 @@ fn llm(llm: &LlmSettings, findings: &mut Vec<Finding>) {
     const KV_HEADS: &str = "model.llm.num_key_value_heads";
     const WIDTH: &str = "model.llm.hidden_size";
     const HEAD_DIM: &str = "model.llm.head_dim";
-    let (heads, kv_heads) = (llm.num_attention_heads, llm.num_key_value_heads);
-    let width_splits = llm.head_dim.is_some() || divides(heads, llm.hidden_size);
+    let (heads, kv_heads) = (llm.num_attention_heads, llm.resolved_num_key_value_heads());
+    let free_head_dim = llm.head_dim.is_some() && !llm.family.plain_heads();
+    let width_splits = free_head_dim || divides(heads, llm.hidden_size);
     if !width_splits {
         findings
             .push(heads_do_not_divide(WIDTH, llm.hidden_size, HEADS, heads).related([HEAD_DIM]));
     }
     let head_dim = llm.resolved_head_dim();
-    if width_splits && !head_dim.is_multiple_of(2) {
+    let rotary = llm.family != LlmFamily::Opt;
+    if width_splits && rotary && !head_dim.is_multiple_of(2) {
         findings.push(
             Finding::new(
                 HEAD_DIM,
@@ -48,7 +50,17 @@ fn llm(llm: &LlmSettings, findings: &mut Vec<Finding>) {
             )),
         );
     }
-    if !divides(kv_heads, heads) {
+    let family = llm.family.name();
+    if llm.family.plain_heads() && kv_heads != heads {
+        findings.push(
+            Finding::new(
+                KV_HEADS,
+                format!("`{family}` has a key/value head for each of its {heads} query heads"),
+            )
+            .related(["model.llm.family", HEADS])
+            .help(format!("leave `{KV_HEADS}` out, or set it to {heads}")),
+        );
+    } else if !divides(kv_heads, heads) {
         findings.push(
             Finding::new(
                 KV_HEADS,
@@ -62,6 +74,20 @@ fn llm(llm: &LlmSettings, findings: &mut Vec<Finding>) {
                 "set `{KV_HEADS}` to a divisor of {heads}: {}",
                 divisors_around(heads, kv_heads)
             )),
+        );
+    }
+    let inner = llm.intermediate_size;
+    if llm.family == LlmFamily::Qwen && !inner.is_multiple_of(2) {
+        const INNER: &str = "model.llm.intermediate_size";
+        findings.push(
+            Finding::new(
+                INNER,
+                format!(
+                    "`qwen` counts both halves of its feed-forward network: {inner} does not split"
+                ),
+            )
+            .related(["model.llm.family"])
+            .help(format!("set `{INNER}` to {}", multiples_around(2, inner))),
         );
     }
 }

@@ -3,7 +3,7 @@
 use super::Finding;
 use crate::catalog::catalog;
 use crate::load::Places;
-use crate::{DataSource, FusionKind, RunConfig};
+use crate::{DataSource, FusionKind, LlmFamily, RunConfig};
 
 /// A warning for every key that was written, differs from its default and is not read, because
 /// another key makes it moot.
@@ -46,6 +46,20 @@ fn moot(config: &RunConfig) -> Vec<(&'static str, Vec<String>)> {
         model.path.is_none() && model.llm.path.is_some(),
         "`model.llm.path` brings the sizes",
         below("model.llm", &["path", "tune"]),
+    );
+    let scratch = model.path.is_none() && model.llm.path.is_none();
+    add(
+        scratch && model.llm.family == LlmFamily::Opt,
+        "`opt` has learnt positions and LayerNorm",
+        vec![
+            "model.llm.rope_theta".into(),
+            "model.llm.rms_norm_eps".into(),
+        ],
+    );
+    add(
+        scratch && model.llm.family.plain_heads(),
+        "in this family the heads fill `model.llm.hidden_size`",
+        vec!["model.llm.head_dim".into()],
     );
     add(
         model.path.is_none() && model.vision.path.is_some(),

@@ -44,6 +44,15 @@ impl Tokenizer {
             true => path.join("tokenizer.json"),
             false => path.to_path_buf(),
         };
+        // Qwen 1 is published with this alone.
+        if !path.exists() && path.with_file_name("qwen.tiktoken").exists() {
+            return Err(DataError::file(
+                &path,
+                "is not there; mlrm does not read the `qwen.tiktoken` beside it",
+                "convert it to a `tokenizer.json` of the Hugging Face tokenizers library with the \
+                 same ids",
+            ));
+        }
         let bytes = fs::read(&path).map_err(DataError::io("read", &path))?;
         let broken = |reason: String| {
             DataError::file(

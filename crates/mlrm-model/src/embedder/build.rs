@@ -44,18 +44,6 @@ pub struct BuildOptions {
     pub dtype: DType,
 }
 
-/// Names of the decoder below the prefix `model.`.
-pub const LLM_NAMES: NameTable = NameTable {
-    rename: str::to_owned,
-    ignored: &[
-        ("lm_head.weight", "no LM head is ever computed"),
-        (
-            "rotary_emb.inv_freq",
-            "rotary angles are computed from the config",
-        ),
-    ],
-};
-
 /// Names of the vision tower below the prefix `vision_model.`.
 pub const VISION_NAMES: NameTable = NameTable {
     rename: str::to_owned,
@@ -159,12 +147,13 @@ fn build_llm(
     device: &Device,
 ) -> Result<Decoder, ModelError> {
     let deviation = config.llm.initializer_range;
+    let family = config.llm.family();
     match &options.llm {
         WeightSource::Checkpoint(path) => {
             let checkpoint = Checkpoint::open(path)?;
-            let prefix = prefix_in(&checkpoint, "model.");
+            let prefix = prefix_in(&checkpoint, family.prefix);
             // A tokenizer that gained words finds fewer rows in the checkpoint.
-            let name = format!("{prefix}embed_tokens.weight");
+            let name = format!("{prefix}{}", (family.names.rename)("embed_tokens.weight"));
             let rows = checkpoint
                 .shape(&name)?
                 .and_then(|shape| shape.first().copied());
@@ -176,20 +165,21 @@ fn build_llm(
                 }
                 _ => llm,
             };
-            let stored = load(stored, &checkpoint, prefix, LLM_NAMES, options.dtype)?;
+            let stored = load(stored, &checkpoint, prefix, family.names, options.dtype)?;
             Ok(grow_vocabulary(stored, config.llm.vocab_size))
         }
         WeightSource::Scratch => {
             let rule = |tensor: &NamedTensor| {
-                if tensor.name.ends_with("norm.weight") {
-                    InitRule::Constant(1.0)
-                } else if tensor.name.ends_with(".bias") {
+                if tensor.name.ends_with(".bias") {
                     InitRule::Constant(0.0)
+                } else if tensor.shape.len() == 1 {
+                    // The scales of norms.
+                    InitRule::Constant(1.0)
                 } else {
                     InitRule::Normal(deviation)
                 }
             };
-            Ok(initialise(llm, LLM_NAMES, "llm", options, &rule))
+            Ok(initialise(llm, family.names, "llm", options, &rule))
         }
     }
 }
@@ -273,7 +263,7 @@ fn head_rule(config: &EmbedderConfig, options: &BuildOptions, tensor: &NamedTens
 
 /// Inputs of the linear map that a head bias belongs to.
 fn bias_inputs(config: &EmbedderConfig, name: &str) -> f64 {
-    let width = config.llm.hidden_size as f64;
+    let width = config.llm.word_embed_proj_dim as f64;
     let first = matches!(name, "mm_projector.bias" | "mm_projector.0.bias");
     match &config.connector {
         Some(connector) if first => connector.hidden_size as f64,

@@ -155,7 +155,7 @@ impl EmbedderConfig {
     /// Width of an embedding (e).
     pub fn embedding_size(&self) -> usize {
         match self.head_dim {
-            0 => self.llm.hidden_size,
+            0 => self.llm.word_embed_proj_dim,
             dim => dim,
         }
     }

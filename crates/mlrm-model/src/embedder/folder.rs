@@ -6,7 +6,7 @@ use burn::module::Module;
 use mlrm_config::{ImageLayout, SelectFeature, Variant};
 use serde::{Deserialize, Serialize};
 
-use super::build::{LLM_NAMES, VISION_NAMES};
+use super::build::VISION_NAMES;
 use super::{Embedder, EmbedderConfig, FusionConfig, PromptRecord, TokenIds};
 use crate::connector::QFormerConfig;
 use crate::decoder::DecoderConfig;
@@ -143,11 +143,12 @@ impl Embedder {
         let llm = root.join("llm");
         create_folder(&llm)?;
         write_json(&llm.join("config.json"), &config.llm.to_json())?;
+        let family = config.llm.family();
         write_part(
             &llm.join("model.safetensors"),
             &self.core.llm,
-            "model.",
-            LLM_NAMES,
+            family.prefix,
+            family.names,
         )?;
         if let (Some(sizes), Some(vision)) = (&config.vision, &self.vision) {
             let folder = root.join("vision");

@@ -5,7 +5,7 @@ mod config;
 mod folder;
 mod layout;
 
-pub use build::{BuildOptions, LLM_NAMES, VISION_NAMES, WeightSource};
+pub use build::{BuildOptions, VISION_NAMES, WeightSource};
 pub use config::{EmbedderConfig, FusionConfig, PromptRecord, TokenIds};
 pub use folder::{ModelFolder, Provenance};
 pub use layout::{ImageSpan, SequenceLayout, TokenBatch};
@@ -104,7 +104,7 @@ pub struct EmbedderTrace {
 
 impl Head {
     fn new(config: &EmbedderConfig, device: &Device) -> Result<Self, ModelError> {
-        let width = config.llm.hidden_size;
+        let width = config.llm.word_embed_proj_dim;
         let vision_width = config.vision.as_ref().map_or(0, |v| v.hidden_size);
         let connector = config.connector.as_ref();
         let projector = |c: &crate::connector::QFormerConfig| {
@@ -184,6 +184,7 @@ impl EmbedderCore {
         mut trace: Option<&mut EmbedderTrace>,
     ) -> Result<Embeddings, ModelError> {
         let layout = config.layout(tokens)?;
+        config.llm.check_length(layout.seq)?;
         let picture = self.picture(features.as_ref(), &mut trace);
         let embeds = self.input_embeds(config, tokens, &layout, features, &mut trace)?;
         let pooled = self.pooled(embeds, &layout, &mut trace);

@@ -7,17 +7,21 @@ use burn::tensor::{Bool, DType, Device, Tensor, TensorData, activation::softmax}
 pub enum AttentionMask {
     /// Every query reads every key.
     None,
-    /// Query i reads keys 0…i.
+    /// Query i reads key i and those before it.
     Causal {
         /// Sequence length of queries and keys.
         seq: usize,
+        /// Keys that a query reads at most, its own included (HF `sliding_window`).
+        window: Option<usize>,
     },
-    /// Query r of item b reads keys 0…`last[b * rows + r]`.
+    /// Query r of item b reads key `last[b * rows + r]` and those before it.
     UpTo {
         /// Last readable key, one value a query, row-major `[batch, rows]`.
         last: Vec<usize>,
         /// Number of keys.
         keys: usize,
+        /// As in `Causal`.
+        window: Option<usize>,
     },
 }
 
@@ -25,17 +29,18 @@ impl AttentionMask {
     /// The mask as a tensor that is true where a score must not count, repeated for `groups` query
     /// heads a key head: `[1 or batch, 1, groups * queries, keys]`.
     fn tensor(&self, batch: usize, groups: usize, device: &Device) -> Option<Tensor<4, Bool>> {
-        let (items, last, keys) = match self {
+        let (items, last, keys, window) = match self {
             Self::None => return None,
-            Self::Causal { seq } => (1, (0..*seq).collect(), *seq),
-            Self::UpTo { last, keys } => (batch, last.clone(), *keys),
+            Self::Causal { seq, window } => (1, (0..*seq).collect(), *seq, *window),
+            Self::UpTo { last, keys, window } => (batch, last.clone(), *keys, *window),
         };
+        let window = window.unwrap_or(keys);
         let queries = last.len() / items;
         let mut hidden = Vec::with_capacity(items * groups * queries * keys);
         for item in last.chunks(queries) {
             for _ in 0..groups {
                 for &end in item {
-                    hidden.extend((0..keys).map(|key| key > end));
+                    hidden.extend((0..keys).map(|key| key > end || key + window <= end));
                 }
             }
         }

@@ -10,5 +10,5 @@ pub use attention::{AttentionMask, AttentionProbe, PreparedMask, ProbeSite, atte
 pub(crate) use linear::zeros;
 pub use linear::{embedding, linear, rows_linear};
 pub use mlp::{Activation, SwiGlu, TwoLayerMlp};
-pub use norm::{LayerNorm, RmsNorm};
-pub use rope::RotaryTable;
+pub use norm::{LayerNorm, Norm, RmsNorm};
+pub use rope::{Rope, RopeScaling, RotaryTable};

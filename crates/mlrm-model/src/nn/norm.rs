@@ -5,6 +5,25 @@ use burn::tensor::{DType, Device, Tensor};
 
 use super::linear::zeros;
 
+/// Either norm, for families that differ in it.
+#[derive(Module, Debug)]
+pub enum Norm {
+    /// Llama's.
+    Rms(RmsNorm),
+    /// OPT's.
+    Layer(LayerNorm),
+}
+
+impl Norm {
+    /// Normalises the last axis; any leading shape.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Rms(norm) => norm.forward(x),
+            Self::Layer(norm) => norm.forward(x),
+        }
+    }
+}
+
 /// Root-mean-square norm: `x / sqrt(mean(x²) + epsilon) * weight`, the mean in f32.
 #[derive(Module, Debug)]
 pub struct RmsNorm {

@@ -1,6 +1,86 @@
 //! Rotary position embedding (RoFormer, arXiv 2104.09864), in the half-split layout of Llama.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use std::f64::consts::TAU;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+/// The rotary angles of a decoder.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rope {
+    /// Base of the angles (HF `rope_theta`).
+    pub theta: f64,
+    /// How the angles are stretched for long input.
+    pub scaling: RopeScaling,
+}
+
+/// Stretched rotary angles, by their Hugging Face names (`rope_type`); the fields too.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RopeScaling {
+    /// Angles as in RoFormer.
+    Default,
+    /// Every frequency divided by `factor` (position interpolation, arXiv 2306.15595).
+    Linear {
+        /// How many times longer input may be.
+        factor: f64,
+    },
+    /// A larger base for input longer than `max_position_embeddings` ("NTK-aware"); shorter input
+    /// is as in `Default`.
+    Dynamic {
+        /// How fast the base grows.
+        factor: f64,
+        /// Length from which on the base grows.
+        max_position_embeddings: usize,
+    },
+    /// Low frequencies divided by `factor`, high ones kept, a blend between (Llama 3.1).
+    Llama3 {
+        /// How many times longer input may be.
+        factor: f64,
+        /// Wavelengths above `original_max_position_embeddings` / this are divided.
+        low_freq_factor: f64,
+        /// Wavelengths below `original_max_position_embeddings` / this are kept.
+        high_freq_factor: f64,
+        /// Length that the model was first trained for.
+        original_max_position_embeddings: usize,
+    },
+}
+
+impl Rope {
+    /// Angle per position of each channel pair in input of `seq` positions, `head_dim / 2` values.
+    ///
+    /// `Dynamic` looks at the padded length, as Hugging Face does.
+    pub fn frequencies(&self, head_dim: usize, seq: usize) -> Vec<f64> {
+        let width = head_dim as f64;
+        let theta = match self.scaling {
+            RopeScaling::Dynamic {
+                factor,
+                max_position_embeddings: limit,
+            } => {
+                let stretch = factor * seq.max(limit) as f64 / limit as f64 - (factor - 1.0);
+                self.theta * stretch.powf(width / (width - 2.0))
+            }
+            _ => self.theta,
+        };
+        let plain = (0..head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / width));
+        plain.map(|frequency| self.scaled(frequency)).collect()
+    }
+
+    fn scaled(&self, frequency: f64) -> f64 {
+        match self.scaling {
+            RopeScaling::Default | RopeScaling::Dynamic { .. } => frequency,
+            RopeScaling::Linear { factor } => frequency / factor,
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor: low,
+                high_freq_factor: high,
+                original_max_position_embeddings: length,
+            } => {
+                let periods = length as f64 * frequency / TAU;
+                let kept = ((periods - low) / (high - low)).clamp(0.0, 1.0);
+                frequency * (kept + (1.0 - kept) / factor)
+            }
+        }
+    }
+}
 
 /// Cosines and sines of the rotary angles of positions 0…T−1, computed in f64 and stored in f32.
 ///
@@ -14,14 +94,13 @@ pub struct RotaryTable {
 }
 
 impl RotaryTable {
-    /// The table for `seq` positions: angle(p, i) = p · theta^(−2i / head_dim).
-    pub fn new(seq: usize, head_dim: usize, theta: f64, device: &Device) -> Self {
+    /// The table for `seq` positions: angle(p, i) = p · frequency(i).
+    pub fn new(seq: usize, head_dim: usize, rope: &Rope, device: &Device) -> Self {
         let half = head_dim / 2;
-        let angle = |p: usize, i: usize| p as f64 * theta.powf(-2.0 * i as f64 / head_dim as f64);
+        let frequencies = rope.frequencies(head_dim, seq);
         let table = |f: fn(f64) -> f64| {
-            let values: Vec<f32> = (0..seq * half)
-                .map(|n| f(angle(n / half, n % half)) as f32)
-                .collect();
+            let angle = |p: usize| frequencies.iter().map(move |w| f(p as f64 * w) as f32);
+            let values: Vec<f32> = (0..seq).flat_map(angle).collect();
             Tensor::from_data(TensorData::new(values, [seq, half]), device)
         };
         Self {
@@ -42,11 +121,57 @@ impl RotaryTable {
     ///
     /// # Shapes
     /// `x`: `[batch, rows, heads, head_dim]`; `positions`: batch · rows values.
-    pub fn apply_at(&self, x: Tensor<4>, positions: Tensor<1, burn::tensor::Int>) -> Tensor<4> {
+    pub fn apply_at(&self, x: Tensor<4>, positions: Tensor<1, Int>) -> Tensor<4> {
         let [batch, rows, heads, head_dim] = x.dims();
         let cos = self.cos.clone().select(0, positions.clone());
         let sin = self.sin.clone().select(0, positions);
         let x = x.reshape([1, batch * rows, heads, head_dim]);
         crate::ops::rotate(x, cos, sin).reshape([batch, rows, heads, head_dim])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frequencies(scaling: RopeScaling, seq: usize) -> Vec<f64> {
+        let rope = Rope {
+            theta: 10_000.0,
+            scaling,
+        };
+        rope.frequencies(8, seq)
+    }
+
+    #[test]
+    fn input_within_the_limit_is_not_stretched() {
+        let dynamic = RopeScaling::Dynamic {
+            factor: 4.0,
+            max_position_embeddings: 64,
+        };
+        let plain = frequencies(RopeScaling::Default, 64);
+        assert_eq!(frequencies(dynamic, 64), plain);
+        let longer = frequencies(dynamic, 65);
+        assert_eq!(longer[0], plain[0]);
+        assert!(longer[3] < plain[3], "{longer:?} {plain:?}");
+    }
+
+    #[test]
+    fn llama3_keeps_high_and_divides_low_frequencies() {
+        let scaled = frequencies(
+            RopeScaling::Llama3 {
+                factor: 8.0,
+                low_freq_factor: 1.0,
+                high_freq_factor: 4.0,
+                original_max_position_embeddings: 100,
+            },
+            10,
+        );
+        // Periods in 100 positions: 15.9, 1.59, 0.159, 0.0159.
+        let plain = frequencies(RopeScaling::Default, 10);
+        assert_eq!(scaled[0], plain[0]);
+        assert!(plain[1] / 8.0 < scaled[1] && scaled[1] < plain[1]);
+        for pair in [2, 3] {
+            assert!((scaled[pair] * 8.0 / plain[pair] - 1.0).abs() < 1e-12);
+        }
     }
 }

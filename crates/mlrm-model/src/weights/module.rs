@@ -44,8 +44,14 @@ impl Place {
         self.containers.pop();
     }
 
+    /// The path without the variants of enums: which kind of a part it is names no tensor.
     fn name(&self, rename: fn(&str) -> String) -> String {
-        rename(&self.path.join("."))
+        let segments = self.path.iter().zip(&self.containers);
+        let fields: Vec<&str> = segments
+            .filter(|(_, container)| !container.starts_with("Enum:"))
+            .map(|(field, _)| field.as_str())
+            .collect();
+        rename(&fields.join("."))
     }
 
     /// Whether the current parameter is stored transposed.

@@ -101,7 +101,8 @@ impl GoldenCase {
         let embedder = Embedder::build(config, &build_options(folder, dtype), device)?;
         let inputs = Checkpoint::open(&folder.join("inputs.safetensors"))?;
         let weights = Checkpoint::open(&folder.join("llm"))?;
-        let has_prefix = weights.names().any(|name| name.starts_with("model."));
+        let prefix = embedder.config.llm.family().prefix;
+        let has_prefix = weights.names().any(|name| name.starts_with(prefix));
         Ok(Self {
             name: name_of(folder),
             tokens: tokens(&inputs, flags)?,
@@ -113,7 +114,7 @@ impl GoldenCase {
                 visual_weight: flags.vision_weight,
             },
             expected: Checkpoint::open(&folder.join("expected.safetensors"))?,
-            llm_prefix: if has_prefix { "model." } else { "" }.into(),
+            llm_prefix: if has_prefix { prefix } else { "" }.into(),
         })
     }
 }

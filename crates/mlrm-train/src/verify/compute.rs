@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Tensor};
 use mlrm_model::ModelError;
-use mlrm_model::embedder::{EmbedderTrace, Embeddings, LLM_NAMES, normalise};
+use mlrm_model::embedder::{EmbedderTrace, Embeddings, normalise};
 use mlrm_model::nn::ProbeSite;
 use mlrm_model::saliency::{Formula, HeadReduction, saliency};
 use mlrm_model::weights::{ExportedTensor, export_gradients};
@@ -177,7 +177,8 @@ fn training_tensors(
     let names = case.embedder.config.head_names().rename;
     let head = export_gradients(&core.head, &gradients, "grad.", names)?;
     let prefix = format!("grad.llm.{}", case.llm_prefix);
-    let llm = export_gradients(&core.llm, &gradients, &prefix, LLM_NAMES.rename)?;
+    let names = case.embedder.config.llm.family().names.rename;
+    let llm = export_gradients(&core.llm, &gradients, &prefix, names)?;
     all.tensors.extend(head.into_iter().chain(llm));
     Ok(())
 }

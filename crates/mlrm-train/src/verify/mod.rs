@@ -26,11 +26,12 @@ pub enum Tolerance {
 impl Tolerance {
     /// The limits at f32 (docs, "Numerics"): forward tensors 1e-4 and gradients and saliency 1e-3 of
     /// each tensor's largest value, losses 1e-5 relative, positions exactly. A key bias of the
-    /// Q-Former adds the same to all scores of a row, so its gradient is 0 in theory and rounding
-    /// noise in practice: judged absolutely. (In the decoders a rotation follows the bias, and its
-    /// gradient is a real one.)
+    /// Q-Former or of OPT adds the same to all scores of a row, so its gradient is 0 in theory and
+    /// rounding noise in practice: judged absolutely. (In the other decoders a rotation follows the
+    /// bias, and its gradient is a real one.)
     pub fn for_tensor(name: &str) -> Self {
-        let key_bias = name.ends_with(".key.bias");
+        let opt = name.starts_with("grad.llm.model.decoder.");
+        let key_bias = name.ends_with(".key.bias") || opt && name.ends_with(".k_proj.bias");
         match name {
             _ if name.starts_with("grad.") && key_bias => Self::Absolute(1e-5),
             _ if name.starts_with("grad.") => Self::OfLargest(1e-3),

@@ -1,0 +1,226 @@
+//! Every family of decoders through the binary: it trains, what it writes it reads again, and what
+//! it does not implement it refuses by name.
+
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use support::{Home, TINY, golden_cases};
+use tensors::copy_folder;
+
+const FAMILIES: [&str; 6] = ["llama", "mistral", "qwen", "qwen2", "qwen3", "opt"];
+
+/// A config for one step of `family`, whose heads are plain so that every family takes them.
+fn config(family: &str) -> String {
+    let llm = format!("[model.llm]\nfamily = \"{family}\"\nmax_position_embeddings = 200");
+    TINY.replace("num_key_value_heads = 1\n", "")
+        .replace("[model.llm]", &llm)
+        .replace("max_steps = 6", "max_steps = 1")
+        .replace("_every_steps = 3", "_every_steps = 0")
+}
+
+#[test]
+fn every_family_trains_and_its_folder_is_read_and_written_without_a_change() {
+    let home = Home::empty();
+    let mut losses = Vec::new();
+    for family in FAMILIES {
+        home.write("family.toml", config(family));
+        let train = |run: &str, sets: &[&str]| {
+            let dir = format!("run.dir={run}");
+            let mut words = vec![
+                "train",
+                "family.toml",
+                "--set",
+                "eval.baselines=[]",
+                "--set",
+                &dir,
+            ];
+            words.extend(sets.iter().flat_map(|set| ["--set", set]));
+            home.mlrm(&words).done();
+        };
+        train(family, &[]);
+        let path = format!("model.llm.path={family}/model/llm");
+        let again = format!("{family}-again");
+        train(&again, &[&path, "model.llm.tune=frozen"]);
+        for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+            let read =
+                |run: &str| fs::read(home.path(run).join("model/llm").join(file)).expect(file);
+            assert!(read(family) == read(&again), "{family}: {file} changed");
+        }
+        let kind = home.json(&format!("{family}/model/llm/config.json"));
+        assert_eq!(kind["model_type"], family);
+        losses.push(support::losses(&support::events(&home, family))[&1].clone());
+    }
+    // Mistral without a window is Llama; every other family computes something of its own.
+    assert_eq!(losses[0], losses[1]);
+    losses.remove(1);
+    for (index, loss) in losses.iter().enumerate() {
+        assert!(!losses[..index].contains(loss), "{losses:?}");
+    }
+}
+
+#[test]
+fn input_longer_than_the_learnt_positions_is_refused_before_anything_is_written() {
+    let home = Home::empty();
+    let text = config("opt").replace("embeddings = 200", "embeddings = 100");
+    home.write("family.toml", text);
+    let train = ["train", "family.toml", "--set"];
+    let short = ["prompt.max_tokens=100", "--set", "run.dir=short"];
+    home.mlrm(&[train.as_slice(), &short].concat()).done();
+    home.refused(
+        &[train.as_slice(), &["prompt.max_tokens=101"]].concat(),
+        &[
+            "101 positions",
+            "the 100 of this `opt` model",
+            "prompt.max_tokens",
+        ],
+    );
+}
+
+#[test]
+fn sizes_that_a_family_does_not_have() {
+    let home = Home::empty();
+    for family in ["qwen", "opt"] {
+        let text = config(family).replace(
+            "num_attention_heads = 2\nintermediate",
+            "num_attention_heads = 2\nnum_key_value_heads = 1\nintermediate",
+        );
+        home.write("bad.toml", text);
+        let says = format!("`{family}` has a key/value head for each of its 2 query heads");
+        home.refused(&["train", "bad.toml"], &["num_key_value_heads", &says]);
+    }
+    let odd = config("qwen").replace("intermediate_size = 64", "intermediate_size = 63");
+    home.write("bad.toml", odd);
+    home.refused(
+        &["train", "bad.toml"],
+        &["model.llm.intermediate_size", "62 or 64"],
+    );
+    let unread = config("opt").replace("[model.llm]", "[model.llm]\nrope_theta = 500.0");
+    home.write("odd.toml", unread);
+    let ran = home.mlrm(&["config", "check", "odd.toml"]);
+    let says = "`model.llm.rope_theta` is set but not read: `opt` has learnt positions";
+    assert!(ran.done().err.contains(says), "{ran:?}");
+}
+
+/// A golden case with one key of its `llm/config.json` set; verifying it is refused with `words`.
+#[track_caller]
+fn refused(home: &Home, case: &str, key: &str, value: Value, words: &[&str]) {
+    let folder = home.path("case");
+    copy_folder(&golden_cases().join(case), &folder);
+    set(&folder.join("llm/config.json"), key, value);
+    let place = ["case/llm/config.json", key];
+    home.refused(&["verify", "case"], &[&place, words].concat());
+    fs::remove_dir_all(folder).expect("a folder");
+}
+
+fn set(path: &Path, key: &str, value: Value) {
+    let text = fs::read_to_string(path).expect("a file");
+    let mut config: Value = serde_json::from_str(&text).expect("JSON");
+    config[key] = value;
+    fs::write(path, config.to_string()).expect("a file");
+}
+
+#[test]
+fn options_that_are_not_implemented_are_refused_by_name() {
+    let home = Home::empty();
+    let yarn = json!({"rope_type": "yarn", "factor": 4.0, "rope_theta": 10000.0});
+    let no_factor = json!({"rope_type": "linear", "rope_theta": 10000.0});
+    let windowed = json!(["full_attention", "sliding_attention"]);
+    let not = "is not implemented";
+    for (case, key, value, words) in [
+        (
+            "llama_text_linear",
+            "rope_parameters",
+            yarn,
+            ["yarn", "llama3"],
+        ),
+        (
+            "llama_text_linear",
+            "rope_parameters",
+            no_factor,
+            ["factor", "positive"],
+        ),
+        (
+            "llama_text_linear",
+            "pretraining_tp",
+            json!(4),
+            [not, "only 1"],
+        ),
+        (
+            "mistral_basic_window",
+            "attention_bias",
+            json!(true),
+            [not, "remove it"],
+        ),
+        (
+            "qwen2_notellm2",
+            "use_sliding_window",
+            json!(true),
+            [not, "full attention"],
+        ),
+        (
+            "qwen3_latefusion",
+            "layer_types",
+            windowed,
+            [not, "full_attention"],
+        ),
+        (
+            "opt_micl_ragged",
+            "do_layer_norm_before",
+            json!(false),
+            [not, "pre-norm"],
+        ),
+        (
+            "opt_micl_ragged",
+            "activation_function",
+            json!("gelu"),
+            [not, "relu"],
+        ),
+        ("qwen_text", "rotary_pct", json!(0.5), [not, "only 1"]),
+        (
+            "qwen_text",
+            "kv_channels",
+            json!(4),
+            ["`hidden_size` = 12", "heads"],
+        ),
+    ] {
+        refused(&home, case, key, value, &words);
+    }
+    // Long enough for the config, too short for the prompts of the case.
+    let case = home.path("case");
+    for (name, key, words) in [
+        (
+            "qwen_text",
+            "seq_length",
+            ["11 positions", "`use_dynamic_ntk`"],
+        ),
+        (
+            "opt_micl_ragged",
+            "max_position_embeddings",
+            ["learnt", "tensor"],
+        ),
+    ] {
+        copy_folder(&golden_cases().join(name), &case);
+        set(&case.join("llm/config.json"), key, json!(10));
+        let ran = home.mlrm(&["verify", "case"]);
+        ran.failed_with(1, &[]);
+        assert!(words.iter().any(|word| ran.err.contains(word)), "{ran:?}");
+        fs::remove_dir_all(&case).expect("a folder");
+    }
+}
+
+#[test]
+fn a_folder_without_tokenizer_json_says_what_is_missing() {
+    let home = Home::empty();
+    let llm = home.path("llm");
+    copy_folder(&golden_cases().join("qwen_text/llm"), &llm);
+    fs::write(llm.join("qwen.tiktoken"), "IQ== 0\n").expect("a file");
+    home.write("family.toml", config("qwen"));
+    let ran = home.mlrm(&["train", "family.toml", "--set", "model.llm.path=llm"]);
+    ran.failed_with(1, &["llm/tokenizer.json", "qwen.tiktoken"]);
+    assert!(!home.path("run").exists());
+}

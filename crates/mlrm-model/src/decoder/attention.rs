@@ -1,0 +1,159 @@
+//! Self-attention of a decoder layer.
+
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::{Device, Int, Tensor};
+
+use super::DecoderConfig;
+use crate::nn::{AttentionProbe, PreparedMask, RmsNorm, RotaryTable, attend, linear, rows_linear};
+
+/// Self-attention with grouped queries.
+#[derive(Module, Debug)]
+pub struct SelfAttention {
+    qkv: Qkv,
+    o_proj: Linear,
+    q_norm: Option<RmsNorm>,
+    k_norm: Option<RmsNorm>,
+    num_attention_heads: usize,
+    num_key_value_heads: usize,
+    head_dim: usize,
+}
+
+/// The maps to queries, keys and values.
+#[derive(Module, Debug)]
+enum Qkv {
+    /// One each.
+    Separate(SeparateQkv),
+    /// One for all three, which follow each other in its outputs.
+    Fused(Linear),
+}
+
+#[derive(Module, Debug)]
+struct SeparateQkv {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+}
+
+/// What the layers of one pass share.
+pub(super) struct PassContext {
+    /// Rotary angles, where the family has them.
+    pub rope: Option<RotaryTable>,
+    /// What each query may read.
+    pub mask: PreparedMask,
+}
+
+/// A few positions of each sequence.
+pub(super) struct WantedRows {
+    /// Rows of `[batch * seq]`, item after item, as many of each.
+    pub flat: Tensor<1, Int>,
+    /// The same within their sequences.
+    pub positions: Tensor<1, Int>,
+}
+
+impl WantedRows {
+    /// `[batch, seq, width]` → `[batch, rows, width]`
+    pub fn pick(&self, x: Tensor<3>) -> Tensor<3> {
+        let [batch, seq, width] = x.dims();
+        let rows = self.flat.dims()[0] / batch;
+        x.reshape([batch * seq, width])
+            .select(0, self.flat.clone())
+            .reshape([batch, rows, width])
+    }
+}
+
+impl Qkv {
+    fn new(config: &DecoderConfig, queries: usize, keys: usize, device: &Device) -> Self {
+        let map = |outputs| linear(config.hidden_size, outputs, config.qkv_bias, device);
+        if config.fused_qkv {
+            Self::Fused(map(queries + 2 * keys))
+        } else {
+            Self::Separate(SeparateQkv {
+                q_proj: map(queries),
+                k_proj: map(keys),
+                v_proj: map(keys),
+            })
+        }
+    }
+
+    /// Queries (of the wanted rows only, if any are named), keys and values of `x`
+    /// `[batch, seq, hidden]`; the queries are `queries` wide.
+    fn forward(&self, x: Tensor<3>, queries: usize, wanted: Option<&WantedRows>) -> [Tensor<3>; 3] {
+        let pick = |t: Tensor<3>| match wanted {
+            Some(rows) => rows.pick(t),
+            None => t,
+        };
+        match self {
+            Self::Separate(maps) => [
+                rows_linear(&maps.q_proj, pick(x.clone())),
+                rows_linear(&maps.k_proj, x.clone()),
+                rows_linear(&maps.v_proj, x),
+            ],
+            Self::Fused(map) => {
+                let all = rows_linear(map, x);
+                let keys = (all.dims()[2] - queries) / 2;
+                [
+                    pick(all.clone().narrow(2, 0, queries)),
+                    all.clone().narrow(2, queries, keys),
+                    all.narrow(2, queries + keys, keys),
+                ]
+            }
+        }
+    }
+}
+
+impl SelfAttention {
+    pub(super) fn new(config: &DecoderConfig, device: &Device) -> Self {
+        let queries = config.num_attention_heads * config.head_dim;
+        let keys = config.num_key_value_heads * config.head_dim;
+        let head_norm = || {
+            config
+                .head_norm
+                .then(|| RmsNorm::new(config.head_dim, config.norm_eps, device))
+        };
+        Self {
+            qkv: Qkv::new(config, queries, keys, device),
+            o_proj: linear(queries, config.hidden_size, config.output_bias, device),
+            q_norm: head_norm(),
+            k_norm: head_norm(),
+            num_attention_heads: config.num_attention_heads,
+            num_key_value_heads: config.num_key_value_heads,
+            head_dim: config.head_dim,
+        }
+    }
+
+    /// `[batch, seq, hidden]` → the same, or `[batch, rows, hidden]` of the wanted rows; then the
+    /// mask of `context` must be that of those rows.
+    pub(super) fn forward(
+        &self,
+        x: Tensor<3>,
+        wanted: Option<&WantedRows>,
+        context: &PassContext,
+        probe: Option<&mut AttentionProbe>,
+    ) -> Tensor<3> {
+        let heads = self.num_attention_heads;
+        let [q, k, v] = self.qkv.forward(x, heads * self.head_dim, wanted);
+        let mut q = self.heads(q, heads, self.q_norm.as_ref());
+        let mut k = self.heads(k, self.num_key_value_heads, self.k_norm.as_ref());
+        let v = self.heads(v, self.num_key_value_heads, None);
+        if let Some(rope) = &context.rope {
+            q = match wanted {
+                Some(rows) => rope.apply_at(q, rows.positions.clone()),
+                None => rope.apply(q),
+            };
+            k = rope.apply(k);
+        }
+        rows_linear(&self.o_proj, attend(q, k, v, &context.mask, probe))
+    }
+
+    /// `[batch, seq, heads * head_dim]` → `[batch, seq, heads, head_dim]`, normalised per head
+    /// where the family does.
+    fn heads(&self, x: Tensor<3>, heads: usize, norm: Option<&RmsNorm>) -> Tensor<4> {
+        let [batch, seq, _] = x.dims();
+        let x = x.reshape([batch, seq, heads, self.head_dim]);
+        match norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The families of decoders, one file each: what its `config.json` says, how it differs from the
+//! shared core, and what its tensors are called.
+
+mod llama;
+mod mistral;
+mod opt;
+mod qwen;
+mod qwen2;
+mod qwen3;
+
+use mlrm_config::LlmSettings;
+use serde_json::Value;
+
+use super::DecoderConfig;
+use crate::error::ModelError;
+use crate::hf_config::HfConfig;
+use crate::weights::NameTable;
+
+pub(crate) use llama::FAMILY as LLAMA;
+pub(crate) use mistral::FAMILY as MISTRAL;
+pub(crate) use opt::FAMILY as OPT;
+pub(crate) use qwen::FAMILY as QWEN;
+pub(crate) use qwen2::FAMILY as QWEN2;
+pub(crate) use qwen3::FAMILY as QWEN3;
+
+/// What tells one family of decoders from the others.
+#[derive(Debug)]
+pub struct DecoderFamily {
+    /// Hugging Face's class of the decoder without LM head.
+    pub architecture: &'static str,
+    /// What a causal language model's checkpoint puts before the decoder's names.
+    pub prefix: &'static str,
+    /// The tensors' names below the prefix.
+    pub names: NameTable,
+    /// Reads the family's `config.json`; refuses by name what is not implemented.
+    pub read: fn(&mut HfConfig<'_>) -> Result<DecoderConfig, ModelError>,
+    /// The keys that the family's `config.json` has beside those of all families.
+    pub write: fn(&DecoderConfig) -> Value,
+    /// The sizes of a config section, for a decoder from scratch with so many words.
+    pub scratch: fn(&LlmSettings, usize) -> DecoderConfig,
+}
+
+/// A path of the core with its parts renamed after `table`, whose entries are (the core's, the
+/// family's) beginnings of a path, at the top and below `layers.N.`.
+fn renamed(path: &str, table: &[(&str, &str)]) -> String {
+    let replace = |part: &str| {
+        let entry = |(own, theirs): &(&str, &str)| {
+            let rest = part.strip_prefix(own)?;
+            Some(format!("{theirs}{rest}"))
+        };
+        table.iter().find_map(entry).unwrap_or_else(|| part.into())
+    };
+    let layer = path.strip_prefix("layers.");
+    match layer.and_then(|rest| rest.split_once('.')) {
+        Some((index, rest)) => format!("{}{index}.{}", replace("layers."), replace(rest)),
+        None => replace(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use burn::tensor::Device;
+    use mlrm_config::LlmFamily;
+
+    use super::*;
+    use crate::decoder::Decoder;
+    use crate::registry;
+    use crate::weights::named_tensors;
+
+    fn parse(text: &str) -> Result<DecoderConfig, ModelError> {
+        let path = Path::new("config.json");
+        DecoderConfig::from_hf(path, HfConfig::parse(path, text)?)
+    }
+
+    /// Reads a `config.json`, and what is written of it, which must mean the same.
+    pub(super) fn read(text: &str) -> DecoderConfig {
+        let config = parse(text).expect("a config");
+        let written = config.to_json().to_string();
+        assert_eq!(parse(&written).expect(&written), config, "{written}");
+        config
+    }
+
+    /// `text` with one key set is refused, and the message names the key and says `words`.
+    pub(super) fn refused(text: &str, key: &str, value: Value, words: &str) {
+        let mut keys: Value = serde_json::from_str(text).expect("JSON");
+        keys[key] = value;
+        let error = parse(&keys.to_string()).expect_err(key).to_string();
+        assert!(error.contains(&format!("`{key}`")), "{error}");
+        assert!(error.contains(words), "{error}");
+    }
+
+    fn small(family: LlmFamily) -> DecoderConfig {
+        let settings = LlmSettings {
+            family,
+            hidden_size: 8,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            intermediate_size: 6,
+            max_position_embeddings: 9,
+            ..LlmSettings::default()
+        };
+        DecoderConfig::from_settings(&settings, 11)
+    }
+
+    #[test]
+    fn every_family_is_found_by_its_name_and_writes_what_it_reads() {
+        for family in LlmFamily::ALL {
+            assert!(registry::decoder_of_type(family.name()).is_some());
+            let config = small(family);
+            assert_eq!(config.family, family);
+            let written = config.to_json().to_string();
+            assert_eq!(parse(&written).expect(&written), config, "{written}");
+        }
+        assert!(registry::decoder_of_type("mamba").is_none());
+    }
+
+    #[test]
+    fn names_of_tensors_can_be_undone() {
+        for family in LlmFamily::ALL {
+            let config = small(family);
+            let decoder = Decoder::new(&config, &Device::default());
+            let own = named_tensors(&decoder, str::to_owned);
+            let renamed = named_tensors(&decoder, config.family().names.rename);
+            let names: BTreeSet<&str> = renamed.iter().map(|t| t.name.as_str()).collect();
+            assert_eq!(names.len(), own.len(), "{names:?}");
+        }
+    }
+}
