@@ -21,6 +21,10 @@ pub struct SelfAttention {
 
 /// The maps to queries, keys and values.
 #[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one a layer, and small beside the weights that it holds"
+)]
 enum Qkv {
     /// One each.
     Separate(SeparateQkv),
