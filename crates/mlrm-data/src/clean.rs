@@ -68,6 +68,12 @@ pub fn last_graphemes(text: &str, most: usize) -> &str {
     }
 }
 
+/// `text` without its last `count` graphemes: what stands before [`last_graphemes`].
+pub(crate) fn without_last_graphemes(text: &str, count: usize) -> &str {
+    let first_left_out = text.grapheme_indices(true).rev().take(count).last();
+    &text[..first_left_out.map_or(text.len(), |(start, _)| start)]
+}
+
 /// The longest beginning of `text` that ends between two graphemes and has at most `bytes` bytes,
 /// without blanks at its end.
 pub(crate) fn cut_bytes(text: &str, bytes: usize) -> &str {
@@ -127,6 +133,13 @@ mod tests {
             let kept = text.graphemes(true).take(most).collect::<String>();
             let expected = if kept.len() < text.len() { kept.trim_end() } else { kept.as_str() };
             prop_assert_eq!(cut_graphemes(&text, most), expected);
+        }
+
+        #[test]
+        fn a_text_is_what_stands_before_its_end_and_its_end(text in "\\PC{0,40}", count in 0usize..45) {
+            let graphemes: Vec<&str> = text.graphemes(true).collect();
+            let kept = graphemes.len().saturating_sub(count);
+            prop_assert_eq!(without_last_graphemes(&text, count), graphemes[..kept].concat());
         }
 
         #[test]

@@ -54,13 +54,18 @@ impl PairOrder {
         self.cursor
     }
 
-    /// Draws the indices of the next `batch_pairs` pairs.
-    pub fn next_batch(&mut self, batch_pairs: usize) -> Vec<usize> {
+    /// Draws the indices of the next `batch_pairs` pairs, each with the place that it was drawn at,
+    /// which no other draw of the order has.
+    pub fn next_batch(&mut self, batch_pairs: usize) -> Vec<(Cursor, usize)> {
         let mut batch = Vec::with_capacity(batch_pairs);
         while batch.len() < batch_pairs && !self.permutation.is_empty() {
-            let rest = &self.permutation[self.cursor.position as usize..];
+            let Cursor { epoch, position } = self.cursor;
+            let rest = &self.permutation[position as usize..];
             let take = rest.len().min(batch_pairs - batch.len());
-            batch.extend(rest[..take].iter().map(|&index| index as usize));
+            let drawn = (position..).zip(&rest[..take]);
+            batch.extend(
+                drawn.map(|(position, &index)| (Cursor { epoch, position }, index as usize)),
+            );
             self.cursor.position += take as u64;
             if self.cursor.position == self.permutation.len() as u64 {
                 self.cursor = Cursor {
@@ -92,7 +97,7 @@ impl PairOrder {
 
 /// A uniform number below `bound` (Lemire 2019). Written out, because the order of a run must not
 /// change with a random number library's version.
-fn below(random: &mut impl Rng, bound: u32) -> u32 {
+pub(crate) fn below(random: &mut impl Rng, bound: u32) -> u32 {
     let threshold = bound.wrapping_neg() % bound;
     loop {
         let product = u64::from(random.next_u32()) * u64::from(bound);
@@ -108,17 +113,25 @@ mod tests {
 
     use super::*;
 
+    fn indices(drawn: Vec<(Cursor, usize)>) -> Vec<usize> {
+        drawn.into_iter().map(|(_, index)| index).collect()
+    }
+
     #[test]
     fn the_order_of_a_seed_is_fixed_for_all_time() {
         let mut order = PairOrder::new(8, 7, Cursor::default());
-        let drawn = [order.next_batch(8), order.next_batch(8)];
+        let drawn = [(); 2].map(|()| indices(order.next_batch(8)));
         assert_eq!(drawn, [[0, 4, 3, 6, 1, 2, 5, 7], [3, 1, 2, 0, 7, 4, 6, 5]]);
     }
 
     #[test]
     fn an_epoch_holds_each_pair_once_and_batches_cross_its_end() {
         let mut order = PairOrder::new(10, 3, Cursor::default());
-        let drawn: Vec<usize> = (0..5).flat_map(|_| order.next_batch(4)).collect();
+        let drawn: Vec<_> = (0..5).flat_map(|_| order.next_batch(4)).collect();
+        for (at, (place, _)) in (0u64..).zip(&drawn) {
+            assert_eq!((place.epoch, place.position), (at / 10, at % 10));
+        }
+        let drawn = indices(drawn);
         assert_eq!(drawn.len(), 20);
         for epoch in drawn.chunks(10) {
             let mut sorted = epoch.to_vec();
@@ -147,7 +160,7 @@ mod tests {
     fn permutations_are_uniform() {
         let mut counts = std::collections::HashMap::new();
         for seed in 0..4800 {
-            let drawn = PairOrder::new(4, seed, Cursor::default()).next_batch(4);
+            let drawn = indices(PairOrder::new(4, seed, Cursor::default()).next_batch(4));
             *counts.entry(drawn).or_insert(0u32) += 1;
         }
         assert_eq!(counts.len(), 24);

@@ -12,7 +12,6 @@ use serde::Serialize;
 
 use crate::corpus::Modality;
 use crate::error::TrainError;
-use crate::objective::Objective;
 use crate::optimiser::AdamW;
 use crate::plan::RunPlan;
 use crate::step::{StepContext, train_step};
@@ -60,18 +59,14 @@ pub fn bench_train(
         .encoding
         .encoder(&plan.notes, variant, Modality::Both)?;
     let pairs = Arc::from(plan.pairs.pairs.train.as_slice());
-    let loader = LoaderSettings::new(&config.data, config.train.batch_pairs);
+    let loader = LoaderSettings::new(&config.data, &config.train);
     let cursor = Cursor::default();
     let mut batches = PairBatches::new(Arc::new(encoder), pairs, config.run.seed, cursor, loader)?;
     let budget = encoder_budget(&plan)?;
     let mut optimiser = AdamW::new(&config.train);
-    let masked = config.objective.mask_false_negatives;
     let context = StepContext {
-        objective: Objective::from_settings(&config.objective),
-        partners: masked.then(|| plan.pairs.pairs.known_partners(plan.notes.set.len())),
-        clip_norm: config.train.clip_norm,
-        device: plan.device.clone(),
         sync_phases: true,
+        ..StepContext::new(&plan)
     };
     let mut steps = Vec::new();
     let mut positions = 0;

@@ -138,7 +138,7 @@ fn choose(ranks: &[Option<u32>], seed: u64) -> Vec<usize> {
     let random = order
         .next_batch(count)
         .into_iter()
-        .map(|place| others[place]);
+        .map(|(_, index)| others[index]);
     let chosen: BTreeSet<usize> = worst_first.iter().copied().chain(random).collect();
     chosen.into_iter().collect()
 }

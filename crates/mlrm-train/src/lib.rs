@@ -14,6 +14,7 @@ pub mod optimiser;
 pub mod plan;
 pub mod probe;
 pub mod run_folder;
+pub mod sampling;
 pub mod schedule;
 pub mod step;
 pub mod system;

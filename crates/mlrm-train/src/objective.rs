@@ -20,18 +20,24 @@ pub struct Losses {
     pub visual: Option<Tensor<1>>,
 }
 
-/// Which notes are not negatives of which, `[notes, notes]`, true where a pair does not count.
+/// Which notes are not negatives of which, `[notes, notes]`, true where a pair does not count; and
+/// how often each of the others is drawn, where that is corrected.
 #[derive(Debug, Clone)]
 pub struct Exclusions {
     mask: Vec<bool>,
     notes: usize,
+    log_shares: Option<Vec<f32>>,
 }
 
 impl Exclusions {
     /// Only each note itself is excluded (the released code).
     pub fn diagonal(notes: usize) -> Self {
         let mask = (0..notes * notes).map(|n| n / notes == n % notes).collect();
-        Self { mask, notes }
+        Self {
+            mask,
+            notes,
+            log_shares: None,
+        }
     }
 
     /// Each note itself, its duplicates, its known partners and their duplicates are excluded; the
@@ -50,12 +56,32 @@ impl Exclusions {
         let mask = (0..count * count)
             .map(|n| excluded(n / count, n % count))
             .collect();
-        Self { mask, notes: count }
+        Self {
+            mask,
+            notes: count,
+            log_shares: None,
+        }
+    }
+
+    /// With the logarithm of how often each note is drawn, `[notes]`, which is taken off its logits
+    /// as a candidate.
+    pub fn corrected(self, log_shares: Vec<f32>) -> Self {
+        Self {
+            log_shares: Some(log_shares),
+            ..self
+        }
     }
 
     fn tensor(&self, device: &Device) -> Tensor<2, Bool> {
         let data = TensorData::new(self.mask.clone(), [self.notes, self.notes]);
         Tensor::from_data(data, device)
+    }
+
+    /// What is taken off the logits of each candidate, `[1, notes]`.
+    fn offsets(&self, device: &Device) -> Option<Tensor<2>> {
+        let log_shares = self.log_shares.clone()?;
+        let data = TensorData::new(log_shares, [1, self.notes]);
+        Some(Tensor::from_data(data, device))
     }
 }
 
@@ -91,7 +117,15 @@ impl Objective {
     ) -> Losses {
         let device = embeddings.multimodal.device().without_autodiff();
         let mask = exclusions.tensor(&device);
-        let loss = |e: &Tensor<2>| self.contrastive(e.clone(), temperature.clone(), mask.clone());
+        let offsets = exclusions.offsets(&device);
+        let loss = |e: &Tensor<2>| {
+            self.contrastive(
+                e.clone(),
+                temperature.clone(),
+                mask.clone(),
+                offsets.clone(),
+            )
+        };
         let multimodal = loss(&embeddings.multimodal);
         let visual = embeddings.visual.as_ref().map(loss);
         let total = match &visual {
@@ -113,21 +147,28 @@ impl Objective {
     ///
     /// # Shapes
     /// `embeddings`: normalised, `[notes, e]`, queries first; `excluded`: `[notes, notes]`;
-    /// result `[1]`
+    /// `offsets`: taken off the logits of each candidate, `[1, notes]`; result `[1]`
     pub fn contrastive(
         &self,
         embeddings: Tensor<2>,
         temperature: Tensor<1>,
         excluded: Tensor<2, Bool>,
+        offsets: Option<Tensor<2>>,
     ) -> Tensor<1> {
         let [notes, width] = embeddings.dims();
         let pairs = notes / 2;
         // t stays in f32 whatever the model's number format is.
         let scale = temperature.cast(embeddings.dtype()).exp().reshape([1, 1]);
+        let offsets = offsets.map(|offsets| offsets.cast(embeddings.dtype()));
+        let corrected = |logits: Tensor<2>, from, to| match &offsets {
+            Some(offsets) => logits - offsets.clone().slice([0..1, from..to]),
+            None => logits,
+        };
         match self.kind {
             ObjectiveKind::OneTower => {
                 let cosines = embeddings.clone().matmul(embeddings.transpose());
                 let logits = cosines.mask_fill(excluded, EXCLUDED) * scale;
+                let logits = corrected(logits, 0, notes);
                 let partner = (0..notes).map(|row| (row + pairs) % notes).collect();
                 cross_entropy(logits, partner)
             }
@@ -140,6 +181,8 @@ impl Objective {
                 let partner: Vec<usize> = (0..pairs).collect();
                 let logits = cosines.clone().mask_fill(forward, EXCLUDED) * scale.clone();
                 let back = cosines.transpose().mask_fill(backward, EXCLUDED) * scale;
+                let logits = corrected(logits, pairs, notes);
+                let back = corrected(back, 0, pairs);
                 (cross_entropy(logits, partner.clone()) + cross_entropy(back, partner)) * 0.5
             }
         }
@@ -153,4 +196,70 @@ fn cross_entropy(logits: Tensor<2>, class: Vec<usize>) -> Tensor<1> {
     let class: Vec<i64> = class.into_iter().map(|c| c as i64).collect();
     let class = Tensor::<2, Int>::from_data(TensorData::new(class, [rows, 1]), &device);
     log_softmax(logits, 1).gather(1, class).mean().neg()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The loss of method §3 with shares, written out note by note.
+    fn naive(kind: ObjectiveKind, e: &[[f64; 2]], t: f64, excluded: &[bool], log_q: &[f64]) -> f64 {
+        let notes = e.len();
+        let pairs = notes / 2;
+        let logit = |row: usize, column: usize| {
+            (e[row][0] * e[column][0] + e[row][1] * e[column][1]) * t.exp() - log_q[column]
+        };
+        let row_loss = |row: usize| {
+            let partner = (row + pairs) % notes;
+            let candidate = |column: &usize| {
+                let other_side = (*column < pairs) != (row < pairs);
+                !excluded[row * notes + column] && (kind == ObjectiveKind::OneTower || other_side)
+            };
+            let sum: f64 = (0..notes)
+                .filter(candidate)
+                .map(|c| logit(row, c).exp())
+                .sum();
+            sum.ln() - logit(row, partner)
+        };
+        (0..notes).map(row_loss).sum::<f64>() / notes as f64
+    }
+
+    #[test]
+    fn shares_are_taken_off_the_logits_of_candidates() {
+        let angles = [0.1_f64, 0.9, 2.0, 0.3, 1.4, 2.2];
+        let e = angles.map(|angle| [angle.cos(), angle.sin()]);
+        let log_q = [-2.0, -1.0, -3.5, -0.5, -2.5, -4.0];
+        let exclusions = Exclusions::false_negatives(&[7, 1, 7, 2, 3, 4], |a, b| (a, b) == (1, 4));
+        let excluded = exclusions.mask.clone();
+        let device = Device::flex();
+        let flat: Vec<f32> = e.iter().flatten().map(|&x| x as f32).collect();
+        let multimodal = Tensor::from_data(TensorData::new(flat, [6, 2]), &device);
+        for kind in [ObjectiveKind::OneTower, ObjectiveKind::Dual] {
+            let objective = Objective {
+                kind,
+                multimodal_weight: 1.0,
+                visual_weight: 0.0,
+            };
+            let loss = |exclusions: &Exclusions| -> f64 {
+                let embeddings = Embeddings {
+                    multimodal: multimodal.clone(),
+                    visual: None,
+                    gate: None,
+                };
+                let t = Tensor::from_data([1.5_f32], &device);
+                let losses = objective.losses(&embeddings, t, exclusions);
+                f64::from(losses.total.into_scalar::<f32>())
+            };
+            let corrected = exclusions
+                .clone()
+                .corrected(log_q.map(|x| x as f32).to_vec());
+            for (found, log_q) in [(loss(&exclusions), [0.0; 6]), (loss(&corrected), log_q)] {
+                let expected = naive(kind, &e, 1.5, &excluded, &log_q);
+                assert!(
+                    (found - expected).abs() < 1e-5,
+                    "{kind:?}: {found}, {expected}"
+                );
+            }
+        }
+    }
 }

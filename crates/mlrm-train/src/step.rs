@@ -12,6 +12,8 @@ use crate::encode::{pixels, token_batch};
 use crate::error::TrainError;
 use crate::objective::{Exclusions, Objective};
 use crate::optimiser::{AdamW, flat_gradients, squared_norm};
+use crate::plan::RunPlan;
+use crate::sampling::SamplingShares;
 
 /// What a step needs besides model, optimiser and batch.
 pub struct StepContext {
@@ -19,6 +21,8 @@ pub struct StepContext {
     pub objective: Objective,
     /// Known partners for false-negative masking; absent where it is off.
     pub partners: Option<Partners>,
+    /// How often notes are drawn, where the objective corrects for it.
+    pub shares: Option<SamplingShares>,
     /// Largest global gradient norm; 0 turns clipping off.
     pub clip_norm: f64,
     /// Where the model computes.
@@ -50,11 +54,35 @@ pub struct StepStats {
     pub gate_values: Option<Vec<f32>>,
 }
 
-/// Which rows of a batch are not negatives of which.
-pub fn exclusions(batch: &NoteBatch, partners: Option<&Partners>) -> Exclusions {
-    match partners {
-        Some(partners) => Exclusions::false_negatives(&batch.rows, |a, b| partners.contains(a, b)),
-        None => Exclusions::diagonal(batch.notes),
+impl StepContext {
+    /// What a run's config asks for.
+    pub fn new(plan: &RunPlan) -> Self {
+        let settings = &plan.config.objective;
+        let pairs = &plan.pairs.pairs;
+        let notes = plan.notes.set.len();
+        let masked = settings.mask_false_negatives;
+        let corrected = settings.correct_sampling_bias;
+        Self {
+            objective: Objective::from_settings(settings),
+            partners: masked.then(|| pairs.known_partners(notes)),
+            shares: corrected.then(|| SamplingShares::new(&pairs.train, notes)),
+            clip_norm: plan.config.train.clip_norm,
+            device: plan.device.clone(),
+            sync_phases: false,
+        }
+    }
+
+    /// Which rows of a batch are not negatives of which, and how often the others are drawn.
+    pub fn exclusions(&self, batch: &NoteBatch) -> Exclusions {
+        let rows = &batch.rows;
+        let exclusions = match &self.partners {
+            Some(partners) => Exclusions::false_negatives(rows, |a, b| partners.contains(a, b)),
+            None => Exclusions::diagonal(batch.notes),
+        };
+        match &self.shares {
+            Some(shares) => exclusions.corrected(shares.logarithms(rows)),
+            None => exclusions,
+        }
     }
 }
 
@@ -74,7 +102,7 @@ pub fn train_step(
 
     let core = &embedder.core;
     let embeddings = core.forward(&embedder.config, &token_batch(&batch), features, None)?;
-    let exclusions = exclusions(&batch, context.partners.as_ref());
+    let exclusions = context.exclusions(&batch);
     let temperature = core.head.temperature.val();
     let losses = context
         .objective

@@ -18,7 +18,6 @@ use crate::corpus::Modality;
 use crate::encode::Inference;
 use crate::error::TrainError;
 use crate::evaluate::Retrieval;
-use crate::objective::Objective;
 use crate::optimiser::AdamW;
 use crate::plan::{RunPlan, open_model};
 use crate::probe::SaliencyProbe;
@@ -101,14 +100,7 @@ impl<'a> Trainer<'a> {
         let retrieval = (!validation.is_empty())
             .then(|| Retrieval::new(&plan.notes.set, validation, &config.eval))
             .transpose()?;
-        let masked = config.objective.mask_false_negatives;
-        let context = StepContext {
-            objective: Objective::from_settings(&config.objective),
-            partners: masked.then(|| plan.pairs.pairs.known_partners(plan.notes.set.len())),
-            clip_norm: config.train.clip_norm,
-            device: plan.device.clone(),
-            sync_phases: false,
-        };
+        let context = StepContext::new(&plan);
         Ok(Self {
             encoder: Arc::new(encoder),
             started: Instant::now(),
@@ -151,7 +143,7 @@ impl<'a> Trainer<'a> {
         self.emit_start()?;
         let config = self.plan.config.clone();
         let pairs = Arc::from(self.plan.pairs.pairs.train.as_slice());
-        let loader = LoaderSettings::new(&config.data, config.train.batch_pairs);
+        let loader = LoaderSettings::new(&config.data, &config.train);
         let encoder = Arc::clone(&self.encoder);
         let mut batches =
             PairBatches::new(encoder, pairs, config.run.seed, self.state.cursor, loader)?;

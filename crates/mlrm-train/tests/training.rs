@@ -105,6 +105,7 @@ fn trajectory(name: &str) {
     let context = StepContext {
         objective: case.objective.clone(),
         partners: None,
+        shares: None,
         clip_norm: number(&run["clip_norm"]),
         device: Device::flex(),
         sync_phases: false,

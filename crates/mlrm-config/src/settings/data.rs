@@ -125,6 +125,10 @@ pub struct PairSettings {
     #[serde(with = "super::absent::zero")]
     #[schemars(with = "Option<usize>")]
     pub top_k: Option<usize>,
+    /// Partners kept for each training note, where it shall learn from more (or fewer) than count as
+    /// the truth of a held-out note; 0 keeps all. Default: `top_k`. Not for a `pairs_file`.
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub train_top_k: Option<usize>,
     /// Users with more events than this are cut to their most recent ones (bots).
     #[schemars(range(min = 2))]
     pub max_events_per_user: Option<usize>,
@@ -147,6 +151,17 @@ pub struct PairSettings {
     pub test_targets: TestTargets,
 }
 
+impl PairSettings {
+    /// Partners kept for each training note; `None` keeps all.
+    pub fn training_partners(&self) -> Option<usize> {
+        match self.train_top_k {
+            Some(0) => None,
+            Some(count) => Some(count),
+            None => self.top_k,
+        }
+    }
+}
+
 impl Default for PairSettings {
     fn default() -> Self {
         Self {
@@ -156,6 +171,7 @@ impl Default for PairSettings {
             lower: None,
             upper: None,
             top_k: Some(10),
+            train_top_k: None,
             max_events_per_user: None,
             split: Split::Note,
             test_fraction: 0.1,

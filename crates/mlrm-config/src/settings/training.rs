@@ -26,6 +26,10 @@ pub struct ObjectiveSettings {
     pub visual_weight: f64,
     /// Leave a note's other known partners and its own duplicates out of its negatives.
     pub mask_false_negatives: bool,
+    /// Take the logarithm of how often a note is drawn off its logits. Negatives come from the
+    /// batch, where popular notes stand more often; uncorrected, the model learns to play them down.
+    #[schemars(extend("x-source" = "Yi et al. (RecSys 2019), equation 3"))]
+    pub correct_sampling_bias: bool,
 }
 
 impl ObjectiveSettings {
@@ -48,6 +52,7 @@ impl Default for ObjectiveSettings {
             multimodal_weight: 9.0,
             visual_weight: 1.0,
             mask_false_negatives: true,
+            correct_sampling_bias: false,
         }
     }
 }
@@ -126,6 +131,8 @@ pub struct TrainSettings {
     /// Write TensorBoard event files into the run folder.
     #[schemars(extend("x-source" = "mlrm"))]
     pub tensorboard: bool,
+    /// Notes that show parts of other notes in training.
+    pub swap: SwapSettings,
 }
 
 impl Default for TrainSettings {
@@ -149,8 +156,64 @@ impl Default for TrainSettings {
             saliency_max_ratio: 0.03,
             log_every_steps: 1,
             tensorboard: false,
+            swap: SwapSettings::default(),
         }
     }
+}
+
+/// `[train.swap]`: some notes of a training batch show the title, content or picture of other
+/// training notes. What is left of their own then has to tell where they belong, as it has to for a
+/// note that training has never seen; the notes that show all of their own are learnt by heart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-source" = "mlrm"))]
+pub struct SwapSettings {
+    /// Share of the notes that show parts of others; 0 turns it off.
+    #[schemars(range(min = 0, max = 1))]
+    pub share: f64,
+    /// Which notes of a pair may do so.
+    pub side: SwapSide,
+    /// Which parts they show of others, each part of another note.
+    pub fields: Vec<SwapField>,
+    /// Last characters (graphemes) of a title that stay the note's own, such as a year or a model
+    /// number that says where it belongs.
+    pub keep_title_end_chars: usize,
+}
+
+impl Default for SwapSettings {
+    fn default() -> Self {
+        Self {
+            share: 0.0,
+            side: SwapSide::Both,
+            fields: vec![SwapField::Title, SwapField::Content, SwapField::Image],
+            keep_title_end_chars: 0,
+        }
+    }
+}
+
+/// Which notes of a pair may show parts of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SwapSide {
+    /// Queries and targets, each by a draw of its own.
+    #[default]
+    Both,
+    /// Queries; targets show all of their own.
+    Query,
+}
+
+/// A part of a note that can be another note's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SwapField {
+    /// The headline.
+    Title,
+    /// All topics.
+    Topics,
+    /// The body text.
+    Content,
+    /// The picture.
+    Image,
 }
 
 /// How the learning rate falls after the warm-up.

@@ -1,7 +1,10 @@
 //! `[backend]`, `[objective]`, `[train]` and `[eval]`.
 
 use super::Finding;
-use crate::{DeviceName, DeviceNames, EvalSettings, ObjectiveSettings, RunConfig, TrainSettings};
+use crate::{
+    DeviceName, DeviceNames, EvalSettings, ObjectiveSettings, RunConfig, SwapSettings,
+    TrainSettings,
+};
 
 /// Names of slices that every evaluation has.
 const BUILT_IN_SLICES: [&str; 5] = [
@@ -16,6 +19,7 @@ pub(super) fn check(config: &RunConfig, findings: &mut Vec<Finding>) {
     devices(config, findings);
     objective(&config.objective, config.model.variant.micl(), findings);
     train(&config.train, findings);
+    swap(&config.train.swap, findings);
     cut_offs(&config.eval, findings);
     slices(&config.eval, findings);
 }
@@ -98,6 +102,28 @@ fn train(train: &TrainSettings, findings: &mut Vec<Finding>) {
                 .related(["train.max_steps"])
                 .help("set `train.max_steps`, or `train.epochs` above 0"),
         );
+    }
+}
+
+fn swap(swap: &SwapSettings, findings: &mut Vec<Finding>) {
+    if swap.share > 0.0 && swap.fields.is_empty() {
+        findings.push(
+            Finding::new("train.swap.fields", "no part of a note would be swapped")
+                .related(["train.swap.share"])
+                .help("name a part, such as fields = [\"title\"], or set share = 0"),
+        );
+    }
+    for (index, field) in swap.fields.iter().enumerate() {
+        if swap.fields[..index].contains(field) {
+            let name = toml::Value::try_from(field).map(|name| name.to_string());
+            findings.push(
+                Finding::new(
+                    format!("train.swap.fields[{index}]"),
+                    format!("the part {} is listed twice", name.unwrap_or_default()),
+                )
+                .help("list each part once"),
+            );
+        }
     }
 }
 

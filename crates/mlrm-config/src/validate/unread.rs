@@ -82,6 +82,16 @@ fn moot(config: &RunConfig) -> Vec<(&'static str, Vec<String>)> {
         vec!["train.epochs".into()],
     );
     add(
+        config.train.swap.share == 0.0,
+        "nothing is swapped with train.swap.share = 0",
+        below("train.swap", &["share"]),
+    );
+    add(
+        config.data.pairs_file.is_some(),
+        "ready-made pairs are taken as they are",
+        vec!["data.pairs.train_top_k".into()],
+    );
+    add(
         config.prompt.template_file.is_some(),
         "`prompt.template_file` is used",
         vec!["prompt.language".into()],

@@ -5,6 +5,7 @@
 
 mod cache;
 mod pairs;
+mod swap;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 
 pub use pairs::{LoaderSettings, PairBatches};
+pub use swap::{Shown, Swap};
 
 use crate::batch::NoteBatch;
 use crate::error::{DataError, Problem, Result, shorten};
@@ -52,7 +54,7 @@ impl Pictures {
         self.preprocessor.image_size()
     }
 
-    /// Writes the values of the picture of a note, `[3, image_size, image_size]`.
+    /// Writes the values of the picture of the note in `row`, `[3, image_size, image_size]`.
     fn write_values(&self, row: u32, note: &Note, values: &mut [f32]) -> Result<()> {
         let key = note.image.as_deref().ok_or_else(|| no_picture(note))?;
         let pixels = match self.cache.get(row) {
@@ -129,41 +131,47 @@ impl NoteEncoder {
     /// # Panics
     /// When a row is not one of the note set.
     pub fn encode_rows(&self, rows: &[u32]) -> Result<NoteBatch> {
-        let batch = self.encode_rows_until(rows, &AtomicBool::new(false))?;
+        let shown: Vec<Shown> = rows.iter().copied().map(Shown::own).collect();
+        let batch = self.encode_until(&shown, &AtomicBool::new(false))?;
         // Nothing sets the flag above.
         Ok(batch.unwrap_or_default())
     }
 
-    /// As [`encode_rows`](Self::encode_rows), but gives up with `None` soon after `stop` is set.
-    fn encode_rows_until(&self, rows: &[u32], stop: &AtomicBool) -> Result<Option<NoteBatch>> {
+    /// As [`encode_rows`](Self::encode_rows), but for notes that may show parts of others, and gives
+    /// up with `None` soon after `stop` is set.
+    fn encode_until(&self, shown: &[Shown], stop: &AtomicBool) -> Result<Option<NoteBatch>> {
         let image_size = self.pictures.as_ref().map_or(0, Pictures::image_size);
-        let mut values = vec![0.0; rows.len() * 3 * image_size * image_size];
-        let encode = |row: u32, values: &mut [f32]| -> Result<Option<EncodedNote>> {
+        let mut values = vec![0.0; shown.len() * 3 * image_size * image_size];
+        let encode = |shown: &Shown, values: &mut [f32]| -> Result<Option<EncodedNote>> {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let note = &self.notes[row];
             if let Some(pictures) = &self.pictures {
-                pictures.write_values(row, note, values)?;
+                pictures.write_values(shown.image, &self.notes[shown.image], values)?;
             }
-            let prompt = self.prompts.encode(note);
-            prompt.map(Some).map_err(|error| of_note(note, error))
+            let note = shown.text(&self.notes);
+            let prompt = self.prompts.encode(&note);
+            prompt.map(Some).map_err(|error| of_note(&note, error))
         };
         // Every result is collected, so that of several errors always the first is reported.
         let prompts: Vec<Result<Option<EncodedNote>>> = match self.pictures {
             Some(_) => values
                 .par_chunks_exact_mut(3 * image_size * image_size)
-                .zip(rows)
-                .map(|(values, &row)| encode(row, values))
+                .zip(shown)
+                .map(|(values, shown)| encode(shown, values))
                 .collect(),
-            None => rows.par_iter().map(|&row| encode(row, &mut [])).collect(),
+            None => shown
+                .par_iter()
+                .map(|shown| encode(shown, &mut []))
+                .collect(),
         };
         let prompts: Result<Option<Vec<EncodedNote>>> = prompts.into_iter().collect::<Result<_>>();
         let Some(prompts) = prompts? else {
             return Ok(None);
         };
         let pad_id = self.prompts.tokenizer().pad_id();
-        let mut batch = NoteBatch::from_prompts(&prompts, rows, pad_id);
+        let rows: Vec<u32> = shown.iter().map(|shown| shown.row).collect();
+        let mut batch = NoteBatch::from_prompts(&prompts, &rows, pad_id);
         if self.pictures.is_some() {
             batch.image_size = image_size;
             batch.pixel_values = Some(values);

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use mlrm_config::DataSettings;
+use mlrm_config::{DataSettings, SwapSettings, TrainSettings};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::NoteEncoder;
+use super::{NoteEncoder, Shown, Swap};
 use crate::batch::NoteBatch;
 use crate::error::{DataError, Result};
 use crate::order::{Cursor, PairOrder};
@@ -18,7 +18,7 @@ use crate::split::Pair;
 const MOST_AUTOMATIC_THREADS: usize = 16;
 
 /// How batches are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LoaderSettings {
     /// Pairs of a batch (B); it holds 2B notes.
     pub batch_pairs: usize,
@@ -26,15 +26,18 @@ pub struct LoaderSettings {
     pub threads: usize,
     /// Batches that are ready before they are asked for; 0 makes each when it is asked for.
     pub prefetch_batches: usize,
+    /// Which notes show parts of others.
+    pub swap: SwapSettings,
 }
 
 impl LoaderSettings {
     /// The settings of a run.
-    pub fn new(data: &DataSettings, batch_pairs: usize) -> Self {
+    pub fn new(data: &DataSettings, train: &TrainSettings) -> Self {
         Self {
-            batch_pairs,
+            batch_pairs: train.batch_pairs,
             threads: data.loader_threads,
             prefetch_batches: data.prefetch_batches,
+            swap: train.swap.clone(),
         }
     }
 }
@@ -91,6 +94,7 @@ impl PairBatches {
         let producer = Producer {
             encoder,
             order: PairOrder::new(count, seed, cursor),
+            swap: Swap::new(&settings.swap, &pairs, seed),
             pairs,
             batch_pairs: settings.batch_pairs,
             pool: thread_pool(settings.threads)?,
@@ -158,6 +162,7 @@ struct Producer {
     encoder: Arc<NoteEncoder>,
     pairs: Arc<[Pair]>,
     order: PairOrder,
+    swap: Option<Swap>,
     batch_pairs: usize,
     /// Apart from rayon's global pool, which the step may keep busy.
     pool: ThreadPool,
@@ -168,11 +173,18 @@ impl Producer {
     /// The next batch; `None` once `stop` is set.
     fn next_batch(&mut self) -> Option<Item> {
         let drawn = self.order.next_batch(self.batch_pairs);
-        let queries = drawn.iter().map(|&index| self.pairs[index].query);
-        let targets = drawn.iter().map(|&index| self.pairs[index].target);
-        let rows: Vec<u32> = queries.chain(targets).collect();
+        let shown = drawn.into_iter().map(|(place, index)| {
+            let Pair { query, target, .. } = self.pairs[index];
+            match &self.swap {
+                Some(swap) => swap.draw(place, query, target),
+                None => [query, target].map(Shown::own),
+            }
+        });
+        let (queries, targets): (Vec<Shown>, Vec<Shown>) =
+            shown.map(|[query, target]| (query, target)).unzip();
+        let shown = [queries, targets].concat();
         let cursor = self.order.cursor();
-        let encode = || self.encoder.encode_rows_until(&rows, &self.stop);
+        let encode = || self.encoder.encode_until(&shown, &self.stop);
         let batch = self.pool.install(encode).transpose()?;
         Some(batch.map(|batch| (cursor, batch)))
     }

@@ -2,7 +2,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use mlrm_config::PromptSettings;
+use mlrm_config::{PromptSettings, SwapField, SwapSettings, SwapSide};
 
 use super::*;
 use crate::image::PreprocessorConfig;
@@ -62,6 +62,7 @@ fn settings(threads: usize, prefetch_batches: usize) -> LoaderSettings {
         batch_pairs: 6,
         threads,
         prefetch_batches,
+        swap: SwapSettings::default(),
     }
 }
 
@@ -143,7 +144,7 @@ fn batches_are_the_same_for_any_threads_prefetch_and_cache() {
     let mut order = PairOrder::new(20, 5, Cursor::default());
     for (cursor, batch) in &expected {
         let indices = order.next_batch(6);
-        let queries: Vec<u32> = indices.iter().map(|&index| index as u32).collect();
+        let queries: Vec<u32> = indices.iter().map(|&(_, index)| index as u32).collect();
         assert_eq!(batch.rows[..6], queries);
         let targets: Vec<u32> = queries.iter().map(|query| (query + 7) % 20).collect();
         assert_eq!(batch.rows[6..], targets);
@@ -229,4 +230,196 @@ fn dropping_stops_the_threads() {
         // The threads hold the encoder as long as they run.
         assert_eq!(Arc::strong_count(&encoder), 1);
     }
+}
+
+fn swapping(share: f64, side: SwapSide, fields: &[SwapField]) -> SwapSettings {
+    SwapSettings {
+        share,
+        side,
+        fields: fields.to_vec(),
+        keep_title_end_chars: 0,
+    }
+}
+
+const ALL_FIELDS: [SwapField; 4] = [
+    SwapField::Title,
+    SwapField::Topics,
+    SwapField::Content,
+    SwapField::Image,
+];
+
+#[test]
+fn swaps_follow_share_side_and_fields() {
+    let pairs = pairs();
+    let place = |position| Cursor { epoch: 2, position };
+    assert!(Swap::new(&swapping(0.0, SwapSide::Both, &ALL_FIELDS), &pairs, 1).is_none());
+
+    // Every part comes from every note equally often, by draws that do not know of each other.
+    let settings = swapping(0.25, SwapSide::Both, &ALL_FIELDS);
+    let swap = Swap::new(&settings, &pairs, 1).unwrap();
+    let draws = 40_000;
+    let mut swapped = [0; 2];
+    let mut both = 0;
+    let mut donors = [[0_u32; 20]; 4];
+    let mut equal_donors = 0;
+    for position in 0..draws {
+        let drawn = swap.draw(place(position), 3, 9);
+        assert_eq!(drawn, swap.draw(place(position), 3, 9));
+        let own = [Shown::own(3), Shown::own(9)];
+        let differs = [0, 1].map(|side| drawn[side] != own[side]);
+        both += i32::from(differs == [true; 2]);
+        for side in [0, 1].into_iter().filter(|&side| differs[side]) {
+            swapped[side] += 1;
+            let Shown {
+                row,
+                title,
+                topics,
+                content,
+                image,
+                ..
+            } = drawn[side];
+            assert_eq!(row, own[side].row);
+            for (field, donor) in [title, topics, content, image].into_iter().enumerate() {
+                donors[field][donor as usize] += 1;
+            }
+            equal_donors += i32::from(title == image);
+        }
+    }
+    // A quarter, within five standard deviations (87); both sides at once a sixteenth (48).
+    assert!(
+        swapped.iter().all(|count| (9565..10435).contains(count)),
+        "{swapped:?}"
+    );
+    assert!((2260..2740).contains(&both), "{both}");
+    assert!((800..1200).contains(&equal_donors), "{equal_donors}");
+    let even = |count: &u32| (845..1155).contains(count);
+    assert!(donors.iter().flatten().all(even), "{donors:?}");
+
+    let settings = swapping(1.0, SwapSide::Query, &[SwapField::Content]);
+    let swap = Swap::new(&settings, &pairs, 1).unwrap();
+    let others = (0..200).filter(|&position| {
+        let [query, target] = swap.draw(place(position), 3, 9);
+        assert_eq!(target, Shown::own(9));
+        assert_eq!(
+            query,
+            Shown {
+                content: query.content,
+                ..Shown::own(3)
+            }
+        );
+        query.content != 3
+    });
+    assert!((175..=200).contains(&others.count()));
+    let again = Swap::new(&settings, &pairs, 2).unwrap();
+    let differs = |position| swap.draw(place(position), 3, 9) != again.draw(place(position), 3, 9);
+    assert!((0..200).filter(|&position| differs(position)).count() > 150);
+}
+
+#[test]
+fn parts_come_from_the_notes_of_training_pairs_alone() {
+    let pair = |query, target| Pair {
+        query,
+        target,
+        weight: 1.0,
+    };
+    let pairs = [pair(4, 7), pair(7, 11)];
+    let swap = Swap::new(&swapping(1.0, SwapSide::Both, &ALL_FIELDS), &pairs, 1).unwrap();
+    let shown = (0..300).flat_map(|position| swap.draw(Cursor { epoch: 0, position }, 4, 7));
+    let donors: std::collections::BTreeSet<u32> = shown
+        .flat_map(|shown| [shown.title, shown.topics, shown.content, shown.image])
+        .collect();
+    assert_eq!(donors.into_iter().collect::<Vec<_>>(), [4, 7, 11]);
+}
+
+#[test]
+fn a_swapped_title_keeps_its_own_end() {
+    let note = |id: &str, title: &str| Note {
+        id: id.into(),
+        title: title.into(),
+        topics: vec![format!("topic of {id}")],
+        content: format!("content of {id}"),
+        ..Note::default()
+    };
+    let notes = [
+        note("a", "Toy Story (1995)"),
+        note("b", "Heat (1986)"),
+        note("c", "É"),
+    ];
+    let notes = NoteSet::new(notes.to_vec()).unwrap();
+    let shown = |row, title, own_title_end| Shown {
+        title,
+        own_title_end,
+        ..Shown::own(row)
+    };
+    let title = |shown: Shown| shown.text(&notes).title.clone();
+    assert_eq!(title(shown(0, 1, 6)), "Heat (1995)");
+    assert_eq!(title(shown(1, 0, 6)), "Toy Story (1986)");
+    assert_eq!(title(shown(0, 1, 0)), "Heat (1986)");
+    assert_eq!(title(shown(0, 2, 6)), "(1995)");
+    assert_eq!(title(shown(2, 0, 6)), "Toy Story É");
+    assert_eq!(title(shown(0, 0, 6)), "Toy Story (1995)");
+    let all = Shown {
+        topics: 1,
+        content: 2,
+        ..shown(0, 1, 6)
+    };
+    let text = all.text(&notes);
+    assert_eq!(
+        (text.id.as_str(), text.content.as_str()),
+        ("a", "content of c")
+    );
+    assert_eq!(text.topics, ["topic of b"]);
+    assert_eq!(*Shown::own(1).text(&notes), notes[1]);
+}
+
+/// A batch with swaps holds what a note set holds whose notes have those parts; and a resumed
+/// loader, of any threads, goes on with the same swaps.
+#[test]
+fn swapped_batches_hold_the_parts_that_were_drawn_and_resume() {
+    let folder = tempfile::tempdir().unwrap();
+    let notes = note_set(folder.path());
+    let swap = swapping(0.6, SwapSide::Both, &ALL_FIELDS);
+    let drawn = |cursor, threads, prefetch, count| {
+        let encoder = encoder(folder.path(), notes.clone(), 1 << 20);
+        let settings = LoaderSettings {
+            swap: swap.clone(),
+            ..settings(threads, prefetch)
+        };
+        let batches = PairBatches::new(encoder, pairs(), 5, cursor, settings).unwrap();
+        batches
+            .take(count)
+            .map(|item| item.unwrap())
+            .collect::<Vec<_>>()
+    };
+    let batches = drawn(Cursor::default(), 1, 0, 9);
+    let swaps = Swap::new(&swap, &pairs(), 5).unwrap();
+    let mut order = PairOrder::new(20, 5, Cursor::default());
+    for (_, batch) in &batches {
+        let drawn: Vec<[Shown; 2]> = order
+            .next_batch(6)
+            .into_iter()
+            .map(|(place, index)| swaps.draw(place, index as u32, (index as u32 + 7) % 20))
+            .collect();
+        let shown: Vec<Shown> = [0, 1]
+            .into_iter()
+            .flat_map(|side| drawn.iter().map(move |p| p[side]))
+            .collect();
+        let made = shown.iter().enumerate().map(|(at, shown)| {
+            let row = |row: u32| &notes.rows()[row as usize];
+            Note {
+                id: format!("made-{at}"),
+                title: row(shown.title).title.clone(),
+                topics: row(shown.topics).topics.clone(),
+                content: row(shown.content).content.clone(),
+                image: row(shown.image).image.clone(),
+                ..Note::default()
+            }
+        });
+        let made = encoder(folder.path(), NoteSet::new(made.collect()).unwrap(), 0);
+        let mut expected = made.encode_rows(&(0..12).collect::<Vec<_>>()).unwrap();
+        expected.rows = shown.iter().map(|shown| shown.row).collect();
+        assert_eq!(*batch, expected);
+    }
+    let (cursor, _) = batches[3];
+    assert!(drawn(cursor, 3, 2, 5) == batches[4..]);
 }

@@ -75,6 +75,14 @@ impl Scoring {
         })
     }
 
+    /// The same but for the partners kept for each note; `None` keeps all.
+    pub fn keeping(&self, top_k: Option<usize>) -> Self {
+        Self {
+            top_k,
+            ..self.clone()
+        }
+    }
+
     fn keeps(&self, weight: f64) -> bool {
         self.lower.is_none_or(|lower| weight >= lower)
             && self.upper.is_none_or(|upper| weight <= upper)

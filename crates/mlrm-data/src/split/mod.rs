@@ -5,6 +5,7 @@
 //!   are notes of the same part (`test_targets = "held_out"`), or any note (`"all"`; but validation
 //!   targets are never test notes, so that choosing a checkpoint cannot see the test's behaviour).
 //!   `top_k` counts eligible partners: a note has its k best partners within its part.
+//!   `train_top_k` does so for training notes, so that they can learn from more than the best.
 //! * [`Split::Time`]: the log is cut by time into training, validation and test events, and each
 //!   part is scored by itself. A pair that an earlier part has, in either direction, is not in a
 //!   later one.
@@ -96,7 +97,8 @@ pub struct PairData {
 
 /// Pairs from the settings of a run: reads the log or the file of pairs (paths are relative to
 /// `settings.root`), scores, and splits by `seed`. When both are set, the file of pairs is read and
-/// the log only counts users; window, weight, bounds and `top_k` do not apply to ready-made pairs.
+/// the log only counts users; window, weight, bounds, `top_k` and `train_top_k` do not apply to
+/// ready-made pairs.
 ///
 /// # Errors
 /// What the readers refuse; ids that no note has; settings that cannot work; no training pair left.
@@ -184,9 +186,14 @@ pub fn split_log(
                 (Some(query), Some(target)) => may_pair(query, target, rules.test_targets),
                 _ => false,
             };
-            let scored = score_pairs_where(log, &log.events, &scoring, eligible);
+            let deepest = scoring.keeping(deeper(rules.top_k, rules.training_partners()));
+            let scored = score_pairs_where(log, &log.events, &deepest, eligible);
+            let mut pairs = by_part(to_pairs(scored), &parts);
+            pairs.train = best_of_each(pairs.train, rules.training_partners());
+            pairs.validation = best_of_each(pairs.validation, rules.top_k);
+            pairs.test = best_of_each(pairs.test, rules.top_k);
             Ok(PairData {
-                pairs: by_part(to_pairs(scored), &parts),
+                pairs,
                 note_users: count_users(log, &log.events, notes),
                 parts,
             })
@@ -194,27 +201,35 @@ pub fn split_log(
         Split::Time => {
             let [train, validation, test] = cut_by_time(&log.events, rules);
             let mut known = HashSet::new();
-            let mut score = |events: &[Interaction]| {
+            let mut score = |events: &[Interaction], scoring: &Scoring| {
                 let fresh = |query, target| !known.contains(&unordered(query, target));
-                let scored = score_pairs_where(log, events, &scoring, fresh);
+                let scored = score_pairs_where(log, events, scoring, fresh);
                 known.extend(scored.iter().map(|pair| unordered(pair.query, pair.target)));
                 to_pairs(scored)
             };
             Ok(PairData {
                 pairs: PairSplit {
-                    train: score(&train),
-                    validation: score(&validation),
-                    test: score(&test),
+                    train: score(&train, &scoring.keeping(rules.training_partners())),
+                    validation: score(&validation, &scoring),
+                    test: score(&test, &scoring),
                 },
                 parts: vec![Part::Train; notes.len()],
                 note_users: count_users(log, &train, notes),
             })
         }
-        Split::None => Ok(PairData {
-            pairs: same_everywhere(to_pairs(score_pairs(log, &scoring)), rules),
-            parts: vec![Part::Train; notes.len()],
-            note_users: count_users(log, &log.events, notes),
-        }),
+        Split::None => {
+            let deepest = scoring.keeping(deeper(rules.top_k, rules.training_partners()));
+            let pairs = to_pairs(score_pairs(log, &deepest));
+            let truth = best_of_each(pairs.clone(), rules.top_k);
+            Ok(PairData {
+                pairs: PairSplit {
+                    train: best_of_each(pairs, rules.training_partners()),
+                    ..same_everywhere(truth, rules)
+                },
+                parts: vec![Part::Train; notes.len()],
+                note_users: count_users(log, &log.events, notes),
+            })
+        }
     }
 }
 
@@ -274,6 +289,26 @@ fn split_pairs(
         parts,
         note_users,
     })
+}
+
+/// The larger of two numbers of partners, of which `None` is all.
+fn deeper(one: Option<usize>, other: Option<usize>) -> Option<usize> {
+    one.zip(other).map(|(one, other)| one.max(other))
+}
+
+/// The first `kept` pairs of every query; pairs of one query stand together, best first.
+fn best_of_each(mut pairs: Vec<Pair>, kept: Option<usize>) -> Vec<Pair> {
+    if let Some(kept) = kept {
+        let (mut query, mut seen) = (None, 0);
+        pairs.retain(|pair| {
+            if query.replace(pair.query) != Some(pair.query) {
+                seen = 0;
+            }
+            seen += 1;
+            seen <= kept
+        });
+    }
+    pairs
 }
 
 fn same_everywhere(pairs: Vec<Pair>, rules: &PairSettings) -> PairSplit {

@@ -273,3 +273,55 @@ mod settings {
         assert!(message.contains("no training pair is left"), "{message}");
     }
 }
+
+/// Training notes learn from `train_top_k` partners: the best of what they would have without a
+/// bound; and the truth of held-out notes is what it is without the key.
+#[test]
+fn training_partners_have_a_bound_of_their_own() {
+    let bound = prop::sample::select(vec![0, 1, 2, 5, 1000]);
+    let splits = prop::sample::select(vec![Split::Note, Split::None]);
+    proptest!(|(events in events(), seed: u64, bound in bound, split in splits)| {
+        let (notes, log) = (notes(20), log(&events));
+        let plain = PairSettings { top_k: Some(2), ..rules(split, TestTargets::All) };
+        let deep = PairSettings { train_top_k: Some(bound), ..plain.clone() };
+        let all = PairSettings { top_k: None, ..plain.clone() };
+        let [plain, deep, all] = [plain, deep, all]
+            .map(|rules| split_log(&log, &notes, &rules, seed).unwrap().pairs);
+        prop_assert_eq!(&deep.validation, &plain.validation);
+        prop_assert_eq!(&deep.test, &plain.test);
+        let mut expected = Vec::new();
+        for pair in &all.train {
+            let before = expected.iter().filter(|p: &&Pair| p.query == pair.query).count();
+            if bound == 0 || before < bound {
+                expected.push(*pair);
+            }
+        }
+        prop_assert_eq!(&deep.train, &expected);
+    });
+}
+
+/// With `split = "time"` a deeper training list keeps its pairs out of the later parts too.
+#[test]
+fn deeper_training_pairs_are_not_in_later_parts() {
+    proptest!(|(events in events(), seed: u64)| {
+        let (notes, log) = (notes(20), log(&events));
+        let deep = PairSettings {
+            top_k: Some(2),
+            train_top_k: Some(0),
+            ..rules(Split::Time, TestTargets::All)
+        };
+        let all = PairSettings { top_k: None, ..deep.clone() };
+        let pairs = split_log(&log, &notes, &deep, seed).unwrap().pairs;
+        prop_assert_eq!(&pairs.train, &split_log(&log, &notes, &all, seed).unwrap().pairs.train);
+        let known: std::collections::HashSet<_> =
+            pairs.train.iter().map(|pair| unordered(pair.query, pair.target)).collect();
+        let later = pairs.validation.iter().chain(&pairs.test);
+        let mut counts = HashMap::new();
+        for pair in later {
+            prop_assert!(!known.contains(&unordered(pair.query, pair.target)));
+            *counts.entry(pair.query).or_insert(0) += 1;
+        }
+        // Two partners from the validation events and two from the test events.
+        prop_assert!(counts.values().all(|&count| count <= 4));
+    });
+}

@@ -62,6 +62,9 @@ struct RuleArgs {
     /// Partners kept for each note; `all` keeps all [default: 10].
     #[arg(long, value_name = "K", value_parser = count_or_all)]
     top_k: Option<usize>,
+    /// Partners kept for each training note of a split; `all` keeps all [default: as --top-k].
+    #[arg(long, value_name = "K", requires = "split", value_parser = count_or_all)]
+    train_top_k: Option<usize>,
     /// Cut users with more events to their most recent ones.
     #[arg(long, value_name = "N")]
     max_events_per_user: Option<usize>,
@@ -91,6 +94,11 @@ impl RuleArgs {
             lower: self.lower.or(base.lower),
             upper: self.upper.or(base.upper),
             top_k,
+            // 0 keeps all in a config.
+            train_top_k: self
+                .train_top_k
+                .map(|k| if k == usize::MAX { 0 } else { k })
+                .or(base.train_top_k),
             max_events_per_user: self.max_events_per_user.or(base.max_events_per_user),
             split: self.split.unwrap_or(base.split),
             test_fraction: self.test_fraction.unwrap_or(base.test_fraction),
