@@ -130,53 +130,6 @@ fn overrides_that_set_nothing() {
     }
 }
 
-#[test]
-fn devices_that_are_not_there() {
-    let home = Home::trained();
-    home.refused(
-        &[
-            "train",
-            "tiny.toml",
-            "--set",
-            "backend.device=cudda",
-            "--set",
-            "run.dir=other",
-        ],
-        &["cudda", "did you mean \"cuda\"?"],
-    );
-    let embed = [
-        "embed",
-        "run",
-        "--notes",
-        "data/notes.jsonl",
-        "--out",
-        "x.npy",
-        "--device",
-    ];
-    home.refused(&[&embed, ["cudda"].as_slice()].concat(), &["cudda"]);
-    let devices = home.mlrm(&["devices", "--json"]).done().json();
-    let rows = devices.as_array().expect("rows");
-    for row in rows.iter().filter(|row| row["compiled_in"] == false) {
-        let name = row["backend"].as_str().expect("a name");
-        let words = [name, "built without it", &format!("--features {name}")];
-        let set = format!("backend.device={name}");
-        home.refused(
-            &[
-                "train",
-                "tiny.toml",
-                "--set",
-                &set,
-                "--set",
-                "run.dir=other",
-            ],
-            &words,
-        );
-        home.refused(&[&embed, [name].as_slice()].concat(), &words);
-        home.refused(&["eval", "run", "--device", name], &words);
-        home.refused(&["verify", "--device", name], &words);
-    }
-}
-
 /// Spoils the notes of a user, trains on them, and mends them again.
 struct Spoilt {
     home: Home,

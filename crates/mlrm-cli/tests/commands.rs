@@ -275,33 +275,6 @@ fn reports_and_pictures_of_a_run_stand_alone() {
 }
 
 #[test]
-fn devices_are_listed() {
-    let home = Home::empty();
-    let rows = home.mlrm(&["devices", "--json"]).done().json();
-    let rows = rows.as_array().expect("rows");
-    let names: Vec<_> = rows
-        .iter()
-        .filter_map(|row| row["backend"].as_str())
-        .collect();
-    assert_eq!(names, ["flex", "vulkan", "wgpu", "metal", "cuda", "rocm"]);
-    let flex = &rows[0];
-    assert_eq!(
-        (&flex["compiled_in"], &flex["available"]),
-        (&true.into(), &true.into())
-    );
-    for row in rows.iter().filter(|row| row["compiled_in"] == false) {
-        let feature = format!("--features {}", row["backend"].as_str().unwrap_or_default());
-        assert!(
-            row["note"]
-                .as_str()
-                .is_some_and(|note| note.contains(&feature)),
-            "{row}"
-        );
-    }
-    assert!(home.mlrm(&["devices"]).done().out.contains("vulkan"));
-}
-
-#[test]
 fn bench_prints_the_contract() {
     let home = Home::with_config();
     let bench = home

@@ -1,70 +1,85 @@
-//! `mlrm devices`: what this binary holds and what it finds.
+//! `mlrm devices`: what this binary holds and what this machine has.
 
 use std::process::ExitCode;
 
 use clap::Args;
 use miette::IntoDiagnostic;
-use mlrm_config::BackendName;
-use mlrm_train::device;
-use serde::Serialize;
+use mlrm_train::device::{BackendReport, DeviceReport, Speed, inventory, measure};
 
 /// List backends and devices.
+///
+/// Names are those that `--device` and `backend.device` take. Of each backend that is absent, says
+/// which cargo feature or driver is missing.
 #[derive(Debug, Args)]
 pub struct DevicesArgs {
+    /// Measure each device's matrix-product rate and copy bandwidth (f32).
+    #[arg(long)]
+    pub measure: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct Row {
-    backend: &'static str,
-    compiled_in: bool,
-    available: bool,
-    /// What it is, or what is missing.
-    note: String,
-}
-
 /// Runs the command.
 pub fn run(args: DevicesArgs) -> miette::Result<ExitCode> {
-    let rows: Vec<Row> = BackendName::ALL.into_iter().map(row).collect();
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&rows).into_diagnostic()?);
-        return Ok(ExitCode::SUCCESS);
+    let mut backends = inventory();
+    if args.measure {
+        let usable = |device: &&mut DeviceReport| device.error.is_none();
+        let devices = backends.iter_mut().flat_map(|b| &mut b.devices);
+        for device in devices.filter(usable) {
+            match measure(device) {
+                Ok(speed) => device.speed = Some(speed),
+                Err(error) => device.error = Some(error.to_string()),
+            }
+        }
     }
-    println!(
-        "{:<8} {:<9} {:<10} note",
-        "backend", "built in", "available"
-    );
-    for row in &rows {
-        let yes = |flag| if flag { "yes" } else { "no" };
+    if args.json {
         println!(
-            "{:<8} {:<9} {:<10} {}",
-            row.backend,
-            yes(row.compiled_in),
-            yes(row.available),
-            row.note
+            "{}",
+            serde_json::to_string_pretty(&backends).into_diagnostic()?
         );
+    } else {
+        backends.iter().for_each(print_backend);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(backend: BackendName) -> Row {
-    let compiled_in = device::compiled_in(backend);
-    let opened = compiled_in.then(|| device::open(backend.name()));
-    let note = match &opened {
-        None => format!("cargo build --release --features {}", backend.name()),
-        Some(Err(error)) => error.to_string(),
-        Some(Ok(_)) if backend == BackendName::Flex => {
-            let threads = std::thread::available_parallelism().map_or(1, usize::from);
-            format!("the CPU, {threads} threads")
-        }
-        Some(Ok(device)) => format!("{device:?}"),
-    };
-    Row {
-        backend: backend.name(),
-        compiled_in,
-        available: matches!(opened, Some(Ok(_))),
-        note,
+fn print_backend(backend: &BackendReport) {
+    if backend.devices.is_empty() {
+        println!("{:<9} {}", backend.backend, backend.note);
     }
+    for device in &backend.devices {
+        println!("{:<9} {} ({})", device.name, device.adapter, device.kind);
+        let memory = device.memory_bytes.map_or_else(
+            || "memory not told".to_owned(),
+            |bytes| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+        );
+        println!("{:<9} driver: {}; {memory}", "", device.driver);
+        if !device.dtypes.is_empty() {
+            println!("{:<9} dtypes: {}", "", device.dtypes.join(", "));
+        }
+        if let Some(speed) = &device.speed {
+            print_speed(speed);
+        }
+        if let Some(error) = &device.error {
+            println!("{:<9} cannot be used: {error}", "");
+        }
+    }
+}
+
+fn print_speed(speed: &Speed) {
+    println!(
+        "{:<9} product of {size} by {size} matrices: {:.3} TFLOP/s (spread {:.0} %)",
+        "",
+        speed.matmul.per_second / 1e12,
+        100.0 * speed.matmul.spread,
+        size = speed.matmul_size,
+    );
+    println!(
+        "{:<9} copy of {} MiB: {:.1} GB/s read and written (spread {:.0} %)",
+        "",
+        speed.copy_bytes >> 20,
+        speed.copy.per_second / 1e9,
+        100.0 * speed.copy.spread,
+    );
 }

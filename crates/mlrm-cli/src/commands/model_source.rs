@@ -49,7 +49,8 @@ impl ModelSource {
     pub fn open(&self, config: &RunConfig) -> miette::Result<OpenModel> {
         let mut config = config.clone();
         config.backend.device = DeviceNames::One(self.device.clone());
-        let device = device::open(&self.device).map_err(mlrm_train::TrainError::from)?;
+        let device = device::open_for(&self.device, config.backend.dtype)
+            .map_err(mlrm_train::TrainError::from)?;
         Ok(open_model(&self.folder()?, &device, &config)?)
     }
 }

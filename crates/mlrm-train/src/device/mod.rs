@@ -1,0 +1,237 @@
+//! From device names to devices: the one place that names backends.
+
+#[cfg(any(feature = "vulkan", feature = "wgpu", feature = "metal"))]
+mod graphics;
+mod inventory;
+mod missing;
+#[cfg(any(feature = "cuda", feature = "rocm"))]
+mod vendor;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use burn::tensor::{Device, Tensor};
+use mlrm_config::{BackendName, DType as ConfigDType, DeviceName};
+use mlrm_model::ModelError;
+
+/// Burn's number formats.
+pub use burn::tensor::DType as Format;
+pub use inventory::{BackendReport, DeviceReport, Speed, inventory, measure};
+
+/// Whether this binary holds a backend.
+pub fn compiled_in(backend: BackendName) -> bool {
+    match backend {
+        BackendName::Flex => cfg!(feature = "flex"),
+        BackendName::Vulkan => cfg!(feature = "vulkan"),
+        BackendName::Wgpu => cfg!(feature = "wgpu"),
+        BackendName::Metal => cfg!(feature = "metal"),
+        BackendName::Cuda => cfg!(feature = "cuda"),
+        BackendName::Rocm => cfg!(feature = "rocm"),
+    }
+}
+
+/// A device that a backend has on this machine, before it is opened.
+#[derive(Debug, Clone, PartialEq)]
+struct Found {
+    /// The part's own name.
+    adapter: String,
+    /// `discrete GPU`, `software`…
+    kind: &'static str,
+    /// Driver and version; for graphics backends also the API and the shader language.
+    driver: String,
+    /// All of the device's memory.
+    memory_bytes: Option<u64>,
+}
+
+/// Opens the device that `name` means, and computes one product on it, so that an absent driver or
+/// index shows here and not in the middle of a run.
+///
+/// # Errors
+///
+/// [`ModelError::Device`] where the name is none, the binary has no such backend, or the machine has
+/// no such device or no driver for it.
+pub fn open(name: &str) -> Result<Device, ModelError> {
+    let parsed: DeviceName = name
+        .parse()
+        .map_err(|e: mlrm_config::DeviceNameError| refuse(name, e.reason))?;
+    let device = connect(&parsed).map_err(|reason| refuse(name, reason))?;
+    if parsed.backend != BackendName::Flex {
+        probe(&device).map_err(|reason| {
+            refuse(
+                name,
+                format!("the backend does not compute ({reason}); see `mlrm devices`"),
+            )
+        })?;
+    }
+    Ok(device)
+}
+
+/// Opens a device for a model in `dtype`.
+///
+/// # Errors
+///
+/// As [`open`], and where the device has no arithmetic in `dtype`.
+pub fn open_for(name: &str, dtype: ConfigDType) -> Result<Device, ModelError> {
+    let device = open(name)?;
+    let format = self::dtype(dtype);
+    if !device.supports_dtype(format) {
+        let others: Vec<_> = dtypes(&device);
+        return Err(refuse(
+            name,
+            format!(
+                "it has no arithmetic in {}; backend.dtype can be {} there",
+                dtype_name(format),
+                others.join(" or ")
+            ),
+        ));
+    }
+    Ok(device)
+}
+
+fn refuse(name: &str, message: String) -> ModelError {
+    ModelError::Device {
+        name: name.to_owned(),
+        message,
+    }
+}
+
+/// What the machine has of a backend in this binary; a reason where the answer is nothing.
+fn find(backend: BackendName) -> Result<Vec<Found>, String> {
+    let found = guarded(|| match backend {
+        BackendName::Flex => Ok(vec![inventory::processor()]),
+        #[cfg(any(feature = "vulkan", feature = "wgpu", feature = "metal"))]
+        BackendName::Vulkan | BackendName::Wgpu | BackendName::Metal => Ok(graphics::find(backend)),
+        #[cfg(any(feature = "cuda", feature = "rocm"))]
+        BackendName::Cuda | BackendName::Rocm => Ok(vendor::find(backend)),
+        #[allow(unreachable_patterns, reason = "reachable where a backend is left out")]
+        _ => Err(missing::feature(backend)),
+    })?;
+    if found.is_empty() {
+        return Err(missing::driver(backend).to_owned());
+    }
+    Ok(found)
+}
+
+/// Opens a device without computing on it.
+fn connect(name: &DeviceName) -> Result<Device, String> {
+    if !compiled_in(name.backend) {
+        return Err(missing::feature(name.backend));
+    }
+    let count = find(name.backend)?.len();
+    if name.index >= count {
+        return Err(format!(
+            "there is no {name} here: {} has {count} {}, counted from 0; see `mlrm devices`",
+            name.backend.name(),
+            if count == 1 { "device" } else { "devices" }
+        ));
+    }
+    guarded(|| match name.backend {
+        #[cfg(feature = "flex")]
+        BackendName::Flex => Ok(Device::flex()),
+        #[cfg(any(feature = "vulkan", feature = "wgpu", feature = "metal"))]
+        BackendName::Vulkan | BackendName::Wgpu | BackendName::Metal => {
+            graphics::connect(name.backend, name.index)
+        }
+        #[cfg(any(feature = "cuda", feature = "rocm"))]
+        BackendName::Cuda | BackendName::Rocm => vendor::connect(name.backend, name.index),
+        #[allow(unreachable_patterns, reason = "reachable where a backend is left out")]
+        _ => Err(missing::feature(name.backend)),
+    })
+}
+
+/// Whether the device computes, seen on one small product.
+fn probe(device: &Device) -> Result<(), String> {
+    guarded(|| {
+        let ones = Tensor::<2>::ones([8, 8], device);
+        match ones.clone().matmul(ones).sum().try_into_scalar::<f32>() {
+            Ok(512.0) => Ok(()),
+            Ok(other) => Err(format!(
+                "an 8 by 8 product of ones sums to {other}, not 512"
+            )),
+            Err(error) => Err(format!("{error:?}")),
+        }
+    })
+}
+
+/// Runs `work`; drivers that are not there panic inside a backend, and that panic must not reach
+/// the user.
+fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let answer = catch_unwind(AssertUnwindSafe(work));
+    std::panic::set_hook(hook);
+    answer.unwrap_or_else(|panic| Err(panic_message(panic.as_ref())))
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or(panic.downcast_ref::<&str>().copied());
+    let first = text.and_then(|text| text.lines().next());
+    first.unwrap_or("no reason given").to_owned()
+}
+
+/// Burn's name of a number format.
+pub fn dtype(dtype: ConfigDType) -> Format {
+    match dtype {
+        ConfigDType::F32 => Format::F32,
+        ConfigDType::Bf16 => Format::BF16,
+        ConfigDType::F16 => Format::F16,
+    }
+}
+
+/// The formats of a model that a device has arithmetic in, as `backend.dtype` names them.
+fn dtypes(device: &Device) -> Vec<&'static str> {
+    [Format::F32, Format::BF16, Format::F16]
+        .into_iter()
+        .filter(|format| device.supports_dtype(*format))
+        .map(dtype_name)
+        .collect()
+}
+
+fn dtype_name(format: Format) -> &'static str {
+    match format {
+        Format::BF16 => "bf16",
+        Format::F16 => "f16",
+        _ => "f32",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(name: &str) -> String {
+        open(name).err().map(|e| e.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_backend_that_was_left_out_names_its_feature() {
+        if !compiled_in(BackendName::Rocm) {
+            let message = refusal("rocm:1");
+            assert!(message.contains("--features rocm"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_device_is_refused() {
+        let message = refusal("cudda");
+        assert!(message.contains("cudda"), "{message}");
+    }
+
+    #[test]
+    fn an_index_past_the_end_is_refused_with_the_count() {
+        for backend in BackendName::ALL {
+            if let (true, Ok(found)) = (backend.indexed(), find(backend)) {
+                let message = refusal(&format!("{}:{}", backend.name(), found.len()));
+                let words = format!("has {} device", found.len());
+                assert!(message.contains(&words), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_becomes_its_first_line() {
+        let answer = guarded::<()>(|| panic!("no driver\nand a long story"));
+        assert_eq!(answer, Err("no driver".into()));
+        assert_eq!(guarded(|| Ok(1)), Ok(1));
+    }
+}
