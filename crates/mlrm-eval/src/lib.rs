@@ -45,8 +45,8 @@ pub use sum::exact_sum;
 pub use task::{Query, Relevance, Task};
 pub use topk::{Neighbour, nearest, top_k};
 
-/// Ranks one set of embeddings and measures it: [`rank_embeddings`], then [`summarise`] without
-/// intervals.
+/// Ranks one set of embeddings and measures it: [`rank_embeddings`] without priors, then
+/// [`summarise`] without intervals.
 ///
 /// # Errors
 ///
@@ -57,5 +57,10 @@ pub fn evaluate(
     cutoffs: &[usize],
     slices: &[Slice],
 ) -> Result<Slices, Error> {
-    summarise(&rank_embeddings(task, embeddings)?, cutoffs, slices, None)
+    summarise(
+        &rank_embeddings(task, embeddings, None)?,
+        cutoffs,
+        slices,
+        None,
+    )
 }

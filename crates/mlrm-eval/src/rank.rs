@@ -31,13 +31,26 @@ pub struct Ranks {
     pub notes: usize,
 }
 
-/// Ranks by the dot product of embeddings, which is the cosine if they are normalised.
+/// Ranks by the dot product of embeddings, which is the cosine if they are normalised, plus each
+/// candidate's `prior` (one finite value a note) where it is given.
 ///
 /// # Errors
 ///
-/// If `embeddings` does not list the task's notes in the task's order.
-pub fn rank_embeddings(task: &Task, embeddings: &Embeddings) -> Result<Ranks, Error> {
+/// If `embeddings` does not list the task's notes in the task's order, or `prior` has not one entry
+/// for each note.
+pub fn rank_embeddings(
+    task: &Task,
+    embeddings: &Embeddings,
+    prior: Option<&[f64]>,
+) -> Result<Ranks, Error> {
     embeddings.check_same_notes(task.ids(), "embeddings and the notes to rank")?;
+    if let Some(prior) = prior.filter(|prior| prior.len() != embeddings.len()) {
+        return Err(Error::Mismatch {
+            what: "notes and their priors",
+            problem: format!("{} notes against {} priors", embeddings.len(), prior.len()),
+        });
+    }
+    let prior = |row: u32| prior.map_or(0.0, |prior| prior[row as usize]);
     let candidates = Candidates::pack(embeddings, task.pool().to_vec());
     let vector = |row: u32| embeddings.row(row as usize);
     let blocks: Vec<Vec<QueryRanks>> = task
@@ -47,13 +60,13 @@ pub fn rank_embeddings(task: &Task, embeddings: &Embeddings) -> Result<Ranks, Er
             let mut counters: Vec<RankCounter> = queries
                 .iter()
                 .map(|query| {
-                    let score = |row| f64::from(dot(vector(query.row), vector(row)));
+                    let score = |row| f64::from(dot(vector(query.row), vector(row))) + prior(row);
                     RankCounter::new(query, task.order(), score)
                 })
                 .collect();
             let vectors: Vec<&[f32]> = queries.iter().map(|query| vector(query.row)).collect();
             candidates.score(&vectors, |query, row, score| {
-                counters[query].observe(row, f64::from(score));
+                counters[query].observe(row, f64::from(score) + prior(row));
             });
             let counters = counters.into_iter();
             counters.map(|counter| counter.finish(task)).collect()
@@ -224,13 +237,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn counting_equals_sorting((embeddings, relevance, pool) in ties()) {
+        fn counting_equals_sorting((embeddings, relevance, pool) in ties(), favoured in 0u32..60) {
             let task = Task::new(embeddings.ids(), &relevance, pool).unwrap();
-            let ranks = rank_embeddings(&task, &embeddings).unwrap();
+            let prior: Vec<f64> = (0..embeddings.len() as u32)
+                .map(|row| f64::from(u8::from(row % 7 == favoured % 7)))
+                .collect();
+            let ranks = rank_embeddings(&task, &embeddings, Some(&prior)).unwrap();
             prop_assert_eq!(ranks.queries.len(), task.queries().len());
             for (query, found) in task.queries().iter().zip(&ranks.queries) {
                 let vector = embeddings.row(query.row as usize);
-                let score = |row: u32| f64::from(dot(vector, embeddings.row(row as usize)));
+                let score = |row: u32| {
+                    f64::from(dot(vector, embeddings.row(row as usize))) + prior[row as usize]
+                };
                 let sorted = ranks_by_sorting(&task, query, score);
                 prop_assert_eq!(&found.relevant, &sorted);
                 prop_assert_eq!(&rank_scores(&task, query, score), found);
@@ -268,7 +286,7 @@ mod tests {
                 .num_threads(threads)
                 .build()
                 .unwrap();
-            pool.install(|| rank_embeddings(&task, &embeddings).unwrap())
+            pool.install(|| rank_embeddings(&task, &embeddings, None).unwrap())
         };
         assert_eq!(with(1), with(3));
     }
@@ -279,7 +297,8 @@ mod tests {
             Embeddings::new(names.map(str::to_owned).to_vec(), 1, vec![1.0; 2]).unwrap()
         };
         let task = Task::all_pairs(of(["a", "b"]).ids(), &Relevance::default()).unwrap();
-        assert!(rank_embeddings(&task, &of(["a", "b"])).is_ok());
-        assert!(rank_embeddings(&task, &of(["b", "a"])).is_err());
+        assert!(rank_embeddings(&task, &of(["a", "b"]), None).is_ok());
+        assert!(rank_embeddings(&task, &of(["b", "a"]), None).is_err());
+        assert!(rank_embeddings(&task, &of(["a", "b"]), Some(&[0.0; 3])).is_err());
     }
 }

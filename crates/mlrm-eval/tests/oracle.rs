@@ -87,7 +87,7 @@ fn released_protocol() {
     for (at, case) in fixture.tasks.iter().enumerate() {
         let task = Task::released_protocol(&case.ids, case.pairs()).unwrap();
         assert_eq!(task.pool().len() as f64, case.released["pool"]);
-        let ranks = rank_embeddings(&task, &case.embeddings()).unwrap();
+        let ranks = rank_embeddings(&task, &case.embeddings(), None).unwrap();
         let found = summarise(&ranks, &fixture.k, &[all_notes()], None).unwrap();
         assert_metrics(
             &found["all"],

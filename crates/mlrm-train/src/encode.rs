@@ -1,6 +1,6 @@
 //! Embeddings of a whole corpus.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use mlrm_data::batch::NoteBatch;
 use mlrm_data::loader::NoteEncoder;
 use mlrm_eval::Embeddings;
@@ -50,6 +50,17 @@ impl Inference {
     /// Sizes and options of the model.
     pub fn config(&self) -> &EmbedderConfig {
         &self.embedder.config
+    }
+
+    /// τ = exp(−t): logits are cosines over it (method §3).
+    pub fn temperature(&self) -> Result<f64, TrainError> {
+        let logit = self.core.head.temperature.val().cast(DType::F32);
+        let logit = logit.try_into_vec_as::<f32>().map_err(|e| {
+            TrainError::Run(format!(
+                "the temperature cannot be read from the device: {e:?}"
+            ))
+        })?;
+        Ok((-f64::from(logit[0])).exp())
     }
 
     /// Multimodal and, with mICL, visual embeddings of a batch, row-major.

@@ -2,7 +2,7 @@
 
 use mlrm_config::{Baseline, EvalSettings, Protocol, Variant};
 use mlrm_data::notes::{Note, NoteSet};
-use mlrm_data::split::Pair;
+use mlrm_data::split::{Pair, PairData, Part};
 use mlrm_eval::{
     Bm25, Bootstrap, Embeddings, EvalReport, Geometry, Relevance, Slice, SliceKind, Slices, Task,
     all_notes, geometry, length_slices, random_expectation, rank_by_popularity, rank_embeddings,
@@ -22,12 +22,38 @@ pub struct Retrieval {
     slices: Vec<Slice>,
     cutoffs: Vec<usize>,
     all_rows: Vec<u32>,
+    /// Popularity of each note as a logit, where it counts.
+    prior: Option<Vec<f64>>,
+}
+
+/// `weight · log(1 + times that a note is a target in training)`; notes that training has held out
+/// have the mean of the others, for nothing is known of them.
+fn popularity_logits(data: &PairData, weight: f64) -> Vec<f64> {
+    let mut targets = vec![0_u32; data.parts.len()];
+    for pair in &data.pairs.train {
+        targets[pair.target as usize] += 1;
+    }
+    let logit = |&count: &u32| weight * f64::from(count).ln_1p();
+    let seen = || {
+        let notes = targets.iter().zip(&data.parts);
+        notes.filter(|(_, part)| **part == Part::Train)
+    };
+    let sum: f64 = seen().map(|(count, _)| logit(count)).sum();
+    let mean = sum / seen().count().max(1) as f64;
+    let notes = targets.iter().zip(&data.parts);
+    notes
+        .map(|(count, part)| match part {
+            Part::Train => logit(count),
+            Part::Validation | Part::Test => mean,
+        })
+        .collect()
 }
 
 impl Retrieval {
-    /// The task of `pairs` over all of `notes`.
+    /// The task of the held-out pairs `pairs` of `data` over all of `notes`.
     pub fn new(
         notes: &NoteSet,
+        data: &PairData,
         pairs: &[Pair],
         settings: &EvalSettings,
     ) -> Result<Self, TrainError> {
@@ -55,6 +81,8 @@ impl Retrieval {
             slices,
             cutoffs: settings.k.clone(),
             all_rows: (0..notes.len() as u32).collect(),
+            prior: (settings.popularity_prior > 0.0)
+                .then(|| popularity_logits(data, settings.popularity_prior)),
         })
     }
 
@@ -73,13 +101,24 @@ impl Retrieval {
         self.task.pool().len()
     }
 
-    /// Metrics of embeddings of all notes; with confidence intervals where `bootstrap` is given.
+    /// Metrics of `model`'s embeddings of all notes, ranked by cosine and, where the settings say so,
+    /// by popularity; with confidence intervals where `bootstrap` is given.
     pub fn measure(
         &self,
+        model: &Inference,
         embeddings: &Embeddings,
         bootstrap: Option<&Bootstrap>,
     ) -> Result<Slices, TrainError> {
-        let ranks = rank_embeddings(&self.task, embeddings)?;
+        // Cosines are logits times τ, so the prior's logits are taken times τ.
+        let prior = match &self.prior {
+            None => None,
+            Some(logits) => {
+                let temperature = model.temperature()?;
+                let scaled = logits.iter().map(|logit| logit * temperature);
+                Some(scaled.collect::<Vec<f64>>())
+            }
+        };
+        let ranks = rank_embeddings(&self.task, embeddings, prior.as_deref())?;
         Ok(summarise(&ranks, &self.cutoffs, &self.slices, bootstrap)?)
     }
 
@@ -160,7 +199,7 @@ pub fn full_report(
     let mut embeddings = Vec::new();
     let mut measure = |name, model: &Inference, modality| -> Result<Slices, TrainError> {
         let all = retrieval.embed(model, notes, encoding, modality, settings.batch_notes)?;
-        let slices = retrieval.measure(&all.multimodal, Some(&bootstrap))?;
+        let slices = retrieval.measure(model, &all.multimodal, Some(&bootstrap))?;
         embeddings.push((name, all.multimodal));
         Ok(slices)
     };
@@ -226,5 +265,36 @@ fn has_value(note: &Note, field: &str, value: &str) -> bool {
         "id" => note.id == value,
         "title" => note.title == value,
         other => note.extra.get(other).is_some_and(holds),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mlrm_data::split::PairSplit;
+
+    use super::*;
+
+    #[test]
+    fn popularity_is_counted_in_training_and_averaged_for_the_rest() {
+        let pair = |query, target| Pair {
+            query,
+            target,
+            weight: 1.0,
+        };
+        let data = PairData {
+            pairs: PairSplit {
+                train: vec![pair(0, 1), pair(2, 1), pair(1, 0)],
+                test: vec![pair(3, 1)],
+                ..PairSplit::default()
+            },
+            parts: vec![Part::Train, Part::Train, Part::Train, Part::Test],
+            ..PairData::default()
+        };
+        let found = popularity_logits(&data, 2.0);
+        let (one, two) = (2.0 * 2_f64.ln(), 2.0 * 3_f64.ln());
+        let expected = [one, two, 0.0, (one + two) / 3.0];
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-12, "{found} {expected}");
+        }
     }
 }

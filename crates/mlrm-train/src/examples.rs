@@ -122,7 +122,7 @@ pub fn write_examples(
 
 /// Rank of the first true partner of every query, from 1.
 fn first_ranks(task: &Task, embeddings: &Embeddings) -> Result<Vec<Option<u32>>, TrainError> {
-    let ranks = rank_embeddings(task, embeddings)?;
+    let ranks = rank_embeddings(task, embeddings, None)?;
     let first = |query: &mlrm_eval::QueryRanks| query.relevant.first().map(|&(_, rank)| rank);
     Ok(ranks.queries.iter().map(first).collect())
 }

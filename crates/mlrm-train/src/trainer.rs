@@ -98,7 +98,7 @@ impl<'a> Trainer<'a> {
         };
         let probe = SaliencyProbe::new(&encoder, probed, &config.train)?;
         let retrieval = (!validation.is_empty())
-            .then(|| Retrieval::new(&plan.notes.set, validation, &config.eval))
+            .then(|| Retrieval::new(&plan.notes.set, &plan.pairs, validation, &config.eval))
             .transpose()?;
         let context = StepContext::new(&plan);
         Ok(Self {
@@ -269,7 +269,7 @@ impl<'a> Trainer<'a> {
             Modality::Both,
             &mut |_| {},
         )?;
-        let slices = retrieval.measure(&embeddings.multimodal, None)?;
+        let slices = retrieval.measure(&model, &embeddings.multimodal, None)?;
         let geometry = retrieval.geometry(&embeddings.multimodal)?;
         let key = format!("recall@{}", selection_cutoff(&eval.k));
         let score = slices.get("all").and_then(|m| m.values.get(&key).copied());

@@ -59,7 +59,7 @@ pub fn run(args: EvalArgs) -> miette::Result<ExitCode> {
             "no pair is held out: set data.pairs.test_fraction above 0, or data.pairs.split"
         ));
     }
-    let retrieval = Retrieval::new(&notes.set, held, &config.eval)?;
+    let retrieval = Retrieval::new(&notes.set, &pairs, held, &config.eval)?;
     let inference = Inference::new(&model.embedder);
     let sources = BaselineSources {
         note_users: &pairs.note_users,

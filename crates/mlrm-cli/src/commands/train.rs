@@ -104,7 +104,7 @@ fn measure(
         return Ok(None);
     }
     let eval = &plan.config.eval;
-    let retrieval = Retrieval::new(&plan.notes.set, test, eval)?;
+    let retrieval = Retrieval::new(&plan.notes.set, &plan.pairs, test, eval)?;
     let model = Inference::new(&plan.embedder);
     let sources = BaselineSources {
         note_users: &plan.pairs.note_users,

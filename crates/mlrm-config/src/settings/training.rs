@@ -246,6 +246,12 @@ pub struct EvalSettings {
     pub baselines: Vec<Baseline>,
     /// How queries, targets and pool are chosen.
     pub protocol: Protocol,
+    /// Weight of popularity in the model's ranking: to the logit of a candidate comes so many times
+    /// the logarithm of how often it is a target in training. Negatives from the batch stand there
+    /// as often as they are popular, so that cosines tell how much more often than by chance two
+    /// notes meet; 1 makes the logit that of meeting at all. 0 ranks by cosine alone.
+    #[schemars(range(min = 0), extend("x-source" = "the inverse of Yi et al. (RecSys 2019), equation 3"))]
+    pub popularity_prior: f64,
     /// Notes encoded at a time.
     #[schemars(range(min = 1))]
     pub batch_notes: usize,
@@ -265,6 +271,7 @@ impl Default for EvalSettings {
                 Baseline::ImageOnly,
             ],
             protocol: Protocol::AllPairs,
+            popularity_prior: 0.0,
             batch_notes: 32,
         }
     }
