@@ -1,5 +1,10 @@
 //! The training loop.
 
+mod events;
+mod saving;
+
+pub use events::event_slices;
+
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
@@ -7,11 +12,8 @@ use std::time::{Duration, Instant};
 use mlrm_data::loader::{LoaderSettings, NoteEncoder, PairBatches};
 use mlrm_data::order::Cursor;
 use mlrm_events::{
-    Action, CheckpointSaved, Control, EndReason, Evaluation, Event, EventSink, GATE_BINS,
-    GateHistogram, RunEnded, RunStarted, Split, TrainStep, Warning,
+    Action, Control, EndReason, Evaluation, Event, EventSink, RunEnded, Split, Warning,
 };
-use mlrm_model::embedder::Provenance;
-use mlrm_model::weights::parameter_count;
 
 use crate::checkpoint::{self, RunState};
 use crate::corpus::Modality;
@@ -140,7 +142,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn run_steps(&mut self) -> Result<(), TrainError> {
-        self.emit_start()?;
+        self.emit(events::run_started(&self.plan, self.state.step))?;
         let config = self.plan.config.clone();
         let pairs = Arc::from(self.plan.pairs.pairs.train.as_slice());
         let loader = LoaderSettings::new(&config.data, &config.train);
@@ -177,32 +179,6 @@ impl<'a> Trainer<'a> {
             self.obey_requests()?;
         }
         Ok(())
-    }
-
-    /// Last evaluation and checkpoint; puts the chosen weights into the plan.
-    fn finish(&mut self) -> Result<usize, TrainError> {
-        let step = self.state.step;
-        let every = self.plan.config.train.eval_every_steps;
-        if !self.stopping && !due(step, every) {
-            self.validate()?;
-        }
-        self.save(if self.stopping {
-            "stopped"
-        } else {
-            "completed"
-        })?;
-        let mut chosen = step;
-        if let Some((_, best)) = self.state.best.filter(|(_, best)| *best != step) {
-            let checkpoint = self.folder.root.join("best/model");
-            let model = open_model(&checkpoint, &self.plan.device, &self.plan.config)?;
-            self.plan.embedder = model.embedder;
-            chosen = best;
-        }
-        let folder = self.folder.root.join("model");
-        let provenance = self.provenance(chosen);
-        let plan = &self.plan;
-        checkpoint::write_model(&folder, &plan.embedder, &plan.encoding, &provenance)?;
-        Ok(chosen)
     }
 
     /// Logs the end of the run; called once everything after training is done too.
@@ -293,36 +269,6 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn save(&mut self, reason: &str) -> Result<(), TrainError> {
-        let step = self.state.step;
-        let best = self.state.best.is_some_and(|(_, best)| best == step);
-        self.state.seconds += self.started.elapsed().as_secs_f64();
-        self.started = Instant::now();
-        let provenance = self.provenance(step);
-        let root = &self.folder.root;
-        let path = checkpoint::save(
-            root,
-            &self.plan.embedder,
-            &self.plan.encoding,
-            &self.optimiser,
-            &self.state,
-            &provenance,
-        )?;
-        checkpoint::point(root, "last", &path)?;
-        if best {
-            checkpoint::point(root, "best", &path)?;
-        }
-        let spared: Vec<usize> = self.state.best.iter().map(|(_, step)| *step).collect();
-        self.saved_step = Some(step);
-        checkpoint::prune(root, self.plan.config.train.keep_checkpoints, &spared)?;
-        self.emit(Event::CheckpointSaved(CheckpointSaved {
-            step: step as u64,
-            path: path.display().to_string(),
-            best,
-            reason: reason.into(),
-        }))
-    }
-
     /// Obeys what was asked for since the last step; waits here while paused.
     fn obey_requests(&mut self) -> Result<(), TrainError> {
         let mut paused = None;
@@ -352,47 +298,10 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    fn provenance(&self, step: usize) -> Provenance {
-        Provenance {
-            mlrm_version: env!("CARGO_PKG_VERSION").into(),
-            step: Some(step),
-            seed: Some(self.plan.config.run.seed),
-        }
-    }
-
     fn emit(&mut self, event: Event) -> Result<(), TrainError> {
         self.sink
             .emit_now(event)
             .map_err(|e| TrainError::Run(format!("an event cannot be written: {e}")))
-    }
-
-    fn emit_start(&mut self) -> Result<(), TrainError> {
-        let plan = &self.plan;
-        let core = &plan.embedder.core;
-        let trained = parameter_count(&core.head)
-            + if plan.config.model.llm.tune == mlrm_config::Tune::Full {
-                parameter_count(&core.llm)
-            } else {
-                0
-            };
-        let vision = plan.embedder.vision.as_ref().map_or(0, parameter_count);
-        let config = serde_json::to_value(&plan.config).unwrap_or_default();
-        let versions = [("mlrm", env!("CARGO_PKG_VERSION")), ("burn", "0.22.1")];
-        let event = RunStarted {
-            config,
-            device: plan.config.backend.device.names().join(", "),
-            versions: versions
-                .map(|(k, v)| (k.to_owned(), v.to_owned()))
-                .into_iter()
-                .collect(),
-            total_steps: plan.total_steps as u64,
-            train_pairs: plan.pairs.pairs.train.len() as u64,
-            notes: plan.notes.set.len() as u64,
-            parameters_total: (parameter_count(core) + vision) as u64,
-            parameters_trained: trained as u64,
-            resumed_from_step: (self.state.step > 0).then_some(self.state.step as u64),
-        };
-        self.emit(Event::RunStarted(Box::new(event)))
     }
 
     fn emit_step(
@@ -404,9 +313,7 @@ impl<'a> Trainer<'a> {
     ) -> Result<(), TrainError> {
         let step = self.state.step;
         if let Some(values) = &stats.gate_values {
-            let counts = histogram(values);
-            let step = step as u64;
-            self.emit(Event::GateHistogram(GateHistogram { step, counts }))?;
+            self.emit(events::gate_histogram(step, values))?;
         }
         if let Some(event) = self.system.due(step) {
             self.emit(event)?;
@@ -416,22 +323,15 @@ impl<'a> Trainer<'a> {
         }
         let cursor = self.state.cursor;
         let pairs = self.plan.pairs.pairs.train.len() as f64;
-        let notes = 2.0 * self.plan.config.train.batch_pairs as f64;
-        let mut seconds_by_phase = stats.seconds_by_phase;
-        seconds_by_phase.insert("data".into(), data_seconds);
-        self.emit(Event::TrainStep(TrainStep {
-            step: step as u64,
+        let taken = events::StepTaken {
+            step,
             epoch: cursor.epoch as f64 + cursor.position as f64 / pairs,
-            loss: stats.loss,
-            loss_multimodal: stats.loss_multimodal,
-            loss_visual: stats.loss_visual,
+            notes: 2 * self.plan.config.train.batch_pairs,
             learning_rate,
-            temperature_logit: stats.temperature_logit,
-            gate_mean: stats.gate_mean,
-            gradient_norm: stats.gradient_norm,
-            notes_per_second: notes / whole.as_secs_f64(),
-            seconds_by_phase,
-        }))
+            data_seconds,
+            whole,
+        };
+        self.emit(taken.event(stats))
     }
 
     fn emit_end(&mut self, reason: EndReason, message: Option<String>) -> Result<(), TrainError> {
@@ -458,31 +358,6 @@ fn selection_cutoff(cutoffs: &[usize]) -> usize {
         .copied()
         .min_by_key(|k| k.abs_diff(10))
         .unwrap_or(10)
-}
-
-fn histogram(values: &[f32]) -> [u64; GATE_BINS] {
-    let mut counts = [0; GATE_BINS];
-    for value in values {
-        let bin = (value * GATE_BINS as f32) as usize;
-        counts[bin.min(GATE_BINS - 1)] += 1;
-    }
-    counts
-}
-
-/// Metrics as an event carries them.
-pub fn event_slices(slices: &mlrm_eval::Slices) -> mlrm_events::Slices {
-    let metrics = |(name, slice): (&String, &mlrm_eval::SliceMetrics)| {
-        let mut metrics = mlrm_events::Metrics::default();
-        for (metric, value) in &slice.values {
-            metrics.insert(metric.clone(), *value);
-            if let Some([low, high]) = slice.intervals.get(metric) {
-                metrics.insert(format!("{metric}:low"), *low);
-                metrics.insert(format!("{metric}:high"), *high);
-            }
-        }
-        (name.clone(), metrics)
-    };
-    slices.iter().map(metrics).collect()
 }
 
 fn no_batches() -> TrainError {
