@@ -106,7 +106,7 @@ fn unknown_sections() {
          |
        7 | [model.llm.lora]
          |            ^^^^
-      help: the nearest valid key is `model.llm.intermediate_size`; keys of [model.llm]: `path`, `family`, `hidden_size`, `num_hidden_layers`, `num_attention_heads`, `num_key_value_heads`, `head_dim`, `intermediate_size`, `max_position_embeddings`, `rope_theta`, `rms_norm_eps`, `initializer_range`, `tune`
+      help: the nearest valid key is `model.llm.vocab_size`; keys of [model.llm]: `path`, `family`, `vocab_size`, `hidden_size`, `num_hidden_layers`, `num_attention_heads`, `num_key_value_heads`, `head_dim`, `intermediate_size`, `max_position_embeddings`, `rope_theta`, `rms_norm_eps`, `initializer_range`, `tune`
 
     3 errors in the config
     "###);
@@ -629,5 +629,17 @@ fn any_damage_is_an_error_or_a_config() {
             let damaged = format!("{}{replacement}{}", &good[..index], &good[end..]);
             let _ = RunConfig::from_toml_str(&damaged).map_err(|error| error.to_string());
         }
+    }
+}
+
+#[test]
+fn an_embedding_table_without_room_for_the_tokens() {
+    let shown = bad("[model.llm]\nvocab_size = 1000");
+    for part in [
+        "an embedding table of 1000 rows has no room for 2000 tokens",
+        "bad.toml:4:1",
+        "set `model.llm.vocab_size` to 2000 or more",
+    ] {
+        assert!(shown.contains(part), "{shown}");
     }
 }

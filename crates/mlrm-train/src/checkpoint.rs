@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use mlrm_data::order::Cursor;
 use mlrm_model::embedder::{Embedder, Provenance};
 use mlrm_model::weights::{Checkpoint, write_safetensors};
@@ -67,8 +67,11 @@ pub fn save(
     replace_folder(&run.join(&relative), |folder| {
         write_model(&folder.join("model"), embedder, encoding, provenance)?;
         let moments = optimiser.moments.iter().flat_map(|(name, moments)| {
-            [("first", &moments.first), ("second", &moments.second)]
-                .map(|(kind, tensor)| (format!("{name}.{kind}"), tensor.clone()))
+            let both = [("first", &moments.first), ("second", &moments.second)];
+            let master = moments.master.iter().map(|master| ("master", master));
+            both.into_iter()
+                .chain(master)
+                .map(move |(kind, tensor)| (format!("{name}.{kind}"), tensor.clone()))
         });
         let tensors: Result<Vec<_>, TrainError> = moments
             .map(|(name, tensor)| {
@@ -104,22 +107,25 @@ pub fn load(folder: &Path, optimiser: &mut AdamW, device: &Device) -> Result<Run
         .names()
         .filter_map(|name| name.strip_suffix(".first"))
     {
-        let read = |kind: &str| -> Result<Tensor<1>, TrainError> {
-            let full = format!("{name}.{kind}");
-            let stored = tensors.get(&full)?.ok_or_else(|| {
-                TrainError::Run(format!("{}: `{full}` is missing", folder.display()))
-            })?;
-            let count = stored.values.len();
-            Ok(Tensor::from_data(
-                TensorData::new(stored.values, [count]),
-                &device,
-            ))
+        let read = |kind: &str| -> Result<Option<Tensor<1>>, TrainError> {
+            let stored = tensors.get(&format!("{name}.{kind}"))?;
+            Ok(stored.map(|stored| {
+                let count = stored.values.len();
+                let data = TensorData::new(stored.values, [count]);
+                Tensor::from_data(data, (&device, DType::F32))
+            }))
         };
-        let both = Moments {
-            first: read("first")?,
-            second: read("second")?,
+        let required = |kind: &str| {
+            read(kind)?.ok_or_else(|| {
+                TrainError::Run(format!("{}: `{name}.{kind}` is missing", folder.display()))
+            })
         };
-        moments.insert(name.to_owned(), both);
+        let all = Moments {
+            first: required("first")?,
+            second: required("second")?,
+            master: read("master")?,
+        };
+        moments.insert(name.to_owned(), all);
     }
     optimiser.moments = moments;
     optimiser.updates = state.updates;

@@ -1,7 +1,8 @@
 //! AdamW (Loshchilov & Hutter, arXiv 1711.05101) with decay groups, and the global gradient norm.
 //!
 //! Moments are kept by checkpoint name, flat and in f32, so that they can be saved and resumed on
-//! any backend.
+//! any backend. Where the model computes in a shorter format, the weights themselves are kept in f32
+//! here too: most updates are smaller than the rounding of such a format, and would be lost in it.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,8 @@ pub struct Moments {
     pub first: Tensor<1>,
     /// Running mean of the squared gradient.
     pub second: Tensor<1>,
+    /// The parameter in f32, where the model has it in a shorter format.
+    pub master: Option<Tensor<1>>,
 }
 
 /// The optimiser and its state.
@@ -117,9 +120,10 @@ impl ModuleMapper for Updater<'_> {
         let Some(gradient) = self.gradients.remove(&path) else {
             return param;
         };
-        let moments = self.moments.remove(&path).unwrap_or_else(|| Moments {
+        let mut moments = self.moments.remove(&path).unwrap_or_else(|| Moments {
             first: gradient.zeros_like(),
             second: gradient.zeros_like(),
+            master: None,
         });
         let mut rule = self.rule;
         rule.keep = if D > 1 { self.decayed } else { 1.0 };
@@ -127,8 +131,11 @@ impl ModuleMapper for Updater<'_> {
         let param = param.map(|old| {
             let shape = old.dims();
             let dtype = old.dtype();
-            let flat = old.inner().reshape([gradient.dims()[0]]).cast(DType::F32);
-            let (flat, moments) = update(flat, gradient, moments, rule);
+            let elements = gradient.dims()[0];
+            let flat = moments.master.take();
+            let flat = flat.unwrap_or_else(|| old.inner().reshape([elements]).cast(DType::F32));
+            let (flat, mut moments) = update(flat, gradient, moments, rule);
+            moments.master = (dtype != DType::F32).then(|| flat.clone());
             kept = Some(moments);
             let new = flat.cast(dtype).reshape(shape);
             new.autodiff().require_grad()
@@ -153,7 +160,12 @@ fn update(
     let root = second.clone().sqrt().mul_scalar(rule.second_scale);
     let change = first.clone() / root.add_scalar(rule.epsilon);
     let parameter = parameter.mul_scalar(rule.keep) - change.mul_scalar(rule.step_size);
-    (parameter, Moments { first, second })
+    let moments = Moments {
+        first,
+        second,
+        master: None,
+    };
+    (parameter, moments)
 }
 
 struct Collector<'a> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use mlrm_config::{RunConfig, TrainSettings};
+use mlrm_config::{DType, RunConfig, TrainSettings};
 use mlrm_data::image::{ImagePreprocessor, PreprocessorConfig};
 use mlrm_data::split::PairData;
 use mlrm_data::tokenizer::Tokenizer;
@@ -47,6 +47,12 @@ pub struct OpenModel {
 }
 
 impl RunPlan {
+    /// As [`Self::prepare`], for a model that is to learn.
+    pub fn prepare_training(config: RunConfig) -> Result<Self, TrainError> {
+        check_trainable(&config)?;
+        Self::prepare(config)
+    }
+
     /// Checks and opens everything. Nothing is written but a drawn sample set.
     pub fn prepare(config: RunConfig) -> Result<Self, TrainError> {
         config.validate()?;
@@ -54,10 +60,7 @@ impl RunPlan {
         let vision = config.model.variant.vision() || config.model.path.is_some();
         let notes = Notes::open(&config.data, vision)?;
         let pairs = run_pairs(&config.data, &notes.set, config.run.seed)?;
-        let OpenModel { embedder, encoding } = match &config.model.path {
-            Some(folder) => open_model(folder, &device, &config)?,
-            None => build_model(&config, &device, &notes, &pairs)?,
-        };
+        let OpenModel { embedder, encoding } = starting_model(&config, &device, &notes, &pairs)?;
         // Evaluation embeds every note: what it would refuse is refused before anything is written.
         let variant = embedder.config.variant;
         let encoder = encoding.encoder(&notes, variant, Modality::Both)?;
@@ -75,6 +78,18 @@ impl RunPlan {
             total_steps,
             config,
         })
+    }
+}
+
+/// Refuses number formats in which a model computes but does not learn.
+fn check_trainable(config: &RunConfig) -> Result<(), TrainError> {
+    match config.backend.dtype {
+        DType::F32 | DType::Bf16 => Ok(()),
+        DType::F16 => Err(TrainError::Run(
+            "backend.dtype = \"f16\" is for evaluation and embedding: its gradients vanish below \
+             6e-8, and scaling the loss against that is not implemented; train in bf16 or f32"
+                .into(),
+        )),
     }
 }
 
@@ -141,6 +156,19 @@ pub fn open_model(
     Ok(OpenModel { embedder, encoding })
 }
 
+/// The model that a run of `config` begins with: a model folder, or built from its parts.
+pub fn starting_model(
+    config: &RunConfig,
+    device: &Device,
+    notes: &Notes,
+    pairs: &PairData,
+) -> Result<OpenModel, TrainError> {
+    match &config.model.path {
+        Some(folder) => open_model(folder, device, config),
+        None => build_model(config, device, notes, pairs),
+    }
+}
+
 /// Builds the model of a config from its parts, loaded or from scratch.
 fn build_model(
     config: &RunConfig,
@@ -167,7 +195,10 @@ fn build_model(
             llm.vocab_size = llm.vocab_size.max(rows);
             llm
         }
-        None => DecoderConfig::from_settings(&settings.llm, rows),
+        None => {
+            let padded = padded_vocabulary(settings.llm.vocab_size, rows)?;
+            DecoderConfig::from_settings(&settings.llm, padded)
+        }
     };
     let vision = variant.vision().then(|| match &settings.vision.path {
         Some(folder) => VisionConfig::read(&folder.join("config.json")),
@@ -201,6 +232,18 @@ fn build_model(
     ];
     let embedder = Embedder::build(sizes, &build_options(config, sources), device)?;
     Ok(OpenModel { embedder, encoding })
+}
+
+/// Rows of the embedding table: one a token, or as many as `model.llm.vocab_size` says.
+fn padded_vocabulary(vocab_size: Option<usize>, tokens: usize) -> Result<usize, TrainError> {
+    match vocab_size {
+        Some(rows) if rows < tokens => Err(TrainError::Run(format!(
+            "model.llm.vocab_size = {rows}: the tokenizer has {tokens} tokens, and each needs a row \
+             of the embedding table; set it to {tokens} or more, or leave it out"
+        ))),
+        Some(rows) => Ok(rows),
+        None => Ok(tokens),
+    }
 }
 
 /// What `mlrm.toml` records of the prompts.

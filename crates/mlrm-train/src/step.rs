@@ -1,7 +1,5 @@
 //! One training step: batch → forward → objective → backward → check → update.
 
-use std::time::Instant;
-
 use burn::tensor::{Device, Tensor};
 use mlrm_data::batch::NoteBatch;
 use mlrm_data::split::Partners;
@@ -12,6 +10,7 @@ use crate::encode::{pixels, token_batch};
 use crate::error::TrainError;
 use crate::objective::{Exclusions, Objective};
 use crate::optimiser::{AdamW, flat_gradients, squared_norm};
+use crate::phases::PhaseClock;
 use crate::plan::RunPlan;
 use crate::sampling::SamplingShares;
 
@@ -48,7 +47,8 @@ pub struct StepStats {
     pub gradient_norm: f64,
     /// Whether the update was taken: a non-finite loss or gradient refuses it.
     pub updated: bool,
-    /// Seconds by phase: `vision`, `forward`, `backward`, `optimiser`.
+    /// Seconds by phase: `vision`, `connector`, `llm_forward` (with pooling, gate and losses),
+    /// `backward`, `optimiser`.
     pub seconds_by_phase: Named<f64>,
     /// Histogram of gate values where it was asked for.
     pub gate_values: Option<Vec<f32>>,
@@ -95,19 +95,22 @@ pub fn train_step(
     context: &StepContext,
     keep_gate: bool,
 ) -> Result<StepStats, TrainError> {
-    let mut clock = PhaseClock::new(context);
+    let mut clock = PhaseClock::new(&context.device, context.sync_phases);
     let frozen = context.device.clone().without_autodiff();
     let features = pixels(&mut batch, &frozen).and_then(|p| embedder.encode_vision(p));
     clock.lap("vision")?;
 
     let core = &embedder.core;
-    let embeddings = core.forward(&embedder.config, &token_batch(&batch), features, None)?;
+    let inputs = core.llm_inputs(&embedder.config, &token_batch(&batch), features, None)?;
+    clock.lap("connector")?;
+
+    let embeddings = core.embeddings(inputs, None);
     let exclusions = context.exclusions(&batch);
     let temperature = core.head.temperature.val();
     let losses = context
         .objective
         .losses(&embeddings, temperature.clone(), &exclusions);
-    clock.lap("forward")?;
+    clock.lap("llm_forward")?;
 
     let gradients = flat_gradients(core, losses.total.backward());
     clock.lap("backward")?;
@@ -166,33 +169,5 @@ fn stats(numbers: &[f32], visual: bool, gate: bool) -> StepStats {
         loss_visual: visual.then(|| number(4)),
         gate_mean: gate.then(|| number(4 + usize::from(visual))),
         ..StepStats::default()
-    }
-}
-
-struct PhaseClock<'a> {
-    context: &'a StepContext,
-    last: Instant,
-    seconds: Named<f64>,
-}
-
-impl<'a> PhaseClock<'a> {
-    fn new(context: &'a StepContext) -> Self {
-        Self {
-            context,
-            last: Instant::now(),
-            seconds: Named::default(),
-        }
-    }
-
-    fn lap(&mut self, phase: &str) -> Result<(), TrainError> {
-        if self.context.sync_phases {
-            let synced = self.context.device.sync();
-            synced.map_err(|e| TrainError::Run(format!("the device failed: {e:?}")))?;
-        }
-        let now = Instant::now();
-        let seconds = now.duration_since(self.last).as_secs_f64();
-        self.seconds.insert(phase.to_owned(), seconds);
-        self.last = now;
-        Ok(())
     }
 }

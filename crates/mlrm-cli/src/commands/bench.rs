@@ -1,15 +1,26 @@
-//! `mlrm bench`: speed of training on this machine.
+//! `mlrm bench`: speed and memory on this machine.
+
+mod compare;
+mod print;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use miette::IntoDiagnostic;
-use mlrm_config::RunConfig;
-use mlrm_train::bench::{TrainBench, bench_train};
+use miette::{IntoDiagnostic, miette};
+use mlrm_config::{DType, RunConfig};
+use mlrm_train::TrainError;
+use mlrm_train::bench::{
+    BenchReport, LoadOptions, ProductOptions, Samples, bench_embed, bench_load, bench_matmul,
+    bench_train,
+};
 use mlrm_train::plan::RunPlan;
+use serde_json::Value;
 
-/// Measure speed.
+use super::model_source::ModelSource;
+use compare::Earlier;
+
+/// Measure speed and memory: medians over several runs, after some that do not count.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     #[command(subcommand)]
@@ -18,62 +29,173 @@ pub struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Training steps of a config, after warm-up steps.
-    Train(TrainBenchArgs),
+    /// Training steps of a config, at its full token budget.
+    Train(ModelArgs),
+    /// Embedding of batches of `eval.batch_notes` notes with the model of a config.
+    Embed(ModelArgs),
+    /// Products of two square matrices.
+    Matmul(MatmulArgs),
+    /// Opening a model folder.
+    Load(LoadArgs),
 }
 
-/// What is measured.
+/// What is printed, and beside what.
 #[derive(Debug, Args)]
-pub struct TrainBenchArgs {
-    /// The TOML file of the run.
-    #[arg(default_value = "configs/bench-cpu.toml")]
-    pub config: PathBuf,
-    /// Override a setting.
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
-    /// Measured steps.
-    #[arg(long, default_value_t = 5)]
-    pub steps: usize,
-    /// Steps before them.
-    #[arg(long, default_value_t = 1)]
-    pub warmup: usize,
+struct Output {
     /// Print JSON.
     #[arg(long)]
-    pub json: bool,
+    json: bool,
+    /// Print ratios to an earlier run's JSON too.
+    #[arg(long, value_name = "FILE")]
+    compare: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ModelArgs {
+    /// The TOML file of the run.
+    #[arg(default_value = "configs/bench-cpu.toml")]
+    config: PathBuf,
+    /// Override a setting.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Measured steps.
+    #[arg(long, default_value_t = 5, value_parser = at_least_one)]
+    steps: usize,
+    /// Steps before them.
+    #[arg(long, default_value_t = 1)]
+    warmup: usize,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+struct MatmulArgs {
+    /// Where to compute; see `mlrm devices`.
+    #[arg(long, default_value = "flex")]
+    device: String,
+    /// Number format: f32, bf16 or f16.
+    #[arg(long, default_value = "f32")]
+    dtype: DType,
+    /// Side of the matrices; by default large enough to keep the device busy.
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    size: Option<usize>,
+    /// Measured samples.
+    #[arg(long, default_value_t = 5, value_parser = at_least_one)]
+    runs: usize,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Args)]
+struct LoadArgs {
+    #[command(flatten)]
+    source: ModelSource,
+    /// Number format on the device: f32, bf16 or f16.
+    #[arg(long, default_value = "f32")]
+    dtype: DType,
+    /// Measured runs.
+    #[arg(long, default_value_t = 3, value_parser = at_least_one)]
+    runs: usize,
+    /// Runs before them; 0 lets the first one read from the disk.
+    #[arg(long, default_value_t = 1)]
+    warmup: usize,
+    #[command(flatten)]
+    output: Output,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1".into()),
+        Ok(count) => Ok(count),
+        Err(error) => Err(format!("not a count: {error}")),
+    }
+}
+
+impl What {
+    fn output(&self) -> &Output {
+        match self {
+            Self::Train(args) | Self::Embed(args) => &args.output,
+            Self::Matmul(args) => &args.output,
+            Self::Load(args) => &args.output,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Train(_) => "train",
+            Self::Embed(_) => "embed",
+            Self::Matmul(_) => "matmul",
+            Self::Load(_) => "load",
+        }
+    }
+
+    fn measure(&self) -> Result<BenchReport, miette::Report> {
+        Ok(match self {
+            Self::Train(args) => {
+                bench_train(RunPlan::prepare_training(args.config()?)?, args.samples())?
+            }
+            Self::Embed(args) => bench_embed(&RunPlan::prepare(args.config()?)?, args.samples())?,
+            Self::Matmul(args) => bench_matmul(&ProductOptions {
+                device: args.device.clone(),
+                dtype: args.dtype,
+                size: args.size,
+                runs: args.runs,
+            })?,
+            Self::Load(args) => bench_load(&LoadOptions {
+                folder: args.source.folder()?,
+                device: args.source.device.clone(),
+                dtype: args.dtype,
+                samples: Samples {
+                    warmup: args.warmup,
+                    runs: args.runs,
+                },
+            })?,
+        })
+    }
+}
+
+impl ModelArgs {
+    fn config(&self) -> Result<RunConfig, TrainError> {
+        Ok(RunConfig::load(&self.config, &self.set)?)
+    }
+
+    fn samples(&self) -> Samples {
+        Samples {
+            warmup: self.warmup,
+            runs: self.steps,
+        }
+    }
 }
 
 /// Runs the command.
 pub fn run(args: BenchArgs) -> miette::Result<ExitCode> {
-    let What::Train(args) = args.what;
-    let config = RunConfig::load(&args.config, &args.set).map_err(mlrm_train::TrainError::from)?;
-    let report = bench_train(RunPlan::prepare(config)?, args.warmup, args.steps.max(1))?;
-    if args.json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&report).into_diagnostic()?
-        );
-    } else {
-        print(&report);
+    let output = args.what.output();
+    // A file that nothing can be compared with is refused before minutes of measuring.
+    let name = args.what.name();
+    let earlier = output.compare.as_deref();
+    let earlier = earlier.map(|path| Earlier::read(path, name)).transpose()?;
+    let report = args.what.measure()?;
+    let mut json = serde_json::to_value(&report).into_diagnostic()?;
+    let comparison = earlier.map(|earlier| earlier.compare(&json));
+    if !output.json {
+        print::report(&report);
+        if let Some(comparison) = &comparison {
+            print::comparison(comparison);
+        }
+        return Ok(ExitCode::SUCCESS);
     }
+    if let (Some(comparison), Value::Object(fields)) = (&comparison, &mut json) {
+        let comparison = serde_json::to_value(comparison).into_diagnostic()?;
+        fields.insert("compare".into(), comparison);
+    }
+    println!("{}", serde_json::to_string_pretty(&json).into_diagnostic()?);
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(report: &TrainBench) {
-    println!(
-        "{} steps on {} in {}: {:.2} notes/s, {:.0} tokens/s, {:.3} s a step (spread {:.1} %)",
-        report.runs,
-        report.device,
-        report.dtype,
-        report.notes_per_second,
-        report.tokens_per_second,
-        report.seconds_per_step,
-        100.0 * report.spread
-    );
-    for (phase, seconds) in &report.seconds_by_phase {
-        println!("  {phase:<10} {seconds:.3} s");
-    }
-    println!(
-        "  peak memory {:.0} MiB",
-        report.peak_host_bytes as f64 / f64::from(1 << 20)
-    );
+/// An error of a file that holds no earlier measurement.
+fn not_a_measurement(path: &std::path::Path, why: &str) -> miette::Report {
+    miette!(
+        "{}: {why}; --compare takes what `mlrm bench … --json` printed",
+        path.display()
+    )
 }

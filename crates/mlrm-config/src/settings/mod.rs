@@ -12,6 +12,7 @@ pub use model::*;
 pub use training::*;
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -117,6 +118,34 @@ pub enum DType {
     Bf16,
     /// IEEE half precision.
     F16,
+}
+
+impl DType {
+    /// All of them, the default first.
+    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::F16];
+
+    /// The name in configs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
+    }
+}
+
+/// A text that is not a number format.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a number format: f32, bf16 or f16")]
+pub struct DTypeError(String);
+
+impl FromStr for DType {
+    type Err = DTypeError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let known = Self::ALL.into_iter().find(|dtype| dtype.name() == name);
+        known.ok_or_else(|| DTypeError(name.into()))
+    }
 }
 
 /// `[dashboard]`: the terminal dashboard.

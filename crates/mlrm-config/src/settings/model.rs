@@ -103,6 +103,9 @@ pub struct LlmSettings {
     pub path: Option<PathBuf>,
     /// Architecture when built from scratch (HF `model_type`).
     pub family: LlmFamily,
+    /// Rows of the embedding table; default one a token. More rows pad it: no token reads them.
+    #[schemars(range(min = 1))]
+    pub vocab_size: Option<usize>,
     /// Width of the hidden states.
     #[schemars(range(min = 1))]
     pub hidden_size: usize,
@@ -160,6 +163,7 @@ impl Default for LlmSettings {
         Self {
             path: None,
             family: LlmFamily::Qwen2,
+            vocab_size: None,
             hidden_size: 256,
             num_hidden_layers: 4,
             num_attention_heads: 4,

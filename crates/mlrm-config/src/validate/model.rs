@@ -1,7 +1,9 @@
 //! `[model]` and its parts.
 
 use super::{Finding, divides, divisors_around, multiples_around};
-use crate::{ConnectorSettings, LlmFamily, LlmSettings, RunConfig, VisionSettings};
+use crate::{
+    ConnectorSettings, LlmFamily, LlmSettings, RunConfig, TokenizerSettings, VisionSettings,
+};
 
 pub(super) fn check(config: &RunConfig, findings: &mut Vec<Finding>) {
     let model = &config.model;
@@ -11,6 +13,7 @@ pub(super) fn check(config: &RunConfig, findings: &mut Vec<Finding>) {
     }
     if model.llm.path.is_none() {
         llm(&model.llm, findings);
+        vocabulary(&model.llm, &config.tokenizer, findings);
     }
     if model.variant.vision() && model.vision.path.is_none() {
         vision(&model.vision, findings);
@@ -88,6 +91,26 @@ fn llm(llm: &LlmSettings, findings: &mut Vec<Finding>) {
             )
             .related(["model.llm.family"])
             .help(format!("set `{INNER}` to {}", multiples_around(2, inner))),
+        );
+    }
+}
+
+/// What a tokenizer from a file needs shows when it is read.
+fn vocabulary(llm: &LlmSettings, tokenizer: &TokenizerSettings, findings: &mut Vec<Finding>) {
+    const ROWS: &str = "model.llm.vocab_size";
+    const TOKENS: &str = "tokenizer.train_vocab_size";
+    if let (Some(rows), Some(tokens)) = (llm.vocab_size, tokenizer.train_vocab_size)
+        && tokens > rows
+    {
+        findings.push(
+            Finding::new(
+                ROWS,
+                format!(
+                    "an embedding table of {rows} rows has no room for {tokens} tokens (`{TOKENS}`)"
+                ),
+            )
+            .related([TOKENS])
+            .help(format!("set `{ROWS}` to {tokens} or more, or leave it out")),
         );
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use mlrm_config::Tune;
 
 use super::{Embedder, EmbedderConfig, EmbedderCore};
@@ -192,13 +192,33 @@ fn build_head(
     let names = config.head_names();
     match &options.head {
         WeightSource::Checkpoint(path) => {
-            load(head, &Checkpoint::open(path)?, "", names, options.dtype)
+            let checkpoint = Checkpoint::open(path)?;
+            let head = load(head, &checkpoint, "", names, options.dtype)?;
+            let stored = checkpoint.get("temperature")?;
+            let value = stored.and_then(|tensor| tensor.values.first().copied());
+            Ok(with_temperature(head, value.unwrap_or_default()))
         }
         WeightSource::Scratch => {
             let rule = |tensor: &NamedTensor| head_rule(config, options, tensor);
-            Ok(initialise(head, names, "head", options, &rule))
+            let head = initialise(head, names, "head", options, &rule);
+            Ok(with_temperature(head, options.temperature_logit as f32))
         }
     }
+}
+
+/// `head` with t in f32, whatever the format of the other weights: it is one number, exp(t) magnifies
+/// its rounding, and the losses, which alone read it, are computed in f32.
+fn with_temperature(mut head: super::Head, value: f32) -> super::Head {
+    let old = head.temperature.val();
+    let data = TensorData::new(vec![value], [1]);
+    let new = Tensor::from_data(data, (&old.device(), DType::F32));
+    let new = if old.is_require_grad() {
+        new.require_grad()
+    } else {
+        new
+    };
+    head.temperature = Param::initialized(head.temperature.id, new);
+    head
 }
 
 fn initialise<M: Module>(

@@ -85,6 +85,16 @@ pub struct PooledStages {
     pub projected: Tensor<2>,
 }
 
+/// What the language model reads of a batch: the connector's work (method §2.2, §2.3).
+#[derive(Debug, Clone)]
+pub struct LlmInputs {
+    layout: SequenceLayout,
+    /// Token embeddings with the visual tokens in their places, `[notes, T, d]`.
+    embeds: Tensor<3>,
+    /// u = W_f c, `[notes, d]`; absent without late fusion or a picture.
+    picture: Option<Tensor<2>>,
+}
+
 /// Every intermediate tensor of a pass, for checking and for saliency.
 #[derive(Debug, Default)]
 pub struct EmbedderTrace {
@@ -172,7 +182,8 @@ impl EmbedderCore {
         })
     }
 
-    /// Embeddings of a batch (method §2.2 to §2.7).
+    /// Embeddings of a batch (method §2.2 to §2.7): [`Self::llm_inputs`], then
+    /// [`Self::embeddings`].
     ///
     /// `features` are the vision features `[notes, 1 + patches, v]` from [`Embedder::encode_vision`];
     /// without them the prompt's text alone is embedded: no visual tokens, no gate.
@@ -183,15 +194,41 @@ impl EmbedderCore {
         features: Option<Tensor<3>>,
         mut trace: Option<&mut EmbedderTrace>,
     ) -> Result<Embeddings, ModelError> {
+        let inputs = self.llm_inputs(config, tokens, features, trace.as_deref_mut())?;
+        Ok(self.embeddings(inputs, trace))
+    }
+
+    /// The first half of [`Self::forward`]: connector, token embeddings, and the picture's way to
+    /// the gate.
+    pub fn llm_inputs(
+        &self,
+        config: &EmbedderConfig,
+        tokens: &TokenBatch,
+        features: Option<Tensor<3>>,
+        mut trace: Option<&mut EmbedderTrace>,
+    ) -> Result<LlmInputs, ModelError> {
         let layout = config.layout(tokens)?;
         config.llm.check_length(layout.seq)?;
         let picture = self.picture(features.as_ref(), &mut trace);
         let embeds = self.input_embeds(config, tokens, &layout, features, &mut trace)?;
-        let pooled = self.pooled(embeds, &layout, &mut trace);
+        Ok(LlmInputs {
+            layout,
+            embeds,
+            picture,
+        })
+    }
+
+    /// The second half of [`Self::forward`]: language model, pooling, gate, projection.
+    pub fn embeddings(
+        &self,
+        inputs: LlmInputs,
+        mut trace: Option<&mut EmbedderTrace>,
+    ) -> Embeddings {
+        let pooled = self.pooled(inputs.embeds, &inputs.layout, &mut trace);
         let [notes, count, width] = pooled.dims();
         let at = |index: usize| pooled.clone().narrow(1, index, 1).reshape([notes, width]);
         let stages: Vec<PooledStages> = (0..count)
-            .map(|index| self.head.stages(at(index), picture.as_ref()))
+            .map(|index| self.head.stages(at(index), inputs.picture.as_ref()))
             .collect();
         let normalised = |index: usize| stages.get(index).map(|s| normalise(s.projected.clone()));
         let embeddings = Embeddings {
@@ -202,7 +239,7 @@ impl EmbedderCore {
         if let Some(trace) = trace {
             trace.stages = stages;
         }
-        Ok(embeddings)
+        embeddings
     }
 
     /// Embeddings of the picture alone where the gate is its only path (variant `latefusion`):

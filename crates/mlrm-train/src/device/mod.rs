@@ -9,12 +9,12 @@ mod vendor;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use mlrm_config::{BackendName, DType as ConfigDType, DeviceName};
 use mlrm_model::ModelError;
 
-/// Burn's number formats.
-pub use burn::tensor::DType as Format;
+/// Burn's devices and number formats.
+pub use burn::tensor::{DType as Format, Device};
 pub use inventory::{BackendReport, DeviceReport, Speed, inventory, measure};
 
 /// Whether this binary holds a backend.

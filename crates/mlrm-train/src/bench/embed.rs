@@ -1,0 +1,46 @@
+//! Inference: notes to embeddings.
+
+use std::time::Instant;
+
+use super::filled::{added_positions, budget, fill_to, shape};
+use super::model::{ModelRun, report};
+use super::{BenchReport, Samples};
+use crate::corpus::Modality;
+use crate::encode::{pixels, token_batch};
+use crate::error::TrainError;
+use crate::phases::PhaseClock;
+use crate::plan::RunPlan;
+
+/// Measures embedding of batches of `eval.batch_notes` notes at the full token budget, without
+/// reading and decoding them.
+pub fn bench_embed(plan: &RunPlan, samples: Samples) -> Result<BenchReport, TrainError> {
+    let config = &plan.embedder.config;
+    let encoder = plan
+        .encoding
+        .encoder(&plan.notes, config.variant, Modality::Both)?;
+    let notes = plan.config.eval.batch_notes;
+    let all = plan.notes.set.len();
+    let rows: Vec<u32> = (0..notes).map(|row| (row % all) as u32).collect();
+    let mut filled = encoder.encode_rows(&rows)?;
+    fill_to(&mut filled, budget(plan, &encoder));
+    let positions = filled.seq + added_positions(plan);
+    let core = plan.embedder.inference();
+    let device = plan.device.clone().without_autodiff();
+    let mut run = ModelRun::new(samples, &plan.device);
+    while !run.done() {
+        let mut batch = filled.clone();
+        let begin = Instant::now();
+        let mut clock = PhaseClock::new(&device, true);
+        let features = pixels(&mut batch, &device).and_then(|p| plan.embedder.encode_vision(p));
+        clock.lap("vision")?;
+        let inputs = core.llm_inputs(config, &token_batch(&batch), features, None)?;
+        clock.lap("connector")?;
+        let embeddings = core.embeddings(inputs, None);
+        let read = embeddings.multimodal.try_into_vec_as::<f32>();
+        read.map_err(|e| TrainError::Run(format!("embeddings cannot be read: {e:?}")))?;
+        clock.lap("llm_forward")?;
+        run.record(begin.elapsed().as_secs_f64(), clock.seconds);
+    }
+    let shape = shape(plan, notes, positions);
+    report("embed", plan, shape, &run, |flops| flops.forward)
+}

@@ -1,0 +1,59 @@
+//! Training steps.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use mlrm_data::loader::{LoaderSettings, PairBatches};
+use mlrm_data::order::Cursor;
+
+use super::filled::{added_positions, budget, fill_to, shape};
+use super::model::{ModelRun, report};
+use super::{BenchReport, Samples};
+use crate::corpus::Modality;
+use crate::error::TrainError;
+use crate::optimiser::AdamW;
+use crate::plan::RunPlan;
+use crate::step::{StepContext, train_step};
+
+/// Measures training steps of a plan at its full token budget.
+pub fn bench_train(mut plan: RunPlan, samples: Samples) -> Result<BenchReport, TrainError> {
+    let config = plan.config.clone();
+    let variant = plan.embedder.config.variant;
+    let encoder = plan
+        .encoding
+        .encoder(&plan.notes, variant, Modality::Both)?;
+    let budget = budget(&plan, &encoder);
+    let pairs = Arc::from(plan.pairs.pairs.train.as_slice());
+    let loader = LoaderSettings::new(&config.data, &config.train);
+    let cursor = Cursor::default();
+    let mut batches = PairBatches::new(Arc::new(encoder), pairs, config.run.seed, cursor, loader)?;
+    let mut optimiser = AdamW::new(&config.train);
+    let context = StepContext {
+        sync_phases: true,
+        ..StepContext::new(&plan)
+    };
+    let mut run = ModelRun::new(samples, &plan.device);
+    let mut positions = 0;
+    while !run.done() {
+        let ended = || TrainError::Run("the data loader ended before the measurement did".into());
+        let (_, mut batch) = batches.next().ok_or_else(ended)??;
+        fill_to(&mut batch, budget);
+        positions = batch.seq + added_positions(&plan);
+        let begin = Instant::now();
+        let stats = train_step(
+            &mut plan.embedder,
+            &mut optimiser,
+            batch,
+            config.train.learning_rate,
+            &context,
+            false,
+        )?;
+        run.record(begin.elapsed().as_secs_f64(), stats.seconds_by_phase);
+    }
+    let notes = 2 * config.train.batch_pairs;
+    let mut shape = shape(&plan, notes, positions);
+    shape.insert("pairs".into(), config.train.batch_pairs);
+    report("train", &plan, shape, &run, |flops| {
+        flops.forward + flops.backward
+    })
+}
