@@ -193,7 +193,12 @@ fn notes_that_cannot_be_read() {
         |home| home.write(NOTES, [0xff, 0xfe, b'\n']),
         &["data/notes.jsonl:1"],
     );
-    set.refused(|home| home.write(NOTES, ""), &[LOG, "not among the notes"]);
+    for empty in ["", "\n\n"] {
+        set.refused(
+            |home| home.write(NOTES, empty),
+            &["data/notes.jsonl", "there are no notes in it"],
+        );
+    }
 }
 
 #[test]

@@ -67,6 +67,70 @@ fn eval_repeats_what_training_measured() {
 }
 
 #[test]
+fn zero_shot_is_the_model_before_training() {
+    let home = Home::with_config();
+    let baselines = "eval.baselines=[\"zero_shot\",\"text_only\"]";
+    home.train("run", &["train.max_steps=4", baselines]).done();
+    let written = home.json("run/eval.json");
+    assert!(
+        written["baselines"]["zero_shot"]["all"].is_object(),
+        "{written}"
+    );
+    assert_ne!(written["baselines"]["zero_shot"], written["slices"]);
+    // The start is built again, from the seed or from the folder that the run began with.
+    let words = ["eval", "run", "--json"];
+    assert_eq!(home.mlrm(&words).done().json(), written);
+    home.train(
+        "more",
+        &["model.path=run/model", "train.max_steps=2", baselines],
+    )
+    .done();
+    let more = home.json("more/eval.json");
+    assert_eq!(more["baselines"]["zero_shot"], written["slices"]);
+    assert_eq!(home.mlrm(&["eval", "more", "--json"]).done().json(), more);
+
+    // Where it cannot be had, the table says so and has everything else.
+    std::fs::rename(home.path("run"), home.path("gone")).expect("a folder");
+    let left = home.mlrm(&["eval", "more"]);
+    assert!(
+        left.done()
+            .out
+            .contains("not measured: zero_shot: the model before training")
+    );
+    assert!(left.out.contains("run/model"), "{left:?}");
+    let left = home.mlrm(&["eval", "more", "--json"]).done().json();
+    assert_eq!(left["slices"], more["slices"]);
+    assert!(left["baselines"].get("zero_shot").is_none(), "{left}");
+    let reason = left["left_out"]["zero_shot"].as_str();
+    assert!(
+        reason.is_some_and(|reason| reason.contains("run/model")),
+        "{left}"
+    );
+    let bare = ["eval", "gone/model", "--set", "data.root=data"];
+    let sets = ["data.pairs.test_fraction=0.25", baselines].map(|set| ["--set", set]);
+    let bare = home.mlrm(&[bare.as_slice(), &sets.concat()].concat());
+    assert!(bare.done().out.contains("name its run folder"), "{bare:?}");
+}
+
+#[test]
+fn a_baseline_that_does_not_apply_is_named() {
+    let home = Home::with_config();
+    let sets = [
+        "model.variant=text",
+        "train.max_steps=2",
+        "eval.baselines=[\"image_only\"]",
+    ];
+    let ran = home.train("run", &sets);
+    let line = "not measured: image_only: the variant `text` reads one modality";
+    assert!(ran.done().out.contains(line), "{ran:?}");
+    let table = home.mlrm(&["eval", "run", "--markdown"]);
+    assert!(
+        table.done().out.contains("Not measured: image_only:"),
+        "{table:?}"
+    );
+}
+
+#[test]
 fn embeddings_in_every_format_name_the_same_neighbours() {
     let home = Home::trained();
     let embed = ["embed", "run", "--notes", "data/notes.jsonl", "--out"];
@@ -272,46 +336,6 @@ fn reports_and_pictures_of_a_run_stand_alone() {
         &["no run nowhere", "help: name the folder"],
     );
     home.refused(&["report", "nowhere"], &["nowhere"]);
-}
-
-#[test]
-fn bench_prints_the_contract() {
-    let home = Home::with_config();
-    let bench = home
-        .mlrm(&["bench", "train", "tiny.toml", "--steps", "2", "--json"])
-        .done()
-        .json();
-    assert_eq!(
-        (&bench["what"], &bench["device"]),
-        (&"train".into(), &"flex".into())
-    );
-    assert_eq!(
-        (&bench["dtype"], &bench["runs"]),
-        (&"f32".into(), &2.into())
-    );
-    for key in ["notes_per_second", "tokens_per_second", "peak_host_bytes"] {
-        assert!(
-            bench[key].as_f64().is_some_and(|value| value > 0.0),
-            "{key} of {bench}"
-        );
-    }
-    for key in ["peak_device_bytes", "mfu", "spread"] {
-        assert!(bench.get(key).is_some(), "{key} of {bench}");
-    }
-    assert!(
-        bench["shape"]
-            .as_object()
-            .is_some_and(|shape| !shape.is_empty()),
-        "{bench}"
-    );
-    let phases = bench["seconds_by_phase"].as_object().expect("phases");
-    for phase in ["vision", "backward", "optimiser"] {
-        assert!(
-            phases[phase].as_f64().is_some_and(|seconds| seconds > 0.0),
-            "{phase}: {bench}"
-        );
-    }
-    assert!(!home.path("run").exists(), "a measurement is no run");
 }
 
 #[test]

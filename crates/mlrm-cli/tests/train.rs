@@ -81,7 +81,10 @@ fn check_events(events: &[Value]) {
         let part = |name: &str| step[name].as_f64().unwrap_or(f64::NAN);
         let whole = (9.0 * part("loss_multimodal") + part("loss_visual")) / 10.0;
         assert!((whole - part("loss")).abs() < 1e-5, "{step}");
-        assert!(step["seconds_by_phase"].is_object(), "{step}");
+        let phases = step["seconds_by_phase"].as_object().expect("phases");
+        let phases: Vec<&str> = phases.keys().map(String::as_str).collect();
+        let expected = "vision connector llm_forward backward optimiser data";
+        assert_eq!(phases.join(" "), expected);
     }
     let evaluations = named(events, "evaluation");
     let splits: Vec<_> = evaluations.iter().map(|e| &e["split"]).collect();
@@ -211,6 +214,42 @@ fn there_must_be_something_to_resume() {
     home.refused(&words, &["other holds no checkpoint to resume from"]);
     let both = home.mlrm(&["train", "tiny.toml", "--resume", "--overwrite"]);
     both.failed_with(2, &["--resume", "--overwrite"]);
+}
+
+#[test]
+fn a_run_does_not_go_on_with_another_model() {
+    let home = Home::trained();
+    let resume = |sets: &[&str]| -> Vec<String> {
+        let sets = sets.iter().flat_map(|set| ["--set", set]);
+        let words = ["train", "run/config.toml", "--resume"].into_iter();
+        words.chain(sets).map(str::to_owned).collect()
+    };
+    let words = resume(&[
+        "model.llm.hidden_size=64",
+        "model.head.dim=0",
+        "prompt.topics=2",
+        "tokenizer.train_vocab_size=400",
+    ]);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let differences = [
+        "run was begun with other settings",
+        "model.llm.hidden_size is 32 there and 64 here",
+        "model.head.dim is 16 there and 0 here",
+        "prompt.topics is 3 there and 2 here",
+        "tokenizer.train_vocab_size is 300 there and 400 here",
+        "mlrm train run/config.toml --resume",
+    ];
+    home.refused(&words, &differences);
+
+    // What a checkpoint leaves open may change.
+    let words = resume(&[
+        "train.max_steps=4",
+        "train.learning_rate=1e-4",
+        "model.llm.tune=frozen",
+    ]);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    home.mlrm(&words).done();
+    assert_eq!(losses(&events(&home, "run")).len(), 4);
 }
 
 /// Enough steps to be caught in their midst.
@@ -389,6 +428,79 @@ fn every_kind_of_part_trains() {
         let steps = trains(&home, &format!("run-{index}"), &[kind, "eval.baselines=[]"]);
         assert_ne!(steps[1]["loss"], usual[1]["loss"], "{kind} changes nothing");
     }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_model_trains_in_bf16_and_not_in_f16() {
+    let home = Home::with_config();
+    let few = [
+        "train.max_steps=6",
+        "train.eval_every_steps=0",
+        "eval.baselines=[]",
+    ];
+    let bf16 = [few.as_slice(), &["backend.dtype=bf16"]].concat();
+    home.train("full", &few).done();
+    home.train("short", &bf16).done();
+    let (full, short) = (events(&home, "full"), events(&home, "short"));
+    let steps = named(&full, "train_step")
+        .into_iter()
+        .zip(named(&short, "train_step"));
+    for (full, short) in steps {
+        // The same course, to what 8 bits tell apart (docs, "Numerics"), and not the same bits.
+        let (full, short) = (&full["loss"], &short["loss"]);
+        let (expected, found) = (
+            full.as_f64().expect("a loss"),
+            short.as_f64().expect("a loss"),
+        );
+        assert!(
+            (found / expected - 1.0).abs() < 0.02,
+            "{short} is not {full}"
+        );
+        assert_ne!(full, short);
+    }
+    // A stop loses nothing of weights that the model itself holds in 8 bits.
+    let stopped = [bf16.as_slice(), &["train.save_every_steps=3"]].concat();
+    home.train("stopped", &stopped).done();
+    fs::remove_file(home.path("stopped/last")).expect("a link");
+    let to = home.path("stopped/last");
+    std::os::unix::fs::symlink("checkpoints/step-3", to).expect("a link");
+    home.mlrm(&["train", "stopped/config.toml", "--resume"])
+        .done();
+    // `losses` holds the repeated steps against the first ones.
+    assert_eq!(losses(&events(&home, "stopped")), losses(&short));
+
+    let refused = home.train("half", &["backend.dtype=f16"]);
+    refused.failed_with(1, &["backend.dtype = \"f16\"", "bf16"]);
+    assert!(!home.path("half").exists());
+}
+
+#[test]
+fn an_embedding_table_may_have_rows_to_spare() {
+    let home = Home::with_config();
+    home.train(
+        "run",
+        &[
+            "model.llm.vocab_size=512",
+            "train.max_steps=2",
+            "eval.baselines=[]",
+        ],
+    )
+    .done();
+    let llm = home.json("run/model/llm/config.json");
+    assert_eq!(llm["vocab_size"], 512);
+    home.mlrm(&["eval", "run", "--set", "eval.baselines=[]"])
+        .done();
+    // A tokenizer from a file shows its size when it is read.
+    let path = "path = \"run/model/llm/tokenizer.json\"";
+    home.write(
+        "file.toml",
+        support::TINY.replace("train_vocab_size = 300", path),
+    );
+    let small = ["run.dir=small", "model.llm.vocab_size=280"].map(|set| ["--set", set]);
+    let ran = home.mlrm(&[&["train", "file.toml"], small.concat().as_slice()].concat());
+    ran.failed_with(1, &["model.llm.vocab_size = 280", "300 tokens"]);
+    assert!(!home.path("small").exists());
 }
 
 #[test]

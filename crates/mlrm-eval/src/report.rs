@@ -16,4 +16,7 @@ pub struct EvalReport {
     pub slices: Slices,
     /// Baseline name → slice name → metrics.
     pub baselines: IndexMap<String, Slices>,
+    /// Baselines that were asked for and not measured → why.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub left_out: IndexMap<String, String>,
 }

@@ -50,6 +50,9 @@ impl EvalReport {
                 text.push('\n');
             }
         }
+        for (name, reason) in &self.left_out {
+            let _ = writeln!(text, "\nnot measured: {name}: {reason}");
+        }
         text
     }
 
@@ -81,6 +84,9 @@ impl EvalReport {
                     .collect();
                 let _ = writeln!(text, "| {} |{cells}", escape(name));
             }
+        }
+        for (name, reason) in &self.left_out {
+            let _ = writeln!(text, "\nNot measured: {}: {}", escape(name), escape(reason));
         }
         text
     }
@@ -209,6 +215,7 @@ mod tests {
             queries: 3,
             slices: slices(&["all"], 0.123_456),
             baselines: IndexMap::from([("bm25".to_owned(), slices(&["all"], 0.0))]),
+            left_out: IndexMap::new(),
         };
         // Measured for the model alone, and a slice that no query is in.
         let measured = slices(&["short|query"], 0.5);
@@ -267,5 +274,22 @@ bm25           –       –       –       –       –       –       –
             text.starts_with(r#"{"pool":20,"queries":3,"slices":{"all":{"queries":3,"recall@1":"#)
         );
         assert_eq!(serde_json::from_str::<EvalReport>(&text).unwrap(), report);
+    }
+
+    #[test]
+    fn what_was_left_out_stands_below() {
+        let mut report = report();
+        let reason = "no such model".to_owned();
+        report.left_out.insert("zero_shot".into(), reason);
+        let text = report.to_text("notellm2");
+        assert!(
+            text.ends_with("\n\nnot measured: zero_shot: no such model\n"),
+            "{text}"
+        );
+        let markdown = report.to_markdown("notellm2");
+        assert!(
+            markdown.ends_with("|\n\nNot measured: zero_shot: no such model\n"),
+            "{markdown}"
+        );
     }
 }

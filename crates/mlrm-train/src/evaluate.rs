@@ -140,31 +140,22 @@ impl Retrieval {
         model.embed_corpus(&encoder, &self.all_rows, batch_notes, modality, &mut |_| {})
     }
 
-    /// Metrics of rankings that need no model.
-    fn measure_plain(
-        &self,
-        baseline: Baseline,
-        notes: &NoteSet,
-        note_users: &[u32],
-        bootstrap: &Bootstrap,
-    ) -> Result<Option<Slices>, TrainError> {
-        let ranks = match baseline {
-            Baseline::Bm25 => {
-                let texts: Vec<String> = notes.rows().iter().map(full_text).collect();
-                Bm25::from_texts(&texts).rank(&self.task)?
-            }
-            Baseline::Popularity => {
-                let users: Vec<u64> = note_users.iter().map(|&users| users.into()).collect();
-                rank_by_popularity(&self.task, &users)?
-            }
-            Baseline::Random => {
-                let slices = random_expectation(&self.task, &self.cutoffs, &self.slices)?;
-                return Ok(Some(slices));
-            }
-            Baseline::TextOnly | Baseline::ImageOnly | Baseline::ZeroShot => return Ok(None),
-        };
+    fn bm25(&self, notes: &NoteSet, bootstrap: &Bootstrap) -> Result<Slices, TrainError> {
+        let texts: Vec<String> = notes.rows().iter().map(full_text).collect();
+        let ranks = Bm25::from_texts(&texts).rank(&self.task)?;
         let (cutoffs, slices) = (&self.cutoffs, &self.slices);
-        Ok(Some(summarise(&ranks, cutoffs, slices, Some(bootstrap))?))
+        Ok(summarise(&ranks, cutoffs, slices, Some(bootstrap))?)
+    }
+
+    fn popularity(&self, note_users: &[u32], bootstrap: &Bootstrap) -> Result<Slices, TrainError> {
+        let users: Vec<u64> = note_users.iter().map(|&users| users.into()).collect();
+        let ranks = rank_by_popularity(&self.task, &users)?;
+        let (cutoffs, slices) = (&self.cutoffs, &self.slices);
+        Ok(summarise(&ranks, cutoffs, slices, Some(bootstrap))?)
+    }
+
+    fn random(&self) -> Result<Slices, TrainError> {
+        Ok(random_expectation(&self.task, &self.cutoffs, &self.slices)?)
     }
 }
 
@@ -172,8 +163,8 @@ impl Retrieval {
 pub struct BaselineSources<'a> {
     /// Users of each note in the training log.
     pub note_users: &'a [u32],
-    /// The model before training, for `zero_shot`.
-    pub untrained: Option<&'a Inference>,
+    /// The model before training, for `zero_shot`, or why it is not there.
+    pub untrained: Result<&'a Inference, &'a str>,
 }
 
 /// A report, and the embeddings that it measured.
@@ -185,7 +176,8 @@ pub struct Measured {
 }
 
 /// The full report, with 95 % confidence intervals over the queries: the model, then every baseline
-/// of `settings` that applies to its variant.
+/// of `settings`. What does not apply to its variant or cannot be computed is left out, with the
+/// reason.
 pub fn full_report(
     retrieval: &Retrieval,
     model: &Inference,
@@ -207,22 +199,32 @@ pub fn full_report(
         pool: retrieval.pool(),
         queries: retrieval.queries(),
         slices: measure(variant.name(), model, Modality::Both)?,
-        baselines: Default::default(),
+        ..EvalReport::default()
     };
     // A model of one modality is its own text-only or image-only self.
     let both = variant.vision() && variant != Variant::Image;
     for &baseline in &settings.baselines {
         let name = baseline_name(baseline);
         let slices = match (baseline, sources.untrained) {
-            (Baseline::TextOnly, _) if both => Some(measure(name, model, Modality::TextOnly)?),
-            (Baseline::ImageOnly, _) if both => Some(measure(name, model, Modality::ImageOnly)?),
-            (Baseline::ZeroShot, Some(untrained)) => {
-                Some(measure(name, untrained, Modality::Both)?)
-            }
-            _ => retrieval.measure_plain(baseline, &notes.set, sources.note_users, &bootstrap)?,
+            (Baseline::TextOnly | Baseline::ImageOnly, _) if !both => Err(format!(
+                "the variant `{}` reads one modality",
+                variant.name()
+            )),
+            (Baseline::TextOnly, _) => Ok(measure(name, model, Modality::TextOnly)?),
+            (Baseline::ImageOnly, _) => Ok(measure(name, model, Modality::ImageOnly)?),
+            (Baseline::ZeroShot, Ok(untrained)) => Ok(measure(name, untrained, Modality::Both)?),
+            (Baseline::ZeroShot, Err(reason)) => Err(reason.to_owned()),
+            (Baseline::Bm25, _) => Ok(retrieval.bm25(&notes.set, &bootstrap)?),
+            (Baseline::Popularity, _) => Ok(retrieval.popularity(sources.note_users, &bootstrap)?),
+            (Baseline::Random, _) => Ok(retrieval.random()?),
         };
-        if let Some(slices) = slices {
-            report.baselines.insert(name.into(), slices);
+        match slices {
+            Ok(slices) => {
+                report.baselines.insert(name.into(), slices);
+            }
+            Err(reason) => {
+                report.left_out.insert(name.into(), reason);
+            }
         }
     }
     Ok(Measured { report, embeddings })

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use mlrm_config::RunConfig;
+use mlrm_config::{ModelSettings, PromptSettings, RunConfig, TokenizerSettings};
 use mlrm_events::EventLog;
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::error::TrainError;
 
@@ -26,10 +28,13 @@ pub struct RunFolder {
     pub resume_from: Option<PathBuf>,
 }
 
+const CONFIG: &str = "config.toml";
+const EVENTS: &str = "events.jsonl";
+
 /// What a run leaves in its folder.
 const RUN_ENTRIES: [&str; 10] = [
-    "config.toml",
-    "events.jsonl",
+    CONFIG,
+    EVENTS,
     "checkpoints",
     "best",
     "last",
@@ -41,26 +46,35 @@ const RUN_ENTRIES: [&str; 10] = [
 ];
 
 impl RunFolder {
+    /// Whether a run can begin, or go on, in its folder; changes nothing. Gives the checkpoint to
+    /// continue from.
+    pub fn check(config: &RunConfig, existing: Existing) -> Result<Option<PathBuf>, TrainError> {
+        let root = &config.run.dir;
+        match existing {
+            Existing::Refuse if holds_run(root) => Err(TrainError::Run(format!(
+                "{} already holds a run; go on with it by --resume, replace it by --overwrite, or \
+                 name another folder by --set run.dir=…",
+                root.display()
+            ))),
+            Existing::Refuse | Existing::Overwrite => Ok(None),
+            Existing::Resume => {
+                let checkpoint = last_checkpoint(root)?;
+                check_same_model(root, config)?;
+                Ok(Some(checkpoint))
+            }
+        }
+    }
+
     /// Opens the folder of a run and its event log, and writes its resolved config.
     pub fn open(config: &RunConfig, existing: Existing) -> Result<(Self, EventLog), TrainError> {
+        let resume_from = Self::check(config, existing)?;
         let root = config.run.dir.clone();
-        let events = root.join("events.jsonl");
-        let used = events.is_file();
-        let mut resume_from = None;
-        match existing {
-            Existing::Refuse if used => {
-                return Err(TrainError::Run(format!(
-                    "{} already holds a run; go on with it by --resume, replace it by --overwrite, \
-                     or name another folder by --set run.dir=…",
-                    root.display()
-                )));
-            }
-            Existing::Resume => resume_from = Some(last_checkpoint(&root)?),
-            Existing::Overwrite if used => remove_run(&root)?,
-            Existing::Refuse | Existing::Overwrite => {}
+        let events = root.join(EVENTS);
+        if existing == Existing::Overwrite && holds_run(&root) {
+            remove_run(&root)?;
         }
         std::fs::create_dir_all(&root).map_err(TrainError::io("create", &root))?;
-        let path = root.join("config.toml");
+        let path = root.join(CONFIG);
         write_beside(&path, &config.to_toml_string()?)?;
         let log = match existing {
             Existing::Resume => EventLog::append(&events),
@@ -68,6 +82,83 @@ impl RunFolder {
         };
         let log = log.map_err(TrainError::io("open", &events))?;
         Ok((Self { root, resume_from }, log))
+    }
+}
+
+fn holds_run(root: &Path) -> bool {
+    root.join(EVENTS).is_file()
+}
+
+/// Refuses to resume with other settings of what the checkpoint brings itself: they would be read by
+/// nobody.
+fn check_same_model(root: &Path, config: &RunConfig) -> Result<(), TrainError> {
+    let path = root.join(CONFIG);
+    // Without it nothing is known of the earlier settings.
+    if !path.is_file() {
+        return Ok(());
+    }
+    let earlier = RunConfig::load(&path, &[])?;
+    let start = &config.model.path;
+    if start.is_some() && *start == earlier.model.path {
+        return Ok(());
+    }
+    let differences = differences(&checkpointed(&earlier)?, &checkpointed(config)?);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(TrainError::Run(format!(
+        "{root} was begun with other settings of the model: {}. A checkpoint brings its model, \
+         tokenizer and prompts with it: go on with `mlrm train {root}/config.toml --resume`, or begin \
+         a new run by --set run.dir=…",
+        differences.join("; "),
+        root = root.display(),
+    )))
+}
+
+/// The settings that a checkpoint answers itself.
+fn checkpointed(config: &RunConfig) -> Result<Value, TrainError> {
+    let mut model = config.model.clone();
+    // What learns is asked of the config anew.
+    model.llm.tune = Default::default();
+    serde_json::to_value(Sections {
+        model: &model,
+        prompt: &config.prompt,
+        tokenizer: &config.tokenizer,
+    })
+    .map_err(|e| TrainError::Run(format!("the settings cannot be compared: {e}")))
+}
+
+#[derive(Serialize)]
+struct Sections<'a> {
+    model: &'a ModelSettings,
+    prompt: &'a PromptSettings,
+    tokenizer: &'a TokenizerSettings,
+}
+
+/// Where two settings differ: `model.llm.hidden_size is 32 there and 64 here`.
+fn differences(there: &Value, here: &Value) -> Vec<String> {
+    let Value::Object(fields) = here else {
+        return Vec::new();
+    };
+    let below = |(name, here): (&String, &Value)| match (&there[name], here) {
+        (there @ Value::Object(_), Value::Object(_)) => differences(there, here)
+            .into_iter()
+            .map(|difference| format!("{name}.{difference}"))
+            .collect(),
+        (there, here) if there == here => Vec::new(),
+        (there, here) => vec![format!(
+            "{name} is {} there and {} here",
+            shown(there),
+            shown(here)
+        )],
+    };
+    fields.iter().flat_map(below).collect()
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "not set".into(),
+        value => value.to_string(),
     }
 }
 

@@ -5,9 +5,12 @@ use std::process::ExitCode;
 
 use clap::Args;
 use miette::{IntoDiagnostic, miette};
+use mlrm_config::{Baseline, RunConfig};
+use mlrm_data::split::PairData;
 use mlrm_train::corpus::{Notes, run_pairs};
 use mlrm_train::encode::Inference;
 use mlrm_train::evaluate::{BaselineSources, Measured, Retrieval, full_report};
+use mlrm_train::plan::starting_model;
 use mlrm_train::run_folder::write_beside;
 
 use super::model_source::ModelSource;
@@ -61,9 +64,10 @@ pub fn run(args: EvalArgs) -> miette::Result<ExitCode> {
     }
     let retrieval = Retrieval::new(&notes.set, &pairs, held, &config.eval)?;
     let inference = Inference::new(&model.embedder);
+    let untrained = untrained(&args.source, &config, &notes, &pairs)?;
     let sources = BaselineSources {
         note_users: &pairs.note_users,
-        untrained: None,
+        untrained: untrained.as_ref().map_err(String::as_str),
     };
     let Measured { report, .. } = full_report(
         &retrieval,
@@ -84,4 +88,27 @@ pub fn run(args: EvalArgs) -> miette::Result<ExitCode> {
         _ => println!("{}", report.to_text(name)),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The model before training, for the baseline `zero_shot`, or why it cannot be had.
+fn untrained(
+    source: &ModelSource,
+    config: &RunConfig,
+    notes: &Notes,
+    pairs: &PairData,
+) -> miette::Result<Result<Inference, String>> {
+    if !config.eval.baselines.contains(&Baseline::ZeroShot) {
+        return Ok(Err("it is not among `eval.baselines`".into()));
+    }
+    if !source.is_run() {
+        let reason =
+            "a model folder does not tell what it was before training; name its run folder";
+        return Ok(Err(reason.into()));
+    }
+    // The folders that the run began with may be gone; the rest of the table does not need them.
+    let device = source.device(config)?;
+    let start = starting_model(config, &device, notes, pairs);
+    Ok(start
+        .map(|start| Inference::new(&start.embedder))
+        .map_err(|error| format!("the model before training cannot be opened: {error}")))
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use miette::miette;
 use mlrm_config::{DeviceNames, RunConfig};
-use mlrm_train::device;
+use mlrm_train::device::{self, Device};
 use mlrm_train::plan::{OpenModel, open_model};
 
 /// Where a model is, and where it computes.
@@ -35,9 +35,9 @@ impl ModelSource {
 
     /// The config of the run, where the path is a run folder.
     pub fn run_config(&self, overrides: &[String]) -> miette::Result<RunConfig> {
-        let config = self.model.join("config.toml");
-        Ok(if config.is_file() {
-            RunConfig::load(&config, overrides).map_err(mlrm_train::TrainError::from)?
+        Ok(if self.is_run() {
+            RunConfig::load(self.model.join("config.toml"), overrides)
+                .map_err(mlrm_train::TrainError::from)?
         } else {
             let mut overrides = overrides.to_vec();
             overrides.push(format!("model.path={}", self.model.display()));
@@ -45,12 +45,22 @@ impl ModelSource {
         })
     }
 
+    /// Whether the path is a run folder, whose config tells how the model came about.
+    pub fn is_run(&self) -> bool {
+        self.model.join("config.toml").is_file()
+    }
+
+    /// Opens the device, for the number format of `config`.
+    pub fn device(&self, config: &RunConfig) -> miette::Result<Device> {
+        let opened = device::open_for(&self.device, config.backend.dtype);
+        Ok(opened.map_err(mlrm_train::TrainError::from)?)
+    }
+
     /// Opens the model.
     pub fn open(&self, config: &RunConfig) -> miette::Result<OpenModel> {
+        let device = self.device(config)?;
         let mut config = config.clone();
         config.backend.device = DeviceNames::One(self.device.clone());
-        let device = device::open_for(&self.device, config.backend.dtype)
-            .map_err(mlrm_train::TrainError::from)?;
         Ok(open_model(&self.folder()?, &device, &config)?)
     }
 }

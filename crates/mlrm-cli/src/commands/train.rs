@@ -55,8 +55,9 @@ pub fn run(args: TrainArgs) -> miette::Result<ExitCode> {
         _ => Existing::Refuse,
     };
     let config = loaded.config;
+    RunFolder::check(&config, existing)?;
     eprintln!("preparing {}", args.config.display());
-    let plan = RunPlan::prepare(config.clone())?;
+    let plan = RunPlan::prepare_training(config.clone())?;
     let untrained = config
         .eval
         .baselines
@@ -108,7 +109,7 @@ fn measure(
     let model = Inference::new(&plan.embedder);
     let sources = BaselineSources {
         note_users: &plan.pairs.note_users,
-        untrained,
+        untrained: untrained.ok_or("it is not among `eval.baselines`"),
     };
     screen.say("measuring retrieval on the held-out notes");
     let Measured { report, embeddings } = full_report(

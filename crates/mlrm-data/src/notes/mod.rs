@@ -140,7 +140,7 @@ impl NoteSet {
     /// ends in `.csv`).
     ///
     /// # Errors
-    /// The first row that is no note, or that repeats an id.
+    /// The first row that is no note, or that repeats an id; a file without any note.
     pub fn read(path: &Path) -> Result<Self> {
         let mut notes = Vec::new();
         let mut lines = Vec::new();
@@ -158,6 +158,13 @@ impl NoteSet {
         })?;
         if let Some(error) = failed {
             return Err(error);
+        }
+        if notes.is_empty() {
+            return Err(DataError::file(
+                path,
+                "there are no notes in it",
+                "write one JSON object a line, as in {\"id\": \"1\", \"title\": \"…\"}",
+            ));
         }
         Self::new(notes).map_err(|repeated| {
             DataError::row(
