@@ -2,13 +2,13 @@
 
 use burn::module::{Module, Param};
 use burn::nn::Linear;
-use burn::tensor::activation::gelu;
 use burn::tensor::{Device, Tensor};
 use mlrm_config::ConnectorSettings;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
 use crate::nn::{AttentionMask, LayerNorm, PreparedMask, attend, linear, rows_linear, zeros};
+use crate::ops::gelu;
 
 /// Sizes of the connector, as `mlrm.toml` stores them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

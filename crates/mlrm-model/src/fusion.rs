@@ -2,11 +2,12 @@
 
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::activation::{gelu, sigmoid};
+use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Tensor};
 use mlrm_config::FusionKind;
 
-use crate::nn::linear;
+use crate::nn::{apply, linear};
+use crate::ops::gelu;
 
 /// The gate. `out = z ⊙ h + (1 − z) ⊙ u`: z multiplies the LLM state h, not the picture u.
 #[derive(Module, Debug)]
@@ -42,10 +43,10 @@ impl Gate {
         let both = Tensor::cat(vec![hidden.clone(), vision.clone()], 1);
         let mut logit = both;
         if let Some(map) = &self.trans_all {
-            logit = map.forward(logit);
+            logit = apply(map, logit);
         }
         if let Some([first, second]) = self.mlp.as_deref() {
-            logit = second.forward(gelu(first.forward(logit)));
+            logit = apply(second, gelu(apply(first, logit)));
         }
         let z = sigmoid(logit);
         let fused = vision.clone() + z.clone() * (hidden - vision);

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Gradients, Tensor};
 use mlrm_config::TrainSettings;
+use mlrm_model::ops::{self, AdamRule, AdamState};
 
 /// First and second moment of a parameter, `[elements]` each.
 #[derive(Debug, Clone)]
@@ -37,22 +38,6 @@ pub struct AdamW {
 /// Gradients by parameter path, flat, in f32, outside the autodiff graph.
 pub type FlatGradients = BTreeMap<String, Tensor<1>>;
 
-/// What one update does to a parameter.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct UpdateRule {
-    pub(crate) beta_1: f32,
-    pub(crate) beta_2: f32,
-    /// learning rate / (1 − β₁ᵗ)
-    pub(crate) step_size: f32,
-    /// 1 / sqrt(1 − β₂ᵗ)
-    pub(crate) second_scale: f32,
-    pub(crate) epsilon: f32,
-    /// 1 − learning rate · weight decay
-    pub(crate) keep: f32,
-    /// Multiplies the gradient (clipping).
-    pub(crate) gradient_scale: f32,
-}
-
 impl AdamW {
     /// An optimiser that has taken no step.
     pub fn new(settings: &TrainSettings) -> Self {
@@ -79,20 +64,25 @@ impl AdamW {
     ) -> M {
         self.updates += 1;
         let t = self.updates as i32;
-        let rule = UpdateRule {
+        let rule = AdamRule {
             beta_1: self.beta_1 as f32,
             beta_2: self.beta_2 as f32,
-            step_size: (learning_rate / (1.0 - self.beta_1.powi(t))) as f32,
-            second_scale: (1.0 - self.beta_2.powi(t)).powf(-0.5) as f32,
             epsilon: self.epsilon as f32,
             keep: 1.0,
-            gradient_scale: gradient_scale as f32,
         };
+        let control = [
+            1.0,
+            gradient_scale as f32,
+            (learning_rate / (1.0 - self.beta_1.powi(t))) as f32,
+            (1.0 - self.beta_2.powi(t)).powf(-0.5) as f32,
+        ];
+        let device = gradients.values().next().map(Tensor::device);
         module.map(&mut Updater {
             path: Vec::new(),
             gradients,
             moments: &mut self.moments,
             rule,
+            control: Tensor::from_floats(control, &device.unwrap_or_default()),
             decayed: (1.0 - learning_rate * self.weight_decay) as f32,
         })
     }
@@ -102,7 +92,8 @@ struct Updater<'a> {
     path: Vec<String>,
     gradients: FlatGradients,
     moments: &'a mut BTreeMap<String, Moments>,
-    rule: UpdateRule,
+    rule: AdamRule,
+    control: Tensor<1>,
     decayed: f32,
 }
 
@@ -134,38 +125,24 @@ impl ModuleMapper for Updater<'_> {
             let elements = gradient.dims()[0];
             let flat = moments.master.take();
             let flat = flat.unwrap_or_else(|| old.inner().reshape([elements]).cast(DType::F32));
-            let (flat, mut moments) = update(flat, gradient, moments, rule);
-            moments.master = (dtype != DType::F32).then(|| flat.clone());
-            kept = Some(moments);
+            let state = AdamState {
+                parameter: flat,
+                first: moments.first,
+                second: moments.second,
+            };
+            let state = ops::adamw(state, gradient, rule, self.control.clone());
+            let flat = state.parameter;
+            kept = Some(Moments {
+                first: state.first,
+                second: state.second,
+                master: (dtype != DType::F32).then(|| flat.clone()),
+            });
             let new = flat.cast(dtype).reshape(shape);
             new.autodiff().require_grad()
         });
         self.moments.extend(kept.map(|moments| (path, moments)));
         param
     }
-}
-
-/// One AdamW update of a flat parameter.
-fn update(
-    parameter: Tensor<1>,
-    gradient: Tensor<1>,
-    moments: Moments,
-    rule: UpdateRule,
-) -> (Tensor<1>, Moments) {
-    let gradient = gradient.mul_scalar(rule.gradient_scale);
-    let first =
-        moments.first.mul_scalar(rule.beta_1) + gradient.clone().mul_scalar(1.0 - rule.beta_1);
-    let second =
-        moments.second.mul_scalar(rule.beta_2) + gradient.square().mul_scalar(1.0 - rule.beta_2);
-    let root = second.clone().sqrt().mul_scalar(rule.second_scale);
-    let change = first.clone() / root.add_scalar(rule.epsilon);
-    let parameter = parameter.mul_scalar(rule.keep) - change.mul_scalar(rule.step_size);
-    let moments = Moments {
-        first,
-        second,
-        master: None,
-    };
-    (parameter, moments)
 }
 
 struct Collector<'a> {
@@ -205,6 +182,6 @@ pub fn flat_gradients<M: Module>(module: &M, mut gradients: Gradients) -> FlatGr
 
 /// The square of the global L2 norm, `[1]`, on the device.
 pub fn squared_norm(gradients: &FlatGradients) -> Option<Tensor<1>> {
-    let squares = gradients.values().map(|g| g.clone().square().sum());
+    let squares = gradients.values().cloned().map(ops::squared_norm);
     squares.reduce(|a, b| a + b)
 }

@@ -18,7 +18,7 @@ use crate::connector::{Projector, QFormer, query_tokens};
 use crate::decoder::{Decoder, DecoderTrace};
 use crate::error::ModelError;
 use crate::fusion::Gate;
-use crate::nn::{linear, zeros};
+use crate::nn::{apply, linear, zeros};
 use crate::vision::{ClipVision, select_positions};
 
 /// Everything but the LLM and the vision encoder; field names are those of the authors' released
@@ -167,7 +167,7 @@ impl Head {
 
     fn project(&self, fused: Tensor<2>) -> Tensor<2> {
         match &self.linear {
-            Some(linear) => linear.forward(fused),
+            Some(linear) => apply(linear, fused),
             None => fused,
         }
     }
@@ -260,7 +260,7 @@ impl EmbedderCore {
         let (map, features) = (self.head.mm_projector_latefusion.as_ref()?, features?);
         let [notes, _, width] = features.dims();
         let class = features.clone().narrow(1, 0, 1).reshape([notes, width]);
-        let picture = map.forward(class);
+        let picture = apply(map, class);
         if let Some(trace) = trace {
             trace.cls_projected = Some(picture.clone());
         }

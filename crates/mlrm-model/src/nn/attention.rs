@@ -1,6 +1,10 @@
 //! Scaled dot-product attention with grouped queries, and the probe that saliency needs.
 
+use std::sync::{Arc, OnceLock};
+
 use burn::tensor::{Bool, DType, Device, Tensor, TensorData, activation::softmax};
+
+use crate::ops::{self, Readable};
 
 /// Which keys a query must not read.
 #[derive(Debug, Clone)]
@@ -48,18 +52,46 @@ impl AttentionMask {
         Some(Tensor::from_data(TensorData::new(hidden, shape), device))
     }
 
+    fn readable(&self) -> Readable {
+        let (last, keys, window) = match self {
+            Self::None => return Readable::All,
+            Self::Causal { seq, window } => ((0..*seq).collect(), *seq, *window),
+            Self::UpTo { last, keys, window } => (last.as_slice().into(), *keys, *window),
+        };
+        let window = window.unwrap_or(keys);
+        Readable::UpTo { last, window }
+    }
+
     /// The mask of a whole forward pass, made once and shared by its layers.
     pub fn prepare(&self, batch: usize, groups: usize, device: &Device) -> PreparedMask {
         PreparedMask {
-            hidden: self.tensor(batch, groups, device),
+            readable: self.readable(),
+            mask: self.clone(),
+            batch,
+            groups,
+            device: device.clone().without_autodiff(),
+            hidden: Arc::default(),
         }
     }
 }
 
-/// An [`AttentionMask`] on a device.
+/// An [`AttentionMask`] on a device. Clones share its tensor.
 #[derive(Debug, Clone)]
 pub struct PreparedMask {
-    hidden: Option<Tensor<4, Bool>>,
+    readable: Readable,
+    mask: AttentionMask,
+    batch: usize,
+    groups: usize,
+    device: Device,
+    hidden: Arc<OnceLock<Option<Tensor<4, Bool>>>>,
+}
+
+impl PreparedMask {
+    /// The tensor of [`AttentionMask::tensor`], made when a layer first needs it: kernels do not.
+    fn hidden(&self) -> Option<Tensor<4, Bool>> {
+        let make = || self.mask.tensor(self.batch, self.groups, &self.device);
+        self.hidden.get_or_init(make).clone()
+    }
 }
 
 /// Where the probe taps a layer's attention (method §4).
@@ -121,6 +153,22 @@ pub fn attend(
     mask: &PreparedMask,
     probe: Option<&mut AttentionProbe>,
 ) -> Tensor<3> {
+    match probe {
+        None => ops::attention(q, k, v, &mask.readable, |q, k, v| {
+            attend_by_steps(q, k, v, mask, None)
+        }),
+        // Kernels keep their probabilities to themselves.
+        probe => attend_by_steps(q, k, v, mask, probe),
+    }
+}
+
+fn attend_by_steps(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    mask: &PreparedMask,
+    mut probe: Option<&mut AttentionProbe>,
+) -> Tensor<3> {
     let [batch, queries, heads, head_dim] = q.dims();
     let kv_heads = k.dims()[2];
     let groups = heads / kv_heads;
@@ -133,13 +181,12 @@ pub fn attend(
     let v = v.swap_dims(1, 2);
     let scores = q.matmul(k).mul_scalar((head_dim as f64).powf(-0.5));
     let mut scores = scores.cast(DType::F32);
-    let mut probe = probe;
     if let Some(probe) = probe.as_deref_mut() {
         scores = probe.tap(ProbeSite::Scores, scores, heads);
     }
-    if let Some(hidden) = &mask.hidden {
+    if let Some(hidden) = mask.hidden() {
         // Finite and far below any score: -inf would make the gradient of a masked score NaN.
-        scores = scores.mask_fill(hidden.clone(), -1e30);
+        scores = scores.mask_fill(hidden, -1e30);
     }
     let mut probabilities = softmax(scores, 3);
     if let Some(probe) = probe {

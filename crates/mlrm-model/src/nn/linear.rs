@@ -30,6 +30,12 @@ pub(crate) fn zeros<const D: usize>(shape: [usize; D], device: &Device) -> Param
     Param::initialized(ParamId::new(), value)
 }
 
+/// `layer` applied to rows, `[rows, inputs]` → `[rows, outputs]`.
+pub fn apply(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
+    let bias = layer.bias.as_ref().map(Param::val);
+    crate::ops::linear(x, layer.weight.val(), bias)
+}
+
 /// `layer` applied to the last axis of `x`.
 ///
 /// The leading axes are folded into rows first: one large matrix product instead of one a batch
@@ -39,7 +45,7 @@ pub(crate) fn zeros<const D: usize>(shape: [usize; D], device: &Device) -> Param
 /// `[batch, seq, inputs]` → `[batch, seq, outputs]`
 pub fn rows_linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
     let [batch, seq, inputs] = x.dims();
-    let y = layer.forward(x.reshape([batch * seq, inputs]));
+    let y = apply(layer, x.reshape([batch * seq, inputs]));
     let outputs = y.dims()[1];
     y.reshape([batch, seq, outputs])
 }

@@ -2,11 +2,10 @@
 
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::activation::{gelu, sigmoid};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::linear::linear;
+use super::linear::{apply, linear};
 
 /// The gated feed-forward network of Llama and Qwen: `down(silu(gate(x)) * up(x))`, no biases.
 #[derive(Module, Debug)]
@@ -31,9 +30,9 @@ impl SwiGlu {
 
     /// `[rows, hidden]` → `[rows, hidden]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let gate = self.gate_proj.forward(x.clone());
-        let up = self.up_proj.forward(x);
-        self.down_proj.forward(crate::ops::swiglu(gate, up))
+        let gate = apply(&self.gate_proj, x.clone());
+        let up = apply(&self.up_proj, x);
+        apply(&self.down_proj, crate::ops::swiglu(gate, up))
     }
 }
 
@@ -51,8 +50,8 @@ impl Activation {
     /// Applies the function to every element.
     pub fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
-            Self::Gelu => gelu(x),
-            Self::QuickGelu => x.clone() * sigmoid(x.mul_scalar(1.702)),
+            Self::Gelu => crate::ops::gelu(x),
+            Self::QuickGelu => crate::ops::quick_gelu(x),
         }
     }
 }
@@ -77,6 +76,6 @@ impl TwoLayerMlp {
 
     /// `[rows, hidden]` → `[rows, hidden]`
     pub fn forward(&self, x: Tensor<2>, activation: Activation) -> Tensor<2> {
-        self.fc2.forward(activation.apply(self.fc1.forward(x)))
+        apply(&self.fc2, activation.apply(apply(&self.fc1, x)))
     }
 }

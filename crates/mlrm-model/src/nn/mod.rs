@@ -8,7 +8,7 @@ mod rope;
 
 pub use attention::{AttentionMask, AttentionProbe, PreparedMask, ProbeSite, attend};
 pub(crate) use linear::zeros;
-pub use linear::{embedding, linear, rows_linear};
+pub use linear::{apply, embedding, linear, rows_linear};
 pub use mlp::{Activation, SwiGlu, TwoLayerMlp};
 pub use norm::{LayerNorm, Norm, RmsNorm};
 pub use rope::{Rope, RopeScaling, RotaryTable};

@@ -1,7 +1,7 @@
 //! Normalisation layers, with the names that Hugging Face checkpoints use.
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{Device, Tensor};
 
 use super::linear::zeros;
 
@@ -69,13 +69,6 @@ impl LayerNorm {
 
     /// Normalises the last axis; any leading shape.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let dtype = x.dtype();
-        let x = x.cast(DType::F32);
-        let centred = x.clone() - x.mean_dim(D - 1);
-        let variance = centred.clone().square().mean_dim(D - 1);
-        let normal = centred * variance.add_scalar(self.epsilon).sqrt().recip();
-        let weight = self.weight.val().cast(DType::F32).unsqueeze();
-        let bias = self.bias.val().cast(DType::F32).unsqueeze();
-        (normal * weight + bias).cast(dtype)
+        crate::ops::layer_norm(x, self.weight.val(), self.bias.val(), self.epsilon)
     }
 }

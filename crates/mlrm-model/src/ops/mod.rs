@@ -1,21 +1,80 @@
-//! Element-wise chains of the decoder, written once as tensor operations that every backend runs.
+//! The chains of operations that models are made of, each written once as tensor operations that
+//! every backend runs ([`generic`]), and once as kernels of the CPU backend (`flex`).
+//!
+//! [`fused`] is the one place that chooses: kernels take f32 tensors on flex, and all else runs the
+//! generic body. `tests/ops.rs` holds each kernel against its generic body, forward and backward.
 
-use burn::tensor::activation::silu;
-use burn::tensor::{DType, Tensor};
+pub mod generic;
+
+#[cfg(feature = "flex")]
+mod flex;
+
+mod optimiser;
+
+pub use optimiser::{AdamRule, AdamState, adamw, squared_norm};
+
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+
+/// `fused!(kernel, [inputs], body)`: what `kernel` makes of `inputs` if it takes them, else `body`.
+macro_rules! fused {
+    ($kernel:expr, [$($input:ident),+], $body:expr) => {{
+        #[cfg(feature = "flex")]
+        match flex::run($kernel, [$($input.into_dispatch()),+]) {
+            Ok(output) => burn::tensor::Tensor::from_dispatch(output),
+            Err([$($input),+]) => {
+                $(let $input = burn::tensor::Tensor::from_dispatch($input);)+
+                $body
+            }
+        }
+        #[cfg(not(feature = "flex"))]
+        $body
+    }};
+}
 
 /// `x / sqrt(mean(x²) + epsilon) * weight` over the last axis, the mean in f32.
+///
+/// # Shapes
+/// `x`: `[..., width]`; `weight`: `[width]`
 pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsilon: f64) -> Tensor<D> {
-    let dtype = x.dtype();
-    let x = x.cast(DType::F32);
-    let scale = (x.clone().square().mean_dim(D - 1) + epsilon)
-        .sqrt()
-        .recip();
-    (x * scale).cast(dtype) * weight.unsqueeze()
+    fused!(
+        flex::RmsNorm { epsilon },
+        [x, weight],
+        generic::rms_norm(x, weight, epsilon)
+    )
+}
+
+/// `(x - mean) / sqrt(var + epsilon) * weight + bias` over the last axis, statistics in f32.
+///
+/// # Shapes
+/// `x`: `[..., width]`; `weight`, `bias`: `[width]`
+pub fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    epsilon: f64,
+) -> Tensor<D> {
+    fused!(
+        flex::LayerNorm { epsilon },
+        [x, weight, bias],
+        generic::layer_norm(x, weight, bias, epsilon)
+    )
 }
 
 /// `silu(gate) * up`, `[rows, width]` each.
 pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
-    silu(gate) * up
+    fused!(flex::SwiGlu, [gate, up], generic::swiglu(gate, up))
+}
+
+/// The exact (erf) GELU of every element.
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    fused!(flex::Pointwise::Gelu, [x], generic::gelu(x))
+}
+
+/// `x * sigmoid(1.702 x)` of every element.
+pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    fused!(flex::Pointwise::QuickGelu, [x], generic::quick_gelu(x))
 }
 
 /// Rotates the two halves of each head by the angle of its position.
@@ -23,22 +82,55 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 /// # Shapes
 /// `x`: `[batch, seq, heads, head_dim]`; `cos`, `sin`: `[seq or more, head_dim / 2]`
 pub fn rotate(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
-    let [_, seq, _, head_dim] = x.dims();
-    let half = head_dim / 2;
-    let dtype = x.dtype();
-    let table = |t: Tensor<2>| {
-        t.slice([0..seq, 0..half])
-            .reshape([1, seq, 1, half])
-            .cast(dtype)
-    };
-    let (cos, sin) = (table(cos), table(sin));
-    let first = x.clone().narrow(3, 0, half);
-    let second = x.narrow(3, half, half);
-    Tensor::cat(
-        vec![
-            first.clone() * cos.clone() - second.clone() * sin.clone(),
-            second * cos + first * sin,
-        ],
-        3,
+    fused!(flex::Rotate, [x, cos, sin], generic::rotate(x, cos, sin))
+}
+
+/// `x weight + bias`.
+///
+/// # Shapes
+/// `x`: `[rows, inputs]`; `weight`: `[inputs, outputs]`; `bias`: `[outputs]`; result
+/// `[rows, outputs]`
+pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    match bias {
+        None => fused!(flex::Linear, [x, weight], generic::linear(x, weight, None)),
+        Some(bias) => fused!(
+            flex::Linear,
+            [x, weight, bias],
+            generic::linear(x, weight, Some(bias))
+        ),
+    }
+}
+
+/// The keys that each query may read.
+#[derive(Debug, Clone)]
+pub enum Readable {
+    /// Every key.
+    All,
+    /// The last `window` keys up to a query's own limit.
+    UpTo {
+        /// Last key of each query: `[queries]` for all items alike, or `[batch, queries]`.
+        last: Arc<[usize]>,
+        /// Keys that a query reads at most, at least 1.
+        window: usize,
+    },
+}
+
+/// `softmax(q kᵀ / sqrt(head_dim)) v` over the readable keys; query heads h·g…h·g+g−1 share key
+/// head h. `generic` is what runs where no kernel does.
+///
+/// # Shapes
+/// `q`: `[batch, queries, heads, head_dim]`; `k`, `v`: `[batch, keys, kv_heads, head_dim]`;
+/// result: `[batch, queries, heads * head_dim]`
+pub fn attention(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    readable: &Readable,
+    generic: impl FnOnce(Tensor<4>, Tensor<4>, Tensor<4>) -> Tensor<3>,
+) -> Tensor<3> {
+    fused!(
+        flex::Attention::new(readable, q.dims()[3]),
+        [q, k, v],
+        generic(q, k, v)
     )
 }

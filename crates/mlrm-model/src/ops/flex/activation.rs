@@ -1,0 +1,124 @@
+//! Activations of feed-forward networks.
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+
+use super::buffer::{
+    build, dense, in_place, pair_in_place, rows_and_width, tensor, values, values_mut,
+};
+use super::kernel::Kernel;
+use super::vector::{erf, exp, sigmoid};
+
+/// `silu(gate) * up`; inputs gate, up.
+#[derive(Debug, Clone)]
+pub(crate) struct SwiGlu;
+
+impl Kernel<2> for SwiGlu {
+    type Saved = [FlexTensor; 2];
+
+    fn forward(&self, inputs: [FlexTensor; 2], keep: bool) -> (FlexTensor, Option<Self::Saved>) {
+        let inputs = inputs.map(dense);
+        let (rows, width) = rows_and_width(&inputs[0]);
+        let [gate, up] = inputs.each_ref().map(values);
+        let output = build(rows, width, |row, slot| {
+            let gate = &gate[row * width..][..width];
+            let up = &up[row * width..][..width];
+            slot.fill(gate.iter().zip(up).map(|(g, u)| g * sigmoid(*g) * u))
+        });
+        (tensor(output, inputs[0].shape()), keep.then_some(inputs))
+    }
+
+    /// With s = σ(gate): ∂up = gate s ∂ and ∂gate = up s (1 + gate (1 − s)) ∂, written over up and
+    /// gate.
+    fn backward(
+        &self,
+        [mut gate, mut up]: Self::Saved,
+        gradient: FlexTensor,
+        _wanted: [bool; 2],
+    ) -> [Option<FlexTensor>; 2] {
+        let gradient = dense(gradient);
+        let incoming = values(&gradient);
+        let work = |start: usize, gates: &mut [f32], ups: &mut [f32]| {
+            let incoming = &incoming[start..][..gates.len()];
+            for ((gate, up), incoming) in gates.iter_mut().zip(ups).zip(incoming) {
+                let (g, u, s) = (*gate, *up, sigmoid(*gate));
+                *gate = u * s * (1.0 + g * (1.0 - s)) * incoming;
+                *up = g * s * incoming;
+            }
+        };
+        pair_in_place(values_mut(&mut gate), values_mut(&mut up), work);
+        [Some(gate), Some(up)]
+    }
+}
+
+/// A function of one element; input x.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Pointwise {
+    /// x Φ(x), Φ the distribution function of the normal distribution.
+    Gelu,
+    /// x σ(1.702 x)
+    QuickGelu,
+}
+
+impl Kernel<1> for Pointwise {
+    type Saved = FlexTensor;
+
+    fn forward(&self, [x]: [FlexTensor; 1], keep: bool) -> (FlexTensor, Option<Self::Saved>) {
+        let x = dense(x);
+        let output = match self {
+            Self::Gelu => map(&x, |x| x * normal_distribution(x)),
+            Self::QuickGelu => map(&x, |x| x * sigmoid(1.702 * x)),
+        };
+        (output, keep.then_some(x))
+    }
+
+    fn backward(
+        &self,
+        x: Self::Saved,
+        gradient: FlexTensor,
+        _wanted: [bool; 1],
+    ) -> [Option<FlexTensor>; 1] {
+        let gradient = dense(gradient);
+        [Some(match self {
+            Self::Gelu => scale_by_slope(gradient, &x, |x| {
+                // 1 / sqrt(2 π)
+                let density = 0.398_942_3 * exp(-0.5 * x * x);
+                normal_distribution(x) + x * density
+            }),
+            Self::QuickGelu => scale_by_slope(gradient, &x, |x| {
+                let s = sigmoid(1.702 * x);
+                s + 1.702 * x * s * (1.0 - s)
+            }),
+        })]
+    }
+}
+
+/// Φ(x)
+#[inline(always)]
+fn normal_distribution(x: f32) -> f32 {
+    0.5 + 0.5 * erf(x * std::f32::consts::FRAC_1_SQRT_2)
+}
+
+fn map(x: &FlexTensor, f: impl Fn(f32) -> f32 + Sync) -> FlexTensor {
+    let (rows, width) = rows_and_width(x);
+    let input = values(x);
+    let output = build(rows, width, |row, slot| {
+        slot.fill(input[row * width..][..width].iter().map(|x| f(*x)))
+    });
+    tensor(output, x.shape())
+}
+
+fn scale_by_slope(
+    mut gradient: FlexTensor,
+    x: &FlexTensor,
+    slope: impl Fn(f32) -> f32 + Sync,
+) -> FlexTensor {
+    let x = values(x);
+    in_place(values_mut(&mut gradient), |start, gradient| {
+        let x = &x[start..][..gradient.len()];
+        for (g, x) in gradient.iter_mut().zip(x) {
+            *g *= slope(*x);
+        }
+    });
+    gradient
+}

@@ -1,0 +1,24 @@
+//! Kernels of the CPU backend, forward and backward.
+//!
+//! Flex runs one tensor operation after the other, each on one thread over the whole tensor. These
+//! kernels do a chain of them in one pass, on all threads, and reuse the buffers that they consume.
+//! Every sum has one fixed order, so results do not depend on the number of threads.
+
+mod activation;
+mod attention;
+mod buffer;
+mod kernel;
+mod linear;
+mod norm;
+mod optimiser;
+mod product;
+mod rotary;
+mod vector;
+
+pub(super) use activation::{Pointwise, SwiGlu};
+pub(super) use attention::Attention;
+pub(super) use kernel::{holds, run};
+pub(super) use linear::Linear;
+pub(super) use norm::{LayerNorm, RmsNorm};
+pub(super) use optimiser::{adamw, squared_norm};
+pub(super) use rotary::Rotate;

@@ -1,0 +1,133 @@
+//! Norms over the last axis.
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+
+use super::buffer::{build, dense, rows_and_width, rows_in_place, tensor, values, values_mut};
+use super::kernel::Kernel;
+use super::vector::{sum_1, sum_2, sum_3};
+
+/// `x / sqrt(mean(x²) + epsilon) * weight`; inputs x, weight.
+#[derive(Debug, Clone)]
+pub(crate) struct RmsNorm {
+    pub(crate) epsilon: f64,
+}
+
+impl RmsNorm {
+    /// 1 / sqrt(mean(x²) + ε)
+    #[inline(always)]
+    fn scale(&self, x: &[f32]) -> f32 {
+        let mean = sum_1(x, |x| x * x) / x.len() as f32;
+        1.0 / (mean + self.epsilon as f32).sqrt()
+    }
+}
+
+impl Kernel<2> for RmsNorm {
+    type Saved = [FlexTensor; 2];
+
+    fn forward(&self, inputs: [FlexTensor; 2], keep: bool) -> (FlexTensor, Option<Self::Saved>) {
+        let inputs = inputs.map(dense);
+        let (rows, width) = rows_and_width(&inputs[0]);
+        let [x, weight] = inputs.each_ref().map(values);
+        let output = build(rows, width, |row, slot| {
+            let x = &x[row * width..][..width];
+            let scale = self.scale(x);
+            slot.fill(x.iter().zip(weight).map(|(x, w)| x * scale * w))
+        });
+        (tensor(output, inputs[0].shape()), keep.then_some(inputs))
+    }
+
+    /// With r = 1 / sqrt(mean(x²) + ε), n = width and h = g ⊙ w: ∂x = r h − x r³ Σ(h x) / n and
+    /// ∂w = Σ_rows g x r.
+    fn backward(
+        &self,
+        saved: Self::Saved,
+        gradient: FlexTensor,
+        _wanted: [bool; 2],
+    ) -> [Option<FlexTensor>; 2] {
+        let mut gradient = dense(gradient);
+        let (_, width) = rows_and_width(&gradient);
+        let [x, weight] = saved.each_ref().map(values);
+        let sums = rows_in_place(values_mut(&mut gradient), width, width, |row, g, sums| {
+            let x = &x[row * width..][..width];
+            let scale = self.scale(x);
+            let product = sum_3(g, weight, x, |g, w, x| g * w * x);
+            let pull = product * scale * scale * scale / width as f32;
+            for (((g, x), w), sum) in g.iter_mut().zip(x).zip(weight).zip(sums) {
+                *sum += *g * x * scale;
+                *g = *g * w * scale - x * pull;
+            }
+        });
+        [Some(gradient), Some(tensor(sums, [width]))]
+    }
+}
+
+/// `(x - mean) / sqrt(var + epsilon) * weight + bias`; inputs x, weight, bias.
+#[derive(Debug, Clone)]
+pub(crate) struct LayerNorm {
+    pub(crate) epsilon: f64,
+}
+
+impl LayerNorm {
+    /// Mean and 1 / sqrt(var + ε).
+    #[inline(always)]
+    fn moments(&self, x: &[f32]) -> (f32, f32) {
+        let mean = sum_1(x, |x| x) / x.len() as f32;
+        let variance = sum_1(x, |x| (x - mean) * (x - mean)) / x.len() as f32;
+        (mean, 1.0 / (variance + self.epsilon as f32).sqrt())
+    }
+}
+
+impl Kernel<3> for LayerNorm {
+    type Saved = [FlexTensor; 2];
+
+    fn forward(&self, inputs: [FlexTensor; 3], keep: bool) -> (FlexTensor, Option<Self::Saved>) {
+        let inputs = inputs.map(dense);
+        let (rows, width) = rows_and_width(&inputs[0]);
+        let [x, weight, bias] = inputs.each_ref().map(values);
+        let output = build(rows, width, |row, slot| {
+            let x = &x[row * width..][..width];
+            let (mean, scale) = self.moments(x);
+            let both = weight.iter().zip(bias);
+            slot.fill(
+                x.iter()
+                    .zip(both)
+                    .map(|(x, (w, b))| (x - mean) * scale * w + b),
+            )
+        });
+        let output = tensor(output, inputs[0].shape());
+        let [x, weight, _] = inputs;
+        (output, keep.then_some([x, weight]))
+    }
+
+    /// With n = (x − mean) r and h = g ⊙ w: ∂x = r (h − mean(h) − n mean(h n)), ∂w = Σ_rows g n,
+    /// ∂b = Σ_rows g.
+    fn backward(
+        &self,
+        saved: Self::Saved,
+        gradient: FlexTensor,
+        _wanted: [bool; 3],
+    ) -> [Option<FlexTensor>; 3] {
+        let mut gradient = dense(gradient);
+        let (_, width) = rows_and_width(&gradient);
+        let [x, weight] = saved.each_ref().map(values);
+        let work = |row: usize, g: &mut [f32], sums: &mut [f32]| {
+            let x = &x[row * width..][..width];
+            let (mean, scale) = self.moments(x);
+            let level = sum_2(g, weight, |g, w| g * w) / width as f32;
+            let slope = sum_3(g, weight, x, |g, w, x| g * w * (x - mean)) * scale / width as f32;
+            let (weights, biases) = sums.split_at_mut(width);
+            let sums = weights.iter_mut().zip(biases);
+            for (((g, x), w), (weight_sum, bias_sum)) in g.iter_mut().zip(x).zip(weight).zip(sums) {
+                let normal = (x - mean) * scale;
+                *weight_sum += *g * normal;
+                *bias_sum += *g;
+                *g = scale * (*g * w - level - normal * slope);
+            }
+        };
+        let mut weights = rows_in_place(values_mut(&mut gradient), width, 2 * width, work);
+        let biases = weights.split_off(width);
+        let [weights, biases] = [weights, biases].map(|sums| Some(tensor(sums, [width])));
+        [Some(gradient), weights, biases]
+    }
+}

@@ -1,0 +1,162 @@
+//! Matrix products on parts of buffers, without copies.
+
+use burn::backend::flex::Layout;
+use gemm::Parallelism;
+
+/// A matrix inside a buffer: element (r, c) stands at `start + r * row_stride + c * column_stride`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    start: usize,
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl Part {
+    /// `rows` rows of `columns` values, whose first values stand `row_stride` apart.
+    pub(super) fn new(start: usize, rows: usize, columns: usize, row_stride: usize) -> Self {
+        Self {
+            start,
+            rows,
+            columns,
+            row_stride,
+            column_stride: 1,
+        }
+    }
+
+    /// A whole buffer.
+    pub(super) fn whole(rows: usize, columns: usize) -> Self {
+        Self::new(0, rows, columns, columns)
+    }
+
+    /// A tensor of two axes.
+    pub(super) fn of(layout: &Layout) -> Self {
+        let (shape, strides) = (layout.shape(), layout.strides());
+        Self {
+            start: layout.start_offset(),
+            rows: shape[0],
+            columns: shape[1],
+            row_stride: strides[0].unsigned_abs(),
+            column_stride: strides[1].unsigned_abs(),
+        }
+    }
+
+    pub(super) fn transposed(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    fn fits(&self, length: usize) -> bool {
+        let empty = self.rows == 0 || self.columns == 0;
+        let last = |count: usize, stride: usize| count.saturating_sub(1) * stride;
+        empty
+            || self.start
+                + last(self.rows, self.row_stride)
+                + last(self.columns, self.column_stride)
+                < length
+    }
+}
+
+/// A matrix to be multiplied.
+pub(super) type Factor<'a> = (&'a [f32], Part);
+
+/// `out = scale * left * right`, or added to `out`; on the calling thread.
+pub(super) fn multiply(
+    out: (&mut [f32], Part),
+    left: Factor<'_>,
+    right: Factor<'_>,
+    scale: f32,
+    add: bool,
+) {
+    let (out, part) = out;
+    assert!(part.fits(out.len()), "the result does not fit its buffer");
+    assert!(part.column_stride == 1 && part.row_stride >= part.columns);
+    // SAFETY: the result lies inside `out`, its elements do not overlap, and all of them have
+    // values.
+    unsafe { raw(out.as_mut_ptr(), part, left, right, scale, add, false) };
+}
+
+/// `left * right` in a new buffer, on all threads.
+pub(super) fn product(left: Factor<'_>, right: Factor<'_>) -> Vec<f32> {
+    let part = Part::whole(left.1.rows, right.1.columns);
+    let elements = part.rows * part.columns;
+    if left.1.columns == 0 {
+        return vec![0.0; elements];
+    }
+    let mut out = Vec::with_capacity(elements);
+    // SAFETY: the buffer has room for the result; nothing is read from it, and every element of
+    // the result is written.
+    unsafe {
+        raw(out.as_mut_ptr(), part, left, right, 1.0, false, true);
+        out.set_len(elements);
+    }
+    out
+}
+
+/// `out += left * right` for a whole buffer, on all threads.
+pub(super) fn add_product(out: &mut [f32], left: Factor<'_>, right: Factor<'_>) {
+    let part = Part::whole(left.1.rows, right.1.columns);
+    assert!(part.fits(out.len()), "the result does not fit its buffer");
+    // SAFETY: the result lies inside `out`, and all of its elements have values.
+    unsafe { raw(out.as_mut_ptr(), part, left, right, 1.0, true, true) };
+}
+
+/// # Safety
+/// `out` must be valid for writes at every element of `part`, and for reads with `add`.
+unsafe fn raw(
+    out: *mut f32,
+    part: Part,
+    (left, l): Factor<'_>,
+    (right, r): Factor<'_>,
+    scale: f32,
+    add: bool,
+    parallel: bool,
+) {
+    assert!(
+        l.fits(left.len()) && r.fits(right.len()),
+        "a factor does not fit its buffer"
+    );
+    assert_eq!(
+        (part.rows, part.columns, l.columns),
+        (l.rows, r.columns, r.rows)
+    );
+    /// Multiplications below which one thread is faster.
+    const SERIAL: usize = 128 * 128 * 128;
+    let work = part.rows * part.columns * l.columns;
+    let threads = if parallel && work > SERIAL {
+        Parallelism::Rayon(0)
+    } else {
+        Parallelism::None
+    };
+    let stride = |n: usize| n as isize;
+    // SAFETY: the caller vouches for `out`; both factors lie inside their buffers.
+    unsafe {
+        gemm::gemm(
+            part.rows,
+            part.columns,
+            l.columns,
+            out.add(part.start),
+            stride(part.column_stride),
+            stride(part.row_stride),
+            add,
+            left.as_ptr().wrapping_add(l.start),
+            stride(l.column_stride),
+            stride(l.row_stride),
+            right.as_ptr().wrapping_add(r.start),
+            stride(r.column_stride),
+            stride(r.row_stride),
+            1.0,
+            scale,
+            false,
+            false,
+            false,
+            threads,
+        );
+    }
+}

@@ -1,0 +1,54 @@
+//! Rotary positions.
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+
+use super::buffer::{dense, rows_in_place, values, values_mut};
+use super::kernel::Kernel;
+
+/// Rotates the halves of each head; inputs x `[batch, seq, heads, head_dim]`, and the cosines and
+/// sines, `[seq or more, head_dim / 2]`, which are constants.
+#[derive(Debug, Clone)]
+pub(crate) struct Rotate;
+
+impl Kernel<3> for Rotate {
+    type Saved = [FlexTensor; 2];
+
+    fn forward(&self, inputs: [FlexTensor; 3], keep: bool) -> (FlexTensor, Option<Self::Saved>) {
+        let [x, cos, sin] = inputs.map(dense);
+        let output = rotate(x, &cos, &sin, 1.0);
+        (output, keep.then_some([cos, sin]))
+    }
+
+    /// The rotation by the opposite angle.
+    fn backward(
+        &self,
+        [cos, sin]: Self::Saved,
+        gradient: FlexTensor,
+        _wanted: [bool; 3],
+    ) -> [Option<FlexTensor>; 3] {
+        [Some(rotate(dense(gradient), &cos, &sin, -1.0)), None, None]
+    }
+}
+
+/// Rotates `x` in its place (a copy where others share it); `sign` is the sign of the angle.
+fn rotate(mut x: FlexTensor, cos: &FlexTensor, sin: &FlexTensor, sign: f32) -> FlexTensor {
+    let shape = x.shape();
+    let (seq, heads, head_dim) = (shape[1], shape[2], shape[3]);
+    let half = head_dim / 2;
+    let (cos, sin) = (values(cos), values(sin));
+    let width = heads * head_dim;
+    rows_in_place(values_mut(&mut x), width, 0, |row, values, _sums| {
+        let angle = row % seq * half;
+        let (cos, sin) = (&cos[angle..][..half], &sin[angle..][..half]);
+        for head in values.chunks_exact_mut(head_dim) {
+            let (first, second) = head.split_at_mut(half);
+            let angles = cos.iter().zip(sin);
+            for ((a, b), (cos, sin)) in first.iter_mut().zip(second).zip(angles) {
+                let sin = sign * sin;
+                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+            }
+        }
+    });
+    x
+}

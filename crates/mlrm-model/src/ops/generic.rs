@@ -1,0 +1,109 @@
+//! The operations as chains of tensor operations: what every backend but flex runs, in every
+//! number format, and the oracle of the kernels.
+
+use burn::tensor::activation::{self, sigmoid, silu};
+use burn::tensor::{DType, Tensor, module};
+
+use super::{AdamRule, AdamState};
+
+/// See [`super::rms_norm`].
+pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsilon: f64) -> Tensor<D> {
+    let dtype = x.dtype();
+    let x = x.cast(DType::F32);
+    let scale = (x.clone().square().mean_dim(D - 1) + epsilon)
+        .sqrt()
+        .recip();
+    (x * scale).cast(dtype) * weight.unsqueeze()
+}
+
+/// See [`super::layer_norm`].
+pub fn layer_norm<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    epsilon: f64,
+) -> Tensor<D> {
+    let dtype = x.dtype();
+    let x = x.cast(DType::F32);
+    let centred = x.clone() - x.mean_dim(D - 1);
+    let variance = centred.clone().square().mean_dim(D - 1);
+    let normal = centred * variance.add_scalar(epsilon).sqrt().recip();
+    let weight = weight.cast(DType::F32).unsqueeze();
+    let bias = bias.cast(DType::F32).unsqueeze();
+    (normal * weight + bias).cast(dtype)
+}
+
+/// See [`super::swiglu`].
+pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    silu(gate) * up
+}
+
+/// See [`super::gelu`].
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::gelu(x)
+}
+
+/// See [`super::quick_gelu`].
+pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    x.clone() * sigmoid(x.mul_scalar(1.702))
+}
+
+/// See [`super::rotate`].
+pub fn rotate(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
+    let [_, seq, _, head_dim] = x.dims();
+    let half = head_dim / 2;
+    let dtype = x.dtype();
+    let table = |t: Tensor<2>| {
+        t.slice([0..seq, 0..half])
+            .reshape([1, seq, 1, half])
+            .cast(dtype)
+    };
+    let (cos, sin) = (table(cos), table(sin));
+    let first = x.clone().narrow(3, 0, half);
+    let second = x.narrow(3, half, half);
+    Tensor::cat(
+        vec![
+            first.clone() * cos.clone() - second.clone() * sin.clone(),
+            second * cos + first * sin,
+        ],
+        3,
+    )
+}
+
+/// See [`super::linear`].
+pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    module::linear(x, weight, bias)
+}
+
+/// See [`super::adamw`].
+pub fn adamw(
+    state: AdamState,
+    gradient: Tensor<1>,
+    rule: AdamRule,
+    control: Tensor<1>,
+) -> AdamState {
+    let number = |index: usize| control.clone().narrow(0, index, 1);
+    let [take, scale, step_size, second_scale] = [0, 1, 2, 3].map(number);
+    let elements = gradient.dims();
+    let gradient = gradient * scale;
+    let first = state.first.clone().mul_scalar(rule.beta_1)
+        + gradient.clone().mul_scalar(1.0 - rule.beta_1);
+    let second = state.second.clone().mul_scalar(rule.beta_2)
+        + gradient.square().mul_scalar(1.0 - rule.beta_2);
+    let root = second.clone().sqrt() * second_scale;
+    let change = first.clone() / root.add_scalar(rule.epsilon) * step_size;
+    let parameter = state.parameter.clone().mul_scalar(rule.keep) - change;
+    // A selection and not a product: the refused values may be NaN.
+    let refused = take.equal_elem(0.0).expand(elements);
+    let keep = |new: Tensor<1>, old: Tensor<1>| new.mask_where(refused.clone(), old);
+    AdamState {
+        parameter: keep(parameter, state.parameter),
+        first: keep(first, state.first),
+        second: keep(second, state.second),
+    }
+}
+
+/// See [`super::squared_norm`].
+pub fn squared_norm(values: Tensor<1>) -> Tensor<1> {
+    values.square().sum()
+}
