@@ -33,6 +33,10 @@ enum Command {
     Report(commands::report::ReportArgs),
     /// Measure how much each layer reads the picture and the text.
     Saliency(commands::saliency::SaliencyArgs),
+    /// Say what a model is, whether its weights fit its config, and what training it would need.
+    Inspect(commands::inspect::InspectArgs),
+    /// Write a model as Hugging Face folders.
+    Export(commands::export::ExportArgs),
     /// Check the model's numbers against golden cases from PyTorch.
     Verify(commands::verify::VerifyArgs),
     /// List backends and devices.
@@ -58,6 +62,8 @@ fn main() -> ExitCode {
         Command::Watch(args) => commands::watch::run(args),
         Command::Report(args) => commands::report::run(args),
         Command::Saliency(args) => commands::saliency::run(args),
+        Command::Inspect(args) => commands::inspect::run(args),
+        Command::Export(args) => commands::export::run(args),
         Command::Verify(args) => commands::verify::run(args),
         Command::Devices(args) => commands::devices::run(args),
         Command::Bench(args) => commands::bench::run(args),

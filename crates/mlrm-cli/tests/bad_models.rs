@@ -1,6 +1,8 @@
 //! Model folders that are broken or not implemented, and files that are not there: refused with the
 //! file and the tensor or option named, and nothing made or changed.
 
+#[path = "support/spoil.rs"]
+mod spoil;
 mod support;
 #[path = "support/tensors.rs"]
 mod tensors;
@@ -9,44 +11,9 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use spoil::{Model, edit_json, truncate};
 use support::Home;
-use tensors::{RawTensor, copy_folder, edit};
-
-/// A trained model, copied and spoilt again and again.
-struct Model {
-    home: Home,
-}
-
-impl Model {
-    fn new() -> Self {
-        Self {
-            home: Home::trained(),
-        }
-    }
-
-    /// Spoils a copy of the model in `model/`; opening it is refused with `words`.
-    #[track_caller]
-    fn refused(&self, spoil: impl FnOnce(&Path), words: &[&str]) {
-        let folder = self.home.path("model");
-        copy_folder(&self.home.path("run/model"), &folder);
-        spoil(&folder);
-        let embed = [
-            "embed",
-            "model",
-            "--notes",
-            "data/notes.jsonl",
-            "--out",
-            "x.npy",
-        ];
-        self.home.refused(&embed, words);
-        fs::remove_dir_all(folder).expect("a folder");
-    }
-}
-
-fn truncate(path: &Path, bytes: usize) {
-    let content = fs::read(path).expect("a file");
-    fs::write(path, &content[..bytes]).expect("a file");
-}
+use tensors::{RawTensor, edit};
 
 #[test]
 fn weights_that_do_not_fit() {
@@ -97,13 +64,6 @@ fn weights_that_do_not_fit() {
         },
         &["model/head.safetensors", "query_tokens", "missing"],
     );
-}
-
-fn edit_json(path: &Path, edit: impl FnOnce(&mut Value)) {
-    let text = fs::read_to_string(path).expect("a file");
-    let mut value = serde_json::from_str(&text).expect("JSON");
-    edit(&mut value);
-    fs::write(path, value.to_string()).expect("a file");
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub mod nn;
 pub mod ops;
 pub mod registry;
 pub mod saliency;
+pub mod source;
 pub mod vision;
 pub mod weights;
 

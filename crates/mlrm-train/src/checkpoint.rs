@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use mlrm_data::order::Cursor;
 use mlrm_model::embedder::{Embedder, Provenance};
-use mlrm_model::weights::{Checkpoint, write_safetensors};
+use mlrm_model::weights::{Checkpoint, WriteOptions, write_safetensors};
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::Encoding;
@@ -41,7 +41,8 @@ pub fn write_model(
     provenance: &Provenance,
 ) -> Result<(), TrainError> {
     replace_folder(root, |folder| {
-        embedder.write(folder, &prompt_record(encoding), provenance)?;
+        let record = prompt_record(encoding);
+        embedder.write(folder, &record, provenance, WriteOptions::default())?;
         encoding.tokenizer.save(&folder.join("llm"))?;
         if let Some(preprocessor) = &encoding.preprocessor {
             preprocessor.config().save(&folder.join("vision"))?;
@@ -172,7 +173,7 @@ pub fn prune(run: &Path, keep: usize, spared: &[usize]) -> Result<(), TrainError
 }
 
 /// Fills a folder beside `path` and renames it into place, replacing what was there.
-fn replace_folder(
+pub fn replace_folder(
     path: &Path,
     fill: impl FnOnce(&Path) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {

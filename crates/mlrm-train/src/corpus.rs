@@ -10,7 +10,7 @@ use mlrm_data::notes::{ImageStore, NoteSet};
 use mlrm_data::prompt::{PromptEncoder, PromptStyle, open_tokenizer};
 use mlrm_data::split::{PairData, Part, load_pairs};
 use mlrm_data::synth::ensure_synth;
-use mlrm_data::tokenizer::Tokenizer;
+use mlrm_data::tokenizer::{NewToken, Tokenizer};
 use mlrm_model::embedder::TokenIds;
 
 use crate::error::TrainError;
@@ -111,7 +111,8 @@ impl Encoding {
     }
 }
 
-/// The tokenizer of a run from scratch, trained or read. Held-out notes train no tokenizer.
+/// The tokenizer of a run from scratch, trained or read, and the tokens that were added to it.
+/// Held-out notes train no tokenizer.
 pub fn run_tokenizer(
     settings: &TokenizerSettings,
     prompt: &PromptSettings,
@@ -119,14 +120,15 @@ pub fn run_tokenizer(
     llm_folder: Option<&Path>,
     notes: &NoteSet,
     pairs: &PairData,
-) -> Result<Tokenizer, TrainError> {
+) -> Result<(Tokenizer, Vec<NewToken>), TrainError> {
     let rows = notes.rows().iter().zip(&pairs.parts);
     let training = rows
         .filter(|(_, part)| **part == Part::Train)
         .map(|(note, _)| note);
     let style = PromptStyle::from(variant);
-    let (tokenizer, _new) = open_tokenizer(settings, prompt, style, llm_folder, training)?;
-    Ok(tokenizer)
+    Ok(open_tokenizer(
+        settings, prompt, style, llm_folder, training,
+    )?)
 }
 
 /// The pairs of a run.

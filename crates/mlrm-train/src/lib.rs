@@ -10,6 +10,7 @@ pub mod evaluate;
 pub mod examples;
 mod flops;
 pub mod measure;
+pub mod memory;
 pub mod objective;
 pub mod optimiser;
 mod phases;

@@ -7,12 +7,13 @@ use burn::tensor::Device;
 use mlrm_config::{DType, RunConfig, TrainSettings};
 use mlrm_data::image::{ImagePreprocessor, PreprocessorConfig};
 use mlrm_data::split::PairData;
-use mlrm_data::tokenizer::Tokenizer;
+use mlrm_data::tokenizer::{NewToken, Tokenizer};
 use mlrm_model::decoder::DecoderConfig;
 use mlrm_model::embedder::{
     BuildOptions, Embedder, EmbedderConfig, ModelFolder, PromptRecord, WeightSource,
 };
 use mlrm_model::vision::VisionConfig;
+use mlrm_model::weights::NewRows;
 
 use crate::corpus::{Encoding, Modality, Notes, run_pairs, run_tokenizer};
 use crate::error::TrainError;
@@ -125,6 +126,8 @@ fn build_options(config: &RunConfig, sources: [WeightSource; 3]) -> BuildOptions
         tune: config.model.llm.tune,
         learn_temperature: config.objective.learn_temperature,
         dtype: device::dtype(config.backend.dtype),
+        allow_nan: config.model.allow_nan,
+        new_words: None,
     }
 }
 
@@ -136,6 +139,14 @@ pub fn open_model(
 ) -> Result<OpenModel, TrainError> {
     let files = ModelFolder::open(folder)?;
     let tokenizer = Arc::new(Tokenizer::load(&files.tokenizer())?);
+    let (words, rows) = (tokenizer.vocabulary_rows(), files.config.llm.vocab_size);
+    if words > rows {
+        return Err(TrainError::Run(format!(
+            "{} has {words} words, but `vocab_size` in {} is {rows}: they are not of one model",
+            files.tokenizer().display(),
+            files.llm().join("config.json").display()
+        )));
+    }
     let vision = files.config.vision.as_ref();
     let preprocessor = vision
         .map(|vision| ImagePreprocessor::load(Some(&files.vision()), vision.image_size))
@@ -179,7 +190,7 @@ fn build_model(
     let settings = &config.model;
     let variant = settings.variant;
     let llm_folder = settings.llm.path.as_deref();
-    let tokenizer = run_tokenizer(
+    let (tokenizer, new_tokens) = run_tokenizer(
         &config.tokenizer,
         &config.prompt,
         variant,
@@ -188,16 +199,18 @@ fn build_model(
         pairs,
     )?;
     let tokenizer = Arc::new(tokenizer);
-    let rows = tokenizer.vocabulary_rows();
-    let llm = match llm_folder {
+    let words = tokenizer.vocabulary_rows();
+    let (llm, new_words) = match llm_folder {
         Some(folder) => {
             let mut llm = DecoderConfig::read(&folder.join("config.json"))?;
-            llm.vocab_size = llm.vocab_size.max(rows);
-            llm
+            let new_words = new_words(llm.vocab_size, words, &new_tokens);
+            llm.vocab_size = new_words.rows();
+            (llm, Some(new_words))
         }
         None => {
-            let padded = padded_vocabulary(settings.llm.vocab_size, rows)?;
-            DecoderConfig::from_settings(&settings.llm, padded)
+            let padded = padded_vocabulary(settings.llm.vocab_size, words)?;
+            let llm = DecoderConfig::from_settings(&settings.llm, padded);
+            (llm, None)
         }
     };
     let vision = variant.vision().then(|| match &settings.vision.path {
@@ -230,7 +243,11 @@ fn build_model(
         source(&settings.vision.path),
         WeightSource::Scratch,
     ];
-    let embedder = Embedder::build(sizes, &build_options(config, sources), device)?;
+    let options = BuildOptions {
+        new_words,
+        ..build_options(config, sources)
+    };
+    let embedder = Embedder::build(sizes, &options, device)?;
     Ok(OpenModel { embedder, encoding })
 }
 
@@ -243,6 +260,18 @@ fn padded_vocabulary(vocab_size: Option<usize>, tokens: usize) -> Result<usize, 
         ))),
         Some(rows) => Ok(rows),
         None => Ok(tokens),
+    }
+}
+
+/// The rows that a lookup table of `stored_rows` needs for a tokenizer of `words`: those of its new
+/// tokens, which may lie in the table's padding, and those that the table does not reach.
+fn new_words(stored_rows: usize, words: usize, new_tokens: &[NewToken]) -> NewRows {
+    let mut ids: Vec<u32> = new_tokens.iter().map(|token| token.id).collect();
+    ids.extend(stored_rows as u32..words as u32);
+    NewRows {
+        stored_rows,
+        known_rows: words,
+        ids,
     }
 }
 

@@ -8,6 +8,9 @@ use mlrm_config::{DeviceNames, RunConfig};
 use mlrm_train::device::{self, Device};
 use mlrm_train::plan::{OpenModel, open_model};
 
+/// What `--allow-nan` means.
+pub const ALLOW_NAN: &str = "model.allow_nan=true";
+
 /// Where a model is, and where it computes.
 #[derive(Debug, Args)]
 pub struct ModelSource {
@@ -16,6 +19,9 @@ pub struct ModelSource {
     /// Where to compute; see `mlrm devices`.
     #[arg(long, default_value = "flex")]
     pub device: String,
+    /// Take weights that are NaN or infinite as they are (`model.allow_nan`).
+    #[arg(long)]
+    pub allow_nan: bool,
 }
 
 impl ModelSource {
@@ -35,11 +41,12 @@ impl ModelSource {
 
     /// The config of the run, where the path is a run folder.
     pub fn run_config(&self, overrides: &[String]) -> miette::Result<RunConfig> {
+        let mut overrides = overrides.to_vec();
+        overrides.extend(self.allow_nan.then(|| ALLOW_NAN.to_owned()));
         Ok(if self.is_run() {
-            RunConfig::load(self.model.join("config.toml"), overrides)
+            RunConfig::load(self.model.join("config.toml"), &overrides)
                 .map_err(mlrm_train::TrainError::from)?
         } else {
-            let mut overrides = overrides.to_vec();
             overrides.push(format!("model.path={}", self.model.display()));
             RunConfig::from_overrides(&overrides).map_err(mlrm_train::TrainError::from)?
         })

@@ -31,6 +31,9 @@ pub struct SaliencyArgs {
     /// Where to compute; see `mlrm devices`.
     #[arg(long, default_value = "flex")]
     pub device: String,
+    /// Take weights that are NaN or infinite as they are (`model.allow_nan`).
+    #[arg(long)]
+    pub allow_nan: bool,
     /// Override a setting of the run (`data.*`), or give them for a bare model folder.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -162,6 +165,7 @@ fn source(args: &SaliencyArgs, model: &Path) -> ModelSource {
     ModelSource {
         model: model.to_owned(),
         device: args.device.clone(),
+        allow_nan: args.allow_nan,
     }
 }
 

@@ -24,6 +24,8 @@ use mlrm_train::plan::RunPlan;
 use mlrm_train::run_folder::{Existing, RunFolder, write_beside};
 use mlrm_train::trainer::{Finished, Trainer, event_slices};
 
+use super::model_source::ALLOW_NAN;
+
 /// Train a model from a config file, and measure it beside its baselines.
 #[derive(Debug, Args)]
 pub struct TrainArgs {
@@ -38,6 +40,9 @@ pub struct TrainArgs {
     /// Remove a run that is already in `run.dir`.
     #[arg(long)]
     pub overwrite: bool,
+    /// Take weights that are NaN or infinite as they are (`model.allow_nan`).
+    #[arg(long)]
+    pub allow_nan: bool,
     /// Plain progress instead of the dashboard.
     #[arg(long)]
     pub no_dashboard: bool,
@@ -45,7 +50,9 @@ pub struct TrainArgs {
 
 /// Runs the command.
 pub fn run(args: TrainArgs) -> miette::Result<ExitCode> {
-    let loaded = RunConfig::load_with_places(&args.config, &args.set).map_err(TrainError::from)?;
+    let mut overrides = args.set;
+    overrides.extend(args.allow_nan.then(|| ALLOW_NAN.to_owned()));
+    let loaded = RunConfig::load_with_places(&args.config, &overrides).map_err(TrainError::from)?;
     for warning in &loaded.warnings {
         eprintln!("{}", warning.report("warning"));
     }

@@ -80,6 +80,13 @@ saliency_every_steps = 3
 saliency_notes = 4
 "#;
 
+/// A config whose tokenizer is the one beside `model.llm.path`.
+pub fn without_tokenizer(config: &str) -> String {
+    let section = "[tokenizer]\ntrain_vocab_size = 300\n";
+    assert!(config.contains(section));
+    config.replace(section, "")
+}
+
 /// The golden cases of the repository.
 pub fn golden_cases() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/cases")

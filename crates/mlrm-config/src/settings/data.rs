@@ -258,6 +258,17 @@ pub struct PromptSettings {
     pub image_emb_token: String,
 }
 
+impl PromptSettings {
+    /// Text tokens of a prompt when `max_tokens` is not set (released code).
+    pub const DEFAULT_TEXT_TOKENS: usize = 140;
+
+    /// Most tokens of the whole prompt, `visual_tokens` included.
+    pub fn token_budget(&self, visual_tokens: usize) -> usize {
+        self.max_tokens
+            .unwrap_or(Self::DEFAULT_TEXT_TOKENS + visual_tokens)
+    }
+}
+
 impl Default for PromptSettings {
     fn default() -> Self {
         Self {

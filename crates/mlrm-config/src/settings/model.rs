@@ -14,6 +14,10 @@ pub struct ModelSettings {
     pub path: Option<PathBuf>,
     /// Which of the paper's models to build.
     pub variant: Variant,
+    /// Take weights that are NaN or infinite as they are; they are refused otherwise, with the names
+    /// of their tensors.
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub allow_nan: bool,
     /// The language model.
     pub llm: LlmSettings,
     /// The frozen vision encoder.

@@ -40,7 +40,7 @@ fn moot(config: &RunConfig) -> Vec<(&'static str, Vec<String>)> {
     add(
         model.path.is_some(),
         "`model.path` brings the whole model",
-        below("model", &["path"]),
+        below("model", &["path", "allow_nan"]),
     );
     add(
         model.path.is_none() && model.llm.path.is_some(),

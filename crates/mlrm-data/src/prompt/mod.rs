@@ -17,9 +17,6 @@ use crate::notes::Note;
 use crate::tokenizer::{Encoded, NewToken, Piece, Tokenizer};
 use text::NoteText;
 
-/// Text tokens of a prompt when `prompt.max_tokens` is not set (released code).
-const DEFAULT_TEXT_TOKENS: usize = 140;
-
 /// The order in which text gives way when a prompt is over its token budget.
 const CUT_ORDER: [Field; 3] = [Field::Content, Field::Topics, Field::Title];
 
@@ -143,9 +140,7 @@ impl PromptEncoder {
             tokenizer,
             parts,
             added_positions,
-            max_tokens: settings
-                .max_tokens
-                .unwrap_or(DEFAULT_TEXT_TOKENS + visual_tokens),
+            max_tokens: settings.token_budget(visual_tokens),
         };
         let (empty, _) = encoder.encode_text(&NoteText::default())?;
         let least = encoder.positions(&empty);

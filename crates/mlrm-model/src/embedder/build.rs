@@ -7,10 +7,12 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use mlrm_config::Tune;
 
 use super::{Embedder, EmbedderConfig, EmbedderCore};
-use crate::decoder::Decoder;
+use crate::decoder::{Decoder, DecoderConfig};
 use crate::error::ModelError;
 use crate::vision::{ClipVision, VisionConfig};
-use crate::weights::{Checkpoint, InitRule, NameTable, NamedTensor, fill, initial_values, load};
+use crate::weights::{
+    Checkpoint, InitRule, LoadOptions, NameTable, NamedTensor, NewRows, fill, initial_values, load,
+};
 
 /// Where the weights of a part come from.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +44,20 @@ pub struct BuildOptions {
     pub learn_temperature: bool,
     /// Number format of weights and activations.
     pub dtype: DType,
+    /// Take NaN and infinite weights as they are.
+    pub allow_nan: bool,
+    /// Words that the checkpoint of the language model does not know; the config's `vocab_size` has
+    /// room for them.
+    pub new_words: Option<NewRows>,
+}
+
+impl BuildOptions {
+    fn load(&self) -> LoadOptions {
+        LoadOptions {
+            allow_nan: self.allow_nan,
+            ..LoadOptions::new(self.dtype)
+        }
+    }
 }
 
 /// Names of the vision tower below the prefix `vision_model.`.
@@ -79,6 +95,20 @@ fn sequential(path: &str, own: &str, theirs: &str) -> String {
     renamed().unwrap_or_else(|| path.to_owned())
 }
 
+/// Prefix and names of a decoder's tensors in `checkpoint`.
+pub(crate) fn llm_names(
+    config: &DecoderConfig,
+    checkpoint: &Checkpoint,
+) -> (&'static str, NameTable) {
+    let family = config.family();
+    (prefix_in(checkpoint, family.prefix), family.names)
+}
+
+/// Prefix and names of a vision tower's tensors in `checkpoint`.
+pub(crate) fn vision_names(checkpoint: &Checkpoint) -> (&'static str, NameTable) {
+    (prefix_in(checkpoint, "vision_model."), VISION_NAMES)
+}
+
 /// What a checkpoint puts before the names of a part: `prefix` where any tensor has it.
 fn prefix_in(checkpoint: &Checkpoint, prefix: &'static str) -> &'static str {
     if checkpoint.names().any(|name| name.starts_with(prefix)) {
@@ -104,7 +134,7 @@ impl Embedder {
             .map(|sizes| build_vision(sizes, options, &frozen))
             .transpose()?;
         let core = EmbedderCore::new(&config, &learning)?;
-        let llm = build_llm(core.llm, &config, options, &learning)?;
+        let llm = build_llm(core.llm, &config, options)?;
         let head = build_head(core.head, &config, options)?;
         let mut core = EmbedderCore { llm, head };
         if options.tune == Tune::Frozen {
@@ -130,8 +160,8 @@ fn build_vision(
     match &options.vision {
         WeightSource::Checkpoint(path) => {
             let checkpoint = Checkpoint::open(path)?;
-            let prefix = prefix_in(&checkpoint, "vision_model.");
-            load(vision, &checkpoint, prefix, VISION_NAMES, options.dtype)
+            let (prefix, names) = vision_names(&checkpoint);
+            load(vision, &checkpoint, prefix, names, &options.load())
         }
         WeightSource::Scratch => {
             let rule = |tensor: &NamedTensor| vision_rule(sizes, &tensor.name);
@@ -144,29 +174,18 @@ fn build_llm(
     llm: Decoder,
     config: &EmbedderConfig,
     options: &BuildOptions,
-    device: &Device,
 ) -> Result<Decoder, ModelError> {
     let deviation = config.llm.initializer_range;
     let family = config.llm.family();
     match &options.llm {
         WeightSource::Checkpoint(path) => {
             let checkpoint = Checkpoint::open(path)?;
-            let prefix = prefix_in(&checkpoint, family.prefix);
-            // A tokenizer that gained words finds fewer rows in the checkpoint.
-            let name = format!("{prefix}{}", (family.names.rename)("embed_tokens.weight"));
-            let rows = checkpoint
-                .shape(&name)?
-                .and_then(|shape| shape.first().copied());
-            let stored = match rows {
-                Some(rows) if rows < config.llm.vocab_size => {
-                    let mut sizes = config.llm.clone();
-                    sizes.vocab_size = rows;
-                    Decoder::new(&sizes, device)
-                }
-                _ => llm,
+            let (prefix, names) = llm_names(&config.llm, &checkpoint);
+            let options = LoadOptions {
+                new_words: options.new_words.clone(),
+                ..options.load()
             };
-            let stored = load(stored, &checkpoint, prefix, family.names, options.dtype)?;
-            Ok(grow_vocabulary(stored, config.llm.vocab_size))
+            load(llm, &checkpoint, prefix, names, &options)
         }
         WeightSource::Scratch => {
             let rule = |tensor: &NamedTensor| {
@@ -193,7 +212,7 @@ fn build_head(
     match &options.head {
         WeightSource::Checkpoint(path) => {
             let checkpoint = Checkpoint::open(path)?;
-            let head = load(head, &checkpoint, "", names, options.dtype)?;
+            let head = load(head, &checkpoint, "", names, &options.load())?;
             let stored = checkpoint.get("temperature")?;
             let value = stored.and_then(|tensor| tensor.values.first().copied());
             Ok(with_temperature(head, value.unwrap_or_default()))
@@ -290,19 +309,4 @@ fn bias_inputs(config: &EmbedderConfig, name: &str) -> f64 {
         _ if name.starts_with("gate.") => 2.0 * width,
         _ => width,
     }
-}
-
-/// `decoder` with a vocabulary of `words`; new rows are the mean of the existing ones (method §1).
-fn grow_vocabulary(mut decoder: Decoder, words: usize) -> Decoder {
-    let embedding = &mut decoder.embed_tokens;
-    let [rows, _] = embedding.weight.val().dims();
-    if rows >= words {
-        return decoder;
-    }
-    let id = embedding.weight.id;
-    let old = embedding.weight.val().inner();
-    let mean = old.clone().cast(DType::F32).mean_dim(0).cast(old.dtype());
-    let grown = Tensor::cat(vec![old, mean.repeat_dim(0, words - rows)], 0);
-    embedding.weight = Param::initialized(id, grown.autodiff().require_grad());
-    decoder
 }

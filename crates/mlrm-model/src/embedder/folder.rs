@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
+use burn::tensor::DType;
 use mlrm_config::{ImageLayout, SelectFeature, Variant};
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +13,7 @@ use crate::connector::QFormerConfig;
 use crate::decoder::DecoderConfig;
 use crate::error::ModelError;
 use crate::vision::VisionConfig;
-use crate::weights::{NameTable, export, write_safetensors};
+use crate::weights::{NameTable, WriteOptions, Written, export, write_module, write_safetensors};
 
 /// Where a model came from.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -46,6 +47,15 @@ struct Manifest {
 }
 
 const FORMAT: u32 = 1;
+
+/// A Hugging Face folder that was written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WrittenPart {
+    /// Path below what was exported; empty for the folder itself.
+    pub folder: &'static str,
+    /// Its weights.
+    pub weights: Written,
+}
 
 /// The paths of a model folder and what its manifest says.
 #[derive(Debug, Clone)]
@@ -103,6 +113,11 @@ impl ModelFolder {
         })
     }
 
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The folder of the language model.
     pub fn llm(&self) -> PathBuf {
         self.root.join("llm")
@@ -130,7 +145,8 @@ impl ModelFolder {
 }
 
 impl Embedder {
-    /// Writes the model folder except tokenizer and preprocessor, which their owners add.
+    /// Writes the model folder except tokenizer and preprocessor, which their owners add. `weights`
+    /// says how `llm/` and `vision/` are written; the head is always one file.
     ///
     /// `root` must be a fresh folder; the caller renames it into place once it is whole.
     pub fn write(
@@ -138,27 +154,40 @@ impl Embedder {
         root: &Path,
         prompt: &PromptRecord,
         provenance: &Provenance,
-    ) -> Result<(), ModelError> {
+        weights: WriteOptions,
+    ) -> Result<Vec<WrittenPart>, ModelError> {
         let config = &self.config;
-        let llm = root.join("llm");
-        create_folder(&llm)?;
-        write_json(&llm.join("config.json"), &config.llm.to_json())?;
         let family = config.llm.family();
-        write_part(
-            &llm.join("model.safetensors"),
+        let llm = write_part(
+            &root.join("llm"),
+            config.llm.to_json(),
             &self.core.llm,
-            family.prefix,
-            family.names,
+            (family.prefix, family.names),
+            weights,
         )?;
+        let mut written = vec![WrittenPart {
+            folder: "llm",
+            weights: llm,
+        }];
         if let (Some(sizes), Some(vision)) = (&config.vision, &self.vision) {
-            let folder = root.join("vision");
-            create_folder(&folder)?;
-            write_json(&folder.join("config.json"), &sizes.to_json())?;
-            let path = folder.join("model.safetensors");
-            write_part(&path, vision, "vision_model.", VISION_NAMES)?;
+            let names = ("vision_model.", VISION_NAMES);
+            let weights = write_part(
+                &root.join("vision"),
+                sizes.to_json(),
+                vision,
+                names,
+                weights,
+            )?;
+            written.push(WrittenPart {
+                folder: "vision",
+                weights,
+            });
         }
         let head = root.join("head.safetensors");
-        write_part(&head, &self.core.head, "", config.head_names())?;
+        write_safetensors(
+            &head,
+            &export(&self.core.head, "", config.head_names().rename)?,
+        )?;
         let manifest = Manifest {
             format: FORMAT,
             variant: config.variant,
@@ -176,7 +205,8 @@ impl Embedder {
         let path = root.join("mlrm.toml");
         let text = toml::to_string(&manifest)
             .map_err(|e| ModelError::format(&path, format!("cannot be written: {e}")))?;
-        std::fs::write(&path, text).map_err(|e| ModelError::io("write", &path, e))
+        std::fs::write(&path, text).map_err(|e| ModelError::io("write", &path, e))?;
+        Ok(written)
     }
 }
 
@@ -188,11 +218,22 @@ fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), ModelError> 
     std::fs::write(path, format!("{value:#}\n")).map_err(|e| ModelError::io("write", path, e))
 }
 
-fn write_part<M: Module>(
-    path: &Path,
+/// Writes a Hugging Face folder: `config.json` and weights, their names behind a prefix.
+pub(crate) fn write_part<M: Module>(
+    folder: &Path,
+    mut config: serde_json::Value,
     module: &M,
-    prefix: &str,
-    names: NameTable,
-) -> Result<(), ModelError> {
-    write_safetensors(path, &export(module, prefix, names.rename)?)
+    (prefix, names): (&str, NameTable),
+    weights: WriteOptions,
+) -> Result<Written, ModelError> {
+    create_folder(folder)?;
+    let written = write_module(folder, module, prefix, names.rename, weights)?;
+    config["torch_dtype"] = match written.dtype {
+        DType::BF16 => "bfloat16",
+        DType::F16 => "float16",
+        _ => "float32",
+    }
+    .into();
+    write_json(&folder.join("config.json"), &config)?;
+    Ok(written)
 }

@@ -6,8 +6,10 @@ mod folder;
 mod layout;
 
 pub use build::{BuildOptions, VISION_NAMES, WeightSource};
+pub(crate) use build::{llm_names, vision_names};
 pub use config::{EmbedderConfig, FusionConfig, PromptRecord, TokenIds};
-pub use folder::{ModelFolder, Provenance};
+pub(crate) use folder::write_part;
+pub use folder::{ModelFolder, Provenance, WrittenPart};
 pub use layout::{ImageSpan, SequenceLayout, TokenBatch};
 
 use burn::module::{Module, Param};
@@ -113,7 +115,8 @@ pub struct EmbedderTrace {
 }
 
 impl Head {
-    fn new(config: &EmbedderConfig, device: &Device) -> Result<Self, ModelError> {
+    /// A head of zeros; see [`crate::weights`] for its values.
+    pub(crate) fn new(config: &EmbedderConfig, device: &Device) -> Result<Self, ModelError> {
         let width = config.llm.word_embed_proj_dim;
         let vision_width = config.vision.as_ref().map_or(0, |v| v.hidden_size);
         let connector = config.connector.as_ref();

@@ -19,15 +19,15 @@ pub fn embedding(rows: usize, width: usize, device: &Device) -> Embedding {
     }
 }
 
-/// A trainable tensor of zeros.
+/// A trainable tensor of zeros. They take no memory until they are read: loading puts a
+/// checkpoint's values in their place before that.
 pub(crate) fn zeros<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
-    let value = Tensor::zeros(shape, device);
-    let value = if device.is_autodiff() {
-        value.require_grad()
-    } else {
-        value
+    let init = move |device: &Device, learns: bool| {
+        let value = Tensor::zeros(shape, device);
+        if learns { value.require_grad() } else { value }
     };
-    Param::initialized(ParamId::new(), value)
+    let learns = device.is_autodiff();
+    Param::uninitialized(ParamId::new(), init, device.clone(), learns, shape.into())
 }
 
 /// `layer` applied to rows, `[rows, inputs]` → `[rows, outputs]`.

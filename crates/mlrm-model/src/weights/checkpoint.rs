@@ -1,21 +1,23 @@
 //! Safetensors files, one or sharded with an index, memory-mapped.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
-use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
+use burn::tensor::DType;
+use safetensors::Dtype;
+use safetensors::tensor::TensorInfo;
+use serde_json::Value;
 
-use super::module::ExportedTensor;
+use super::convert::{Converted, Source, Wanted, convert};
+use super::shard::Shard;
 use crate::error::ModelError;
 
-/// A memory-mapped shard.
-struct Shard {
-    path: PathBuf,
-    map: Mmap,
-}
+/// File of weights that are not sharded.
+pub const SINGLE_FILE: &str = "model.safetensors";
+
+/// Which shard holds which tensor.
+pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
 /// The tensors of a file, or of a folder with `model.safetensors` or an index of shards.
 pub struct Checkpoint {
@@ -37,61 +39,66 @@ pub struct StoredTensor {
 pub type StoredIntegers = (Vec<usize>, Vec<i64>);
 
 impl Checkpoint {
-    /// Opens a `.safetensors` file, or the weights of a Hugging Face folder.
+    /// Opens a `.safetensors` file, or the weights of a Hugging Face folder. Only the headers are
+    /// read.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        if path.is_file() {
+        if let Some(message) = pickled(path) {
+            return Err(ModelError::format(path, message));
+        }
+        if !path.is_dir() {
             return Self::from_files(path, vec![path.to_owned()]);
         }
-        let single = path.join("model.safetensors");
+        let single = path.join(SINGLE_FILE);
         if single.is_file() {
             return Self::from_files(path, vec![single]);
         }
-        let index = path.join("model.safetensors.index.json");
+        let index = path.join(INDEX_FILE);
         if index.is_file() {
             return Self::from_index(path, &index);
         }
-        let message = if path.join("pytorch_model.bin").exists() {
-            "holds only pytorch_model.bin, which can run code when opened; convert it with \
-             `AutoModel.from_pretrained(dir).save_pretrained(dir, safe_serialization=True)`"
-        } else {
-            "holds neither model.safetensors nor model.safetensors.index.json"
-        };
+        let message = format!("holds neither {SINGLE_FILE} nor {INDEX_FILE}");
         Err(ModelError::format(path, message))
     }
 
     fn from_index(root: &Path, index: &Path) -> Result<Self, ModelError> {
+        let fail = |message: String| ModelError::format(index, message);
         let text = std::fs::read_to_string(index).map_err(|e| ModelError::io("read", index, e))?;
-        let json: serde_json::Value = serde_json::from_str(&text)
-            .map_err(|e| ModelError::format(index, format!("not JSON: {e}")))?;
-        let map = json
-            .get("weight_map")
-            .and_then(|m| m.as_object())
-            .ok_or_else(|| ModelError::format(index, "has no `weight_map` object"))?;
-        let mut files: Vec<String> = Vec::new();
+        let json: Value =
+            serde_json::from_str(&text).map_err(|e| fail(format!("not JSON: {e}")))?;
+        let map = json.get("weight_map").and_then(Value::as_object);
+        let map = map.ok_or_else(|| fail("has no `weight_map` object".into()))?;
+        let mut files: Vec<&str> = Vec::new();
         for (tensor, file) in map {
             let file = file.as_str().filter(|f| !f.contains(['/', '\\']));
             let file = file.ok_or_else(|| {
-                let message = format!("`weight_map` entry of `{tensor}` is not a file name");
-                ModelError::format(index, message)
+                fail(format!(
+                    "`weight_map` entry of `{tensor}` is not a file name"
+                ))
             })?;
-            if !files.iter().any(|f| f == file) {
-                files.push(file.to_owned());
+            if !root.join(file).is_file() {
+                let message = format!("puts `{tensor}` into {file}, which is not there; fetch it");
+                return Err(fail(message));
+            }
+            if !files.contains(&file) {
+                files.push(file);
             }
         }
         let checkpoint = Self::from_files(root, files.iter().map(|f| root.join(f)).collect())?;
-        let absent: Vec<&String> = map
-            .keys()
-            .filter(|k| !checkpoint.tensors.contains_key(*k))
-            .collect();
-        match absent.as_slice() {
-            [] => Ok(checkpoint),
-            [first, ..] => Err(ModelError::format(
-                index,
-                format!(
-                    "names {} tensors that no shard holds, first `{first}`",
-                    absent.len()
-                ),
-            )),
+        for (tensor, file) in map {
+            let held = checkpoint.file_of(tensor);
+            if held.and_then(Path::file_name) != file.as_str().map(AsRef::as_ref) {
+                let found = held.map_or("no shard does".into(), |f| f.display().to_string());
+                let message = format!("says that {file} holds `{tensor}`, but {found}");
+                return Err(fail(message));
+            }
+        }
+        let unlisted = checkpoint.names().find(|name| !map.contains_key(*name));
+        match unlisted.and_then(|name| Some((name, checkpoint.file_of(name)?))) {
+            None => Ok(checkpoint),
+            Some((name, file)) => Err(fail(format!(
+                "has no entry for `{name}`, which {} holds",
+                file.display()
+            ))),
         }
     }
 
@@ -102,21 +109,16 @@ impl Checkpoint {
             tensors: BTreeMap::new(),
         };
         for path in paths {
-            let file = File::open(&path).map_err(|e| ModelError::io("open", &path, e))?;
-            // SAFETY: the mapping is read-only. Another process that truncates the file while it is
-            // mapped would fault, which every memory-mapping loader of weights accepts.
-            let map = unsafe { Mmap::map(&file) }.map_err(|e| ModelError::io("map", &path, e))?;
-            let (_, header) = SafeTensors::read_metadata(&map).map_err(|e| {
-                ModelError::format(&path, format!("not a whole safetensors file: {e}"))
-            })?;
-            for name in header.tensors().keys() {
-                let shard = checkpoint.shards.len();
-                if checkpoint.tensors.insert(name.clone(), shard).is_some() {
-                    let message = format!("tensor `{name}` is in two shards");
+            let shard = Shard::open(&path)?;
+            for name in shard.names() {
+                let index = checkpoint.shards.len();
+                if let Some(other) = checkpoint.tensors.insert(name.clone(), index) {
+                    let other = checkpoint.shards[other].path().display();
+                    let message = format!("tensor `{name}` is in {other} as well");
                     return Err(ModelError::format(&path, message));
                 }
             }
-            checkpoint.shards.push(Shard { path, map });
+            checkpoint.shards.push(shard);
         }
         Ok(checkpoint)
     }
@@ -124,6 +126,17 @@ impl Checkpoint {
     /// The file or folder that was opened.
     pub fn path(&self) -> &Path {
         &self.root
+    }
+
+    /// The files, in the order of the index.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.shards.iter().map(Shard::path)
+    }
+
+    /// The file that holds a tensor.
+    pub fn file_of(&self, name: &str) -> Option<&Path> {
+        let &shard = self.tensors.get(name)?;
+        Some(self.shards[shard].path())
     }
 
     /// All tensor names, sorted.
@@ -137,94 +150,139 @@ impl Checkpoint {
     }
 
     /// The shape of a tensor; `None` where there is none of this name.
-    pub fn shape(&self, name: &str) -> Result<Option<Vec<usize>>, ModelError> {
-        self.view(name, |view, _| Ok(view.shape().to_vec()))
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        Some(&self.find(name)?.1.shape)
+    }
+
+    /// The bytes that a tensor takes in its file.
+    pub fn bytes(&self, name: &str) -> Option<usize> {
+        let (start, end) = self.find(name)?.1.data_offsets;
+        Some(end - start)
+    }
+
+    /// The number format of a tensor as safetensors spells it, such as `BF16`.
+    pub fn format(&self, name: &str) -> Option<String> {
+        Some(self.find(name)?.1.dtype.to_string())
+    }
+
+    /// The narrowest number format that holds all floating-point tensors without loss: theirs where
+    /// they have one in common, else f32.
+    pub fn dtype(&self) -> DType {
+        let mut formats = self
+            .names()
+            .filter_map(|name| match self.find(name)?.1.dtype {
+                Dtype::BF16 => Some(DType::BF16),
+                Dtype::F16 => Some(DType::F16),
+                Dtype::F32 | Dtype::F64 => Some(DType::F32),
+                _ => None,
+            });
+        let first = formats.next().unwrap_or(DType::F32);
+        match formats.all(|format| format == first) {
+            true => first,
+            false => DType::F32,
+        }
     }
 
     /// A floating-point tensor, converted to f32; `None` where there is none of this name.
     pub fn get(&self, name: &str) -> Result<Option<StoredTensor>, ModelError> {
-        self.view(name, |view, path| {
-            let values = floats(view.dtype(), view.data()).ok_or_else(|| {
-                let message = format!("tensor `{name}` has type {:?}, not a float", view.dtype());
-                ModelError::format(path, message)
-            })?;
-            Ok(StoredTensor {
-                shape: view.shape().to_vec(),
-                values,
-            })
-        })
+        let wanted = Wanted {
+            dtype: DType::F32,
+            transposed: false,
+            new_rows: None,
+        };
+        let Some(converted) = self.read(name, &wanted)? else {
+            return Ok(None);
+        };
+        let shape = converted.data.shape().to_vec();
+        let values = converted.data.try_into_vec().map_err(|error| {
+            ModelError::format(&self.root, format!("tensor `{name}`: {error:?}"))
+        })?;
+        Ok(Some(StoredTensor { shape, values }))
     }
 
     /// An int64 tensor; `None` where there is none of this name.
     pub fn get_i64(&self, name: &str) -> Result<Option<StoredIntegers>, ModelError> {
-        self.view(name, |view, path| {
-            if view.dtype() != Dtype::I64 {
-                let message = format!("tensor `{name}` has type {:?}, not I64", view.dtype());
-                return Err(ModelError::format(path, message));
-            }
-            let (chunks, _) = view.data().as_chunks::<8>();
-            let values = chunks.iter().map(|b| i64::from_le_bytes(*b)).collect();
-            Ok((view.shape().to_vec(), values))
-        })
-    }
-
-    fn view<T>(
-        &self,
-        name: &str,
-        read: impl FnOnce(safetensors::tensor::TensorView<'_>, &Path) -> Result<T, ModelError>,
-    ) -> Result<Option<T>, ModelError> {
-        let Some(&shard) = self.tensors.get(name) else {
+        let Some((shard, info)) = self.find(name) else {
             return Ok(None);
         };
-        let Shard { path, map } = &self.shards[shard];
-        let view = SafeTensors::deserialize(map)
-            .and_then(|file| file.tensor(name))
-            .map_err(|e| ModelError::format(path, format!("tensor `{name}`: {e}")))?;
-        read(view, path).map(Some)
+        if info.dtype != Dtype::I64 {
+            let message = format!("tensor `{name}` has type {}, not I64", info.dtype);
+            return Err(ModelError::format(shard.path(), message));
+        }
+        let (chunks, _) = shard.bytes(info).as_chunks::<8>();
+        let values = chunks.iter().map(|b| i64::from_le_bytes(*b)).collect();
+        Ok(Some((info.shape.clone(), values)))
+    }
+
+    /// A floating-point tensor as a parameter wants it; `None` where there is none of this name.
+    pub(super) fn read(
+        &self,
+        name: &str,
+        wanted: &Wanted<'_>,
+    ) -> Result<Option<Converted>, ModelError> {
+        let Some((shard, info)) = self.find(name) else {
+            return Ok(None);
+        };
+        let source = Source {
+            bytes: shard.bytes(info),
+            dtype: info.dtype,
+            shape: &info.shape,
+            release: &|part: Range<usize>| shard.release(info, part),
+        };
+        match convert(&source, wanted) {
+            Some(converted) => Ok(Some(converted)),
+            None => Err(ModelError::format(
+                shard.path(),
+                format!(
+                    "tensor `{name}` has type {}, not f32, f64, f16 or bf16",
+                    info.dtype
+                ),
+            )),
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<(&Shard, &TensorInfo)> {
+        let shard = &self.shards[*self.tensors.get(name)?];
+        Some((shard, shard.info(name)?))
     }
 }
 
-fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
-    let halves = || bytes.as_chunks::<2>().0.iter();
-    Some(match dtype {
-        Dtype::F32 => {
-            let (chunks, _) = bytes.as_chunks::<4>();
-            chunks.iter().map(|b| f32::from_le_bytes(*b)).collect()
+/// Why weights that only PyTorch's unpickler reads are refused, and the command that converts them;
+/// `None` where `path` has others, or none.
+fn pickled(path: &Path) -> Option<String> {
+    let (pattern, folder) = if path.is_dir() {
+        let has = |file: &str| path.join(file).is_file();
+        if has(SINGLE_FILE) || has(INDEX_FILE) {
+            return None;
         }
-        Dtype::F64 => {
-            let (chunks, _) = bytes.as_chunks::<8>();
-            chunks
-                .iter()
-                .map(|b| f64::from_le_bytes(*b) as f32)
-                .collect()
+        let files = std::fs::read_dir(path).ok()?.filter_map(Result::ok);
+        let mut pickles: Vec<PathBuf> = files.map(|f| f.path()).filter(|f| is_pickle(f)).collect();
+        pickles.sort();
+        let named = |file: &&PathBuf| {
+            let name = file.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with("pytorch_model"))
+        };
+        match pickles.iter().find(named) {
+            Some(_) => (path.join("pytorch_model*.bin"), path),
+            None => (pickles.into_iter().next()?, path),
         }
-        Dtype::BF16 => halves().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
-        Dtype::F16 => halves().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
-        _ => return None,
-    })
+    } else {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        is_pickle(path).then(|| (path.to_owned(), folder))?
+    };
+    let target = folder.join(SINGLE_FILE);
+    Some(format!(
+        "holds weights in PyTorch's own format, which can run code when it is opened; convert them \
+         with\n  python -c \"import glob, torch; from safetensors.torch import save_file; \
+         save_file({{name: tensor.clone() for file in sorted(glob.glob('{}')) for name, tensor in \
+         torch.load(file, map_location='cpu', weights_only=True).items()}}, '{}', {{'format': \
+         'pt'}})\"",
+        pattern.display(),
+        target.display()
+    ))
 }
 
-/// Writes f32 tensors as one safetensors file, beside and then renamed into place.
-pub fn write_safetensors(path: &Path, tensors: &[ExportedTensor]) -> Result<(), ModelError> {
-    let views: Result<Vec<_>, _> = tensors
-        .iter()
-        .map(|(name, shape, values)| {
-            let bytes = bytemuck::cast_slice(values);
-            safetensors::tensor::TensorView::new(Dtype::F32, shape.clone(), bytes)
-                .map(|view| (name.as_str(), view))
-        })
-        .collect();
-    let metadata = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let write = |views| {
-        let beside = path.with_extension("safetensors.tmp");
-        safetensors::serialize_to_file(views, Some(metadata), &beside)?;
-        // The library writes for the owner only; weights are read by whoever may read the folder.
-        #[cfg(unix)]
-        std::fs::set_permissions(&beside, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
-        std::fs::rename(&beside, path)?;
-        Ok::<(), safetensors::SafeTensorError>(())
-    };
-    views
-        .and_then(write)
-        .map_err(|e| ModelError::format(path, format!("cannot be written: {e}")))
+fn is_pickle(file: &Path) -> bool {
+    let extension = file.extension().and_then(|extension| extension.to_str());
+    matches!(extension, Some("bin" | "pt" | "pth" | "ckpt"))
 }

@@ -4,14 +4,27 @@
 //! through a [`NameTable`], which lists only the exceptions. Both directions use it: the names that
 //! a module expects are enumerated from the module, so loading finds what is missing *and* what is
 //! left over. Linear weights are `[outputs, inputs]` in checkpoints and `[inputs, outputs]` here.
+//!
+//! Neither direction holds a second copy of a model: files are mapped into memory and each tensor
+//! is converted straight into its parameter, whose zeros were never allocated; exported tensors are
+//! written one after another.
 
 mod checkpoint;
+mod convert;
 mod init;
+mod load;
 mod module;
+mod shard;
+#[cfg(test)]
+mod tests;
+mod write;
 
-pub use checkpoint::{Checkpoint, StoredIntegers, StoredTensor, write_safetensors};
+pub use checkpoint::{Checkpoint, INDEX_FILE, SINGLE_FILE, StoredIntegers, StoredTensor};
+pub use convert::NewRows;
 pub use init::{InitRule, initial_values};
+pub use load::{Fit, LoadOptions, Mismatch, fit, load};
 pub use module::{
-    ExportedTensor, NameTable, NamedTensor, export, export_gradients, fill, load, named_tensors,
+    ExportedTensor, NameTable, NamedTensor, export, export_gradients, fill, named_tensors,
     parameter_count,
 };
+pub use write::{WriteOptions, Written, write_module, write_safetensors};

@@ -1,11 +1,8 @@
 //! Walking a module's parameters under their checkpoint names.
 
-use std::collections::BTreeSet;
-
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Gradients, Tensor, TensorData};
 
-use super::checkpoint::Checkpoint;
 use crate::error::ModelError;
 
 /// How a module's own paths become checkpoint names.
@@ -20,6 +17,8 @@ pub struct NameTable {
 /// A parameter under its checkpoint name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NamedTensor {
+    /// The module's own path.
+    pub path: String,
     /// Name in the checkpoint, without the checkpoint's prefix.
     pub name: String,
     /// Shape in the checkpoint (linear weights `[outputs, inputs]`).
@@ -28,44 +27,54 @@ pub struct NamedTensor {
 
 /// Where a traversal stands: the path so far and the type that holds the current field.
 #[derive(Default)]
-struct Place {
+pub(super) struct Place {
     path: Vec<String>,
     containers: Vec<String>,
 }
 
 impl Place {
-    fn enter(&mut self, name: &str, container: &str) {
+    pub(super) fn enter(&mut self, name: &str, container: &str) {
         self.path.push(name.to_owned());
         self.containers.push(container.to_owned());
     }
 
-    fn exit(&mut self) {
+    pub(super) fn exit(&mut self) {
         self.path.pop();
         self.containers.pop();
     }
 
-    /// The path without the variants of enums: which kind of a part it is names no tensor.
-    fn name(&self, rename: fn(&str) -> String) -> String {
+    /// The module's own path of the current parameter, without the variants of enums: which kind of
+    /// a part it is names no tensor.
+    pub(super) fn path(&self) -> String {
         let segments = self.path.iter().zip(&self.containers);
         let fields: Vec<&str> = segments
             .filter(|(_, container)| !container.starts_with("Enum:"))
             .map(|(field, _)| field.as_str())
             .collect();
-        rename(&fields.join("."))
+        fields.join(".")
+    }
+
+    pub(super) fn name(&self, rename: fn(&str) -> String) -> String {
+        rename(&self.path())
     }
 
     /// Whether the current parameter is stored transposed.
-    fn transposed(&self) -> bool {
+    pub(super) fn transposed(&self) -> bool {
         self.containers.last().is_some_and(|c| c == "Struct:Linear")
             && self.path.last().is_some_and(|p| p == "weight")
     }
-}
 
-fn checkpoint_shape(mut shape: Vec<usize>, transposed: bool) -> Vec<usize> {
-    if transposed {
-        shape.reverse();
+    /// The current parameter as a checkpoint knows it, its own shape being `shape`.
+    pub(super) fn tensor(&self, rename: fn(&str) -> String, mut shape: Vec<usize>) -> NamedTensor {
+        if self.transposed() {
+            shape.reverse();
+        }
+        NamedTensor {
+            path: self.path(),
+            name: self.name(rename),
+            shape,
+        }
     }
-    shape
 }
 
 fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
@@ -84,18 +93,19 @@ pub type ExportedTensor = (String, Vec<usize>, Vec<f32>);
 /// What a traversal reads of each parameter.
 #[derive(Clone, Copy)]
 enum Reading<'a> {
-    Shapes,
     Values,
     Gradients(&'a Gradients),
 }
 
+/// Told of one tensor after another, in checkpoint layout; may refuse to go on.
+type Receive<'a> = &'a mut dyn FnMut(NamedTensor, TensorData) -> Result<(), ModelError>;
+
 struct Reader<'a> {
     place: Place,
-    prefix: &'a str,
     rename: fn(&str) -> String,
     reading: Reading<'a>,
-    tensors: Vec<ExportedTensor>,
-    error: Option<ModelError>,
+    receive: Receive<'a>,
+    result: Result<(), ModelError>,
 }
 
 impl ModuleVisitor for Reader<'_> {
@@ -108,58 +118,108 @@ impl ModuleVisitor for Reader<'_> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let transposed = self.place.transposed();
-        let own = param.val().dims();
-        let name = format!("{}{}", self.prefix, self.place.name(self.rename));
+        if self.result.is_err() {
+            return;
+        }
         let tensor = match self.reading {
-            Reading::Shapes => None,
-            Reading::Values => Some(param.val().inner()),
+            Reading::Values => param.val().inner(),
             Reading::Gradients(gradients) => match param.val().grad(gradients) {
-                Some(gradient) => Some(gradient),
+                Some(gradient) => gradient,
                 None => return,
             },
         };
-        let values = match tensor.map(|t| t.cast(DType::F32).try_into_vec_as::<f32>()) {
-            None => Vec::new(),
-            Some(Ok(values)) if transposed => transpose(&values, own[0], own[1]),
-            Some(Ok(values)) => values,
-            Some(Err(error)) => {
-                let message = format!("tensor `{name}` cannot be read from its device: {error:?}");
-                self.error.get_or_insert(ModelError::Input(message));
-                return;
-            }
+        let named = self.place.tensor(self.rename, tensor.dims().to_vec());
+        let tensor = match self.place.transposed() {
+            true => tensor.swap_dims(0, 1),
+            false => tensor,
         };
-        let shape = checkpoint_shape(own.to_vec(), transposed);
-        self.tensors.push((name, shape, values));
+        self.result = match tensor.try_into_data() {
+            Ok(data) => (self.receive)(named, data),
+            Err(error) => Err(ModelError::Input(format!(
+                "tensor `{}` cannot be read from its device: {error:?}",
+                named.name
+            ))),
+        };
     }
 }
 
 fn read<M: Module>(
     module: &M,
+    rename: fn(&str) -> String,
+    reading: Reading<'_>,
+    receive: Receive<'_>,
+) -> Result<(), ModelError> {
+    let mut reader = Reader {
+        place: Place::default(),
+        rename,
+        reading,
+        receive,
+        result: Ok(()),
+    };
+    module.visit(&mut reader);
+    reader.result
+}
+
+/// Hands the values of `module` to `receive`, one tensor after another in checkpoint layout and in
+/// the module's order, in the number format that they are held in.
+pub(super) fn each_value<M: Module>(
+    module: &M,
+    rename: fn(&str) -> String,
+    receive: Receive<'_>,
+) -> Result<(), ModelError> {
+    read(module, rename, Reading::Values, receive)
+}
+
+fn collect<M: Module>(
+    module: &M,
     prefix: &str,
     rename: fn(&str) -> String,
     reading: Reading<'_>,
 ) -> Result<Vec<ExportedTensor>, ModelError> {
-    let mut reader = Reader {
-        place: Place::default(),
-        prefix,
-        rename,
-        reading,
-        tensors: Vec::new(),
-        error: None,
-    };
-    module.visit(&mut reader);
-    match reader.error {
-        Some(error) => Err(error),
-        None => Ok(reader.tensors),
+    let mut tensors = Vec::new();
+    read(module, rename, reading, &mut |tensor, data| {
+        let name = format!("{prefix}{}", tensor.name);
+        let values = data
+            .try_cast_as::<f32>()
+            .and_then(|data| data.try_into_vec());
+        let values = values.map_err(|e| ModelError::Input(format!("tensor `{name}`: {e}")))?;
+        tensors.push((name, tensor.shape, values));
+        Ok(())
+    })?;
+    Ok(tensors)
+}
+
+struct Namer {
+    place: Place,
+    rename: fn(&str) -> String,
+    tensors: Vec<NamedTensor>,
+}
+
+impl ModuleVisitor for Namer {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.place.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.place.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let shape = param.lazy_shape().to_vec();
+        self.tensors.push(self.place.tensor(self.rename, shape));
     }
 }
 
-/// The parameters of `module` under their checkpoint names, in the module's order.
+/// The parameters of `module` under their checkpoint names, in the module's order. Parameters that
+/// have no values yet get none.
 pub fn named_tensors<M: Module>(module: &M, rename: fn(&str) -> String) -> Vec<NamedTensor> {
-    let shapes = read(module, "", rename, Reading::Shapes).unwrap_or_default();
-    let named = |(name, shape, _)| NamedTensor { name, shape };
-    shapes.into_iter().map(named).collect()
+    let mut namer = Namer {
+        place: Place::default(),
+        rename,
+        tensors: Vec::new(),
+    };
+    module.visit(&mut namer);
+    namer.tensors
 }
 
 /// Parameters of `module`, counted in elements.
@@ -171,13 +231,13 @@ pub fn parameter_count<M: Module>(module: &M) -> usize {
         .sum()
 }
 
-/// The values of `module` as a checkpoint stores them, names behind `prefix`.
+/// The values of `module` as a checkpoint stores them, in f32, names behind `prefix`.
 pub fn export<M: Module>(
     module: &M,
     prefix: &str,
     rename: fn(&str) -> String,
 ) -> Result<Vec<ExportedTensor>, ModelError> {
-    read(module, prefix, rename, Reading::Values)
+    collect(module, prefix, rename, Reading::Values)
 }
 
 /// The gradients of `module`'s parameters in checkpoint layout; parameters without one are left
@@ -188,7 +248,7 @@ pub fn export_gradients<M: Module>(
     prefix: &str,
     rename: fn(&str) -> String,
 ) -> Result<Vec<ExportedTensor>, ModelError> {
-    read(module, prefix, rename, Reading::Gradients(gradients))
+    collect(module, prefix, rename, Reading::Gradients(gradients))
 }
 
 struct Filler<'a> {
@@ -208,25 +268,18 @@ impl ModuleMapper for Filler<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let transposed = self.place.transposed();
-        let own = param.val().dims();
-        let tensor = NamedTensor {
-            name: self.place.name(self.rename),
-            shape: checkpoint_shape(own.to_vec(), transposed),
-        };
+        let own = param.lazy_shape();
+        let tensor = self.place.tensor(self.rename, own.to_vec());
         let Some(mut values) = (self.value)(&tensor) else {
             return param;
         };
-        if transposed {
+        if self.place.transposed() {
             values = transpose(&values, own[1], own[0]);
         }
-        let dtype = self.dtype;
-        param.map(|old| {
-            let learns = old.is_require_grad();
-            let data = TensorData::new(values, own);
-            let new = Tensor::from_data(data, (&old.device(), dtype));
-            if learns { new.require_grad() } else { new }
-        })
+        let (device, id) = (param.lazy_device(), param.id);
+        let data = TensorData::new(values, own);
+        let new = Tensor::from_data(data, (&device, self.dtype));
+        param.transform_for_load(new, id)
     }
 }
 
@@ -243,67 +296,5 @@ pub fn fill<M: Module>(
         rename,
         dtype,
         value,
-    })
-}
-
-/// `module` with the values of `checkpoint`, strictly: a missing, left-over, mis-shaped or
-/// non-finite tensor is an error that lists all of them.
-///
-/// `prefix` is what the checkpoint puts before the module's names.
-pub fn load<M: Module>(
-    module: M,
-    checkpoint: &Checkpoint,
-    prefix: &str,
-    table: NameTable,
-    dtype: DType,
-) -> Result<M, ModelError> {
-    let mut wrong = Vec::new();
-    let mut failed = None;
-    let mut read = BTreeSet::new();
-    let module = fill(module, table.rename, dtype, &mut |tensor| {
-        let name = format!("{prefix}{}", tensor.name);
-        read.insert(name.clone());
-        match checkpoint.get(&name) {
-            Err(error) => {
-                failed.get_or_insert(error);
-                None
-            }
-            Ok(None) => {
-                wrong.push(format!("missing: `{name}` {:?}", tensor.shape));
-                None
-            }
-            Ok(Some(stored)) if stored.shape != tensor.shape => {
-                wrong.push(format!(
-                    "wrong shape: `{name}` is {:?}, the config means {:?}",
-                    stored.shape, tensor.shape
-                ));
-                None
-            }
-            Ok(Some(stored)) => {
-                if stored.values.iter().any(|v| !v.is_finite()) {
-                    wrong.push(format!("not finite: `{name}` holds NaN or infinity"));
-                }
-                Some(stored.values)
-            }
-        }
-    });
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    let left_over = checkpoint.names().filter(|name| {
-        let ignored = |(end, _): &(&str, &str)| name.ends_with(end);
-        !read.contains(*name) && !table.ignored.iter().any(ignored)
-    });
-    wrong.extend(left_over.map(|name| format!("unexpected: `{name}` has no place in the model")));
-    if wrong.is_empty() {
-        return Ok(module);
-    }
-    Err(ModelError::Tensors {
-        path: checkpoint.path().to_owned(),
-        report: format!(
-            "{} tensors do not fit the model:\n  {}",
-            wrong.len(),
-            wrong.join("\n  ")
-        ),
     })
 }

@@ -179,6 +179,8 @@ fn build_options(folder: &Path, dtype: DType) -> BuildOptions {
         tune: Tune::Full,
         learn_temperature: true,
         dtype,
+        allow_nan: false,
+        new_words: None,
     }
 }
 

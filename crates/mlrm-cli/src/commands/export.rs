@@ -1,0 +1,78 @@
+//! `mlrm export MODEL --out DIR`: a model, or a part of one, as Hugging Face's libraries read it.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use miette::miette;
+use mlrm_model::source::ModelSource;
+use mlrm_model::weights::{LoadOptions, WriteOptions};
+use mlrm_train::checkpoint::replace_folder;
+use mlrm_train::{TrainError, device};
+
+use super::formats::{ByteSize, FormatArg, bytes};
+
+/// Write a model as Hugging Face folders, in another number format or in shards.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// A model folder, a run folder (its `model/`), or a language model or vision encoder as Hugging
+    /// Face's libraries save it.
+    pub model: PathBuf,
+    /// The folder to write; it must not be there yet.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Number format of the weights; default: the one they are in.
+    #[arg(long, value_enum)]
+    pub dtype: Option<FormatArg>,
+    /// Begin another file before one grows beyond this size, such as `2GB`; default: one file.
+    #[arg(long, value_name = "SIZE")]
+    pub shard_size: Option<ByteSize>,
+    /// Write weights that are NaN or infinite as they are.
+    #[arg(long)]
+    pub allow_nan: bool,
+}
+
+/// Runs the command.
+pub fn run(args: ExportArgs) -> miette::Result<ExitCode> {
+    if args.out.exists() {
+        return Err(miette!(
+            help = "remove it, or name another folder",
+            "--out: {} is there already",
+            args.out.display()
+        ));
+    }
+    let source = ModelSource::open(&args.model).map_err(TrainError::from)?;
+    let options = LoadOptions {
+        allow_nan: args.allow_nan,
+        ..LoadOptions::new(source.dtype().map_err(TrainError::from)?)
+    };
+    let device = device::open("flex").map_err(TrainError::from)?;
+    let loaded = source.load(&device, &options).map_err(TrainError::from)?;
+    let weights = WriteOptions {
+        dtype: args.dtype.map(FormatArg::format),
+        shard_bytes: args.shard_size.map(|size| size.0),
+    };
+    let mut written = Vec::new();
+    replace_folder(&args.out, |folder| {
+        written = source.export(&loaded, folder, weights)?;
+        Ok(())
+    })?;
+    for part in written {
+        let folder = match part.folder {
+            "" => args.out.clone(),
+            below => args.out.join(Path::new(below)),
+        };
+        println!(
+            "{}: {} in {}, {} {}",
+            folder.display(),
+            bytes(part.weights.bytes),
+            part.weights.dtype.name(),
+            part.weights.files.len(),
+            match part.weights.files.len() {
+                1 => "file",
+                _ => "files",
+            }
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}

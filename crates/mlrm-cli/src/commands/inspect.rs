@@ -1,0 +1,312 @@
+//! `mlrm inspect PATH`: what a model is, whether its weights fit its config, and what training it
+//! would need of memory.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Args;
+use miette::{IntoDiagnostic, miette};
+use mlrm_config::{ConnectorSettings, PromptSettings};
+use mlrm_data::tokenizer::Tokenizer;
+use mlrm_model::source::{ModelSource, Part};
+use mlrm_model::weights::LoadOptions;
+use mlrm_train::memory::{TrainingMemory, TrainingShape, peak_resident_bytes};
+use mlrm_train::{TrainError, device};
+use serde::Serialize;
+
+use super::formats::{FormatArg, bytes};
+
+/// Say what a model is, whether its weights fit its config, and what training it would need.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// A model folder, a run folder (its `model/`), or a language model or vision encoder as Hugging
+    /// Face's libraries save it.
+    pub model: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Load the weights as well: every value is read and checked, and time and memory are told.
+    #[arg(long)]
+    pub load: bool,
+    /// Take weights that are NaN or infinite as they are.
+    #[arg(long, requires = "load")]
+    pub allow_nan: bool,
+    /// Number format that training and --load are to use; default: the one of the weights.
+    #[arg(long, value_enum)]
+    pub dtype: Option<FormatArg>,
+    /// Pairs of a training step.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..))]
+    pub batch_pairs: u64,
+    /// Positions of a note in the language model, visual tokens included; default: the prompt's
+    /// token budget.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub positions: Option<u64>,
+    /// Rank of the adapters for `lora`.
+    #[arg(long, value_name = "R", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
+    pub rank: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    path: PathBuf,
+    parts: Vec<Part>,
+    tokenizer: Option<Words>,
+    training: Option<Training>,
+    loaded: Option<LoadReport>,
+}
+
+/// The words of the tokenizer beside the rows of the lookup table.
+#[derive(Debug, Serialize)]
+struct Words {
+    tokens: usize,
+    rows: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Training {
+    dtype: &'static str,
+    batch_pairs: u64,
+    positions: u64,
+    rank: u64,
+    estimates: [TrainingMemory; 3],
+}
+
+#[derive(Debug, Serialize)]
+struct LoadReport {
+    dtype: &'static str,
+    seconds: f64,
+    /// Size of the parameters in `dtype`.
+    parameter_bytes: u64,
+    /// Largest resident memory of the process; `None` where the system does not tell.
+    peak_bytes: Option<u64>,
+}
+
+/// Runs the command. Fails where weights and config do not fit.
+pub fn run(args: InspectArgs) -> miette::Result<ExitCode> {
+    let source = ModelSource::open(&args.model).map_err(TrainError::from)?;
+    let parts = source.parts().map_err(TrainError::from)?;
+    let fits = parts.iter().all(|part| part.mismatches.is_empty());
+    let tokenizer = words(&source)?;
+    let report = Report {
+        path: args.model.clone(),
+        training: training(&args, &source, &parts)?,
+        // Weights that do not fit are reported, not loaded.
+        loaded: (args.load && fits)
+            .then(|| load(&args, &source, &parts))
+            .transpose()?,
+        tokenizer,
+        parts,
+    };
+    if args.json {
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&report).into_diagnostic()?
+        );
+    } else {
+        print(&report);
+    }
+    if !fits {
+        return Err(miette!(
+            help = "is config.json the one of these weights?",
+            "{}: weights and config do not fit",
+            args.model.display()
+        ));
+    }
+    match &report.tokenizer {
+        Some(words) if words.tokens > words.rows => Err(miette!(
+            "{}: the tokenizer has {} tokens, the lookup table {} rows",
+            args.model.display(),
+            words.tokens,
+            words.rows
+        )),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// `None` where there is no language model or no tokenizer beside it.
+fn words(source: &ModelSource) -> miette::Result<Option<Words>> {
+    let Some(llm) = source.llm() else {
+        return Ok(None);
+    };
+    let folder = match source {
+        ModelSource::Model(folder) => folder.llm(),
+        _ => source.root().to_owned(),
+    };
+    let file = folder.join("tokenizer.json");
+    if !file.is_file() {
+        return Ok(None);
+    }
+    let tokenizer = Tokenizer::load(&file).map_err(TrainError::from)?;
+    Ok(Some(Words {
+        tokens: tokenizer.vocabulary_rows(),
+        rows: llm.vocab_size,
+    }))
+}
+
+fn training(
+    args: &InspectArgs,
+    source: &ModelSource,
+    parts: &[Part],
+) -> miette::Result<Option<Training>> {
+    let Some(llm) = source.llm() else {
+        return Ok(None);
+    };
+    let format = match args.dtype {
+        Some(dtype) => dtype.format(),
+        None => source.dtype().map_err(TrainError::from)?,
+    };
+    let budget = match source {
+        ModelSource::Model(folder) => folder
+            .prompt
+            .settings
+            .token_budget(folder.config.visual_tokens()),
+        _ => PromptSettings::default().token_budget(ConnectorSettings::default().queries),
+    };
+    let parameters = |name| {
+        let part = parts.iter().find(|part| part.part == name);
+        part.map_or(0, |part| part.parameters)
+    };
+    let shape = TrainingShape {
+        llm,
+        llm_parameters: parameters("llm"),
+        head_parameters: parameters("head"),
+        vision_parameters: parameters("vision"),
+        format,
+        batch_pairs: args.batch_pairs,
+        positions: args.positions.unwrap_or(budget as u64),
+        rank: args.rank,
+    };
+    Ok(Some(Training {
+        dtype: format.name(),
+        batch_pairs: shape.batch_pairs,
+        positions: shape.positions,
+        rank: args.rank,
+        estimates: TrainingMemory::estimates(&shape),
+    }))
+}
+
+fn load(args: &InspectArgs, source: &ModelSource, parts: &[Part]) -> miette::Result<LoadReport> {
+    let dtype = match args.dtype {
+        Some(dtype) => dtype.format(),
+        None => source.dtype().map_err(TrainError::from)?,
+    };
+    let options = LoadOptions {
+        allow_nan: args.allow_nan,
+        ..LoadOptions::new(dtype)
+    };
+    let device = device::open("flex").map_err(TrainError::from)?;
+    let started = Instant::now();
+    let loaded = source.load(&device, &options).map_err(TrainError::from)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let peak_bytes = peak_resident_bytes();
+    drop(loaded);
+    let parameters: u64 = parts.iter().map(|part| part.parameters).sum();
+    Ok(LoadReport {
+        dtype: dtype.name(),
+        seconds,
+        parameter_bytes: parameters * dtype.size() as u64,
+        peak_bytes,
+    })
+}
+
+fn print(report: &Report) {
+    for part in &report.parts {
+        print_part(part);
+    }
+    if let Some(words) = &report.tokenizer {
+        println!(
+            "tokenizer: {} tokens for {} rows of the lookup table",
+            words.tokens, words.rows
+        );
+    }
+    if let Some(training) = &report.training {
+        print_training(training);
+    }
+    if let Some(loaded) = &report.loaded {
+        let peak = match loaded.peak_bytes {
+            Some(peak) => format!(
+                ", peak memory {} ({:.2} times the parameters)",
+                bytes(peak),
+                peak as f64 / loaded.parameter_bytes as f64
+            ),
+            None => String::new(),
+        };
+        println!(
+            "\nloaded in {}: {:.2} s, {} of parameters{peak}",
+            loaded.dtype,
+            loaded.seconds,
+            bytes(loaded.parameter_bytes)
+        );
+    }
+}
+
+fn print_part(part: &Part) {
+    let family = part.family.as_deref().unwrap_or("mlrm");
+    println!("{} ({family}): {}", part.part, part.path.display());
+    let formats = part.formats.iter();
+    let formats: Vec<String> = formats
+        .map(|(name, count)| format!("{count} in {name}"))
+        .collect();
+    let files = if part.files == 1 { "file" } else { "files" };
+    println!(
+        "  {} parameters; tensors: {}; {} in {} {files}",
+        grouped(part.parameters),
+        formats.join(", "),
+        bytes(part.bytes),
+        part.files
+    );
+    let sizes: Vec<String> = part
+        .sizes
+        .iter()
+        .map(|(key, n)| format!("{key} {n}"))
+        .collect();
+    if !sizes.is_empty() {
+        println!("  {}", sizes.join(", "));
+    }
+    for unread in &part.ignored {
+        println!("  ignored: `{}`: {}", unread.name, unread.reason);
+    }
+    for mismatch in &part.mismatches {
+        println!("  {mismatch}");
+    }
+}
+
+fn print_training(training: &Training) {
+    println!(
+        "\nmemory to train in {} with {} pairs of notes of {} positions (estimate):",
+        training.dtype, training.batch_pairs, training.positions
+    );
+    println!(
+        "  {:<8} {:>14} {:>10} {:>10} {:>10} {:>12} {:>10}",
+        "tune", "learning", "weights", "gradients", "optimiser", "activations", "total"
+    );
+    for estimate in &training.estimates {
+        println!(
+            "  {:<8} {:>14} {:>10} {:>10} {:>10} {:>12} {:>10}",
+            match estimate.tune {
+                "lora" => format!("lora {}", training.rank),
+                tune => tune.to_owned(),
+            },
+            grouped(estimate.trained_parameters),
+            bytes(estimate.weights_bytes),
+            bytes(estimate.gradients_bytes),
+            bytes(estimate.optimiser_bytes),
+            bytes(estimate.activations_bytes),
+            bytes(estimate.total_bytes)
+        );
+    }
+}
+
+/// A number with commas between thousands.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

@@ -1,0 +1,127 @@
+//! What `mlrm export` writes, read by Hugging Face's own library. Runs where Python with torch,
+//! transformers and safetensors is: `python3`, or what the environment variable `MLRM_PYTHON` names.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::{Home, golden_cases};
+
+/// Python with the packages, or `None` with a notice that nothing was tested.
+fn python(test: &str) -> Option<String> {
+    let python = std::env::var("MLRM_PYTHON").unwrap_or_else(|_| "python3".into());
+    let imports = ["-c", "import safetensors, torch, transformers"];
+    let found = Command::new(&python).args(imports).output();
+    if found.is_ok_and(|output| output.status.success()) {
+        return Some(python);
+    }
+    eprintln!(
+        "SKIPPED {test}: `{python}` has no torch, transformers and safetensors; set MLRM_PYTHON to a \
+         Python that has"
+    );
+    None
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+/// The folders of language models and vision encoders in golden cases.
+fn golden_parts() -> Vec<PathBuf> {
+    let cases = fs::read_dir(golden_cases()).expect("golden cases");
+    let cases = cases.map(|case| case.expect("an entry").path());
+    let parts = cases.flat_map(|case| ["llm", "vision"].map(|part| case.join(part)));
+    let mut parts: Vec<PathBuf> = parts.filter(|f| f.join("config.json").is_file()).collect();
+    parts.sort();
+    parts
+}
+
+#[test]
+fn exported_folders_give_the_same_hidden_states() {
+    let Some(python) = python("exported_folders_give_the_same_hidden_states") else {
+        return;
+    };
+    let home = Home::trained();
+    let mut pairs = Vec::new();
+    let mut export = |source: &Path, options: &[&str]| {
+        let out = text(&home.path(format!("out{}", pairs.len())));
+        let source = text(source);
+        let command = [&["export", &source, "--out", &out], options].concat();
+        home.mlrm(&command).done();
+        pairs.extend([source, out]);
+    };
+    let shards = ["--shard-size", "4kB"];
+    for part in golden_parts() {
+        export(&part, &shards);
+    }
+    for part in ["llm", "vision"] {
+        export(&home.path("run/model").join(part), &shards);
+    }
+    // From one half-precision folder to another.
+    home.mlrm(&["export", "run", "--out", "half", "--dtype", "bf16"])
+        .done();
+    export(&home.path("half/llm"), &[]);
+    let script =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/transformers/check_export.py");
+    let output = Command::new(python)
+        .arg(script)
+        .args(&pairs)
+        .env("OMP_NUM_THREADS", "1")
+        .output();
+    let output = output.expect("Python runs");
+    let shown = String::from_utf8_lossy(&output.stdout);
+    eprintln!("{shown}");
+    assert!(
+        output.status.success(),
+        "{shown}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        shown
+            .lines()
+            .filter(|line| line.starts_with("same "))
+            .count()
+            >= 20,
+        "{shown}"
+    );
+}
+
+#[test]
+fn the_command_in_the_refusal_converts_pytorch_files() {
+    let Some(python) = python("the_command_in_the_refusal_converts_pytorch_files") else {
+        return;
+    };
+    let home = Home::empty();
+    let source = golden_cases().join("qwen3_text_no_head/llm");
+    fs::create_dir(home.path("llm")).expect("a folder");
+    fs::copy(source.join("config.json"), home.path("llm/config.json")).expect("a file");
+    let split = "import sys, torch; from safetensors.torch import load_file; \
+                 tensors = list(load_file(sys.argv[1]).items()); \
+                 torch.save(dict(tensors[:9]), 'llm/pytorch_model-00001-of-00002.bin'); \
+                 torch.save(dict(tensors[9:]), 'llm/pytorch_model-00002-of-00002.bin')";
+    let weights = text(&source.join("model.safetensors"));
+    let folder = home.path("llm");
+    let run = |command: &mut Command| {
+        let output = command
+            .current_dir(folder.parent().expect("a folder"))
+            .output();
+        let output = output.expect("it runs");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    };
+    run(Command::new(&python).args(["-c", split, &weights]));
+    let refused = home.refused(&["inspect", "llm"], &["which can run code"]);
+    let command = refused
+        .err
+        .lines()
+        .find(|line| line.trim().starts_with("python -c"));
+    let command = command.expect("a command").trim();
+    let command = command.replacen("python", &python, 1);
+    run(Command::new("sh").args(["-c", &command]));
+    home.mlrm(&["inspect", "llm", "--load"]).done();
+}

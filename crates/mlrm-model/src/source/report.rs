@@ -1,0 +1,130 @@
+//! What the parts of a model are, and how their weights and configs fit together.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::tensor::Device;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::ModelSource;
+use crate::decoder::{Decoder, DecoderConfig};
+use crate::embedder::{Head, ModelFolder, llm_names, vision_names};
+use crate::error::ModelError;
+use crate::vision::{ClipVision, VisionConfig};
+use crate::weights::{Checkpoint, NameTable, fit, parameter_count};
+
+/// A part of a model, read from its config and the headers of its weights.
+#[derive(Debug, Clone, Serialize)]
+pub struct Part {
+    /// `llm`, `vision` or `head`.
+    pub part: &'static str,
+    /// Its folder or file.
+    pub path: PathBuf,
+    /// Hugging Face's `model_type`; none for the head.
+    pub family: Option<String>,
+    /// Sizes under the names of its config.
+    pub sizes: BTreeMap<String, u64>,
+    /// Parameters that the config means.
+    pub parameters: u64,
+    /// Number formats of the stored tensors, with how many have them.
+    pub formats: BTreeMap<String, usize>,
+    /// Files of weights.
+    pub files: usize,
+    /// Bytes of the stored tensors.
+    pub bytes: u64,
+    /// What does not fit: tensors that are missing, of another shape, or without a place.
+    pub mismatches: Vec<String>,
+    /// Tensors that are left unread on purpose.
+    pub ignored: Vec<Unread>,
+}
+
+/// A tensor that is left unread on purpose.
+#[derive(Debug, Clone, Serialize)]
+pub struct Unread {
+    /// Its name in the checkpoint.
+    pub name: String,
+    /// Why.
+    pub reason: &'static str,
+}
+
+impl ModelSource {
+    /// The parts; only headers of weights are read.
+    pub fn parts(&self) -> Result<Vec<Part>, ModelError> {
+        match self {
+            Self::Model(folder) => {
+                let mut parts = vec![llm(&folder.llm(), &folder.config.llm)?];
+                if let Some(config) = &folder.config.vision {
+                    parts.push(vision(&folder.vision(), config)?);
+                }
+                parts.push(head(folder)?);
+                Ok(parts)
+            }
+            Self::Llm { root, config } => Ok(vec![llm(root, config)?]),
+            Self::Vision { root, config } => Ok(vec![vision(root, config)?]),
+        }
+    }
+}
+
+fn llm(root: &Path, config: &DecoderConfig) -> Result<Part, ModelError> {
+    let checkpoint = Checkpoint::open(root)?;
+    let names = llm_names(config, &checkpoint);
+    let module = Decoder::new(config, &Device::default());
+    let config = config.to_json();
+    Ok(part("llm", &checkpoint, &module, names, Some(&config)))
+}
+
+fn vision(root: &Path, config: &VisionConfig) -> Result<Part, ModelError> {
+    let checkpoint = Checkpoint::open(root)?;
+    let names = vision_names(&checkpoint);
+    let module = ClipVision::new(config, &Device::default());
+    let config = config.to_json();
+    Ok(part("vision", &checkpoint, &module, names, Some(&config)))
+}
+
+fn head(folder: &ModelFolder) -> Result<Part, ModelError> {
+    let checkpoint = Checkpoint::open(&folder.head())?;
+    let names = ("", folder.config.head_names());
+    let module = Head::new(&folder.config, &Device::default())?;
+    Ok(part("head", &checkpoint, &module, names, None))
+}
+
+fn part<M: Module>(
+    part: &'static str,
+    checkpoint: &Checkpoint,
+    module: &M,
+    (prefix, names): (&str, NameTable),
+    config: Option<&Value>,
+) -> Part {
+    let fit = fit(module, checkpoint, prefix, names, None);
+    let mut formats = BTreeMap::new();
+    let mut bytes = 0;
+    for name in checkpoint.names() {
+        let format = checkpoint.format(name).unwrap_or_default();
+        *formats.entry(format).or_default() += 1;
+        bytes += checkpoint.bytes(name).unwrap_or(0) as u64;
+    }
+    let unread = |(name, reason)| Unread { name, reason };
+    Part {
+        part,
+        path: checkpoint.path().to_owned(),
+        family: config.and_then(|config| Some(config.get("model_type")?.as_str()?.to_owned())),
+        sizes: config.map(sizes).unwrap_or_default(),
+        parameters: parameter_count(module) as u64,
+        formats,
+        files: checkpoint.files().count(),
+        bytes,
+        mismatches: fit.mismatches.iter().map(ToString::to_string).collect(),
+        ignored: fit.ignored.into_iter().map(unread).collect(),
+    }
+}
+
+/// The whole numbers of a config, but for ids of tokens.
+fn sizes(config: &Value) -> BTreeMap<String, u64> {
+    let entries = config.as_object().into_iter().flatten();
+    entries
+        .filter(|(key, _)| !key.ends_with("_id"))
+        .filter_map(|(key, value)| Some((key.clone(), value.as_u64()?)))
+        .collect()
+}

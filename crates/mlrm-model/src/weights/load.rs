@@ -1,0 +1,259 @@
+//! Strict loading of a checkpoint into a module.
+
+use std::collections::BTreeSet;
+use std::fmt::{self, Display};
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{DType, Tensor};
+
+use super::checkpoint::Checkpoint;
+use super::convert::{NewRows, Wanted};
+use super::module::{NameTable, NamedTensor, Place, named_tensors};
+use crate::error::ModelError;
+
+/// Findings of one kind that an error lists; the rest is counted.
+const LISTED: usize = 20;
+
+/// The module's own path of a decoder's lookup table of words, below which its rows may grow.
+const WORD_TABLE: &str = "embed_tokens.weight";
+
+/// How a checkpoint is read.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// Number format of the parameters.
+    pub dtype: DType,
+    /// Take NaN and infinite values as they are.
+    pub allow_nan: bool,
+    /// Words that the checkpoint's lookup table does not know.
+    pub new_words: Option<NewRows>,
+}
+
+impl LoadOptions {
+    /// As the checkpoint is, in number format `dtype`.
+    pub fn new(dtype: DType) -> Self {
+        Self {
+            dtype,
+            allow_nan: false,
+            new_words: None,
+        }
+    }
+}
+
+/// One tensor that does not fit.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Mismatch {
+    /// The module wants it, the checkpoint does not have it.
+    Missing(NamedTensor),
+    /// The checkpoint has it in another shape.
+    Shape {
+        /// What the module wants.
+        wanted: NamedTensor,
+        /// What the checkpoint has.
+        stored: Vec<usize>,
+    },
+    /// The checkpoint has it, the module has no place for it.
+    Unexpected(String),
+}
+
+impl Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(tensor) => write!(f, "missing: `{}` {:?}", tensor.name, tensor.shape),
+            Self::Shape { wanted, stored } => write!(
+                f,
+                "wrong shape: `{}` is {stored:?}, the config means {:?}",
+                wanted.name, wanted.shape
+            ),
+            Self::Unexpected(name) => {
+                write!(f, "unexpected: `{name}` has no place in the model")
+            }
+        }
+    }
+}
+
+/// How a checkpoint and a module fit together, by names and shapes alone.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Fit {
+    /// What does not fit; empty where loading can go on.
+    pub mismatches: Vec<Mismatch>,
+    /// Tensors that are left unread on purpose, with the reason.
+    pub ignored: Vec<(String, &'static str)>,
+}
+
+/// Compares names and shapes. Tensors with names below `prefix` are the module's, as `table` says.
+pub fn fit<M: Module>(
+    module: &M,
+    checkpoint: &Checkpoint,
+    prefix: &str,
+    table: NameTable,
+    new_words: Option<&NewRows>,
+) -> Fit {
+    let mut fit = Fit::default();
+    let mut wanted_names = BTreeSet::new();
+    for mut wanted in named_tensors(module, table.rename) {
+        wanted.name = format!("{prefix}{}", wanted.name);
+        if let (Some(new), true) = (new_words, wanted.path.ends_with(WORD_TABLE)) {
+            wanted.shape[0] = new.stored_rows;
+        }
+        wanted_names.insert(wanted.name.clone());
+        match checkpoint.shape(&wanted.name) {
+            None => fit.mismatches.push(Mismatch::Missing(wanted)),
+            Some(stored) if stored != wanted.shape => {
+                let stored = stored.to_vec();
+                fit.mismatches.push(Mismatch::Shape { wanted, stored });
+            }
+            Some(_) => {}
+        }
+    }
+    for name in checkpoint.names().filter(|&n| !wanted_names.contains(n)) {
+        match table.ignored.iter().find(|(end, _)| name.ends_with(end)) {
+            Some(&(_, reason)) => fit.ignored.push((name.to_owned(), reason)),
+            None => fit.mismatches.push(Mismatch::Unexpected(name.to_owned())),
+        }
+    }
+    fit
+}
+
+/// `module` with the values of `checkpoint`, strictly: a missing, left-over, mis-shaped or
+/// non-finite tensor is an error that lists all of them. Names and shapes are compared before any
+/// value is read.
+///
+/// `prefix` is what the checkpoint puts before the module's names. Beside the parameters
+/// themselves, memory holds a part of one tensor at a time.
+pub fn load<M: Module>(
+    module: M,
+    checkpoint: &Checkpoint,
+    prefix: &str,
+    table: NameTable,
+    options: &LoadOptions,
+) -> Result<M, ModelError> {
+    let fit = fit(
+        &module,
+        checkpoint,
+        prefix,
+        table,
+        options.new_words.as_ref(),
+    );
+    if !fit.mismatches.is_empty() {
+        let findings = fit.mismatches.iter().map(|mismatch| {
+            let shaped = match mismatch {
+                Mismatch::Shape { wanted, .. } => Some(wanted.name.as_str()),
+                Mismatch::Unexpected(name) => Some(name.as_str()),
+                Mismatch::Missing(_) => None,
+            };
+            match shaped.and_then(|name| shard_name(checkpoint, name)) {
+                Some(file) => format!("{mismatch} ({file})"),
+                None => mismatch.to_string(),
+            }
+        });
+        return Err(refusal(checkpoint, "do not fit the model", findings));
+    }
+    let mut loader = Loader {
+        place: Place::default(),
+        checkpoint,
+        prefix,
+        table,
+        options,
+        not_finite: Vec::new(),
+        failed: None,
+    };
+    let module = module.map(&mut loader);
+    if let Some(error) = loader.failed {
+        return Err(error);
+    }
+    if loader.not_finite.is_empty() || options.allow_nan {
+        return Ok(module);
+    }
+    let format = options.dtype.name();
+    let findings = loader.not_finite.iter().map(|(name, count)| {
+        let file = shard_name(checkpoint, name).map_or(String::new(), |f| format!(" ({f})"));
+        format!(
+            "not finite: `{name}` holds {count} values that are NaN or infinite in {format}{file}"
+        )
+    });
+    Err(refusal(
+        checkpoint,
+        "are damaged; --allow-nan takes them as they are",
+        findings,
+    ))
+}
+
+/// The shard that holds a tensor, where there are several.
+fn shard_name(checkpoint: &Checkpoint, name: &str) -> Option<String> {
+    checkpoint.files().nth(1)?;
+    let file = checkpoint.file_of(name)?.file_name()?;
+    Some(file.to_string_lossy().into_owned())
+}
+
+fn refusal(
+    checkpoint: &Checkpoint,
+    what: &str,
+    findings: impl ExactSizeIterator<Item = String>,
+) -> ModelError {
+    let count = findings.len();
+    let mut lines: Vec<String> = findings.take(LISTED).collect();
+    if count > LISTED {
+        lines.push(format!("and {} more", count - LISTED));
+    }
+    let mut files = checkpoint.files();
+    // A folder with one file: the file itself is what the user looks for.
+    let path = match (files.next(), files.next()) {
+        (Some(only), None) => only,
+        _ => checkpoint.path(),
+    };
+    let tensors = if count == 1 { "tensor" } else { "tensors" };
+    ModelError::Tensors {
+        path: path.to_owned(),
+        report: format!("{count} {tensors} {what}:\n  {}", lines.join("\n  ")),
+    }
+}
+
+struct Loader<'a> {
+    place: Place,
+    checkpoint: &'a Checkpoint,
+    prefix: &'a str,
+    table: NameTable,
+    options: &'a LoadOptions,
+    /// Names of damaged tensors, with the number of such values.
+    not_finite: Vec<(String, usize)>,
+    failed: Option<ModelError>,
+}
+
+impl ModuleMapper for Loader<'_> {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.place.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.place.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.failed.is_some() {
+            return param;
+        }
+        let is_word_table = self.place.path().ends_with(WORD_TABLE);
+        let name = format!("{}{}", self.prefix, self.place.name(self.table.rename));
+        let wanted = Wanted {
+            dtype: self.options.dtype,
+            transposed: self.place.transposed(),
+            new_rows: self.options.new_words.as_ref().filter(|_| is_word_table),
+        };
+        let converted = match self.checkpoint.read(&name, &wanted) {
+            Ok(Some(converted)) => converted,
+            // Names were compared before; here only a type can be wrong.
+            Ok(None) => return param,
+            Err(error) => {
+                self.failed = Some(error);
+                return param;
+            }
+        };
+        if converted.not_finite > 0 {
+            self.not_finite.push((name, converted.not_finite));
+        }
+        let device = param.lazy_device();
+        let tensor = Tensor::from_data(converted.data, (&device, self.options.dtype));
+        let id = param.id;
+        param.transform_for_load(tensor, id)
+    }
+}

@@ -1,0 +1,262 @@
+//! Writing safetensors files, tensor by tensor, in one file or in shards with an index.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{DType, Tensor, TensorData};
+use half::f16;
+use serde_json::{Map, Value, json};
+
+use super::checkpoint::{INDEX_FILE, SINGLE_FILE};
+use super::module::{ExportedTensor, each_value, named_tensors};
+use crate::error::ModelError;
+
+/// How a module is written.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct WriteOptions {
+    /// Number format; `None` leaves it as it is.
+    pub dtype: Option<DType>,
+    /// A file that would grow beyond this is followed by another; `None` writes one file.
+    pub shard_bytes: Option<u64>,
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
+    /// The number format.
+    pub dtype: DType,
+    /// Names of the files with tensors.
+    pub files: Vec<String>,
+    /// Bytes of all tensors.
+    pub bytes: u64,
+}
+
+/// Writes the tensors of `module` into `folder` as Hugging Face's libraries read them, names behind
+/// `prefix`. Memory holds one tensor at a time. Files of these names are replaced.
+pub fn write_module<M: Module>(
+    folder: &Path,
+    module: &M,
+    prefix: &str,
+    rename: fn(&str) -> String,
+    options: WriteOptions,
+) -> Result<Written, ModelError> {
+    let dtype = options.dtype.unwrap_or_else(|| held_format(module));
+    let entries = named_tensors(module, rename).into_iter().map(|tensor| {
+        let elements: usize = tensor.shape.iter().product();
+        Entry {
+            name: format!("{prefix}{}", tensor.name),
+            shape: tensor.shape,
+            bytes: (elements * dtype.size()) as u64,
+        }
+    });
+    let shards = plan_shards(entries.collect(), options.shard_bytes);
+    let files = file_names(shards.len());
+    let mut places = files.iter().map(|file| folder.join(file)).zip(&shards);
+    let mut open: Option<ShardWriter<'_>> = None;
+    each_value(module, rename, &mut |tensor, data| {
+        if open.as_ref().is_none_or(ShardWriter::is_full) {
+            let (path, entries) = places.next().ok_or_else(|| {
+                ModelError::format(folder, format!("`{}` has no place", tensor.name))
+            })?;
+            open = Some(ShardWriter::create(path, entries, dtype)?);
+        }
+        let Some(writer) = &mut open else {
+            return Ok(());
+        };
+        let data = cast(&tensor.name, data, dtype)?;
+        writer.put(&data)?;
+        match writer.is_full() {
+            true => writer.finish(),
+            false => Ok(()),
+        }
+    })?;
+    if files.len() > 1 {
+        write_index(folder, &files, &shards)?;
+    }
+    Ok(Written {
+        dtype,
+        files,
+        bytes: shards.iter().flatten().map(|entry| entry.bytes).sum(),
+    })
+}
+
+/// Writes f32 tensors as one safetensors file, beside and then renamed into place.
+pub fn write_safetensors(path: &Path, tensors: &[ExportedTensor]) -> Result<(), ModelError> {
+    let entry = |(name, shape, values): &ExportedTensor| Entry {
+        name: name.clone(),
+        shape: shape.clone(),
+        bytes: size_of_val(values.as_slice()) as u64,
+    };
+    let entries: Vec<Entry> = tensors.iter().map(entry).collect();
+    let beside = path.with_extension("safetensors.tmp");
+    let mut writer = ShardWriter::create(beside.clone(), &entries, DType::F32)?;
+    for (_, _, values) in tensors {
+        writer.put(bytemuck::cast_slice(values))?;
+    }
+    writer.finish()?;
+    std::fs::rename(&beside, path).map_err(|e| ModelError::io("write", path, e))
+}
+
+/// A tensor in a file.
+struct Entry {
+    name: String,
+    shape: Vec<usize>,
+    bytes: u64,
+}
+
+/// A file whose header is written and whose tensors come in the header's order.
+struct ShardWriter<'a> {
+    path: PathBuf,
+    out: BufWriter<File>,
+    /// Tensors that are still to come.
+    left: &'a [Entry],
+}
+
+impl<'a> ShardWriter<'a> {
+    fn create(path: PathBuf, entries: &'a [Entry], dtype: DType) -> Result<Self, ModelError> {
+        let file = File::create(&path).map_err(|e| ModelError::io("create", &path, e))?;
+        let mut writer = Self {
+            path,
+            out: BufWriter::new(file),
+            left: entries,
+        };
+        let header = header(entries, dtype);
+        writer.write(&(header.len() as u64).to_le_bytes())?;
+        writer.write(header.as_bytes())?;
+        Ok(writer)
+    }
+
+    fn is_full(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// The next tensor's bytes, little-endian and row-major.
+    fn put(&mut self, bytes: &[u8]) -> Result<(), ModelError> {
+        let next = self.left.split_first();
+        match next.filter(|(entry, _)| entry.bytes == bytes.len() as u64) {
+            Some((_, left)) => self.left = left,
+            None => {
+                let message = "its tensors are not those of its header";
+                return Err(ModelError::format(&self.path, message));
+            }
+        }
+        self.write(bytes)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), ModelError> {
+        let written = self.out.write_all(bytes);
+        written.map_err(|e| ModelError::io("write", &self.path, e))
+    }
+
+    fn finish(&mut self) -> Result<(), ModelError> {
+        let flushed = self.out.flush();
+        flushed.map_err(|e| ModelError::io("write", &self.path, e))
+    }
+}
+
+/// The JSON that a file begins with, padded so that the tensors are aligned.
+fn header(entries: &[Entry], dtype: DType) -> String {
+    let format = match dtype {
+        DType::BF16 => "BF16",
+        DType::F16 => "F16",
+        _ => "F32",
+    };
+    let mut header = Map::new();
+    // What PyTorch's loaders ask for.
+    header.insert("__metadata__".into(), json!({"format": "pt"}));
+    let mut start = 0;
+    for entry in entries {
+        let end = start + entry.bytes;
+        let place = json!({"dtype": format, "shape": entry.shape, "data_offsets": [start, end]});
+        header.insert(entry.name.clone(), place);
+        start = end;
+    }
+    let mut text = Value::Object(header).to_string();
+    text.extend(std::iter::repeat_n(
+        ' ',
+        text.len().next_multiple_of(8) - text.len(),
+    ));
+    text
+}
+
+/// Entries in their order, a new shard wherever the limit would be passed. A tensor larger than the
+/// limit has a shard of its own.
+fn plan_shards(entries: Vec<Entry>, limit: Option<u64>) -> Vec<Vec<Entry>> {
+    let mut shards: Vec<Vec<Entry>> = vec![Vec::new()];
+    let mut size = 0;
+    for entry in entries {
+        let last = shards.last_mut().filter(|shard| {
+            shard.is_empty() || limit.is_none_or(|limit| size + entry.bytes <= limit)
+        });
+        match last {
+            Some(shard) => {
+                size += entry.bytes;
+                shard.push(entry);
+            }
+            None => {
+                size = entry.bytes;
+                shards.push(vec![entry]);
+            }
+        }
+    }
+    shards
+}
+
+fn file_names(shards: usize) -> Vec<String> {
+    if shards == 1 {
+        return vec![SINGLE_FILE.into()];
+    }
+    let name = |index: usize| format!("model-{index:05}-of-{shards:05}.safetensors");
+    (1..=shards).map(name).collect()
+}
+
+fn write_index(folder: &Path, files: &[String], shards: &[Vec<Entry>]) -> Result<(), ModelError> {
+    let mut map = Map::new();
+    for (file, shard) in files.iter().zip(shards) {
+        for entry in shard {
+            map.insert(entry.name.clone(), json!(file));
+        }
+    }
+    let total: u64 = shards.iter().flatten().map(|entry| entry.bytes).sum();
+    let index = json!({"metadata": {"total_size": total}, "weight_map": map});
+    let path = folder.join(INDEX_FILE);
+    std::fs::write(&path, format!("{index:#}\n")).map_err(|e| ModelError::io("write", &path, e))
+}
+
+/// A tensor's bytes in number format `dtype`.
+fn cast(name: &str, data: TensorData, dtype: DType) -> Result<burn::tensor::Bytes, ModelError> {
+    let fail = |reason: String| ModelError::Input(format!("tensor `{name}`: {reason}"));
+    let narrows = dtype == DType::F16 && data.dtype() != DType::F16;
+    let finite_before = narrows && all_finite(&data);
+    let data = data.try_cast(dtype).map_err(|e| fail(e.to_string()))?;
+    if finite_before {
+        let values = data.as_slice::<f16>().map_err(|e| fail(e.to_string()))?;
+        if !values.iter().all(|value| value.is_finite()) {
+            let reason = "holds values beyond the range of f16 (65504); write bf16 or f32";
+            return Err(fail(reason.into()));
+        }
+    }
+    Ok(data.into_parts().0)
+}
+
+fn all_finite(data: &TensorData) -> bool {
+    data.iter::<f32>().all(f32::is_finite)
+}
+
+/// The number format that a module's parameters are held in.
+fn held_format<M: Module>(module: &M) -> DType {
+    struct First(Option<DType>);
+    impl ModuleVisitor for First {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if self.0.is_none() {
+                self.0 = Some(param.base().dtype());
+            }
+        }
+    }
+    let mut first = First(None);
+    module.visit(&mut first);
+    // What is held quantised is written dequantised.
+    first.0.filter(DType::is_float).unwrap_or(DType::F32)
+}

@@ -1,0 +1,100 @@
+#!/usr/bin/env python
+"""Check that folders written by `mlrm export` load in `transformers` and compute the same.
+
+    python check_export.py ORIGINAL EXPORTED [ORIGINAL EXPORTED]...
+
+Each pair is a language model or a vision encoder as Hugging Face's libraries save it, and what `mlrm export` made
+of it in the same number format. Both are loaded by `AutoModel.from_pretrained`; no tensor of the model may be
+missing from the exported folder. The same input goes through both, and every hidden state has to be equal bit for
+bit: the weights are the same. A tokenizer beside the weights has to load and to fit the model's rows.
+
+A folder whose `model_type` has no class in `transformers` is said to be skipped. Exit code 1 where anything differs.
+Needs torch, transformers 5 and safetensors (versions: tests/golden/README.md).
+"""
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModel
+from transformers.utils import logging
+
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+
+
+def load(folder: Path):
+    """The model in its own number format, in evaluation mode, and what its checkpoint lacks."""
+    model, info = AutoModel.from_pretrained(
+        folder, dtype="auto", attn_implementation="eager", output_loading_info=True)
+    return model.eval(), sorted(info["missing_keys"])
+
+
+def inputs_for(model, config) -> dict:
+    """Two rows of token ids, or two pictures."""
+    generator = torch.Generator().manual_seed(7)
+    if hasattr(config, "image_size"):
+        side = config.image_size
+        pixels = torch.randn(2, 3, side, side, generator=generator)
+        return {"pixel_values": pixels.to(model.dtype)}
+    return {"input_ids": torch.randint(0, config.vocab_size, (2, 11), generator=generator)}
+
+
+def hidden_states(model) -> list[torch.Tensor]:
+    config = model.config
+    with torch.no_grad():
+        output = model(**inputs_for(model, config), output_hidden_states=True)
+    return [*output.hidden_states, output.last_hidden_state]
+
+
+def check_tokenizer(folder: Path, rows: int) -> list[str]:
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        return []
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    words = max(tokenizer.get_vocab().values()) + 1
+    return [] if words <= rows else [f"{words} tokens, but {rows} rows"]
+
+
+def check(original: Path, exported: Path) -> list[str]:
+    """What is wrong with `exported`."""
+    expected_model, _ = load(original)
+    model, missing = load(exported)
+    findings = [f"missing: {name}" for name in missing]
+    if type(model) is not type(expected_model):
+        findings.append(f"class {type(model).__name__}, not {type(expected_model).__name__}")
+    expected, computed = hidden_states(expected_model), hidden_states(model)
+    for index, (a, b) in enumerate(zip(expected, computed, strict=True)):
+        if a.dtype != b.dtype or not torch.equal(a, b):
+            error = (a.float() - b.float()).abs().max().item()
+            findings.append(f"hidden state {index}: {b.dtype} and {a.dtype}, largest error {error:.3g}")
+    if hasattr(model.config, "vocab_size"):
+        findings += check_tokenizer(exported, model.config.vocab_size)
+    return findings
+
+
+def main() -> int:
+    folders = [Path(argument) for argument in sys.argv[1:]]
+    if not folders or len(folders) % 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    failed = False
+    for original, exported in zip(folders[::2], folders[1::2]):
+        family = json.loads((original / "config.json").read_text())["model_type"]
+        if family not in transformers.models.auto.configuration_auto.CONFIG_MAPPING:
+            print(f"skipped {original}: transformers has no class for `{family}`")
+            continue
+        name = AutoConfig.from_pretrained(exported).__class__.__name__
+        findings = check(original, exported)
+        failed |= bool(findings)
+        print(f"{'DIFFERENT' if findings else 'same'} {original} ({name})")
+        for finding in findings:
+            print(f"    {finding}")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
