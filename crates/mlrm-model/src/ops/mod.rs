@@ -1,7 +1,7 @@
 //! The chains of operations that models are made of, each written once as tensor operations that
 //! every backend runs ([`generic`]), and once as kernels of the CPU backend (`flex`).
 //!
-//! [`fused`] is the one place that chooses: kernels take f32 tensors on flex, and all else runs the
+//! The macro `fused!` is the one place that chooses: kernels take f32 tensors on flex, and all else runs the
 //! generic body. `tests/ops.rs` holds each kernel against its generic body, forward and backward.
 
 pub mod generic;
