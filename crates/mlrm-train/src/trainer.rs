@@ -11,6 +11,7 @@ use mlrm_events::{
     GateHistogram, RunEnded, RunStarted, Split, TrainStep, Warning,
 };
 use mlrm_model::embedder::Provenance;
+use mlrm_model::vision::VisionTower;
 use mlrm_model::weights::parameter_count;
 
 use crate::checkpoint::{self, RunState};
@@ -375,7 +376,8 @@ impl<'a> Trainer<'a> {
             } else {
                 0
             };
-        let vision = plan.embedder.vision.as_ref().map_or(0, parameter_count);
+        let vision = plan.embedder.vision.as_ref();
+        let vision = vision.map_or(0, VisionTower::parameter_count);
         let config = serde_json::to_value(&plan.config).unwrap_or_default();
         let versions = [("mlrm", env!("CARGO_PKG_VERSION")), ("burn", "0.22.1")];
         let event = RunStarted {

@@ -7,9 +7,10 @@ use burn::tensor::{DType, Device, Tensor};
 use mlrm_config::Tune;
 
 use super::{Embedder, EmbedderConfig, EmbedderCore};
+use crate::connector::Resampler;
 use crate::decoder::Decoder;
 use crate::error::ModelError;
-use crate::vision::{ClipVision, VisionConfig};
+use crate::vision::{VisionConfig, VisionTower};
 use crate::weights::{Checkpoint, InitRule, NameTable, NamedTensor, fill, initial_values, load};
 
 /// Where the weights of a part come from.
@@ -44,19 +45,19 @@ pub struct BuildOptions {
     pub dtype: DType,
 }
 
-/// Names of the vision tower below the prefix `vision_model.`.
-pub const VISION_NAMES: NameTable = NameTable {
-    rename: str::to_owned,
-    ignored: &[("embeddings.position_ids", "a constant 0, 1, 2, …")],
-};
-
 impl EmbedderConfig {
     /// Names of the head's tensors: those of the authors' released checkpoints.
     pub fn head_names(&self) -> NameTable {
         let rename = if self.projector == "linear" {
-            |path: &str| head_name(&path.replace("mm_projector.layers.0.", "mm_projector."))
+            |path: &str| match path.strip_prefix("connector.mm_projector.layers.0.") {
+                Some(rest) => format!("mm_projector.{rest}"),
+                None => head_name(path),
+            }
         } else {
-            |path: &str| head_name(&sequential(path, "mm_projector.layers.", "mm_projector."))
+            |path: &str| {
+                let ours = "connector.mm_projector.layers.";
+                head_name(&sequential(path, ours, "mm_projector."))
+            }
         };
         NameTable {
             rename,
@@ -66,6 +67,7 @@ impl EmbedderConfig {
 }
 
 fn head_name(path: &str) -> String {
+    let path = path.strip_prefix("connector.").unwrap_or(path);
     sequential(path, "gate.mlp.", "gate.mlp.").replace(".layer_norm.", ".LayerNorm.")
 }
 
@@ -125,18 +127,13 @@ fn build_vision(
     sizes: &VisionConfig,
     options: &BuildOptions,
     device: &Device,
-) -> Result<ClipVision, ModelError> {
-    let vision = ClipVision::new(sizes, device);
+) -> Result<VisionTower, ModelError> {
+    let BuildOptions { seed, dtype, .. } = *options;
     match &options.vision {
         WeightSource::Checkpoint(path) => {
-            let checkpoint = Checkpoint::open(path)?;
-            let prefix = prefix_in(&checkpoint, "vision_model.");
-            load(vision, &checkpoint, prefix, VISION_NAMES, options.dtype)
+            VisionTower::load(sizes, &Checkpoint::open(path)?, dtype, device)
         }
-        WeightSource::Scratch => {
-            let rule = |tensor: &NamedTensor| vision_rule(sizes, &tensor.name);
-            Ok(initialise(vision, VISION_NAMES, "vision", options, &rule))
-        }
+        WeightSource::Scratch => Ok(VisionTower::from_scratch(sizes, seed, dtype, device)),
     }
 }
 
@@ -195,8 +192,14 @@ fn build_head(
             load(head, &Checkpoint::open(path)?, "", names, options.dtype)
         }
         WeightSource::Scratch => {
-            let rule = |tensor: &NamedTensor| head_rule(config, options, tensor);
-            Ok(initialise(head, names, "head", options, &rule))
+            let mut value = |tensor: &NamedTensor| {
+                let rule = head_rule(config, options, tensor);
+                Some(match rule {
+                    Some(rule) => initial_values(tensor, rule, options.seed, "head"),
+                    None => Resampler::positions(tensor.shape[0], tensor.shape[1]),
+                })
+            };
+            Ok(fill(head, names.rename, options.dtype, &mut value))
         }
     }
 }
@@ -213,31 +216,18 @@ fn initialise<M: Module>(
     })
 }
 
-/// Initial values of a CLIP vision tower as in Hugging Face (`initializer_factor` 1).
-fn vision_rule(sizes: &VisionConfig, name: &str) -> InitRule {
-    let width = sizes.hidden_size as f64;
-    let depth_scale = (2.0 * sizes.num_hidden_layers as f64).powf(-0.5);
-    let input = width.powf(-0.5) * depth_scale;
-    if name.contains("norm") && name.ends_with(".weight") {
-        InitRule::Constant(1.0)
-    } else if name.ends_with(".bias") {
-        InitRule::Constant(0.0)
-    } else if name == "embeddings.class_embedding" || name.ends_with("out_proj.weight") {
-        InitRule::Normal(width.powf(-0.5))
-    } else if name.ends_with("fc1.weight") {
-        InitRule::Normal((2.0 * width).powf(-0.5))
-    } else if name.starts_with("encoder.") {
-        InitRule::Normal(input)
-    } else {
-        InitRule::Normal(0.02)
-    }
-}
-
 /// Initial values of the head: BERT's for the Q-Former, PyTorch's for plain linear maps,
-/// Xavier-normal for the gate (method §2.5).
-fn head_rule(config: &EmbedderConfig, options: &BuildOptions, tensor: &NamedTensor) -> InitRule {
+/// Xavier-normal for the gate (method §2.5); `None` for the resampler's fixed positions.
+fn head_rule(
+    config: &EmbedderConfig,
+    options: &BuildOptions,
+    tensor: &NamedTensor,
+) -> Option<InitRule> {
     let name = tensor.name.as_str();
-    match name {
+    if let Some(part) = name.strip_prefix("resampler.") {
+        return Resampler::initial(part, config.llm.word_embed_proj_dim);
+    }
+    Some(match name {
         "temperature" => InitRule::Constant(options.temperature_logit as f32),
         "query_tokens" => InitRule::Normal(options.query_init_std),
         "gate.trans_all.weight" => InitRule::XavierNormal,
@@ -258,15 +248,16 @@ fn head_rule(config: &EmbedderConfig, options: &BuildOptions, tensor: &NamedTens
         }
         _ if name.ends_with(".bias") => InitRule::Uniform(1.0 / bias_inputs(config, name).sqrt()),
         _ => InitRule::TorchLinear,
-    }
+    })
 }
 
 /// Inputs of the linear map that a head bias belongs to.
 fn bias_inputs(config: &EmbedderConfig, name: &str) -> f64 {
     let width = config.llm.word_embed_proj_dim as f64;
     let first = matches!(name, "mm_projector.bias" | "mm_projector.0.bias");
-    match &config.connector {
-        Some(connector) if first => connector.hidden_size as f64,
+    let projector = config.connector.as_ref().and_then(|c| c.projector_inputs());
+    match projector {
+        Some(inputs) if first => inputs as f64,
         _ if name.starts_with("gate.") => 2.0 * width,
         _ => width,
     }

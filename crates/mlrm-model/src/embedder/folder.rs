@@ -6,12 +6,11 @@ use burn::module::Module;
 use mlrm_config::{ImageLayout, SelectFeature, Variant};
 use serde::{Deserialize, Serialize};
 
-use super::build::VISION_NAMES;
 use super::{Embedder, EmbedderConfig, FusionConfig, PromptRecord, TokenIds};
-use crate::connector::QFormerConfig;
+use crate::connector::{ConnectorConfig, deserialize_connector};
 use crate::decoder::DecoderConfig;
 use crate::error::ModelError;
-use crate::vision::VisionConfig;
+use crate::vision::{FeatureSelection, VisionConfig};
 use crate::weights::{NameTable, export, write_safetensors};
 
 /// Where a model came from.
@@ -36,10 +35,13 @@ struct Manifest {
     layout: ImageLayout,
     select_layer: i32,
     select_feature: SelectFeature,
+    #[serde(default)]
+    post_layernorm: bool,
     projector: String,
     head_dim: usize,
     tokens: TokenIds,
-    connector: Option<QFormerConfig>,
+    #[serde(default, deserialize_with = "deserialize_connector")]
+    connector: Option<ConnectorConfig>,
     fusion: Option<FusionConfig>,
     prompt: PromptRecord,
     provenance: Provenance,
@@ -84,8 +86,11 @@ impl ModelFolder {
             layout: manifest.layout,
             llm: DecoderConfig::read(&root.join("llm/config.json"))?,
             vision,
-            select_layer: manifest.select_layer,
-            select_feature: manifest.select_feature,
+            features: FeatureSelection {
+                layer: manifest.select_layer,
+                positions: manifest.select_feature,
+                post_layernorm: manifest.post_layernorm,
+            },
             connector: manifest.connector,
             projector: manifest.projector,
             fusion: manifest.fusion,
@@ -155,7 +160,7 @@ impl Embedder {
             create_folder(&folder)?;
             write_json(&folder.join("config.json"), &sizes.to_json())?;
             let path = folder.join("model.safetensors");
-            write_part(&path, vision, "vision_model.", VISION_NAMES)?;
+            write_safetensors(&path, &vision.export()?)?;
         }
         let head = root.join("head.safetensors");
         write_part(&head, &self.core.head, "", config.head_names())?;
@@ -163,8 +168,9 @@ impl Embedder {
             format: FORMAT,
             variant: config.variant,
             layout: config.layout,
-            select_layer: config.select_layer,
-            select_feature: config.select_feature,
+            select_layer: config.features.layer,
+            select_feature: config.features.positions,
+            post_layernorm: config.features.post_layernorm,
             projector: config.projector.clone(),
             head_dim: config.head_dim,
             tokens: config.tokens,

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::tensor::activation::{gelu, sigmoid};
+use burn::tensor::activation::{gelu, gelu_approximate, sigmoid};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,8 @@ pub enum Activation {
     Gelu,
     /// `x * sigmoid(1.702 x)`.
     QuickGelu,
+    /// GELU with the tanh approximation.
+    GeluPytorchTanh,
 }
 
 impl Activation {
@@ -53,6 +55,7 @@ impl Activation {
         match self {
             Self::Gelu => gelu(x),
             Self::QuickGelu => x.clone() * sigmoid(x.mul_scalar(1.702)),
+            Self::GeluPytorchTanh => gelu_approximate(x),
         }
     }
 }

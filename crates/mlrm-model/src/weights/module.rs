@@ -13,8 +13,22 @@ use crate::error::ModelError;
 pub struct NameTable {
     /// Renames the exceptions in a path; identity elsewhere.
     pub rename: fn(&str) -> String,
-    /// Checkpoint tensors that are left unread, each with the reason.
+    /// Checkpoint tensors that are left unread, each with the reason: by the start of the name where
+    /// the pattern ends in a dot, else by its end.
     pub ignored: &'static [(&'static str, &'static str)],
+}
+
+impl NameTable {
+    /// Whether the checkpoint tensor `name` is left unread.
+    pub fn ignores(&self, name: &str) -> bool {
+        self.ignored.iter().any(|(pattern, _)| {
+            if pattern.ends_with('.') {
+                name.starts_with(pattern)
+            } else {
+                name.ends_with(pattern)
+            }
+        })
+    }
 }
 
 /// A parameter under its checkpoint name.
@@ -290,10 +304,9 @@ pub fn load<M: Module>(
     if let Some(error) = failed {
         return Err(error);
     }
-    let left_over = checkpoint.names().filter(|name| {
-        let ignored = |(end, _): &(&str, &str)| name.ends_with(end);
-        !read.contains(*name) && !table.ignored.iter().any(ignored)
-    });
+    let left_over = checkpoint
+        .names()
+        .filter(|name| !read.contains(*name) && !table.ignores(name));
     wrong.extend(left_over.map(|name| format!("unexpected: `{name}` has no place in the model")));
     if wrong.is_empty() {
         return Ok(module);
