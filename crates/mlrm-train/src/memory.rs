@@ -106,8 +106,7 @@ fn activations(shape: &TrainingShape<'_>, tune: &str) -> u64 {
     let k = (llm.num_key_value_heads * llm.head_dim) as u64;
     let kept = match tune {
         // Inputs of the linear maps are kept for the gradients of their weights.
-        "full" => 6 * d + 2 * q + 2 * k + 4 * f,
-        "lora" => 6 * d + 2 * q + 2 * k + 4 * f,
+        "full" | "lora" => 6 * d + 2 * q + 2 * k + 4 * f,
         _ => 4 * d + 2 * q + 2 * k + 3 * f,
     };
     let scores = llm.num_attention_heads as u64 * shape.positions;

@@ -7,11 +7,12 @@ use mlrm_config::{DType, RunConfig};
 use mlrm_events::Named;
 use mlrm_model::weights::parameter_count;
 
-use super::memory::{peak_host_bytes, reserved_bytes};
+use super::memory::reserved_bytes;
 use super::stats::{median, spread};
 use super::{BenchReport, Figures, Samples};
 use crate::device;
 use crate::error::TrainError;
+use crate::memory::peak_resident_bytes;
 use crate::plan::open_model;
 
 /// What is loaded, and where to.
@@ -66,7 +67,7 @@ pub fn bench_load(options: &LoadOptions) -> Result<BenchReport, TrainError> {
             bytes,
             bytes_per_second: bytes as f64 / typical,
         },
-        peak_host_bytes: peak_host_bytes(),
+        peak_host_bytes: peak_resident_bytes(),
         peak_device_bytes: reserved,
         mfu: None,
         runs: seconds.len(),

@@ -1,16 +1,6 @@
-//! Peak memory of the process and of the device.
+//! Memory of the device; that of the process is [`crate::memory::peak_resident_bytes`].
 
 use burn::tensor::Device;
-
-/// The kernel's high-water mark of resident memory, on Linux; elsewhere nobody tells.
-pub(super) fn peak_host_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
-}
 
 /// What the backend's allocator has reserved on the device; `None` where it does not tell (on
 /// `flex` the memory of the device is that of the host). Allocators keep their pages for reuse, so

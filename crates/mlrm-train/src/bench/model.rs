@@ -3,13 +3,14 @@
 use burn::tensor::Device;
 use mlrm_events::Named;
 
-use super::memory::{peak_host_bytes, reserved_bytes};
+use super::memory::reserved_bytes;
 use super::stats::{median, phase_medians, spread};
 use super::{BenchReport, Figures, NotesFigures, Samples};
 use crate::device;
 use crate::error::TrainError;
 use crate::flops::{BatchShape, Flops};
 use crate::measure::{matmul_rate, matmul_size};
+use crate::memory::peak_resident_bytes;
 use crate::plan::RunPlan;
 
 /// Samples of the rate that the utilisation is measured against.
@@ -62,7 +63,7 @@ pub(super) fn report(
     counted: impl FnOnce(Flops) -> f64,
 ) -> Result<BenchReport, TrainError> {
     // The peak of the model, not of the products below.
-    let (host, reserved) = (peak_host_bytes(), run.reserved);
+    let (host, reserved) = (peak_resident_bytes(), run.reserved);
     let backend = &plan.config.backend;
     let dtype = device::dtype(backend.dtype);
     let size = matmul_size(&plan.device, dtype)?;

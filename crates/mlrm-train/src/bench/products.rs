@@ -2,11 +2,12 @@
 
 use mlrm_events::Named;
 
-use super::memory::{peak_host_bytes, reserved_bytes};
+use super::memory::reserved_bytes;
 use super::{BenchReport, Figures};
 use crate::device;
 use crate::error::TrainError;
 use crate::measure::{matmul_rate, matmul_size};
+use crate::memory::peak_resident_bytes;
 
 /// Which products are measured.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,7 +41,7 @@ pub fn bench_matmul(options: &ProductOptions) -> Result<BenchReport, TrainError>
             flops_per_second: rate.per_second,
             seconds_per_product: 2.0 * (size as f64).powi(3) / rate.per_second,
         },
-        peak_host_bytes: peak_host_bytes(),
+        peak_host_bytes: peak_resident_bytes(),
         peak_device_bytes: reserved_bytes(&device),
         mfu: None,
         runs: rate.repeats,
