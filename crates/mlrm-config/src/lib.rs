@@ -27,3 +27,4 @@ pub use explain::{Explanation, explain};
 pub use load::{LoadedConfig, Places};
 pub use reference::{json_schema, reference_markdown};
 pub use settings::*;
+pub use suggest::closest;

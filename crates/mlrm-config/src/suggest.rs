@@ -52,10 +52,7 @@ pub(crate) fn nearest<'a>(
 }
 
 /// The known name that was probably meant, if one is alike enough to say so.
-pub(crate) fn closest<'a>(
-    written: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn closest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     nearest(written, known)
         .filter(|(score, _)| *score >= CLOSE)
         .map(|(_, name)| name)

@@ -190,6 +190,27 @@ fn places_and_unread_keys() {
 }
 
 #[test]
+fn what_learns_is_read_beside_a_folder_and_ranks_are_only_where_adapters_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.toml");
+    let unread = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        let loaded = RunConfig::load_with_places(&path, &[]).unwrap();
+        let keys = loaded.warnings.iter().map(|w| w.key.clone());
+        keys.collect::<Vec<String>>()
+    };
+    let tuned = "llm.tune = \"lora\"\nllm.quantisation = \"q8\"\nllm.lora.rank = 4\n";
+    assert!(unread(&format!("[model]\npath = \"m\"\n{tuned}")).is_empty());
+    assert!(unread(&format!("[model]\nllm.path = \"m\"\n{tuned}")).is_empty());
+    assert_eq!(
+        unread("[model]\npath = \"m\"\nllm.lora.rank = 4\nllm.hidden_size = 8"),
+        ["model.llm.hidden_size", "model.llm.lora.rank"]
+    );
+    let from = format!("[model]\nllm.path = \"m\"\n{tuned}llm.lora.path = \"a\"");
+    assert_eq!(unread(&from), ["model.llm.lora.rank"]);
+}
+
+#[test]
 fn explanations() {
     insta::assert_snapshot!(explain("train.learning_rate").unwrap(), @r###"
     train.learning_rate

@@ -86,7 +86,7 @@ fn unlike_any_key() {
 
 #[test]
 fn unknown_sections() {
-    insta::assert_snapshot!(bad("[trian]\nlearning_rate = 1\n[model.lm]\nhidden_size = 7\n[model.llm.lora]\nrank = 4"), @r###"
+    insta::assert_snapshot!(bad("[trian]\nlearning_rate = 1\n[model.lm]\nhidden_size = 7\n[model.llm.xyzzy]\nrank = 4"), @r###"
     error: unknown section `trian`
       --> bad.toml:3:2
          |
@@ -101,12 +101,12 @@ fn unknown_sections() {
          |        ^^
       help: did you mean `model.llm`?
 
-    error: unknown section `model.llm.lora`
+    error: unknown section `model.llm.xyzzy`
       --> bad.toml:7:12
          |
-       7 | [model.llm.lora]
-         |            ^^^^
-      help: the nearest valid key is `model.llm.vocab_size`; keys of [model.llm]: `path`, `family`, `vocab_size`, `hidden_size`, `num_hidden_layers`, `num_attention_heads`, `num_key_value_heads`, `head_dim`, `intermediate_size`, `max_position_embeddings`, `rope_theta`, `rms_norm_eps`, `initializer_range`, `tune`
+       7 | [model.llm.xyzzy]
+         |            ^^^^^
+      help: the nearest valid key is `model.llm.family`; keys of [model.llm]: `path`, `family`, `vocab_size`, `hidden_size`, `num_hidden_layers`, `num_attention_heads`, `num_key_value_heads`, `head_dim`, `intermediate_size`, `max_position_embeddings`, `rope_theta`, `rms_norm_eps`, `initializer_range`, `tune`, `quantisation`, `lora`
 
     3 errors in the config
     "###);

@@ -1,13 +1,14 @@
 //! From vision features to visual tokens: the Q-Former of BLIP-2 and the projector after it.
 
 use burn::module::{Module, Param};
-use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use mlrm_config::ConnectorSettings;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
-use crate::nn::{AttentionMask, LayerNorm, PreparedMask, attend, linear, rows_linear, zeros};
+use crate::nn::{
+    AttentionMask, LayerNorm, Linear, PreparedMask, attend, linear, rows_linear, zeros,
+};
 use crate::ops::gelu;
 
 /// Sizes of the connector, as `mlrm.toml` stores them.

@@ -1,12 +1,11 @@
 //! Late fusion (method §2.5): a gate between the pooled LLM state and the picture's class feature.
 
 use burn::module::Module;
-use burn::nn::Linear;
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Tensor};
 use mlrm_config::FusionKind;
 
-use crate::nn::{apply, linear};
+use crate::nn::{Linear, apply, linear};
 use crate::ops::gelu;
 
 /// The gate. `out = z ⊙ h + (1 − z) ⊙ u`: z multiplies the LLM state h, not the picture u.

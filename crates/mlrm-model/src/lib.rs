@@ -1,5 +1,6 @@
 //! Decoders, vision towers, connectors and the multimodal embedder of mlrm, on Burn.
 
+pub mod adapter;
 pub mod connector;
 pub mod decoder;
 pub mod embedder;

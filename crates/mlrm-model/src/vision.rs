@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use burn::module::{Module, Param};
-use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use mlrm_config::{SelectFeature, VisionActivation, VisionSettings};
 use serde_json::{Value, json};
@@ -11,7 +10,8 @@ use serde_json::{Value, json};
 use crate::error::ModelError;
 use crate::hf_config::HfConfig;
 use crate::nn::{
-    Activation, AttentionMask, LayerNorm, PreparedMask, TwoLayerMlp, attend, linear, rows_linear,
+    Activation, AttentionMask, LayerNorm, Linear, PreparedMask, TwoLayerMlp, attend, linear,
+    rows_linear,
 };
 
 /// Sizes of a CLIP vision tower, read from its Hugging Face `config.json`.

@@ -33,16 +33,19 @@ pub struct RunState {
 const STATE: &str = "state.json";
 const OPTIMISER: &str = "optimiser.safetensors";
 
-/// Writes the model folder `root`: weights, configs, tokenizer, preprocessor, template.
+/// Writes the model folder `root`: weights, configs, tokenizer, preprocessor, template. `earlier` is
+/// a model folder of the same run, to share on disk what training does not change.
 pub fn write_model(
     root: &Path,
     embedder: &Embedder,
     encoding: &Encoding,
     provenance: &Provenance,
+    earlier: Option<&Path>,
 ) -> Result<(), TrainError> {
     replace_folder(root, |folder| {
         let record = prompt_record(encoding);
-        embedder.write(folder, &record, provenance, WriteOptions::default())?;
+        let weights = WriteOptions::default();
+        embedder.write(folder, &record, provenance, weights, earlier)?;
         encoding.tokenizer.save(&folder.join("llm"))?;
         if let Some(preprocessor) = &encoding.preprocessor {
             preprocessor.config().save(&folder.join("vision"))?;
@@ -63,10 +66,12 @@ pub fn save(
     optimiser: &AdamW,
     state: &RunState,
     provenance: &Provenance,
+    earlier: Option<&Path>,
 ) -> Result<PathBuf, TrainError> {
     let relative = PathBuf::from("checkpoints").join(format!("step-{}", state.step));
     replace_folder(&run.join(&relative), |folder| {
-        write_model(&folder.join("model"), embedder, encoding, provenance)?;
+        let model = folder.join("model");
+        write_model(&model, embedder, encoding, provenance, earlier)?;
         let moments = optimiser.moments.iter().flat_map(|(name, moments)| {
             let both = [("first", &moments.first), ("second", &moments.second)];
             let master = moments.master.iter().map(|master| ("master", master));

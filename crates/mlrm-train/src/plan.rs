@@ -8,6 +8,7 @@ use mlrm_config::{DType, RunConfig, TrainSettings};
 use mlrm_data::image::{ImagePreprocessor, PreprocessorConfig};
 use mlrm_data::split::PairData;
 use mlrm_data::tokenizer::{NewToken, Tokenizer};
+use mlrm_model::adapter::AdapterConfig;
 use mlrm_model::decoder::DecoderConfig;
 use mlrm_model::embedder::{
     BuildOptions, Embedder, EmbedderConfig, ModelFolder, PromptRecord, WeightSource,
@@ -114,8 +115,15 @@ fn one_device(config: &RunConfig) -> Result<Device, TrainError> {
 }
 
 /// The weights and number format of a run that starts from a model folder or is only evaluated.
-fn build_options(config: &RunConfig, sources: [WeightSource; 3]) -> BuildOptions {
+///
+/// `adapter`: the adapters that belong to these weights; else the config's are meant.
+fn build_options(
+    config: &RunConfig,
+    sources: [WeightSource; 3],
+    adapter: Option<PathBuf>,
+) -> BuildOptions {
     let [llm, vision, head] = sources;
+    let lora = &config.model.llm.lora;
     BuildOptions {
         llm,
         vision,
@@ -124,6 +132,14 @@ fn build_options(config: &RunConfig, sources: [WeightSource; 3]) -> BuildOptions
         query_init_std: config.model.connector.query_init_std,
         temperature_logit: config.objective.initial_temperature_logit(),
         tune: config.model.llm.tune,
+        quantisation: config.model.llm.quantisation,
+        adapter: adapter.or(lora.path.clone()),
+        // What a PEFT folder brings, the config does not say again.
+        lora: match lora.path {
+            Some(_) => None,
+            None => Some(AdapterConfig::from_settings(lora)),
+        },
+        lora_dropout: lora.dropout,
         learn_temperature: config.objective.learn_temperature,
         dtype: device::dtype(config.backend.dtype),
         allow_nan: config.model.allow_nan,
@@ -162,7 +178,7 @@ pub fn open_model(
         visual_tokens: files.config.visual_tokens(),
     };
     let sources = [files.llm(), files.vision(), files.head()].map(WeightSource::Checkpoint);
-    let options = build_options(config, sources);
+    let options = build_options(config, sources, files.adapter());
     let embedder = Embedder::build(files.config, &options, device)?;
     Ok(OpenModel { embedder, encoding })
 }
@@ -245,7 +261,7 @@ fn build_model(
     ];
     let options = BuildOptions {
         new_words,
-        ..build_options(config, sources)
+        ..build_options(config, sources, None)
     };
     let embedder = Embedder::build(sizes, &options, device)?;
     Ok(OpenModel { embedder, encoding })

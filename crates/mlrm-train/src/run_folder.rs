@@ -120,6 +120,8 @@ fn checkpointed(config: &RunConfig) -> Result<Value, TrainError> {
     let mut model = config.model.clone();
     // What learns is asked of the config anew.
     model.llm.tune = Default::default();
+    model.llm.quantisation = Default::default();
+    model.llm.lora.dropout = 0.0;
     serde_json::to_value(Sections {
         model: &model,
         prompt: &config.prompt,

@@ -100,6 +100,8 @@ pub fn train_step(
     let features = pixels(&mut batch, &frozen).and_then(|p| embedder.encode_vision(p));
     clock.lap("vision")?;
 
+    // A resumed run counts on: the masks of a step are the same whenever it is taken.
+    let dropout = embedder.dropout.at_step(optimiser.updates as u64);
     let core = &embedder.core;
     let inputs = core.llm_inputs(&embedder.config, &token_batch(&batch), features, None)?;
     clock.lap("connector")?;
@@ -110,6 +112,7 @@ pub fn train_step(
     let losses = context
         .objective
         .losses(&embeddings, temperature.clone(), &exclusions);
+    drop(dropout);
     clock.lap("llm_forward")?;
 
     let gradients = flat_gradients(core, losses.total.backward());

@@ -5,6 +5,7 @@ mod saving;
 
 pub use events::event_slices;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
@@ -48,6 +49,8 @@ pub struct Trainer<'a> {
     begun: Instant,
     refused: usize,
     saved_step: Option<usize>,
+    /// The model folder that this model was last written to or read from.
+    earlier: Option<PathBuf>,
     stopping: bool,
 }
 
@@ -110,6 +113,7 @@ impl<'a> Trainer<'a> {
             system: SystemProbe::new(),
             refused: 0,
             saved_step: None,
+            earlier: folder.resume_from.as_ref().map(|c| c.join("model")),
             stopping: false,
             plan,
             folder,

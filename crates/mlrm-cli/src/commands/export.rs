@@ -27,6 +27,9 @@ pub struct ExportArgs {
     /// Begin another file before one grows beyond this size, such as `2GB`; default: one file.
     #[arg(long, value_name = "SIZE")]
     pub shard_size: Option<ByteSize>,
+    /// Make the adapters of a LoRA run a part of the language model's weights.
+    #[arg(long)]
+    pub merge: bool,
     /// Write weights that are NaN or infinite as they are.
     #[arg(long)]
     pub allow_nan: bool,
@@ -47,7 +50,16 @@ pub fn run(args: ExportArgs) -> miette::Result<ExitCode> {
         ..LoadOptions::new(source.dtype().map_err(TrainError::from)?)
     };
     let device = device::open("flex").map_err(TrainError::from)?;
-    let loaded = source.load(&device, &options).map_err(TrainError::from)?;
+    let mut loaded = source.load(&device, &options).map_err(TrainError::from)?;
+    if args.merge {
+        loaded = loaded.merged().ok_or_else(|| {
+            miette!(
+                help = "leave --merge out",
+                "--merge: {} has no adapters (no `adapter/`)",
+                source.root().display()
+            )
+        })?;
+    }
     let weights = WriteOptions {
         dtype: args.dtype.map(FormatArg::format),
         shard_bytes: args.shard_size.map(|size| size.0),

@@ -145,6 +145,12 @@ pub struct LlmSettings {
     /// Which of its weights learn.
     #[schemars(extend("x-source" = "method §3"))]
     pub tune: Tune,
+    /// How the matrices of a language model that does not learn itself (`lora`, `frozen`) are held
+    /// in memory.
+    #[schemars(extend("x-source" = "QLoRA (arXiv 2305.14314)"))]
+    pub quantisation: Quantisation,
+    /// The adapters of `tune = "lora"`.
+    pub lora: LoraSettings,
 }
 
 impl LlmSettings {
@@ -179,6 +185,8 @@ impl Default for LlmSettings {
             rms_norm_eps: 1e-6,
             initializer_range: 0.02,
             tune: Tune::Full,
+            quantisation: Quantisation::None,
+            lora: LoraSettings::default(),
         }
     }
 }
@@ -238,8 +246,74 @@ pub enum Tune {
     /// All of them.
     #[default]
     Full,
+    /// Low-rank adapters beside its linear maps; the weights themselves stay as they are.
+    Lora,
     /// None: only connector, fusion, head and temperature learn.
     Frozen,
+}
+
+/// How the matrices of a language model that does not learn itself are held in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Quantisation {
+    /// In `backend.dtype`.
+    #[default]
+    None,
+    /// One byte a value, with a scale for every block of up to 64 values.
+    Q8,
+    /// Four bits a value, in the same blocks. GPUs only: on `flex` a value would still take a byte.
+    Q4,
+}
+
+/// `[model.llm.lora]`: low-rank adapters, computed as `x·W + scale · (x·A)·B`. Names and defaults
+/// are those of PEFT's `LoraConfig`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-source" = "LoRA (arXiv 2106.09685); PEFT"))]
+pub struct LoraSettings {
+    /// An adapter folder in PEFT's layout (adapter_config.json, adapter_model.safetensors) to start
+    /// from. It brings rank, alpha and targets.
+    pub path: Option<PathBuf>,
+    /// Width of the product between A and B (PEFT: `r`).
+    #[schemars(range(min = 1))]
+    pub rank: usize,
+    /// The adapter's output is multiplied by alpha / rank (PEFT: `lora_alpha`).
+    #[schemars(extend("exclusiveMinimum" = 0))]
+    pub alpha: f64,
+    /// Share of the adapter's inputs that each training step leaves out.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
+    pub dropout: f64,
+    /// Linear maps by their Hugging Face names (`q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`,
+    /// `up_proj`, `down_proj`), or `all-linear`.
+    #[schemars(length(min = 1))]
+    pub target_modules: Vec<String>,
+    /// Multiply by alpha / sqrt(rank) instead, so that higher ranks learn as fast.
+    #[schemars(extend("x-source" = "rsLoRA (arXiv 2312.03732)"))]
+    pub rslora: bool,
+}
+
+/// Stands for every linear map in [`LoraSettings::target_modules`].
+pub const ALL_LINEAR: &str = "all-linear";
+
+impl LoraSettings {
+    /// What the adapter's output is multiplied by.
+    pub fn scale(&self) -> f64 {
+        let rank = self.rank as f64;
+        self.alpha / if self.rslora { rank.sqrt() } else { rank }
+    }
+}
+
+impl Default for LoraSettings {
+    fn default() -> Self {
+        Self {
+            path: None,
+            rank: 8,
+            alpha: 8.0,
+            dropout: 0.0,
+            target_modules: vec![ALL_LINEAR.into()],
+            rslora: false,
+        }
+    }
 }
 
 /// `[model.vision]`: the frozen CLIP vision encoder. Sizes are read only when `path` is not set.

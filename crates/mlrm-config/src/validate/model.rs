@@ -2,11 +2,13 @@
 
 use super::{Finding, divides, divisors_around, multiples_around};
 use crate::{
-    ConnectorSettings, LlmFamily, LlmSettings, RunConfig, TokenizerSettings, VisionSettings,
+    ALL_LINEAR, BackendName, ConnectorSettings, DeviceName, LlmFamily, LlmSettings, Quantisation,
+    RunConfig, TokenizerSettings, Tune, VisionSettings,
 };
 
 pub(super) fn check(config: &RunConfig, findings: &mut Vec<Finding>) {
     let model = &config.model;
+    tuning(config, findings);
     // A model folder brings its own sizes, and so do the folders of the parts.
     if model.path.is_some() {
         return;
@@ -20,6 +22,45 @@ pub(super) fn check(config: &RunConfig, findings: &mut Vec<Finding>) {
     }
     if model.variant.image_tokens() {
         connector(&model.connector, findings);
+    }
+}
+
+fn tuning(config: &RunConfig, findings: &mut Vec<Finding>) {
+    const QUANTISATION: &str = "model.llm.quantisation";
+    const TARGETS: &str = "model.llm.lora.target_modules";
+    let llm = &config.model.llm;
+    if llm.quantisation != Quantisation::None && llm.tune == Tune::Full {
+        findings.push(
+            Finding::new(
+                QUANTISATION,
+                "weights that learn cannot be held quantised, and model.llm.tune = \"full\" lets \
+                 all of them learn",
+            )
+            .related(["model.llm.tune"])
+            .help("set `model.llm.tune` to \"lora\" or \"frozen\", or leave `quantisation` out"),
+        );
+    }
+    let on_cpu = |name: &String| {
+        name.parse()
+            .is_ok_and(|d: DeviceName| d.backend == BackendName::Flex)
+    };
+    if llm.quantisation == Quantisation::Q4 && config.backend.device.names().iter().any(on_cpu) {
+        findings.push(
+            Finding::new(
+                QUANTISATION,
+                "the device `flex` stores a value of four bits in a whole byte: \"q4\" would lose \
+                 precision and save nothing",
+            )
+            .related(["backend.device"])
+            .help("use \"q8\" on `flex`"),
+        );
+    }
+    if llm.lora.target_modules.len() > 1 && llm.lora.target_modules.iter().any(|t| t == ALL_LINEAR)
+    {
+        findings.push(
+            Finding::new(TARGETS, "\"all-linear\" already means every linear map")
+                .help("name it alone, or name the maps"),
+        );
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Finding;
 use crate::catalog::catalog;
 use crate::load::Places;
-use crate::{DataSource, FusionKind, LlmFamily, RunConfig};
+use crate::{DataSource, FusionKind, LlmFamily, RunConfig, Tune};
 
 /// A warning for every key that was written, differs from its default and is not read, because
 /// another key makes it moot.
@@ -40,12 +40,31 @@ fn moot(config: &RunConfig) -> Vec<(&'static str, Vec<String>)> {
     add(
         model.path.is_some(),
         "`model.path` brings the whole model",
-        below("model", &["path", "allow_nan"]),
+        below(
+            "model",
+            &[
+                "path",
+                "allow_nan",
+                "llm.tune",
+                "llm.quantisation",
+                "llm.lora",
+            ],
+        ),
     );
     add(
         model.path.is_none() && model.llm.path.is_some(),
         "`model.llm.path` brings the sizes",
-        below("model.llm", &["path", "tune"]),
+        below("model.llm", &["path", "tune", "quantisation", "lora"]),
+    );
+    add(
+        model.llm.tune != Tune::Lora && model.llm.lora.path.is_none(),
+        "no adapter is trained unless model.llm.tune = \"lora\"",
+        below("model.llm.lora", &[]),
+    );
+    add(
+        model.llm.lora.path.is_some(),
+        "`model.llm.lora.path` brings it",
+        below("model.llm.lora", &["path", "dropout"]),
     );
     let scratch = model.path.is_none() && model.llm.path.is_none();
     add(
@@ -99,14 +118,19 @@ fn moot(config: &RunConfig) -> Vec<(&'static str, Vec<String>)> {
     moot
 }
 
-/// All keys below a section but the named ones.
+/// All keys below a section but the named ones and what is below them.
 fn below(section: &str, except: &[&str]) -> Vec<String> {
     let prefix = format!("{section}.");
     let paths = catalog().paths().into_iter();
     paths
         .filter(|path| {
-            path.strip_prefix(&prefix)
-                .is_some_and(|name| !except.contains(&name))
+            path.strip_prefix(&prefix).is_some_and(|name| {
+                let within = |kept: &&str| {
+                    let rest = name.strip_prefix(*kept);
+                    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+                };
+                !except.iter().any(within)
+            })
         })
         .collect()
 }

@@ -1,11 +1,12 @@
 //! Self-attention of a decoder layer.
 
 use burn::module::Module;
-use burn::nn::Linear;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::DecoderConfig;
-use crate::nn::{AttentionProbe, PreparedMask, RmsNorm, RotaryTable, attend, linear, rows_linear};
+use crate::nn::{
+    AttentionProbe, Linear, PreparedMask, RmsNorm, RotaryTable, attend, linear, rows_linear,
+};
 
 /// Self-attention with grouped queries.
 #[derive(Module, Debug)]

@@ -1,13 +1,12 @@
 //! One layer of a decoder.
 
 use burn::module::Module;
-use burn::nn::Linear;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 
 use super::attention::{PassContext, SelfAttention, WantedRows};
 use super::{DecoderConfig, FeedForwardKind, NormKind};
-use crate::nn::{AttentionProbe, LayerNorm, Norm, RmsNorm, SwiGlu, linear};
+use crate::nn::{AttentionProbe, LayerNorm, Linear, Norm, RmsNorm, SwiGlu, linear};
 
 /// One pre-norm transformer layer.
 #[derive(Module, Debug)]

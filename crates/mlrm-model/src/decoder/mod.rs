@@ -16,11 +16,11 @@ pub use families::DecoderFamily;
 pub use layer::DecoderLayer;
 
 use burn::module::Module;
-use burn::nn::{Embedding, Linear};
+use burn::nn::Embedding;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::nn::{
-    AttentionMask, AttentionProbe, Norm, Rope, RotaryTable, embedding, linear, rows_linear,
+    AttentionMask, AttentionProbe, Linear, Norm, Rope, RotaryTable, embedding, linear, rows_linear,
 };
 use attention::{PassContext, WantedRows};
 

@@ -4,14 +4,20 @@ use std::path::PathBuf;
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use mlrm_config::Tune;
+use mlrm_config::{Quantisation, Tune};
 
 use super::{Embedder, EmbedderConfig, EmbedderCore};
+use crate::adapter::{
+    AdapterConfig, AdapterNames, add_adapters, check_targets, load_folder, same_adapters,
+};
 use crate::decoder::{Decoder, DecoderConfig};
 use crate::error::ModelError;
+use crate::nn::DropoutClock;
+use crate::ops::{Bits, block_size};
 use crate::vision::{ClipVision, VisionConfig};
 use crate::weights::{
-    Checkpoint, InitRule, LoadOptions, NameTable, NamedTensor, NewRows, fill, initial_values, load,
+    Checkpoint, InitRule, LoadOptions, NameTable, NamedTensor, NewRows, Tensors, fill,
+    initial_values, linear_maps, load, quantise_linear_maps,
 };
 
 /// Where the weights of a part come from.
@@ -40,6 +46,15 @@ pub struct BuildOptions {
     pub temperature_logit: f64,
     /// Which weights of the LLM learn.
     pub tune: Tune,
+    /// How the LLM's matrices are held where they do not learn.
+    pub quantisation: Quantisation,
+    /// A PEFT folder of adapters beside the LLM.
+    pub adapter: Option<PathBuf>,
+    /// The adapters that `tune = "lora"` means: new ones where there is no folder, and what those
+    /// of a folder must agree with. Without it a folder's are taken as they are.
+    pub lora: Option<AdapterConfig>,
+    /// Dropout of adapters that learn.
+    pub lora_dropout: f64,
     /// Whether t learns.
     pub learn_temperature: bool,
     /// Number format of weights and activations.
@@ -57,6 +72,15 @@ impl BuildOptions {
             allow_nan: self.allow_nan,
             ..LoadOptions::new(self.dtype)
         }
+    }
+}
+
+/// How the adapters of a decoder are called on disk.
+pub fn llm_adapters(config: &EmbedderConfig) -> AdapterNames {
+    let family = config.llm.family();
+    AdapterNames {
+        rename: family.names.rename,
+        prefix: family.prefix,
     }
 }
 
@@ -134,12 +158,13 @@ impl Embedder {
             .map(|sizes| build_vision(sizes, options, &frozen))
             .transpose()?;
         let core = EmbedderCore::new(&config, &learning)?;
+        check_blocks(&core.llm, &config, options)?;
+        let adapters = plan_adapters(&core.llm, &config, options)?;
         let llm = build_llm(core.llm, &config, options)?;
+        let dropout = DropoutClock::default();
+        let (llm, adapter) = tune_llm(llm, adapters, llm_adapters(&config), options, &dropout)?;
         let head = build_head(core.head, &config, options)?;
         let mut core = EmbedderCore { llm, head };
-        if options.tune == Tune::Frozen {
-            core.llm = core.llm.no_grad();
-        }
         if !options.learn_temperature {
             core.head.temperature = core.head.temperature.no_grad();
         }
@@ -147,8 +172,106 @@ impl Embedder {
             config,
             vision,
             core,
+            tune: options.tune,
+            quantisation: options.quantisation,
+            adapter,
+            dropout,
         })
     }
+}
+
+/// Refuses a quantised LLM whose matrices do not divide into blocks.
+fn check_blocks(
+    llm: &Decoder,
+    config: &EmbedderConfig,
+    options: &BuildOptions,
+) -> Result<(), ModelError> {
+    let maps = linear_maps(llm, config.llm.family().names.rename);
+    let odd = maps.iter().find(|map| block_size(map.outputs).is_none());
+    match odd {
+        Some(map) if options.quantisation != Quantisation::None => Err(ModelError::Input(format!(
+            "model.llm.quantisation: `{}` has {} outputs, which do not divide into blocks of at least \
+             16 that share a scale; leave this model unquantised",
+            map.name, map.outputs
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The adapters that the LLM will have; looked at before any weights are read.
+fn plan_adapters(
+    llm: &Decoder,
+    config: &EmbedderConfig,
+    options: &BuildOptions,
+) -> Result<Option<AdapterConfig>, ModelError> {
+    let names = llm_adapters(config);
+    let wanted = options.lora.as_ref().filter(|_| options.tune == Tune::Lora);
+    let Some(folder) = &options.adapter else {
+        if let Some(wanted) = wanted {
+            check_targets(llm, names, wanted)?;
+        }
+        return Ok(wanted.cloned());
+    };
+    let found = AdapterConfig::read(folder)?;
+    match wanted {
+        Some(wanted) if !same_adapters(llm, names, wanted, &found)? => Err(ModelError::format(
+            folder,
+            format!(
+                "the adapters there have rank {}, alpha {}, rsLoRA {}, targets {}; the config's \
+                     [model.llm.lora] says otherwise: make them agree, or start from other weights",
+                found.rank,
+                found.alpha,
+                found.rslora,
+                found.target_modules.join(", ")
+            ),
+        )),
+        // Dropout belongs to the training that goes on, not to the one that was.
+        _ if options.tune == Tune::Lora => Ok(Some(AdapterConfig {
+            dropout: options.lora_dropout,
+            ..found
+        })),
+        _ => Ok(Some(found)),
+    }
+}
+
+/// Freezes what does not learn, and puts the adapters beside the LLM; also gives what they are.
+fn tune_llm(
+    llm: Decoder,
+    adapters: Option<AdapterConfig>,
+    names: AdapterNames,
+    options: &BuildOptions,
+    clock: &DropoutClock,
+) -> Result<(Decoder, Option<AdapterConfig>), ModelError> {
+    let bits = match options.quantisation {
+        Quantisation::None => None,
+        Quantisation::Q8 => Some(Bits::Eight),
+        Quantisation::Q4 => Some(Bits::Four),
+    };
+    let llm = match (options.tune, bits) {
+        (Tune::Full, _) => llm,
+        (Tune::Lora | Tune::Frozen, None) => llm.no_grad(),
+        (Tune::Lora | Tune::Frozen, Some(bits)) => quantise_linear_maps(llm, bits, options.dtype),
+    };
+    let Some(config) = adapters else {
+        return Ok((llm, None));
+    };
+    let seed = options.seed;
+    // Nobody turns on the dropout of adapters that do not learn.
+    let off = DropoutClock::default();
+    let clock = match options.tune {
+        Tune::Lora => clock,
+        Tune::Full | Tune::Frozen => &off,
+    };
+    let llm = match &options.adapter {
+        Some(folder) => load_folder(llm, names, folder, &config, seed, clock)?,
+        None => add_adapters(llm, names, &config, seed, clock)?,
+    };
+    Ok(match options.tune {
+        // All weights learn: what the adapters learnt becomes a part of them.
+        Tune::Full => (llm.materialize(), None),
+        Tune::Lora => (llm, Some(config)),
+        Tune::Frozen => (llm.no_grad(), Some(config)),
+    })
 }
 
 fn build_vision(
@@ -177,6 +300,15 @@ fn build_llm(
 ) -> Result<Decoder, ModelError> {
     let deviation = config.llm.initializer_range;
     let family = config.llm.family();
+    // What is quantised is quantised from f32, so that a saved model comes back bit by bit.
+    let dtype = match options.quantisation {
+        Quantisation::None => options.dtype,
+        Quantisation::Q8 | Quantisation::Q4 => DType::F32,
+    };
+    let options = &BuildOptions {
+        dtype,
+        ..options.clone()
+    };
     match &options.llm {
         WeightSource::Checkpoint(path) => {
             let checkpoint = Checkpoint::open(path)?;
@@ -247,9 +379,9 @@ fn initialise<M: Module>(
     options: &BuildOptions,
     rule: &dyn Fn(&NamedTensor) -> InitRule,
 ) -> M {
-    fill(module, names.rename, options.dtype, &mut |tensor| {
-        Some(initial_values(tensor, rule(tensor), options.seed, part))
-    })
+    let value =
+        &mut |tensor: &NamedTensor| Some(initial_values(tensor, rule(tensor), options.seed, part));
+    fill(module, Tensors::Base, names.rename, options.dtype, value)
 }
 
 /// Initial values of a CLIP vision tower as in Hugging Face (`initializer_factor` 1).

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::DType;
-use mlrm_config::{ImageLayout, SelectFeature, Variant};
+use mlrm_config::{ImageLayout, Quantisation, SelectFeature, Tune, Variant};
 use serde::{Deserialize, Serialize};
 
-use super::build::VISION_NAMES;
+use super::build::{VISION_NAMES, llm_adapters};
 use super::{Embedder, EmbedderConfig, FusionConfig, PromptRecord, TokenIds};
+use crate::adapter::write_folder;
 use crate::connector::QFormerConfig;
 use crate::decoder::DecoderConfig;
 use crate::error::ModelError;
@@ -47,6 +48,7 @@ struct Manifest {
 }
 
 const FORMAT: u32 = 1;
+const ADAPTER: &str = "adapter";
 
 /// A Hugging Face folder that was written.
 #[derive(Debug, Clone, PartialEq)]
@@ -133,6 +135,11 @@ impl ModelFolder {
         self.root.join("head.safetensors")
     }
 
+    /// The LLM's adapters in PEFT's layout, where it has any.
+    pub fn adapter(&self) -> Option<PathBuf> {
+        Some(self.root.join(ADAPTER)).filter(|folder| folder.is_dir())
+    }
+
     /// The tokenizer.
     pub fn tokenizer(&self) -> PathBuf {
         self.root.join("llm/tokenizer.json")
@@ -148,36 +155,34 @@ impl Embedder {
     /// Writes the model folder except tokenizer and preprocessor, which their owners add. `weights`
     /// says how `llm/` and `vision/` are written; the head is always one file.
     ///
-    /// `root` must be a fresh folder; the caller renames it into place once it is whole.
+    /// `root` must be a fresh folder; the caller renames it into place once it is whole. `earlier`
+    /// is a folder that this model wrote before: what training does not change (the vision
+    /// encoder, and an LLM that is frozen or has adapters) is shared with it on disk by hard links,
+    /// and is not listed in the result.
     pub fn write(
         &self,
         root: &Path,
         prompt: &PromptRecord,
         provenance: &Provenance,
         weights: WriteOptions,
+        earlier: Option<&Path>,
     ) -> Result<Vec<WrittenPart>, ModelError> {
         let config = &self.config;
-        let family = config.llm.family();
-        let llm = write_part(
-            &root.join("llm"),
-            config.llm.to_json(),
-            &self.core.llm,
-            (family.prefix, family.names),
-            weights,
-        )?;
-        let mut written = vec![WrittenPart {
-            folder: "llm",
-            weights: llm,
-        }];
-        if let (Some(sizes), Some(vision)) = (&config.vision, &self.vision) {
+        let mut written = Vec::new();
+        let fixed = earlier.filter(|_| self.tune != Tune::Full);
+        if !share_part(fixed, root, "llm")? {
+            written.push(self.write_llm(root, weights)?);
+        }
+        if let Some(adapter) = &self.adapter {
+            let folder = root.join(ADAPTER);
+            write_folder(&self.core.llm, llm_adapters(config), &folder, adapter)?;
+        }
+        if let (Some(sizes), Some(vision)) = (&config.vision, &self.vision)
+            && !share_part(earlier, root, "vision")?
+        {
+            let folder = root.join("vision");
             let names = ("vision_model.", VISION_NAMES);
-            let weights = write_part(
-                &root.join("vision"),
-                sizes.to_json(),
-                vision,
-                names,
-                weights,
-            )?;
+            let weights = write_part(&folder, sizes.to_json(), vision, names, weights)?;
             written.push(WrittenPart {
                 folder: "vision",
                 weights,
@@ -208,6 +213,54 @@ impl Embedder {
         std::fs::write(&path, text).map_err(|e| ModelError::io("write", &path, e))?;
         Ok(written)
     }
+
+    fn write_llm(&self, root: &Path, weights: WriteOptions) -> Result<WrittenPart, ModelError> {
+        let config = &self.config.llm;
+        let family = config.family();
+        let exact = match self.quantisation {
+            Quantisation::None => weights,
+            // Quantised again, only f32 gives the same codes.
+            Quantisation::Q8 | Quantisation::Q4 => WriteOptions {
+                dtype: weights.dtype.or(Some(DType::F32)),
+                ..weights
+            },
+        };
+        let names = (family.prefix, family.names);
+        let folder = root.join("llm");
+        let weights = write_part(&folder, config.to_json(), &self.core.llm, names, exact)?;
+        Ok(WrittenPart {
+            folder: "llm",
+            weights,
+        })
+    }
+}
+
+/// Links weights and config of `part` (`llm`, `vision`) of the model folder `earlier` into `root`.
+/// False where there is nothing to share or where the file system has no hard links: then the part
+/// is written as usual.
+fn share_part(earlier: Option<&Path>, root: &Path, part: &str) -> Result<bool, ModelError> {
+    let Some(from) = earlier.map(|earlier| earlier.join(part)) else {
+        return Ok(false);
+    };
+    let to = root.join(part);
+    let Ok(entries) = std::fs::read_dir(&from) else {
+        return Ok(false);
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let weights = |name: &String| name.ends_with(".safetensors") || name.ends_with(".index.json");
+    let mut files: Vec<String> = names.filter(weights).collect();
+    if files.is_empty() {
+        return Ok(false);
+    }
+    files.push("config.json".into());
+    create_folder(&to)?;
+    let link = |name: &String| std::fs::hard_link(from.join(name), to.join(name)).is_ok();
+    if files.iter().all(link) {
+        return Ok(true);
+    }
+    // What was linked before one link failed must not be written through.
+    std::fs::remove_dir_all(&to).map_err(|e| ModelError::io("remove", &to, e))?;
+    Ok(false)
 }
 
 fn create_folder(path: &Path) -> Result<(), ModelError> {

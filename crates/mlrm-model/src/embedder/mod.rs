@@ -5,7 +5,7 @@ mod config;
 mod folder;
 mod layout;
 
-pub use build::{BuildOptions, VISION_NAMES, WeightSource};
+pub use build::{BuildOptions, VISION_NAMES, WeightSource, llm_adapters};
 pub(crate) use build::{llm_names, vision_names};
 pub use config::{EmbedderConfig, FusionConfig, PromptRecord, TokenIds};
 pub(crate) use folder::write_part;
@@ -13,14 +13,15 @@ pub use folder::{ModelFolder, Provenance, WrittenPart};
 pub use layout::{ImageSpan, SequenceLayout, TokenBatch};
 
 use burn::module::{Module, Param};
-use burn::nn::Linear;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use mlrm_config::{Quantisation, Tune};
 
+use crate::adapter::AdapterConfig;
 use crate::connector::{Projector, QFormer, query_tokens};
 use crate::decoder::{Decoder, DecoderTrace};
 use crate::error::ModelError;
 use crate::fusion::Gate;
-use crate::nn::{apply, linear, zeros};
+use crate::nn::{DropoutClock, Linear, apply, linear, zeros};
 use crate::vision::{ClipVision, select_positions};
 
 /// Everything but the LLM and the vision encoder; field names are those of the authors' released
@@ -61,6 +62,14 @@ pub struct Embedder {
     pub vision: Option<ClipVision>,
     /// The parts that can learn.
     pub core: EmbedderCore,
+    /// Which weights of the language model learn.
+    pub tune: Tune,
+    /// How its matrices are held.
+    pub quantisation: Quantisation,
+    /// What the language model's adapters are, where it has any.
+    pub adapter: Option<AdapterConfig>,
+    /// Turns the adapters' dropout on for a training step.
+    pub dropout: DropoutClock,
 }
 
 /// Embeddings of a batch.
@@ -334,6 +343,16 @@ impl Embedder {
     /// The core without autodiff: the same weights, no gradients kept.
     pub fn inference(&self) -> EmbedderCore {
         self.core.valid()
+    }
+
+    /// The same model with its adapters made a part of the weights that they stand beside. Weights
+    /// that are held quantised become f32 where they have an adapter.
+    pub fn merged(mut self) -> Self {
+        self.core.llm = self.core.llm.materialize();
+        self.adapter = None;
+        // The file of an earlier checkpoint holds the weights without the adapters.
+        self.tune = Tune::Full;
+        self
     }
 
     /// Whether the model reads pictures at all.

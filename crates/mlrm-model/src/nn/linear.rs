@@ -1,10 +1,67 @@
-//! Construction of linear maps and lookup tables; values come from [`crate::weights`].
+//! Linear maps and lookup tables; values come from [`crate::weights`].
 
-use burn::module::{Param, ParamId};
-use burn::nn::{Embedding, Linear};
+use burn::module::{Module, Param, ParamId};
+use burn::nn::Embedding;
 use burn::tensor::{Device, Tensor};
 
-/// A linear map of zeros, `[inputs, outputs]` as Burn stores it (Hugging Face stores the transpose).
+use super::lora::LowRank;
+
+/// A linear map `y = x·W + b`, which may have a low-rank adapter beside its weight:
+/// `y = x·W + b + scale · (x·A)·B`.
+///
+/// The type's name is part of its contract: [`crate::weights`] transposes the `weight` of whatever
+/// is called `Linear` between checkpoint and module, and [`super::attach_adapters`] adapts it.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// W, `[inputs, outputs]` (Hugging Face stores the transpose). An adapter hangs on the
+    /// parameter as its reparameterisation, so `weight.val()` is the merged weight and
+    /// `weight.base()` the one beside which the adapter stands. One that does not learn may be held
+    /// quantised ([`crate::ops::quantise`]).
+    pub weight: Param<Tensor<2>>,
+    /// b, `[outputs]`.
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl Linear {
+    /// The leading axes are folded into rows first: one large matrix product instead of one a batch
+    /// item, forward and backward. The merged weight is never formed: neither it nor a gradient of
+    /// its size is held.
+    ///
+    /// # Shapes
+    /// `[…, inputs]` → `[…, outputs]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let [inputs, outputs] = self.weight.dims();
+        let mut shape = x.dims();
+        let rows = shape[..D - 1].iter().product::<usize>();
+        shape[D - 1] = outputs;
+        let x = x.reshape([rows, inputs]);
+        let y = match self.adapter() {
+            None => self.without_adapter(x),
+            Some(adapter) => adapter.add(x.clone(), self.without_adapter(x)),
+        };
+        y.reshape(shape)
+    }
+
+    /// x·W + b, `[rows, inputs]` → `[rows, outputs]`.
+    fn without_adapter(&self, x: Tensor<2>) -> Tensor<2> {
+        let (weight, bias) = (self.weight.base(), self.bias.as_ref().map(Param::val));
+        if weight.dtype().is_float() {
+            return crate::ops::linear(x, weight, bias);
+        }
+        let y = crate::ops::frozen_matmul(x, weight);
+        match bias {
+            Some(bias) => y + bias.unsqueeze(),
+            None => y,
+        }
+    }
+
+    /// The adapter beside the weight.
+    pub fn adapter(&self) -> Option<&LowRank> {
+        self.weight.reparameterization()
+    }
+}
+
+/// A linear map of zeros, `[inputs, outputs]`.
 pub fn linear(inputs: usize, outputs: usize, bias: bool, device: &Device) -> Linear {
     Linear {
         weight: zeros([inputs, outputs], device),
@@ -32,20 +89,13 @@ pub(crate) fn zeros<const D: usize>(shape: [usize; D], device: &Device) -> Param
 
 /// `layer` applied to rows, `[rows, inputs]` → `[rows, outputs]`.
 pub fn apply(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
-    let bias = layer.bias.as_ref().map(Param::val);
-    crate::ops::linear(x, layer.weight.val(), bias)
+    layer.forward(x)
 }
 
 /// `layer` applied to the last axis of `x`.
 ///
-/// The leading axes are folded into rows first: one large matrix product instead of one a batch
-/// item, forward and backward.
-///
 /// # Shapes
 /// `[batch, seq, inputs]` → `[batch, seq, outputs]`
 pub fn rows_linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
-    let [batch, seq, inputs] = x.dims();
-    let y = apply(layer, x.reshape([batch * seq, inputs]));
-    let outputs = y.dims()[1];
-    y.reshape([batch, seq, outputs])
+    layer.forward(x)
 }

@@ -1,11 +1,10 @@
 //! Feed-forward networks.
 
 use burn::module::Module;
-use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::linear::{apply, linear};
+use super::linear::{Linear, apply, linear};
 
 /// The gated feed-forward network of Llama and Qwen: `down(silu(gate(x)) * up(x))`, no biases.
 #[derive(Module, Debug)]

@@ -9,8 +9,10 @@ pub mod generic;
 #[cfg(feature = "flex")]
 mod flex;
 
+mod frozen;
 mod optimiser;
 
+pub use frozen::{Bits, block_size, frozen_matmul, quantise};
 pub use optimiser::{AdamRule, AdamState, adamw, squared_norm};
 
 use std::sync::Arc;

@@ -45,7 +45,8 @@ impl ModelSource {
         };
         match (self, loaded) {
             (Self::Model(folder), Loaded::Model(embedder)) => {
-                let written = embedder.write(out, &folder.prompt, &folder.provenance, weights)?;
+                let written =
+                    embedder.write(out, &folder.prompt, &folder.provenance, weights, None)?;
                 copy_companions(&folder.llm(), &out.join("llm"))?;
                 if folder.config.vision.is_some() {
                     copy_companions(&folder.vision(), &out.join("vision"))?;

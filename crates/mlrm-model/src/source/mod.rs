@@ -9,7 +9,7 @@ pub use report::{Part, Unread};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device};
-use mlrm_config::Tune;
+use mlrm_config::{Quantisation, Tune};
 
 use crate::decoder::{Decoder, DecoderConfig};
 use crate::embedder::{BuildOptions, Embedder, ModelFolder, WeightSource, llm_names, vision_names};
@@ -47,6 +47,19 @@ pub enum Loaded {
     Llm(Box<Decoder>),
     /// A vision encoder.
     Vision(Box<ClipVision>),
+}
+
+impl Loaded {
+    /// The same weights with the adapters of the language model made a part of them; `None` where
+    /// there are none.
+    pub fn merged(self) -> Option<Self> {
+        match self {
+            Self::Model(embedder) if embedder.adapter.is_some() => {
+                Some(Self::Model(Box::new(embedder.merged())))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl ModelSource {
@@ -149,7 +162,14 @@ fn build_options(folder: &ModelFolder, options: &LoadOptions) -> BuildOptions {
         seed: 0,
         query_init_std: 0.0,
         temperature_logit: 0.0,
-        tune: Tune::Full,
+        tune: match folder.adapter() {
+            Some(_) => Tune::Lora,
+            None => Tune::Full,
+        },
+        quantisation: Quantisation::None,
+        adapter: folder.adapter(),
+        lora: None,
+        lora_dropout: 0.0,
         learn_temperature: true,
         dtype: options.dtype,
         allow_nan: options.allow_nan,

@@ -57,7 +57,7 @@ fn uniform(rng: &mut impl Rng, count: usize, bound: f64) -> Vec<f32> {
 }
 
 /// FNV-1a, 64 bits: the same on every platform and in every version.
-fn stable_hash(text: &str) -> u64 {
+pub(crate) fn stable_hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })

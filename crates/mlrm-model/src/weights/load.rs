@@ -8,7 +8,7 @@ use burn::tensor::{DType, Tensor};
 
 use super::checkpoint::Checkpoint;
 use super::convert::{NewRows, Wanted};
-use super::module::{NameTable, NamedTensor, Place, named_tensors};
+use super::module::{NameTable, NamedTensor, Place, Tensors, tensors_of};
 use crate::error::ModelError;
 
 /// Findings of one kind that an error lists; the rest is counted.
@@ -88,9 +88,20 @@ pub fn fit<M: Module>(
     table: NameTable,
     new_words: Option<&NewRows>,
 ) -> Fit {
+    fit_tensors(module, Tensors::Base, checkpoint, prefix, table, new_words)
+}
+
+fn fit_tensors<M: Module>(
+    module: &M,
+    which: Tensors,
+    checkpoint: &Checkpoint,
+    prefix: &str,
+    table: NameTable,
+    new_words: Option<&NewRows>,
+) -> Fit {
     let mut fit = Fit::default();
     let mut wanted_names = BTreeSet::new();
-    for mut wanted in named_tensors(module, table.rename) {
+    for mut wanted in tensors_of(module, which, table.rename) {
         wanted.name = format!("{prefix}{}", wanted.name);
         if let (Some(new), true) = (new_words, wanted.path.ends_with(WORD_TABLE)) {
             wanted.shape[0] = new.stored_rows;
@@ -127,8 +138,43 @@ pub fn load<M: Module>(
     table: NameTable,
     options: &LoadOptions,
 ) -> Result<M, ModelError> {
-    let fit = fit(
+    load_tensors(module, Tensors::Base, checkpoint, prefix, table, options)
+}
+
+/// `module` with the factors of its adapters from `checkpoint`, as strictly as [`load`], in f32
+/// whatever the base is.
+pub fn load_adapters<M: Module>(
+    module: M,
+    checkpoint: &Checkpoint,
+    prefix: &str,
+    rename: fn(&str) -> String,
+) -> Result<M, ModelError> {
+    let table = NameTable {
+        rename,
+        ignored: &[],
+    };
+    let options = LoadOptions::new(DType::F32);
+    load_tensors(
+        module,
+        Tensors::Adapters,
+        checkpoint,
+        prefix,
+        table,
+        &options,
+    )
+}
+
+fn load_tensors<M: Module>(
+    module: M,
+    which: Tensors,
+    checkpoint: &Checkpoint,
+    prefix: &str,
+    table: NameTable,
+    options: &LoadOptions,
+) -> Result<M, ModelError> {
+    let fit = fit_tensors(
         &module,
+        which,
         checkpoint,
         prefix,
         table,
@@ -150,6 +196,7 @@ pub fn load<M: Module>(
     }
     let mut loader = Loader {
         place: Place::default(),
+        which,
         checkpoint,
         prefix,
         table,
@@ -210,6 +257,7 @@ fn refusal(
 
 struct Loader<'a> {
     place: Place,
+    which: Tensors,
     checkpoint: &'a Checkpoint,
     prefix: &'a str,
     table: NameTable,
@@ -229,7 +277,7 @@ impl ModuleMapper for Loader<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if self.failed.is_some() {
+        if self.failed.is_some() || self.place.tensors() != self.which {
             return param;
         }
         let is_word_table = self.place.path().ends_with(WORD_TABLE);

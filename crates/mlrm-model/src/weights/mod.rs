@@ -13,6 +13,7 @@ mod checkpoint;
 mod convert;
 mod init;
 mod load;
+mod maps;
 mod module;
 mod shard;
 #[cfg(test)]
@@ -21,10 +22,14 @@ mod write;
 
 pub use checkpoint::{Checkpoint, INDEX_FILE, SINGLE_FILE, StoredIntegers, StoredTensor};
 pub use convert::NewRows;
+pub(crate) use init::stable_hash;
 pub use init::{InitRule, initial_values};
-pub use load::{Fit, LoadOptions, Mismatch, fit, load};
+pub use load::{Fit, LoadOptions, Mismatch, fit, load, load_adapters};
+pub use maps::{
+    LinearMap, linear_maps, parameter_count, quantise_linear_maps, trained_parameter_count,
+};
 pub use module::{
-    ExportedTensor, NameTable, NamedTensor, export, export_gradients, fill, named_tensors,
-    parameter_count,
+    ExportedTensor, NameTable, NamedTensor, Tensors, export, export_adapters, export_gradients,
+    fill, named_tensors,
 };
 pub use write::{WriteOptions, Written, write_module, write_safetensors};

@@ -54,14 +54,39 @@ impl Place {
         fields.join(".")
     }
 
+    /// The path with the variants of enums, as Burn counts it.
+    pub(super) fn whole_path(&self) -> String {
+        self.path.join(".")
+    }
+
+    /// The checkpoint name of the current parameter. A factor of an adapter is called as PEFT calls
+    /// it: `….q_proj.lora_A.weight` beside `….q_proj.weight`.
     pub(super) fn name(&self, rename: fn(&str) -> String) -> String {
-        rename(&self.path())
+        let path = self.path();
+        let Some((weight, factor)) = path.rsplit_once(".lora.") else {
+            return rename(&path);
+        };
+        let weight = rename(weight);
+        let map = weight.strip_suffix(".weight").unwrap_or(&weight);
+        format!("{map}.lora_{}.weight", factor.to_uppercase())
     }
 
     /// Whether the current parameter is stored transposed.
     pub(super) fn transposed(&self) -> bool {
-        self.containers.last().is_some_and(|c| c == "Struct:Linear")
-            && self.path.last().is_some_and(|p| p == "weight")
+        match self.containers.last().map(String::as_str) {
+            Some("Struct:Linear") => self.path.last().is_some_and(|p| p == "weight"),
+            Some("Struct:LowRank") => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the current parameter is the module's own or an adapter's.
+    pub(super) fn tensors(&self) -> Tensors {
+        if self.containers.iter().any(|c| c == "Reparameterization") {
+            Tensors::Adapters
+        } else {
+            Tensors::Base
+        }
     }
 
     /// The current parameter as a checkpoint knows it, its own shape being `shape`.
@@ -75,6 +100,15 @@ impl Place {
             shape,
         }
     }
+}
+
+/// Which tensors a traversal is about: a module's own, or those of its low-rank adapters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tensors {
+    /// The module's own.
+    Base,
+    /// A and B of its adapters.
+    Adapters,
 }
 
 fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
@@ -102,6 +136,7 @@ type Receive<'a> = &'a mut dyn FnMut(NamedTensor, TensorData) -> Result<(), Mode
 
 struct Reader<'a> {
     place: Place,
+    which: Tensors,
     rename: fn(&str) -> String,
     reading: Reading<'a>,
     receive: Receive<'a>,
@@ -118,11 +153,11 @@ impl ModuleVisitor for Reader<'_> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.result.is_err() {
+        if self.result.is_err() || self.place.tensors() != self.which {
             return;
         }
         let tensor = match self.reading {
-            Reading::Values => param.val().inner(),
+            Reading::Values => param.val().inner().dequantize(),
             Reading::Gradients(gradients) => match param.val().grad(gradients) {
                 Some(gradient) => gradient,
                 None => return,
@@ -145,12 +180,14 @@ impl ModuleVisitor for Reader<'_> {
 
 fn read<M: Module>(
     module: &M,
+    which: Tensors,
     rename: fn(&str) -> String,
     reading: Reading<'_>,
     receive: Receive<'_>,
 ) -> Result<(), ModelError> {
     let mut reader = Reader {
         place: Place::default(),
+        which,
         rename,
         reading,
         receive,
@@ -161,23 +198,25 @@ fn read<M: Module>(
 }
 
 /// Hands the values of `module` to `receive`, one tensor after another in checkpoint layout and in
-/// the module's order, in the number format that they are held in.
+/// the module's order, in the number format that they are held in (f32 where they are held
+/// quantised), without those of adapters.
 pub(super) fn each_value<M: Module>(
     module: &M,
     rename: fn(&str) -> String,
     receive: Receive<'_>,
 ) -> Result<(), ModelError> {
-    read(module, rename, Reading::Values, receive)
+    read(module, Tensors::Base, rename, Reading::Values, receive)
 }
 
 fn collect<M: Module>(
     module: &M,
+    which: Tensors,
     prefix: &str,
     rename: fn(&str) -> String,
     reading: Reading<'_>,
 ) -> Result<Vec<ExportedTensor>, ModelError> {
     let mut tensors = Vec::new();
-    read(module, rename, reading, &mut |tensor, data| {
+    read(module, which, rename, reading, &mut |tensor, data| {
         let name = format!("{prefix}{}", tensor.name);
         let values = data
             .try_cast_as::<f32>()
@@ -191,6 +230,7 @@ fn collect<M: Module>(
 
 struct Namer {
     place: Place,
+    which: Tensors,
     rename: fn(&str) -> String,
     tensors: Vec<NamedTensor>,
 }
@@ -205,16 +245,28 @@ impl ModuleVisitor for Namer {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.place.tensors() != self.which {
+            return;
+        }
         let shape = param.lazy_shape().to_vec();
         self.tensors.push(self.place.tensor(self.rename, shape));
     }
 }
 
-/// The parameters of `module` under their checkpoint names, in the module's order. Parameters that
-/// have no values yet get none.
+/// The parameters of `module` under their checkpoint names, in the module's order, without those of
+/// adapters. Parameters that have no values yet get none.
 pub fn named_tensors<M: Module>(module: &M, rename: fn(&str) -> String) -> Vec<NamedTensor> {
+    tensors_of(module, Tensors::Base, rename)
+}
+
+pub(super) fn tensors_of<M: Module>(
+    module: &M,
+    which: Tensors,
+    rename: fn(&str) -> String,
+) -> Vec<NamedTensor> {
     let mut namer = Namer {
         place: Place::default(),
+        which,
         rename,
         tensors: Vec::new(),
     };
@@ -222,37 +274,42 @@ pub fn named_tensors<M: Module>(module: &M, rename: fn(&str) -> String) -> Vec<N
     namer.tensors
 }
 
-/// Parameters of `module`, counted in elements.
-pub fn parameter_count<M: Module>(module: &M) -> usize {
-    let tensors = named_tensors(module, str::to_owned);
-    tensors
-        .iter()
-        .map(|t| t.shape.iter().product::<usize>())
-        .sum()
-}
-
-/// The values of `module` as a checkpoint stores them, in f32, names behind `prefix`.
+/// The values of `module` as a checkpoint stores them, in f32, names behind `prefix`,
+/// without those of adapters.
 pub fn export<M: Module>(
     module: &M,
     prefix: &str,
     rename: fn(&str) -> String,
 ) -> Result<Vec<ExportedTensor>, ModelError> {
-    collect(module, prefix, rename, Reading::Values)
+    collect(module, Tensors::Base, prefix, rename, Reading::Values)
+}
+
+/// The factors of `module`'s adapters in PEFT's layout, names behind `prefix`.
+pub fn export_adapters<M: Module>(
+    module: &M,
+    prefix: &str,
+    rename: fn(&str) -> String,
+) -> Result<Vec<ExportedTensor>, ModelError> {
+    collect(module, Tensors::Adapters, prefix, rename, Reading::Values)
 }
 
 /// The gradients of `module`'s parameters in checkpoint layout; parameters without one are left
-/// out.
+/// out. The adapters' come last.
 pub fn export_gradients<M: Module>(
     module: &M,
     gradients: &Gradients,
     prefix: &str,
     rename: fn(&str) -> String,
 ) -> Result<Vec<ExportedTensor>, ModelError> {
-    collect(module, prefix, rename, Reading::Gradients(gradients))
+    let reading = Reading::Gradients(gradients);
+    let mut all = collect(module, Tensors::Base, prefix, rename, reading)?;
+    all.extend(collect(module, Tensors::Adapters, prefix, rename, reading)?);
+    Ok(all)
 }
 
 struct Filler<'a> {
     place: Place,
+    which: Tensors,
     rename: fn(&str) -> String,
     dtype: DType,
     value: &'a mut dyn FnMut(&NamedTensor) -> Option<Vec<f32>>,
@@ -268,6 +325,9 @@ impl ModuleMapper for Filler<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.place.tensors() != self.which {
+            return param;
+        }
         let own = param.lazy_shape();
         let tensor = self.place.tensor(self.rename, own.to_vec());
         let Some(mut values) = (self.value)(&tensor) else {
@@ -284,15 +344,18 @@ impl ModuleMapper for Filler<'_> {
 }
 
 /// `module` with new values in number format `dtype`; `value` gives them in checkpoint layout, or
-/// `None` to leave a parameter as it is.
+/// `None` to leave a parameter as it is. `which` of the module's tensors it is asked for; a factor
+/// of an adapter has the name that PEFT gives it.
 pub fn fill<M: Module>(
     module: M,
+    which: Tensors,
     rename: fn(&str) -> String,
     dtype: DType,
     value: &mut dyn FnMut(&NamedTensor) -> Option<Vec<f32>>,
 ) -> M {
     module.map(&mut Filler {
         place: Place::default(),
+        which,
         rename,
         dtype,
         value,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use burn::module::{Module, Param};
-use burn::nn::{Embedding, Linear};
+use burn::nn::Embedding;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use half::{bf16, f16};
 use safetensors::Dtype;
@@ -13,7 +13,7 @@ use safetensors::Dtype;
 use super::convert::{NewRows, Source, Wanted, convert};
 use super::*;
 use crate::error::ModelError;
-use crate::nn::{embedding, linear};
+use crate::nn::{Linear, embedding, linear};
 
 /// Values that differ, of many magnitudes.
 fn values(count: usize) -> Vec<f32> {

@@ -4,7 +4,7 @@ use mlrm_config::ImageLayout;
 use mlrm_data::batch::NoteBatch;
 use mlrm_data::loader::NoteEncoder;
 use mlrm_events::Named;
-use mlrm_model::weights::parameter_count;
+use mlrm_model::weights::{parameter_count, trained_parameter_count};
 
 use crate::plan::RunPlan;
 
@@ -53,6 +53,10 @@ pub(super) fn shape(plan: &RunPlan, notes: usize, positions: usize) -> Named<usi
         ("vision_layers", vision.map_or(0, |v| v.num_hidden_layers)),
         ("visual_tokens", plan.encoding.visual_tokens),
         ("core_parameters", parameter_count(&plan.embedder.core)),
+        (
+            "trained_parameters",
+            trained_parameter_count(&plan.embedder.core),
+        ),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into_iter()

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mlrm_events::{Event, GATE_BINS, GateHistogram, RunStarted, TrainStep};
-use mlrm_model::weights::parameter_count;
+use mlrm_model::weights::{parameter_count, trained_parameter_count};
 
 use crate::plan::RunPlan;
 use crate::step::StepStats;
@@ -11,12 +11,6 @@ use crate::step::StepStats;
 /// The beginning of training; `step` is that of the checkpoint it goes on from, 0 without one.
 pub(super) fn run_started(plan: &RunPlan, step: usize) -> Event {
     let core = &plan.embedder.core;
-    let trained = parameter_count(&core.head)
-        + if plan.config.model.llm.tune == mlrm_config::Tune::Full {
-            parameter_count(&core.llm)
-        } else {
-            0
-        };
     let vision = plan.embedder.vision.as_ref().map_or(0, parameter_count);
     let versions = [("mlrm", env!("CARGO_PKG_VERSION")), ("burn", "0.22.1")];
     Event::RunStarted(Box::new(RunStarted {
@@ -30,7 +24,7 @@ pub(super) fn run_started(plan: &RunPlan, step: usize) -> Event {
         train_pairs: plan.pairs.pairs.train.len() as u64,
         notes: plan.notes.set.len() as u64,
         parameters_total: (parameter_count(core) + vision) as u64,
-        parameters_trained: trained as u64,
+        parameters_trained: trained_parameter_count(core) as u64,
         resumed_from_step: (step > 0).then_some(step as u64),
     }))
 }

@@ -34,7 +34,14 @@ impl Trainer<'_> {
         let folder = self.folder.root.join("model");
         let provenance = self.provenance(chosen);
         let plan = &self.plan;
-        checkpoint::write_model(&folder, &plan.embedder, &plan.encoding, &provenance)?;
+        let earlier = self.earlier.as_deref();
+        checkpoint::write_model(
+            &folder,
+            &plan.embedder,
+            &plan.encoding,
+            &provenance,
+            earlier,
+        )?;
         Ok(chosen)
     }
 
@@ -54,7 +61,9 @@ impl Trainer<'_> {
             &self.optimiser,
             &self.state,
             &provenance,
+            self.earlier.as_deref(),
         )?;
+        self.earlier = Some(root.join(&path).join("model"));
         checkpoint::point(root, "last", &path)?;
         if best {
             checkpoint::point(root, "best", &path)?;

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use mlrm_config::{FusionKind, ImageLayout, ObjectiveKind, SelectFeature, Tune, Variant};
+use mlrm_config::{
+    FusionKind, ImageLayout, ObjectiveKind, Quantisation, SelectFeature, Tune, Variant,
+};
 use mlrm_model::ModelError;
 use mlrm_model::connector::QFormerConfig;
 use mlrm_model::decoder::DecoderConfig;
@@ -167,7 +169,9 @@ fn embedder_config(folder: &Path, case: &CaseFile) -> Result<EmbedderConfig, Mod
     })
 }
 
+/// The weights of the case; with adapters beside the LLM, they learn in its stead.
 fn build_options(folder: &Path, dtype: DType) -> BuildOptions {
+    let adapter = Some(folder.join("adapter")).filter(|adapter| adapter.is_dir());
     let checkpoint = |name: &str| WeightSource::Checkpoint(PathBuf::from(folder).join(name));
     BuildOptions {
         llm: checkpoint("llm"),
@@ -176,7 +180,14 @@ fn build_options(folder: &Path, dtype: DType) -> BuildOptions {
         seed: 0,
         query_init_std: 0.0,
         temperature_logit: 3.0,
-        tune: Tune::Full,
+        tune: match &adapter {
+            Some(_) => Tune::Lora,
+            None => Tune::Full,
+        },
+        quantisation: Quantisation::None,
+        adapter,
+        lora: None,
+        lora_dropout: 0.0,
         learn_temperature: true,
         dtype,
         allow_nan: false,

@@ -1,0 +1,286 @@
+//! `model.llm.tune` through the binary: LoRA, frozen and quantised language models.
+
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+
+use std::fs;
+use std::path::Path;
+
+use support::{Home, events, losses, named};
+use tensors::{copy_folder, read};
+
+const LORA: [&str; 5] = [
+    "model.llm.tune=lora",
+    "model.llm.lora.rank=4",
+    "model.llm.lora.dropout=0.2",
+    "train.saliency_every_steps=0",
+    "eval.baselines=[]",
+];
+
+/// Parameters of TINY's language model that learn in a run: all − those of connector, fusion, head.
+fn trained(home: &Home, run: &str) -> u64 {
+    let events = events(home, run);
+    let start = named(&events, "run_started")[0];
+    let number = |name: &str| start[name].as_u64().expect("a count");
+    assert!(number("parameters_total") >= number("parameters_trained"));
+    number("parameters_trained")
+}
+
+/// Takes the run back to its checkpoint of `step`, as if it had been killed there, and goes on.
+fn go_on_from(home: &Home, run: &str, step: usize) {
+    let link = home.path(format!("{run}/last"));
+    fs::remove_file(&link).expect("a link");
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(format!("checkpoints/step-{step}"), &link).expect("a link");
+    home.mlrm(&["train", &format!("{run}/config.toml"), "--resume"])
+        .done();
+}
+
+#[cfg(unix)]
+fn same_file(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let inode = |path: &Path| fs::metadata(path).expect("a file").ino();
+    inode(one) == inode(other)
+}
+
+#[test]
+#[cfg(unix)]
+fn a_lora_run_keeps_its_language_model_and_resumes_bit_by_bit() {
+    let home = Home::with_config();
+    home.train("run", &LORA).done();
+    let whole = losses(&events(&home, "run"));
+    assert_eq!(whole.len(), 6);
+
+    // Rank 4 beside seven maps of two layers: 4 · (inputs + outputs) each.
+    let maps = 2 * ((32 + 32) + 2 * (32 + 16) + (32 + 32) + 3 * (32 + 64));
+    home.train("frozen", &["model.llm.tune=frozen", "eval.baselines=[]"])
+        .done();
+    assert_eq!(trained(&home, "run"), trained(&home, "frozen") + 4 * maps);
+
+    let config = home.json("run/model/adapter/adapter_config.json");
+    assert_eq!(
+        (&config["r"], &config["peft_type"]),
+        (&4.into(), &"LORA".into())
+    );
+    let adapter = read(&home.path("run/model/adapter/adapter_model.safetensors"));
+    assert_eq!(adapter.len(), 28);
+    let b = &adapter["base_model.model.model.layers.0.self_attn.k_proj.lora_B.weight"];
+    assert_eq!(b.shape, [16, 4]);
+    assert!(b.largest() > 0.0, "B has learnt");
+
+    // One copy of what does not change, in every checkpoint.
+    let weights =
+        |folder: &str, part: &str| home.path(format!("run/{folder}/{part}/model.safetensors"));
+    for part in ["llm", "vision"] {
+        let first = weights("checkpoints/step-3/model", part);
+        assert!(same_file(
+            &first,
+            &weights("checkpoints/step-6/model", part)
+        ));
+        assert!(same_file(&first, &weights("model", part)));
+    }
+    let frozen = home.path("frozen/model/llm/model.safetensors");
+    assert_eq!(read(&weights("model", "llm")), read(&frozen));
+
+    go_on_from(&home, "run", 3);
+    // `losses` has seen that the repeated steps are the same, dropout included.
+    assert_eq!(losses(&events(&home, "run")), whole);
+    let other = [LORA.as_slice(), &["model.llm.lora.dropout=0"]].concat();
+    home.train("other", &other).done();
+    assert_ne!(losses(&events(&home, "other"))[&1], whole[&1]);
+}
+
+#[test]
+fn adapters_are_a_start_and_can_be_merged() {
+    let home = Home::with_config();
+    home.train("run", &[LORA.as_slice(), &["train.max_steps=3"]].concat())
+        .done();
+    let evaluated = |words: &[&str]| home.mlrm(words).done().json()["slices"]["all"].clone();
+    let of_run = evaluated(&["eval", "run", "--json"]);
+
+    // A language model as Hugging Face's tools keep it, with the adapters beside it.
+    let llm = "model.llm.path=run/model/llm";
+    let adapter = "model.llm.lora.path=run/model/adapter";
+    let step = ["train.max_steps=1", "eval.baselines=[]", llm, adapter];
+    for tune in ["lora", "frozen", "full"] {
+        let tune_set = format!("model.llm.tune={tune}");
+        let sets = [step.as_slice(), &[tune_set.as_str()]].concat();
+        home.train(tune, &sets).done();
+        let has_adapter = home.path(format!("{tune}/model/adapter")).is_dir();
+        assert_eq!(has_adapter, tune != "full", "{tune}");
+    }
+    // The same function, whether A·B stands beside W or is a part of it.
+    let first = |run: &str| {
+        let events = events(&home, run);
+        named(&events, "train_step")[0]["loss"]
+            .as_f64()
+            .expect("a loss")
+    };
+    assert_eq!(first("lora"), first("frozen"));
+    assert!((first("lora") - first("full")).abs() < 1e-4 * first("lora"));
+
+    // The whole model folder: its adapters go on learning, or must be said to be others.
+    home.write(
+        "more.toml",
+        home.read("tiny.toml")
+            .replace("[model]", "[model]\npath = \"run/model\""),
+    );
+    let more = [
+        "train",
+        "more.toml",
+        "--set",
+        "run.dir=more",
+        "--set",
+        "train.max_steps=1",
+    ];
+    let tuned = [more.as_slice(), &["--set", LORA[0], "--set", LORA[1]]].concat();
+    home.mlrm(&tuned).done();
+    home.refused(
+        &[
+            more.as_slice(),
+            &["--set", "run.dir=less", "--set", LORA[0]],
+        ]
+        .concat(),
+        &["rank 4", "[model.llm.lora]"],
+    );
+    assert!(
+        of_run["recall@10"]
+            .as_f64()
+            .is_some_and(|recall| recall > 0.0)
+    );
+}
+
+#[test]
+#[cfg(unix)]
+fn a_quantised_language_model_trains_and_resumes_bit_by_bit() {
+    let home = Home::with_config();
+    let sets = [LORA.as_slice(), &["model.llm.quantisation=q8"]].concat();
+    home.train("run", &sets).done();
+    let whole = losses(&events(&home, "run"));
+    home.train("dense", &LORA).done();
+    assert_ne!(whole[&1], losses(&events(&home, "dense"))[&1]);
+    go_on_from(&home, "run", 3);
+    assert_eq!(losses(&events(&home, "run")), whole);
+    let values = read(&home.path("run/model/llm/model.safetensors"));
+    let row = &values["model.layers.0.self_attn.q_proj.weight"].values()[..32];
+    assert!(row.iter().all(|value| value.is_finite()));
+}
+
+#[test]
+fn peft_loads_what_a_run_wrote() {
+    let home = Home::with_config();
+    home.train("run", &LORA).done();
+    let python = std::env::var("MLRM_PYTHON").unwrap_or("python3".into());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/peft_loads.py");
+    let output = std::process::Command::new(&python)
+        .arg(script)
+        .arg(home.path("run/model"))
+        .output();
+    let Ok(output) = output else {
+        eprintln!("SKIPPED: there is no `{python}` (set MLRM_PYTHON)");
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    match output.status.code() {
+        Some(77) => eprintln!("{said}"),
+        code => assert_eq!(code, Some(0), "{said}"),
+    }
+}
+
+#[test]
+fn settings_that_no_adapter_can_have() {
+    let home = Home::with_config();
+    home.mlrm(&support::SYNTH).done();
+    for (sets, words) in [
+        (
+            ["model.llm.lora.rank=0"].as_slice(),
+            ["model.llm.lora.rank", "integer ≥ 1"],
+        ),
+        (
+            &["model.llm.lora.dropout=1.0"],
+            ["model.llm.lora.dropout", "[0, 1)"],
+        ),
+        (&["model.llm.lora.alpha=0"], ["model.llm.lora.alpha", "> 0"]),
+        (
+            &["model.llm.lora.target_modules=[\"q_prj\"]"],
+            ["no linear map of this name", "did you mean `q_proj`?"],
+        ),
+        (
+            &["model.llm.lora.target_modules=[\"all-linear\", \"q_proj\"]"],
+            ["model.llm.lora.target_modules", "every linear map"],
+        ),
+        (
+            &["model.llm.tune=full", "model.llm.quantisation=q8"],
+            ["model.llm.quantisation", "`model.llm.tune`"],
+        ),
+        (
+            &["model.llm.quantisation=q4"],
+            ["model.llm.quantisation", "\"q8\""],
+        ),
+        (
+            &[
+                "model.llm.quantisation=q8",
+                "model.llm.intermediate_size=72",
+            ],
+            ["layers.0.mlp.gate_proj", "72 outputs"],
+        ),
+        (
+            &["model.llm.lora.path=nowhere"],
+            ["nowhere", "adapter_config.json"],
+        ),
+    ] {
+        let sets = [LORA[0], "run.dir=run"].iter().chain(sets);
+        let sets: Vec<&str> = sets.flat_map(|set| ["--set", set]).collect();
+        home.refused(&[&["train", "tiny.toml"], sets.as_slice()].concat(), &words);
+    }
+}
+
+#[test]
+fn adapter_folders_that_mean_something_else() {
+    let home = Home::with_config();
+    home.train("run", &[LORA.as_slice(), &["train.max_steps=1"]].concat())
+        .done();
+    let config = home.read("run/model/adapter/adapter_config.json");
+    for (right, wrong, words) in [
+        (
+            "\"use_dora\": false",
+            "\"use_dora\": true",
+            ["`use_dora` = true", "adapter_config.json"],
+        ),
+        (
+            "\"bias\": \"none\"",
+            "\"bias\": \"all\"",
+            ["`bias`", "only `none` is"],
+        ),
+        (
+            "\"peft_type\": \"LORA\"",
+            "\"peft_type\": \"IA3\"",
+            ["`peft_type`", "only LORA is"],
+        ),
+        ("\"r\": 4", "\"r\": 5", ["wrong shape", "lora_A.weight"]),
+        (
+            "\"v_proj\"",
+            "\"c_attn\"",
+            ["`c_attn`", "no linear map of this name"],
+        ),
+        (
+            "\"v_proj\"",
+            "\"q_proj\"",
+            ["unexpected", "v_proj.lora_A.weight"],
+        ),
+        (
+            "\"bias\": \"none\"",
+            "\"bias\": \"none\", \"new\": 1",
+            ["`new` = 1", "does not know"],
+        ),
+    ] {
+        assert!(config.contains(right), "{right} in {config}");
+        copy_folder(&home.path("run/model/adapter"), &home.path("bad"));
+        home.write("bad/adapter_config.json", config.replace(right, wrong));
+        let sets = ["run.dir=again", LORA[0], "model.llm.lora.path=bad"];
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        home.refused(&[&["train", "tiny.toml"], sets.as_slice()].concat(), &words);
+        fs::remove_dir_all(home.path("bad")).expect("removed");
+    }
+}

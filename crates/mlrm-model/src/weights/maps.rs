@@ -1,0 +1,125 @@
+//! The linear maps of a module, held quantised or not, and what of a module learns.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{DType, Tensor};
+
+use super::module::{Place, Tensors};
+use crate::ops::{Bits, quantise};
+
+/// A linear map of a module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinearMap {
+    /// The module's own path of its weight.
+    pub path: String,
+    /// Its checkpoint name, without the checkpoint's prefix and without `.weight`.
+    pub name: String,
+    /// Columns of its weight.
+    pub outputs: usize,
+}
+
+/// The linear maps of `module`, in the module's order.
+pub fn linear_maps<M: Module>(module: &M, rename: fn(&str) -> String) -> Vec<LinearMap> {
+    let mut finder = LinearFinder {
+        place: Place::default(),
+        rename,
+        maps: Vec::new(),
+    };
+    module.visit(&mut finder);
+    finder.maps
+}
+
+struct LinearFinder {
+    place: Place,
+    rename: fn(&str) -> String,
+    maps: Vec<LinearMap>,
+}
+
+impl ModuleVisitor for LinearFinder {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.place.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.place.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.place.transposed() && self.place.tensors() == Tensors::Base {
+            let weight = self.place.name(self.rename);
+            let name = weight.strip_suffix(".weight").unwrap_or(&weight);
+            self.maps.push(LinearMap {
+                path: self.place.whole_path(),
+                name: name.to_owned(),
+                outputs: param.lazy_shape()[D - 1],
+            });
+        }
+    }
+}
+
+/// `module` with the weights of its linear maps held quantised, and all else in `dtype`. None of
+/// them learns then.
+pub fn quantise_linear_maps<M: Module>(module: M, bits: Bits, dtype: DType) -> M {
+    module.no_grad().map(&mut Quantiser {
+        place: Place::default(),
+        bits,
+        dtype,
+    })
+}
+
+struct Quantiser {
+    place: Place,
+    bits: Bits,
+    dtype: DType,
+}
+
+impl ModuleMapper for Quantiser {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.place.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.place.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let matrix = self.place.transposed() && self.place.tensors() == Tensors::Base;
+        param.map(|old| {
+            if !matrix {
+                return old.cast(self.dtype);
+            }
+            let [inputs, outputs] = [old.dims()[0], old.dims()[D - 1]];
+            let quantised = quantise(old.reshape([inputs, outputs]), self.bits);
+            Tensor::from_dispatch(quantised.into_dispatch())
+        })
+    }
+}
+
+/// Parameters of `module` and its adapters, counted in elements.
+pub fn parameter_count<M: Module>(module: &M) -> usize {
+    let mut counter = Counter::default();
+    module.visit(&mut counter);
+    counter.all
+}
+
+/// Parameters of `module` and its adapters that learn, counted in elements.
+pub fn trained_parameter_count<M: Module>(module: &M) -> usize {
+    let mut counter = Counter::default();
+    module.visit(&mut counter);
+    counter.trained
+}
+
+#[derive(Default)]
+struct Counter {
+    all: usize,
+    trained: usize,
+}
+
+impl ModuleVisitor for Counter {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let elements = param.lazy_shape().num_elements();
+        self.all += elements;
+        if param.base().is_require_grad() {
+            self.trained += elements;
+        }
+    }
+}
