@@ -371,6 +371,38 @@ fn model_sizes_that_do_not_fit() {
 }
 
 #[test]
+fn a_resampler_has_squares() {
+    insta::assert_snapshot!(bad(
+        "[model.llm]\nhidden_size = 90\nnum_attention_heads = 9\nnum_key_value_heads = 9\n\
+         [model.connector]\nkind = \"resampler\"\nqueries = 5\nnum_attention_heads = 6\n\
+         [model.vision]\nfamily = \"qwen_vl_visual\"\npost_layernorm = true"
+    ), @r###"
+    error: a width of 90 is not a multiple of 4, and the positions of a resampler (`model.connector.kind`) need one
+      --> bad.toml:4:1
+         |
+       4 | hidden_size = 90
+         | ^^^^^^^^^^^
+      help: set `model.llm.hidden_size` to 88 or 92
+
+    error: the queries of a resampler stand in a square: 5 do not
+      --> bad.toml:9:1
+         |
+       9 | queries = 5
+         | ^^^^^^^
+      help: set `model.connector.queries` to a square number: 4 or 9
+
+    error: the family qwen_vl_visual has no norm after its layers
+      --> bad.toml:13:1
+          |
+       13 | post_layernorm = true
+          | ^^^^^^^^^^^^^^
+      help: set `model.vision.post_layernorm` to false
+
+    3 errors in the config
+    "###);
+}
+
+#[test]
 fn settings_that_exclude_each_other() {
     insta::assert_snapshot!(bad(
         "path = \"tokenizer.json\"\n[objective]\ntemperature = 0.05\ntemperature_logit = 3.0\n\

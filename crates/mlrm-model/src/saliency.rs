@@ -16,6 +16,7 @@ use burn::tensor::Tensor;
 use crate::embedder::{EmbedderConfig, EmbedderCore, EmbedderTrace, ImageSpan, TokenBatch};
 use crate::error::ModelError;
 use crate::nn::{AttentionProbe, ProbeSite};
+use crate::vision::VisionFeatures;
 
 /// How the heads of `A ⊙ ∂L/∂A` become one map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +70,7 @@ pub fn saliency(
     core: &EmbedderCore,
     config: &EmbedderConfig,
     tokens: &TokenBatch,
-    features: Option<Tensor<3>>,
+    features: Option<VisionFeatures>,
     formula: Formula,
     loss: impl FnOnce(Tensor<2>) -> Tensor<1>,
 ) -> Result<Saliency, ModelError> {
@@ -101,7 +102,7 @@ pub fn attention_mass(
     core: &EmbedderCore,
     config: &EmbedderConfig,
     tokens: &TokenBatch,
-    features: Option<Tensor<3>>,
+    features: Option<VisionFeatures>,
 ) -> Result<Vec<Vec<[f64; 3]>>, ModelError> {
     let spans = config.layout(tokens)?.image_spans()?;
     let mut trace = EmbedderTrace::default();

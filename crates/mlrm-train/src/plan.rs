@@ -165,7 +165,7 @@ pub fn open_model(
     }
     let vision = files.config.vision.as_ref();
     let preprocessor = vision
-        .map(|vision| ImagePreprocessor::load(Some(&files.vision()), vision.image_size))
+        .map(|vision| ImagePreprocessor::load(&files.vision(), vision.family, vision.image_size))
         .transpose()?;
     let mut prompt = files.prompt.settings.clone();
     if prompt.template_file.is_some() {
@@ -235,10 +235,10 @@ fn build_model(
     });
     let vision = vision.transpose()?;
     let preprocessor = vision.as_ref().map(|vision| match &settings.vision.path {
-        Some(folder) => ImagePreprocessor::load(Some(folder), vision.image_size),
+        Some(folder) => ImagePreprocessor::load(folder, vision.family, vision.image_size),
         None => {
-            let clip = PreprocessorConfig::clip(vision.image_size as u32);
-            ImagePreprocessor::new(clip, vision.image_size)
+            let usual = PreprocessorConfig::of_family(vision.family, vision.image_size as u32);
+            ImagePreprocessor::new(usual, vision.image_size)
         }
     });
     let mut encoding = Encoding {

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Write tests/golden/images: small pictures and what Hugging Face's CLIPImageProcessor makes of them.
+"""Write tests/golden/images: small pictures and what Hugging Face's image processors make of them.
 
     python make_images.py ../images
 
 Class `transformers.CLIPImageProcessorPil`: the PIL implementation of `CLIPImageProcessor` (named
 `CLIPImageProcessor`, "slow", before transformers 5). It resizes 8-bit pixels with Pillow, so values are
-rounded to whole 8-bit steps between resize and normalisation.
+rounded to whole 8-bit steps between resize and normalisation. Likewise for SigLIP and BLIP.
 The photographs are those bundled with scikit-image; tests/golden/README.md names their licences.
 """
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import skimage
 from PIL import Image, ImageDraw
 from safetensors.numpy import save_file
-from transformers import CLIPImageProcessorPil
+from transformers import BlipImageProcessorPil, CLIPImageProcessorPil, SiglipImageProcessorPil
 
 CLIP = dict(do_convert_rgb=True, do_resize=True, resample=3, do_center_crop=True, do_rescale=True,
             rescale_factor=1 / 255, do_normalize=True, image_mean=[0.48145466, 0.4578275, 0.40821073],
@@ -46,6 +46,14 @@ FOLDERS = {
     "clip44_plain_numbers": (dict(size=44, crop_size=44), ("chelsea_landscape_q95.jpg",)),
     "clip224": (dict(size={"shortest_edge": 224}, crop_size={"height": 224, "width": 224}),
                 ("coffee_portrait_420.jpg",)),
+}
+# The same for other processors, whole files: folder -> (class, file, pictures)
+OTHERS = {
+    "siglip40": (SiglipImageProcessorPil,
+                 dict(image_processor_type="SiglipImageProcessor", size={"height": 40, "width": 40}, resample=3),
+                 ("chelsea_landscape_q95.jpg", "logo_rgba.png")),
+    "blip44_plain_number": (BlipImageProcessorPil, dict(image_processor_type="BlipImageProcessor", size=44),
+                            ("rocket_wide_q30.jpg", "logo_palette.png")),
 }
 
 
@@ -88,12 +96,13 @@ def main():
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     write_pictures(out)
-    for folder, (settings, pictures) in FOLDERS.items():
+    clip = {folder: (CLIPImageProcessorPil, CLIP | settings, pictures)
+            for folder, (settings, pictures) in FOLDERS.items()}
+    for folder, (kind, config, pictures) in (clip | OTHERS).items():
         to = out / folder
         to.mkdir(exist_ok=True)
-        config = CLIP | settings
         (to / "preprocessor_config.json").write_text(json.dumps(config, indent=2) + "\n")
-        processor = CLIPImageProcessorPil.from_pretrained(to)
+        processor = kind.from_pretrained(to)
         for name in pictures:
             with Image.open(out / name) as picture:
                 pixels = processor(picture)["pixel_values"][0]

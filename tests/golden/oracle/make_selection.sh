@@ -54,3 +54,23 @@ make_small opt_basic_projected --seed 25 --family opt --variant basic --hidden 9
 make_small qwen_micl_after_ragged --seed 26 --family qwen --variant micl --hidden 10 --heads 5 --vocab 103 \
     --image-insert after --ragged-image
 make_small qwen_text --seed 27 --family qwen --variant text --hidden 12 --heads 6 --llm-grads all
+
+# The vision encoders and connectors, as small as still tells them apart.
+make_vision_case() {
+    name=$1
+    shift
+    make_case "$name" --layers 1 --hidden 8 --qformer-hidden 12 --no-saliency \
+        --vision-layers 2 --vision-inner 20 --qformer-intermediate 24 --embedding-dim 6 "$@"
+}
+
+make_vision_case clip_whole_mlp_connector --seed 31 --family qwen2 --variant lateearly --vision clip \
+    --vision-act gelu --connector mlp --select-layer -2 --select-feature patch
+make_vision_case siglip_notellm2 --seed 32 --family llama --variant notellm2 --vision siglip_vision_model \
+    --vision-act gelu_pytorch_tanh --vision-hidden 21 --query-tokens 5 --select-layer 1
+make_vision_case siglip_latefusion_post_norm --seed 33 --family qwen2 --variant latefusion \
+    --vision siglip_vision_model --vision-act gelu_pytorch_tanh --post-layernorm
+make_vision_case blip2_micl_post_norm --seed 34 --family llama --variant micl --vision blip_2_vision_model \
+    --vision-act gelu --post-layernorm --projector linear --query-tokens 5
+make_vision_case qwen_vl_visual_resampler --seed 35 --family qwen3 --variant lateearly --hidden 12 \
+    --image-insert after --vision qwen_vl_visual --vision-act gelu --image-size 16 --vision-hidden 18 \
+    --connector resampler --resampler-heads 3 --query-tokens 9

@@ -316,13 +316,16 @@ impl Default for LoraSettings {
     }
 }
 
-/// `[model.vision]`: the frozen CLIP vision encoder. Sizes are read only when `path` is not set.
+/// `[model.vision]`: the frozen vision encoder. Sizes are read only when `path` is not set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-source" = "Hugging Face config.json"))]
 pub struct VisionSettings {
-    /// A Hugging Face folder: config.json, model*.safetensors, preprocessor_config.json.
+    /// A Hugging Face folder: config.json, model*.safetensors, preprocessor_config.json. Of a whole
+    /// model (clip, siglip, blip-2, Qwen-VL) the vision half is read.
     pub path: Option<PathBuf>,
+    /// Architecture when built from scratch (HF `model_type`).
+    pub family: VisionFamily,
     /// Width of the hidden states.
     #[schemars(range(min = 1))]
     pub hidden_size: usize,
@@ -341,21 +344,25 @@ pub struct VisionSettings {
     /// Side of a patch in pixels.
     #[schemars(range(min = 1))]
     pub patch_size: usize,
-    /// `quick_gelu` (OpenAI CLIP) or `gelu` (OpenCLIP).
+    /// Activation of the feed-forward network.
     pub hidden_act: VisionActivation,
     /// Hidden state that is read, counted like HF's `hidden_states`: -1 is the last layer's output,
     /// before the post-layernorm.
     #[schemars(extend("x-source" = "method §2.1"))]
     pub select_layer: i32,
-    /// Which positions the connector reads.
+    /// Which positions the connector reads; without a class token both mean the patches.
     #[schemars(extend("x-source" = "method §2.1"))]
     pub select_feature: SelectFeature,
+    /// Whether the encoder's last norm is applied to the state that is read, as BLIP-2 does.
+    #[schemars(extend("x-source" = "BLIP-2 (ICML 2023)"))]
+    pub post_layernorm: bool,
 }
 
 impl Default for VisionSettings {
     fn default() -> Self {
         Self {
             path: None,
+            family: VisionFamily::Clip,
             hidden_size: 192,
             num_hidden_layers: 2,
             num_attention_heads: 3,
@@ -365,19 +372,40 @@ impl Default for VisionSettings {
             hidden_act: VisionActivation::QuickGelu,
             select_layer: -1,
             select_feature: SelectFeature::ClsPatch,
+            post_layernorm: false,
         }
     }
+}
+
+/// Vision encoder architectures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum VisionFamily {
+    /// CLIP and OpenCLIP: a class token, a norm before the first layer.
+    #[default]
+    #[serde(rename = "clip_vision_model")]
+    Clip,
+    /// SigLIP: no class token; an attention head pools the patches for late fusion.
+    #[serde(rename = "siglip_vision_model")]
+    Siglip,
+    /// BLIP-2's EVA ViT: a class token, no norm before the first layer.
+    #[serde(rename = "blip_2_vision_model")]
+    Blip2,
+    /// Qwen-VL's: no class token; late fusion reads the mean of the patches.
+    #[serde(rename = "qwen_vl_visual")]
+    QwenVl,
 }
 
 /// Activation of the vision encoder's feed-forward network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VisionActivation {
-    /// x * sigmoid(1.702 x).
+    /// x * sigmoid(1.702 x) (OpenAI's CLIP).
     #[default]
     QuickGelu,
-    /// The exact (erf) GELU.
+    /// The exact (erf) GELU (OpenCLIP, BLIP-2, Qwen-VL).
     Gelu,
+    /// GELU with the tanh approximation (SigLIP).
+    GeluPytorchTanh,
 }
 
 /// Which positions of the vision features the connector reads.
@@ -398,7 +426,7 @@ pub enum SelectFeature {
 pub struct ConnectorSettings {
     /// The kind of connector.
     pub kind: ConnectorKind,
-    /// Visual tokens (V). Paper: 16.
+    /// Visual tokens (V) of a Q-Former or resampler. Paper: 16; BLIP-2: 32; Qwen-VL: 256.
     #[schemars(range(min = 1))]
     pub queries: usize,
     /// Q-Former layers. Paper: 6.
@@ -407,7 +435,7 @@ pub struct ConnectorSettings {
     /// Width of the Q-Former.
     #[schemars(range(min = 1))]
     pub hidden_size: usize,
-    /// Attention heads of the Q-Former.
+    /// Attention heads of the Q-Former or resampler.
     #[schemars(range(min = 1))]
     pub num_attention_heads: usize,
     /// Inner width of the Q-Former's feed-forward network.
@@ -416,9 +444,10 @@ pub struct ConnectorSettings {
     /// Every how many layers, from layer 0 on, the queries read the picture.
     #[schemars(range(min = 1))]
     pub cross_attention_frequency: usize,
-    /// `linear`, or `mlp{n}x_gelu`: n (1 to 8) linear layers with the exact GELU between.
+    /// The map to the LLM's width: `linear`, or `mlp{n}x_gelu`: n (1 to 8) linear layers with the exact
+    /// GELU between.
     pub projector: String,
-    /// Standard deviation of the initial queries; the released code starts at 0.
+    /// Standard deviation of the Q-Former's initial queries; the released code starts at 0.
     #[schemars(range(min = 0))]
     pub query_init_std: f64,
 }
@@ -462,9 +491,14 @@ impl Default for ConnectorSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ConnectorKind {
-    /// Learnt queries that cross-attend to the features, then a projector.
+    /// BERT-style layers over learnt queries that cross-attend to the features, then a projector.
     #[default]
     QFormer,
+    /// The projector alone: every position becomes a visual token (LLaVA).
+    Mlp,
+    /// One cross-attention layer from a square of learnt queries to the patches, as wide as the LLM
+    /// (Qwen-VL).
+    Resampler,
 }
 
 /// `[model.fusion]`: late fusion of the picture into the pooled state; used by the variants

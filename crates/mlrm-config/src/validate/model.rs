@@ -2,8 +2,9 @@
 
 use super::{Finding, divides, divisors_around, multiples_around};
 use crate::{
-    ALL_LINEAR, BackendName, ConnectorSettings, DeviceName, LlmFamily, LlmSettings, Quantisation,
-    RunConfig, TokenizerSettings, Tune, VisionSettings,
+    ALL_LINEAR, BackendName, ConnectorKind, ConnectorSettings, DeviceName, LlmFamily, LlmSettings,
+    ModelSettings, Quantisation, RunConfig, SelectFeature, TokenizerSettings, Tune, VisionFamily,
+    VisionSettings,
 };
 
 pub(super) fn check(config: &RunConfig, findings: &mut Vec<Finding>) {
@@ -22,6 +23,9 @@ pub(super) fn check(config: &RunConfig, findings: &mut Vec<Finding>) {
     }
     if model.variant.image_tokens() {
         connector(&model.connector, findings);
+    }
+    if model.variant.image_tokens() && model.connector.kind == ConnectorKind::Resampler {
+        resampler(model, findings);
     }
 }
 
@@ -180,6 +184,16 @@ fn vision(vision: &VisionSettings, findings: &mut Vec<Finding>) {
             )),
         );
     }
+    if vision.family == VisionFamily::QwenVl && vision.post_layernorm {
+        findings.push(
+            Finding::new(
+                "model.vision.post_layernorm",
+                "the family qwen_vl_visual has no norm after its layers",
+            )
+            .related(["model.vision.family"])
+            .help("set `model.vision.post_layernorm` to false"),
+        );
+    }
     // Like HF's `hidden_states`: the embeddings, then the output of every layer.
     let states = i64::try_from(vision.num_hidden_layers).unwrap_or(i64::MAX - 1) + 1;
     let select = i64::from(vision.select_layer);
@@ -204,7 +218,7 @@ fn vision(vision: &VisionSettings, findings: &mut Vec<Finding>) {
 
 fn connector(connector: &ConnectorSettings, findings: &mut Vec<Finding>) {
     let (width, heads) = (connector.hidden_size, connector.num_attention_heads);
-    if !divides(heads, width) {
+    if connector.kind == ConnectorKind::QFormer && !divides(heads, width) {
         findings.push(heads_do_not_divide(
             "model.connector.hidden_size",
             width,
@@ -219,6 +233,60 @@ fn connector(connector: &ConnectorSettings, findings: &mut Vec<Finding>) {
                 format!("there is no projector \"{}\"", connector.projector),
             )
             .help("allowed: \"linear\", or \"mlp2x_gelu\" with 1 to 8 in place of 2"),
+        );
+    }
+}
+
+/// A resampler is as wide as the LLM, and its queries and the patches are squares.
+fn resampler(model: &ModelSettings, findings: &mut Vec<Finding>) {
+    const QUERIES: &str = "model.connector.queries";
+    const HEADS: &str = "model.connector.num_attention_heads";
+    const WIDTH: &str = "model.llm.hidden_size";
+    let (queries, heads) = (model.connector.queries, model.connector.num_attention_heads);
+    let side = queries.isqrt();
+    if side * side != queries {
+        findings.push(
+            Finding::new(
+                QUERIES,
+                format!("the queries of a resampler stand in a square: {queries} do not"),
+            )
+            .related(["model.connector.kind"])
+            .help(format!(
+                "set `{QUERIES}` to a square number: {} or {}",
+                side.max(1) * side.max(1),
+                (side + 1) * (side + 1)
+            )),
+        );
+    }
+    let width = model.llm.hidden_size;
+    if model.llm.path.is_none() && !divides(heads, width) {
+        findings.push(heads_do_not_divide(WIDTH, width, HEADS, heads));
+    } else if model.llm.path.is_none() && !width.is_multiple_of(4) {
+        findings.push(
+            Finding::new(
+                WIDTH,
+                format!(
+                    "a width of {width} is not a multiple of 4, and the positions of a resampler \
+                     (`model.connector.kind`) need one"
+                ),
+            )
+            .related(["model.connector.kind"])
+            .help(format!("set `{WIDTH}` to {}", multiples_around(4, width))),
+        );
+    }
+    let class_token = matches!(
+        model.vision.family,
+        VisionFamily::Clip | VisionFamily::Blip2
+    );
+    let reads_class = model.vision.select_feature == SelectFeature::ClsPatch;
+    if model.vision.path.is_none() && class_token && reads_class {
+        findings.push(
+            Finding::new(
+                "model.vision.select_feature",
+                "a resampler reads the square of patches, and the class token has no place in it",
+            )
+            .related(["model.connector.kind"])
+            .help("set `model.vision.select_feature` to \"patch\""),
         );
     }
 }

@@ -3,7 +3,7 @@
 use super::Finding;
 use crate::catalog::catalog;
 use crate::load::Places;
-use crate::{DataSource, FusionKind, LlmFamily, RunConfig, Tune};
+use crate::{ConnectorKind, DataSource, FusionKind, LlmFamily, RunConfig, Tune};
 
 /// A warning for every key that was written, differs from its default and is not read, because
 /// another key makes it moot.
@@ -83,7 +83,23 @@ fn moot(config: &RunConfig) -> Vec<(&'static str, Vec<String>)> {
     add(
         model.path.is_none() && model.vision.path.is_some(),
         "`model.vision.path` brings the sizes",
-        below("model.vision", &["path", "select_layer", "select_feature"]),
+        below(
+            "model.vision",
+            &["path", "select_layer", "select_feature", "post_layernorm"],
+        ),
+    );
+    add(
+        model.connector.kind == ConnectorKind::Mlp,
+        "the connector \"mlp\" is the projector alone",
+        below("model.connector", &["kind", "projector"]),
+    );
+    add(
+        model.connector.kind == ConnectorKind::Resampler,
+        "the connector \"resampler\" is one layer, as wide as the LLM",
+        below(
+            "model.connector",
+            &["kind", "queries", "num_attention_heads"],
+        ),
     );
     add(
         model.fusion.kind == FusionKind::Vector,

@@ -1,8 +1,10 @@
-//! `preprocessor_config.json` of a Hugging Face vision model, in all forms that CLIP's has had.
+//! `preprocessor_config.json` of a Hugging Face vision model: CLIP's in all forms that it has had,
+//! SigLIP's and BLIP's.
 
 use std::fs;
 use std::path::Path;
 
+use mlrm_config::VisionFamily;
 use serde_json::{Map, Value};
 
 use crate::error::{DataError, Result};
@@ -14,13 +16,19 @@ const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 /// Side of CLIP's pictures where a config file does not state it.
 const CLIP_SIZE: u32 = 224;
 
-/// Image processors that do what this module does; the name says nothing else.
-const PROCESSORS: [&str; 4] = [
-    "CLIPImageProcessor",
-    "CLIPImageProcessorFast",
-    "CLIPImageProcessorPil",
-    "CLIPFeatureExtractor",
-];
+/// Side of BLIP's pictures where a config file does not state it.
+const BLIP_SIZE: u32 = 384;
+
+/// Image processors that do what this module does; they differ in their defaults only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Processor {
+    /// `CLIPImageProcessor`.
+    Clip,
+    /// `SiglipImageProcessor`: no crop.
+    Siglip,
+    /// `BlipImageProcessor`: no crop, and a size that is one number is both sides.
+    Blip,
+}
 
 /// How a picture becomes the vision encoder's input.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,25 +85,68 @@ impl PreprocessorConfig {
         }
     }
 
-    /// Reads the `preprocessor_config.json` of a folder; `None` where there is none.
-    pub fn load(folder: &Path) -> Result<Option<Self>> {
-        let path = folder.join("preprocessor_config.json");
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(DataError::io("read", &path)(error)),
-        };
-        let mend = "use a `preprocessor_config.json` of a CLIP vision model";
-        let keys: Map<String, Value> = serde_json::from_str(&text)
-            .map_err(|error| DataError::file(&path, format!("no JSON object: {error}"), mend))?;
-        let config = Self::parse(&keys).map_err(|message| DataError::file(&path, message, mend))?;
-        Ok(Some(config))
+    /// The whole picture squeezed into `image_size` by `image_size`, nothing cut off.
+    fn squeezed(image_size: u32) -> Self {
+        Self {
+            resize: Some(Resize::Exact(image_size, image_size)),
+            crop: None,
+            ..Self::clip(image_size)
+        }
     }
 
-    /// What the keys of a `preprocessor_config.json` ask for. Missing keys have the defaults of
-    /// `CLIPImageProcessor`; every option that is set and that we do not do is refused by name.
+    /// What the pictures of a vision encoder become where no file says it.
+    pub fn of_family(family: VisionFamily, image_size: u32) -> Self {
+        match family {
+            VisionFamily::Clip => Self::clip(image_size),
+            VisionFamily::Siglip => Self {
+                mean: [0.5; 3],
+                std: [0.5; 3],
+                ..Self::squeezed(image_size)
+            },
+            VisionFamily::Blip2 | VisionFamily::QwenVl => Self::squeezed(image_size),
+        }
+    }
+
+    /// Reads the `preprocessor_config.json` of a folder, or `image_processor` of the
+    /// `processor_config.json` that newer versions write for whole models; `None` where there is
+    /// neither.
+    pub fn load(folder: &Path) -> Result<Option<Self>> {
+        if let Some(config) = Self::load_file(&folder.join("preprocessor_config.json"), None)? {
+            return Ok(Some(config));
+        }
+        let section = Some("image_processor");
+        Self::load_file(&folder.join("processor_config.json"), section)
+    }
+
+    fn load_file(path: &Path, section: Option<&str>) -> Result<Option<Self>> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(DataError::io("read", path)(error)),
+        };
+        let mend = "use a `preprocessor_config.json` of a CLIP, SigLIP or BLIP vision model";
+        let fail = |message: String| DataError::file(path, message, mend);
+        let mut keys: Map<String, Value> = serde_json::from_str(&text)
+            .map_err(|error| fail(format!("no JSON object: {error}")))?;
+        if let Some(section) = section {
+            match keys.remove(section) {
+                Some(Value::Object(inner)) => keys = inner,
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(Self::parse(&keys).map_err(fail)?))
+    }
+
+    /// What the keys of a `preprocessor_config.json` ask for. Missing keys have the defaults of the
+    /// processor that it names, CLIP's where it names none; every option that is set and that we do
+    /// not do is refused by name.
     fn parse(keys: &Map<String, Value>) -> Result<Self, String> {
-        let mut config = Self::clip(CLIP_SIZE);
+        let processor = processor(keys)?;
+        let mut config = match processor {
+            Processor::Clip => Self::clip(CLIP_SIZE),
+            Processor::Siglip => Self::of_family(VisionFamily::Siglip, CLIP_SIZE),
+            Processor::Blip => Self::of_family(VisionFamily::Blip2, BLIP_SIZE),
+        };
         let (mut resize, mut crop, mut rescale, mut normalize) = (true, true, true, true);
         for (key, value) in keys {
             if value.is_null() {
@@ -103,22 +154,27 @@ impl PreprocessorConfig {
             }
             match key.as_str() {
                 "do_resize" => resize = truth(key, value)?,
-                "do_center_crop" => crop = truth(key, value)?,
+                "do_center_crop" if processor == Processor::Clip => crop = truth(key, value)?,
                 "do_rescale" => rescale = truth(key, value)?,
                 "do_normalize" => normalize = truth(key, value)?,
                 "do_convert_rgb" => match truth(key, value)? {
                     true => {}
                     false => return Err(format!("`{key}` = false is not supported")),
                 },
+                "size" if processor == Processor::Blip && value.is_u64() => {
+                    let side = pixels(key, value)?;
+                    config.resize = Some(Resize::Exact(side, side));
+                }
                 "size" => config.resize = Some(resize_size(value)?),
+                // The others cut nothing off.
+                "crop_size" if processor != Processor::Clip => {}
                 "crop_size" => config.crop = Some(crop_size(value)?),
                 "resample" => config.resample = resample(value)?,
                 "rescale_factor" => config.rescale_factor = number(key, value)?,
                 "image_mean" => config.mean = channels(key, value)?,
                 "image_std" => config.std = channels(key, value)?,
-                "image_processor_type" | "feature_extractor_type" | "processor_class" => {
-                    processor(key, value)?;
-                }
+                // `processor` has read them; the class of the whole processor says nothing of pictures.
+                "image_processor_type" | "feature_extractor_type" | "processor_class" => {}
                 "data_format" if value == "channels_first" => {}
                 // Names of options, not an option.
                 "_valid_processor_keys" => {}
@@ -222,16 +278,27 @@ fn resample(value: &Value) -> Result<Resample, String> {
     }
 }
 
-fn processor(key: &str, value: &Value) -> Result<(), String> {
-    if value
-        .as_str()
-        .is_some_and(|name| PROCESSORS.contains(&name))
-        || key == "processor_class"
-    {
-        return Ok(());
+/// The processor that a file names; CLIP's where it names none. The suffixes tell implementations of
+/// the same.
+fn processor(keys: &Map<String, Value>) -> Result<Processor, String> {
+    for key in ["image_processor_type", "feature_extractor_type"] {
+        let Some(value) = keys.get(key).filter(|value| !value.is_null()) else {
+            continue;
+        };
+        let name = value.as_str().unwrap_or_default();
+        let name = ["Fast", "Pil"]
+            .iter()
+            .find_map(|suffix| name.strip_suffix(suffix))
+            .unwrap_or(name);
+        return match name {
+            "CLIPImageProcessor" | "CLIPFeatureExtractor" => Ok(Processor::Clip),
+            "SiglipImageProcessor" => Ok(Processor::Siglip),
+            "BlipImageProcessor" => Ok(Processor::Blip),
+            _ => Err(format!(
+                "`{key}` = {value} is not supported; CLIPImageProcessor, SiglipImageProcessor and \
+                 BlipImageProcessor are"
+            )),
+        };
     }
-    Err(format!(
-        "`{key}` = {value} is not supported, only `{}` is",
-        PROCESSORS[0]
-    ))
+    Ok(Processor::Clip)
 }

@@ -1,8 +1,9 @@
-//! Resize, centre crop, rescale and normalise, as `CLIPImageProcessor` does with Pillow.
+//! Resize, centre crop, rescale and normalise, as Hugging Face's image processors do with Pillow.
 
 use std::path::Path;
 
 use image::RgbImage;
+use mlrm_config::VisionFamily;
 
 use super::config::{PreprocessorConfig, Resize};
 use super::resample::{Axis, resample};
@@ -47,14 +48,12 @@ impl ImagePreprocessor {
         })
     }
 
-    /// The preprocessor of a vision encoder's folder: its `preprocessor_config.json`, or CLIP's
-    /// defaults where the folder has none, or where there is no folder.
-    pub fn load(folder: Option<&Path>, image_size: usize) -> Result<Self> {
-        let config = match folder {
-            Some(folder) => PreprocessorConfig::load(folder)?,
-            None => None,
-        };
-        let config = config.unwrap_or_else(|| PreprocessorConfig::clip(image_size as u32));
+    /// The preprocessor of a vision encoder's folder: what its files say, or the family's defaults
+    /// where it has none.
+    pub fn load(folder: &Path, family: VisionFamily, image_size: usize) -> Result<Self> {
+        let config = PreprocessorConfig::load(folder)?;
+        let config =
+            config.unwrap_or_else(|| PreprocessorConfig::of_family(family, image_size as u32));
         Self::new(config, image_size)
     }
 

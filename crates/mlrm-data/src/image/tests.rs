@@ -5,6 +5,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use ::image::{ImageFormat, RgbImage};
+use mlrm_config::VisionFamily;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -42,7 +43,7 @@ fn pictures_become_what_clip_image_processor_makes_of_them() {
         }
         let config = PreprocessorConfig::load(&folder).unwrap().unwrap();
         let side = config.output_size().unwrap().0 as usize;
-        let preprocessor = ImagePreprocessor::load(Some(&folder), side).unwrap();
+        let preprocessor = ImagePreprocessor::load(&folder, VisionFamily::Clip, side).unwrap();
         for file in fs::read_dir(&folder).unwrap() {
             let file = file.unwrap().path();
             let name = file.file_name().unwrap().to_str().unwrap().to_owned();
@@ -188,7 +189,7 @@ proptest! {
 fn a_very_long_picture_needs_no_memory_for_what_the_crop_drops() {
     // Resized whole, it would have 224 × 13,440,000 pixels.
     let picture = RgbImage::from_pixel(1, 60_000, ::image::Rgb([9, 8, 7]));
-    let preprocessor = ImagePreprocessor::load(None, 224).unwrap();
+    let preprocessor = ImagePreprocessor::new(PreprocessorConfig::clip(224), 224).unwrap();
     let pixels = preprocessor.resize_crop(&picture);
     assert_eq!(pixels.len(), 224 * 224 * 3);
     assert!(pixels.chunks_exact(3).all(|pixel| pixel == [9, 8, 7]));
@@ -322,7 +323,8 @@ fn loaded(config: &serde_json::Value, image_size: usize) -> Result<ImagePreproce
         config.to_string(),
     )
     .unwrap();
-    ImagePreprocessor::load(Some(folder.path()), image_size).map_err(|error| error.to_string())
+    ImagePreprocessor::load(folder.path(), VisionFamily::Clip, image_size)
+        .map_err(|error| error.to_string())
 }
 
 #[test]
@@ -356,7 +358,7 @@ fn all_forms_of_a_config_are_read() {
     };
     assert_eq!(plain, expected);
     let empty = tempfile::tempdir().unwrap();
-    let default = ImagePreprocessor::load(Some(empty.path()), 64).unwrap();
+    let default = ImagePreprocessor::load(empty.path(), VisionFamily::Clip, 64).unwrap();
     assert_eq!(default.config(), &PreprocessorConfig::clip(64));
 }
 
@@ -376,8 +378,8 @@ fn what_is_not_supported_is_refused_by_name() {
         (json!({"size": 0}), "size"),
         (json!({"crop_size": {"height": 224}}), "crop_size"),
         (
-            json!({"image_processor_type": "SiglipImageProcessor"}),
-            "SiglipImageProcessor",
+            json!({"image_processor_type": "ViTImageProcessor"}),
+            "ViTImageProcessor",
         ),
         (json!({"image_mean": [0.5, 0.5]}), "image_mean"),
         (json!({"image_std": [0.5, 0.0, 0.5]}), "image_std"),

@@ -10,11 +10,12 @@ use super::{Embedder, EmbedderConfig, EmbedderCore};
 use crate::adapter::{
     AdapterConfig, AdapterNames, add_adapters, check_targets, load_folder, same_adapters,
 };
+use crate::connector::Resampler;
 use crate::decoder::{Decoder, DecoderConfig};
 use crate::error::ModelError;
 use crate::nn::DropoutClock;
 use crate::ops::{Bits, block_size};
-use crate::vision::{ClipVision, VisionConfig};
+use crate::vision::{VisionConfig, VisionTower};
 use crate::weights::{
     Checkpoint, InitRule, LoadOptions, NameTable, NamedTensor, NewRows, Tensors, fill,
     initial_values, linear_maps, load, quantise_linear_maps,
@@ -84,19 +85,19 @@ pub fn llm_adapters(config: &EmbedderConfig) -> AdapterNames {
     }
 }
 
-/// Names of the vision tower below the prefix `vision_model.`.
-pub const VISION_NAMES: NameTable = NameTable {
-    rename: str::to_owned,
-    ignored: &[("embeddings.position_ids", "a constant 0, 1, 2, …")],
-};
-
 impl EmbedderConfig {
     /// Names of the head's tensors: those of the authors' released checkpoints.
     pub fn head_names(&self) -> NameTable {
         let rename = if self.projector == "linear" {
-            |path: &str| head_name(&path.replace("mm_projector.layers.0.", "mm_projector."))
+            |path: &str| match path.strip_prefix("connector.mm_projector.layers.0.") {
+                Some(rest) => format!("mm_projector.{rest}"),
+                None => head_name(path),
+            }
         } else {
-            |path: &str| head_name(&sequential(path, "mm_projector.layers.", "mm_projector."))
+            |path: &str| {
+                let ours = "connector.mm_projector.layers.";
+                head_name(&sequential(path, ours, "mm_projector."))
+            }
         };
         NameTable {
             rename,
@@ -106,6 +107,7 @@ impl EmbedderConfig {
 }
 
 fn head_name(path: &str) -> String {
+    let path = path.strip_prefix("connector.").unwrap_or(path);
     sequential(path, "gate.mlp.", "gate.mlp.").replace(".layer_norm.", ".LayerNorm.")
 }
 
@@ -125,21 +127,7 @@ pub(crate) fn llm_names(
     checkpoint: &Checkpoint,
 ) -> (&'static str, NameTable) {
     let family = config.family();
-    (prefix_in(checkpoint, family.prefix), family.names)
-}
-
-/// Prefix and names of a vision tower's tensors in `checkpoint`.
-pub(crate) fn vision_names(checkpoint: &Checkpoint) -> (&'static str, NameTable) {
-    (prefix_in(checkpoint, "vision_model."), VISION_NAMES)
-}
-
-/// What a checkpoint puts before the names of a part: `prefix` where any tensor has it.
-fn prefix_in(checkpoint: &Checkpoint, prefix: &'static str) -> &'static str {
-    if checkpoint.names().any(|name| name.starts_with(prefix)) {
-        prefix
-    } else {
-        ""
-    }
+    (checkpoint.prefix(family.prefix), family.names)
 }
 
 impl Embedder {
@@ -278,17 +266,14 @@ fn build_vision(
     sizes: &VisionConfig,
     options: &BuildOptions,
     device: &Device,
-) -> Result<ClipVision, ModelError> {
-    let vision = ClipVision::new(sizes, device);
+) -> Result<VisionTower, ModelError> {
     match &options.vision {
         WeightSource::Checkpoint(path) => {
-            let checkpoint = Checkpoint::open(path)?;
-            let (prefix, names) = vision_names(&checkpoint);
-            load(vision, &checkpoint, prefix, names, &options.load())
+            VisionTower::load(sizes, &Checkpoint::open(path)?, &options.load(), device)
         }
         WeightSource::Scratch => {
-            let rule = |tensor: &NamedTensor| vision_rule(sizes, &tensor.name);
-            Ok(initialise(vision, VISION_NAMES, "vision", options, &rule))
+            let BuildOptions { seed, dtype, .. } = *options;
+            Ok(VisionTower::from_scratch(sizes, seed, dtype, device))
         }
     }
 }
@@ -350,8 +335,14 @@ fn build_head(
             Ok(with_temperature(head, value.unwrap_or_default()))
         }
         WeightSource::Scratch => {
-            let rule = |tensor: &NamedTensor| head_rule(config, options, tensor);
-            let head = initialise(head, names, "head", options, &rule);
+            let mut value = |tensor: &NamedTensor| {
+                let rule = head_rule(config, options, tensor);
+                Some(match rule {
+                    Some(rule) => initial_values(tensor, rule, options.seed, "head"),
+                    None => Resampler::positions(tensor.shape[0], tensor.shape[1]),
+                })
+            };
+            let head = fill(head, Tensors::Base, names.rename, options.dtype, &mut value);
             Ok(with_temperature(head, options.temperature_logit as f32))
         }
     }
@@ -384,31 +375,18 @@ fn initialise<M: Module>(
     fill(module, Tensors::Base, names.rename, options.dtype, value)
 }
 
-/// Initial values of a CLIP vision tower as in Hugging Face (`initializer_factor` 1).
-fn vision_rule(sizes: &VisionConfig, name: &str) -> InitRule {
-    let width = sizes.hidden_size as f64;
-    let depth_scale = (2.0 * sizes.num_hidden_layers as f64).powf(-0.5);
-    let input = width.powf(-0.5) * depth_scale;
-    if name.contains("norm") && name.ends_with(".weight") {
-        InitRule::Constant(1.0)
-    } else if name.ends_with(".bias") {
-        InitRule::Constant(0.0)
-    } else if name == "embeddings.class_embedding" || name.ends_with("out_proj.weight") {
-        InitRule::Normal(width.powf(-0.5))
-    } else if name.ends_with("fc1.weight") {
-        InitRule::Normal((2.0 * width).powf(-0.5))
-    } else if name.starts_with("encoder.") {
-        InitRule::Normal(input)
-    } else {
-        InitRule::Normal(0.02)
-    }
-}
-
 /// Initial values of the head: BERT's for the Q-Former, PyTorch's for plain linear maps,
-/// Xavier-normal for the gate (method §2.5).
-fn head_rule(config: &EmbedderConfig, options: &BuildOptions, tensor: &NamedTensor) -> InitRule {
+/// Xavier-normal for the gate (method §2.5); `None` for the resampler's fixed positions.
+fn head_rule(
+    config: &EmbedderConfig,
+    options: &BuildOptions,
+    tensor: &NamedTensor,
+) -> Option<InitRule> {
     let name = tensor.name.as_str();
-    match name {
+    if let Some(part) = name.strip_prefix("resampler.") {
+        return Resampler::initial(part, config.llm.word_embed_proj_dim);
+    }
+    Some(match name {
         "temperature" => InitRule::Constant(options.temperature_logit as f32),
         "query_tokens" => InitRule::Normal(options.query_init_std),
         "gate.trans_all.weight" => InitRule::XavierNormal,
@@ -429,15 +407,16 @@ fn head_rule(config: &EmbedderConfig, options: &BuildOptions, tensor: &NamedTens
         }
         _ if name.ends_with(".bias") => InitRule::Uniform(1.0 / bias_inputs(config, name).sqrt()),
         _ => InitRule::TorchLinear,
-    }
+    })
 }
 
 /// Inputs of the linear map that a head bias belongs to.
 fn bias_inputs(config: &EmbedderConfig, name: &str) -> f64 {
     let width = config.llm.word_embed_proj_dim as f64;
     let first = matches!(name, "mm_projector.bias" | "mm_projector.0.bias");
-    match &config.connector {
-        Some(connector) if first => connector.hidden_size as f64,
+    let projector = config.connector.as_ref().and_then(|c| c.projector_inputs());
+    match projector {
+        Some(inputs) if first => inputs as f64,
         _ if name.starts_with("gate.") => 2.0 * width,
         _ => width,
     }

@@ -1,13 +1,13 @@
 //! Sizes and options of an embedder: what `mlrm.toml` and the two `config.json` files hold.
 
-use mlrm_config::{FusionKind, ImageLayout, ModelSettings, PromptSettings, SelectFeature, Variant};
+use mlrm_config::{FusionKind, ImageLayout, ModelSettings, PromptSettings, Variant};
 use serde::{Deserialize, Serialize};
 
 use super::layout::{SequenceLayout, TokenBatch};
-use crate::connector::{QFormerConfig, projector_layers};
+use crate::connector::ConnectorConfig;
 use crate::decoder::DecoderConfig;
 use crate::error::ModelError;
-use crate::vision::{VisionConfig, selected_state};
+use crate::vision::{FeatureSelection, VisionConfig, selected_state};
 
 /// Ids of the tokens that the model treats specially.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -54,12 +54,10 @@ pub struct EmbedderConfig {
     pub llm: DecoderConfig,
     /// The vision encoder; absent for `text`.
     pub vision: Option<VisionConfig>,
-    /// Hidden state that is read, counted like HF's `hidden_states`.
-    pub select_layer: i32,
-    /// Which positions the connector reads.
-    pub select_feature: SelectFeature,
-    /// The Q-Former; absent where no visual tokens stand in the prompt.
-    pub connector: Option<QFormerConfig>,
+    /// What is read of it.
+    pub features: FeatureSelection,
+    /// From features to visual tokens; absent where none stand in the prompt.
+    pub connector: Option<ConnectorConfig>,
     /// `linear` or `mlp{n}x_gelu`.
     pub projector: String,
     /// The gate; absent without late fusion.
@@ -80,20 +78,17 @@ impl EmbedderConfig {
         tokens: TokenIds,
     ) -> Result<Self, ModelError> {
         let variant = settings.variant;
-        let connector = match &vision {
-            Some(v) if variant.image_tokens() => Some(QFormerConfig::from_settings(
-                &settings.connector,
-                v.hidden_size,
-            )),
-            _ => None,
-        };
+        let features = FeatureSelection::from_settings(&settings.vision);
+        let connector = vision
+            .as_ref()
+            .filter(|_| variant.image_tokens())
+            .map(|v| ConnectorConfig::from_settings(&settings.connector, v, features.positions));
         let config = Self {
             variant,
             layout,
             llm,
             vision,
-            select_layer: settings.vision.select_layer,
-            select_feature: settings.vision.select_feature,
+            features,
             connector,
             projector: settings.connector.projector.clone(),
             fusion: variant.late_fusion().then_some(FusionConfig {
@@ -122,34 +117,33 @@ impl EmbedderConfig {
                 }
             ));
         }
-        if let Some(vision) = &self.vision
-            && selected_state(self.select_layer, vision.num_hidden_layers).is_none()
-        {
+        let Some(vision) = &self.vision else {
+            return Ok(());
+        };
+        if selected_state(self.features.layer, vision.num_hidden_layers).is_none() {
             return fail(format!(
                 "select_layer = {} is not one of the {} hidden states of the vision encoder",
-                self.select_layer,
+                self.features.layer,
                 vision.num_hidden_layers + 1
             ));
         }
+        if self.features.post_layernorm && !vision.has_post_layernorm() {
+            return fail(
+                "post_layernorm = true: this vision encoder has no norm after its layers".into(),
+            );
+        }
         if let Some(connector) = &self.connector {
-            projector_layers(&self.projector)?;
-            let heads = connector.num_attention_heads;
-            if heads == 0 || !connector.hidden_size.is_multiple_of(heads) {
-                return fail(format!(
-                    "connector: {heads} heads must divide hidden_size = {}",
-                    connector.hidden_size
-                ));
-            }
-            if connector.num_query_tokens == 0 || connector.cross_attention_frequency == 0 {
-                return fail("connector: queries and cross_attention_frequency start at 1".into());
-            }
+            let width = self.llm.word_embed_proj_dim;
+            connector.check(&self.projector, vision, self.features.positions, width)?;
         }
         Ok(())
     }
 
     /// Visual tokens a note (V); 0 without a connector.
     pub fn visual_tokens(&self) -> usize {
-        self.connector.as_ref().map_or(0, |c| c.num_query_tokens)
+        self.connector
+            .as_ref()
+            .map_or(0, ConnectorConfig::visual_tokens)
     }
 
     /// Width of an embedding (e).

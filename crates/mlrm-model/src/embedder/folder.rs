@@ -2,19 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::module::Module;
 use burn::tensor::DType;
 use mlrm_config::{ImageLayout, Quantisation, SelectFeature, Tune, Variant};
 use serde::{Deserialize, Serialize};
 
-use super::build::{VISION_NAMES, llm_adapters};
+use super::build::llm_adapters;
 use super::{Embedder, EmbedderConfig, FusionConfig, PromptRecord, TokenIds};
 use crate::adapter::write_folder;
-use crate::connector::QFormerConfig;
+use crate::connector::{ConnectorConfig, deserialize_connector};
 use crate::decoder::DecoderConfig;
 use crate::error::ModelError;
-use crate::vision::VisionConfig;
-use crate::weights::{NameTable, WriteOptions, Written, export, write_module, write_safetensors};
+use crate::vision::{FeatureSelection, VisionConfig};
+use crate::weights::{WriteOptions, Written, export, write_module, write_safetensors};
 
 /// Where a model came from.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -38,10 +37,13 @@ struct Manifest {
     layout: ImageLayout,
     select_layer: i32,
     select_feature: SelectFeature,
+    #[serde(default)]
+    post_layernorm: bool,
     projector: String,
     head_dim: usize,
     tokens: TokenIds,
-    connector: Option<QFormerConfig>,
+    #[serde(default, deserialize_with = "deserialize_connector")]
+    connector: Option<ConnectorConfig>,
     fusion: Option<FusionConfig>,
     prompt: PromptRecord,
     provenance: Provenance,
@@ -96,8 +98,11 @@ impl ModelFolder {
             layout: manifest.layout,
             llm: DecoderConfig::read(&root.join("llm/config.json"))?,
             vision,
-            select_layer: manifest.select_layer,
-            select_feature: manifest.select_feature,
+            features: FeatureSelection {
+                layer: manifest.select_layer,
+                positions: manifest.select_feature,
+                post_layernorm: manifest.post_layernorm,
+            },
             connector: manifest.connector,
             projector: manifest.projector,
             fusion: manifest.fusion,
@@ -181,8 +186,8 @@ impl Embedder {
             && !share_part(earlier, root, "vision")?
         {
             let folder = root.join("vision");
-            let names = ("vision_model.", VISION_NAMES);
-            let weights = write_part(&folder, sizes.to_json(), vision, names, weights)?;
+            let write = |folder: &Path| vision.write(folder, weights);
+            let weights = write_part(&folder, sizes.to_json(), write)?;
             written.push(WrittenPart {
                 folder: "vision",
                 weights,
@@ -197,8 +202,9 @@ impl Embedder {
             format: FORMAT,
             variant: config.variant,
             layout: config.layout,
-            select_layer: config.select_layer,
-            select_feature: config.select_feature,
+            select_layer: config.features.layer,
+            select_feature: config.features.positions,
+            post_layernorm: config.features.post_layernorm,
             projector: config.projector.clone(),
             head_dim: config.head_dim,
             tokens: config.tokens,
@@ -225,9 +231,9 @@ impl Embedder {
                 ..weights
             },
         };
-        let names = (family.prefix, family.names);
-        let folder = root.join("llm");
-        let weights = write_part(&folder, config.to_json(), &self.core.llm, names, exact)?;
+        let (prefix, rename) = (family.prefix, family.names.rename);
+        let write = |folder: &Path| write_module(folder, &self.core.llm, prefix, rename, exact);
+        let weights = write_part(&root.join("llm"), config.to_json(), write)?;
         Ok(WrittenPart {
             folder: "llm",
             weights,
@@ -271,16 +277,14 @@ fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), ModelError> 
     std::fs::write(path, format!("{value:#}\n")).map_err(|e| ModelError::io("write", path, e))
 }
 
-/// Writes a Hugging Face folder: `config.json` and weights, their names behind a prefix.
-pub(crate) fn write_part<M: Module>(
+/// Writes a Hugging Face folder: the weights, as `write` does into the folder, and `config.json`.
+pub(crate) fn write_part(
     folder: &Path,
     mut config: serde_json::Value,
-    module: &M,
-    (prefix, names): (&str, NameTable),
-    weights: WriteOptions,
+    write: impl FnOnce(&Path) -> Result<Written, ModelError>,
 ) -> Result<Written, ModelError> {
     create_folder(folder)?;
-    let written = write_module(folder, module, prefix, names.rename, weights)?;
+    let written = write(folder)?;
     config["torch_dtype"] = match written.dtype {
         DType::BF16 => "bfloat16",
         DType::F16 => "float16",

@@ -5,8 +5,8 @@ mod config;
 mod folder;
 mod layout;
 
-pub use build::{BuildOptions, VISION_NAMES, WeightSource, llm_adapters};
-pub(crate) use build::{llm_names, vision_names};
+pub(crate) use build::llm_names;
+pub use build::{BuildOptions, WeightSource, llm_adapters};
 pub use config::{EmbedderConfig, FusionConfig, PromptRecord, TokenIds};
 pub(crate) use folder::write_part;
 pub use folder::{ModelFolder, Provenance, WrittenPart};
@@ -17,24 +17,20 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use mlrm_config::{Quantisation, Tune};
 
 use crate::adapter::AdapterConfig;
-use crate::connector::{Projector, QFormer, query_tokens};
+use crate::connector::Connector;
 use crate::decoder::{Decoder, DecoderTrace};
 use crate::error::ModelError;
 use crate::fusion::Gate;
 use crate::nn::{DropoutClock, Linear, apply, linear, zeros};
-use crate::vision::{ClipVision, select_positions};
+use crate::vision::{VisionFeatures, VisionTower};
 
 /// Everything but the LLM and the vision encoder; field names are those of the authors' released
 /// checkpoints.
 #[derive(Module, Debug)]
 pub struct Head {
-    /// Learnt queries, `[1, V, width]`.
-    pub query_tokens: Option<Param<Tensor<3>>>,
-    /// From vision features to V states.
-    pub qformer: Option<QFormer>,
-    /// From connector width to LLM width.
-    pub mm_projector: Option<Projector>,
-    /// W_f: from the class feature to LLM width, `[v, d]`.
+    /// From vision features to visual tokens.
+    pub connector: Option<Connector>,
+    /// W_f: from the picture's vector to LLM width, `[v, d]`.
     pub mm_projector_latefusion: Option<Linear>,
     /// The late-fusion gate.
     pub gate: Option<Gate>,
@@ -59,7 +55,7 @@ pub struct Embedder {
     /// Sizes and options.
     pub config: EmbedderConfig,
     /// Absent for the variant `text`.
-    pub vision: Option<ClipVision>,
+    pub vision: Option<VisionTower>,
     /// The parts that can learn.
     pub core: EmbedderCore,
     /// Which weights of the language model learn.
@@ -129,14 +125,10 @@ impl Head {
         let width = config.llm.word_embed_proj_dim;
         let vision_width = config.vision.as_ref().map_or(0, |v| v.hidden_size);
         let connector = config.connector.as_ref();
-        let projector = |c: &crate::connector::QFormerConfig| {
-            Projector::new(&config.projector, c.hidden_size, width, device)
-        };
+        let connector = connector.map(|c| Connector::new(c, &config.projector, width, device));
         let fusion = config.fusion.as_ref();
         Ok(Self {
-            query_tokens: connector.map(|c| query_tokens(c, device)),
-            qformer: connector.map(|c| QFormer::new(c, device)),
-            mm_projector: connector.map(projector).transpose()?,
+            connector: connector.transpose()?,
             mm_projector_latefusion: fusion.map(|_| linear(vision_width, width, false, device)),
             gate: fusion.map(|f| Gate::new(f.kind, width, f.hidden_size, device)),
             linear: (config.head_dim > 0).then(|| linear(width, config.head_dim, false, device)),
@@ -150,14 +142,12 @@ impl Head {
         features: Tensor<3>,
         trace: &mut Option<&mut EmbedderTrace>,
     ) -> Option<Tensor<3>> {
-        let (queries, qformer) = (self.query_tokens.as_ref()?, self.qformer.as_ref()?);
-        let states = qformer.forward(queries.val(), features);
-        let tokens = self.mm_projector.as_ref()?.forward(states.clone());
+        let output = self.connector.as_ref()?.forward(features);
         if let Some(trace) = trace {
-            trace.qformer_output = Some(states);
-            trace.visual_tokens = Some(tokens.clone());
+            trace.qformer_output = output.qformer;
+            trace.visual_tokens = Some(output.visual_tokens.clone());
         }
-        Some(tokens)
+        Some(output.visual_tokens)
     }
 
     /// Gate (where there is a picture), projection, normalisation of one pooled state.
@@ -197,13 +187,13 @@ impl EmbedderCore {
     /// Embeddings of a batch (method §2.2 to §2.7): [`Self::llm_inputs`], then
     /// [`Self::embeddings`].
     ///
-    /// `features` are the vision features `[notes, 1 + patches, v]` from [`Embedder::encode_vision`];
-    /// without them the prompt's text alone is embedded: no visual tokens, no gate.
+    /// `features` come from [`Embedder::encode_vision`]; without them the prompt's text alone is
+    /// embedded: no visual tokens, no gate.
     pub fn forward(
         &self,
         config: &EmbedderConfig,
         tokens: &TokenBatch,
-        features: Option<Tensor<3>>,
+        features: Option<VisionFeatures>,
         mut trace: Option<&mut EmbedderTrace>,
     ) -> Result<Embeddings, ModelError> {
         let inputs = self.llm_inputs(config, tokens, features, trace.as_deref_mut())?;
@@ -216,13 +206,13 @@ impl EmbedderCore {
         &self,
         config: &EmbedderConfig,
         tokens: &TokenBatch,
-        features: Option<Tensor<3>>,
+        features: Option<VisionFeatures>,
         mut trace: Option<&mut EmbedderTrace>,
     ) -> Result<LlmInputs, ModelError> {
         let layout = config.layout(tokens)?;
         config.llm.check_length(layout.seq)?;
         let picture = self.picture(features.as_ref(), &mut trace);
-        let embeds = self.input_embeds(config, tokens, &layout, features, &mut trace)?;
+        let embeds = self.input_embeds(tokens, &layout, features, &mut trace)?;
         Ok(LlmInputs {
             layout,
             embeds,
@@ -255,8 +245,8 @@ impl EmbedderCore {
     }
 
     /// Embeddings of the picture alone where the gate is its only path (variant `latefusion`):
-    /// the class feature in place of the fused state.
-    pub fn forward_picture(&self, features: Tensor<3>) -> Result<Tensor<2>, ModelError> {
+    /// the picture's vector in place of the fused state.
+    pub fn forward_picture(&self, features: VisionFeatures) -> Result<Tensor<2>, ModelError> {
         let picture = self.picture(Some(&features), &mut None).ok_or_else(|| {
             ModelError::Input("this variant has no late fusion: it reads pictures as tokens".into())
         })?;
@@ -266,13 +256,11 @@ impl EmbedderCore {
     /// u = W_f c, `[notes, d]`.
     fn picture(
         &self,
-        features: Option<&Tensor<3>>,
+        features: Option<&VisionFeatures>,
         trace: &mut Option<&mut EmbedderTrace>,
     ) -> Option<Tensor<2>> {
         let (map, features) = (self.head.mm_projector_latefusion.as_ref()?, features?);
-        let [notes, _, width] = features.dims();
-        let class = features.clone().narrow(1, 0, 1).reshape([notes, width]);
-        let picture = apply(map, class);
+        let picture = apply(map, features.summary.clone());
         if let Some(trace) = trace {
             trace.cls_projected = Some(picture.clone());
         }
@@ -282,10 +270,9 @@ impl EmbedderCore {
     /// Token embeddings with the visual tokens in their places, `[notes, T, d]`.
     fn input_embeds(
         &self,
-        config: &EmbedderConfig,
         tokens: &TokenBatch,
         layout: &SequenceLayout,
-        features: Option<Tensor<3>>,
+        features: Option<VisionFeatures>,
         trace: &mut Option<&mut EmbedderTrace>,
     ) -> Result<Tensor<3>, ModelError> {
         let (notes, seq) = (tokens.notes(), tokens.seq);
@@ -295,12 +282,9 @@ impl EmbedderCore {
         let embeds = if tokens.image_index.is_some() {
             let missing = "the prompt holds an image token but the batch has no picture";
             let features = features.ok_or_else(|| ModelError::Input(missing.into()))?;
-            let selected = select_positions(features, config.select_feature);
-            let visual = self.head.visual_tokens(selected, trace).ok_or_else(|| {
-                ModelError::Input(
-                    "the prompt holds an image token but the model has no connector".into(),
-                )
-            })?;
+            let visual = self.head.visual_tokens(features.positions, trace);
+            let missing = "the prompt holds an image token but the model has no connector";
+            let visual = visual.ok_or_else(|| ModelError::Input(missing.into()))?;
             splice(words, visual, layout)
         } else {
             words
@@ -332,12 +316,12 @@ impl EmbedderCore {
 }
 
 impl Embedder {
-    /// Vision features of the selected layer, `[notes, 1 + patches, v]`, outside the autodiff graph.
+    /// The selected vision features, outside the autodiff graph.
     ///
     /// `pixels`: preprocessed pictures, `[notes, 3, side, side]`.
-    pub fn encode_vision(&self, pixels: Tensor<4>) -> Option<Tensor<3>> {
+    pub fn encode_vision(&self, pixels: Tensor<4>) -> Option<VisionFeatures> {
         let vision = self.vision.as_ref()?;
-        Some(vision.forward(pixels.inner(), self.config.select_layer, None))
+        Some(vision.forward(pixels.inner(), self.config.features, None))
     }
 
     /// The core without autodiff: the same weights, no gradients kept.

@@ -79,11 +79,26 @@ pub fn embedding(rows: usize, width: usize, device: &Device) -> Embedding {
 /// A trainable tensor of zeros. They take no memory until they are read: loading puts a
 /// checkpoint's values in their place before that.
 pub(crate) fn zeros<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
+    lazy_zeros(shape, device, device.is_autodiff())
+}
+
+/// As [`zeros`], but a tensor that never learns.
+pub(crate) fn fixed_zeros<const D: usize>(
+    shape: [usize; D],
+    device: &Device,
+) -> Param<Tensor<D>> {
+    lazy_zeros(shape, device, false)
+}
+
+fn lazy_zeros<const D: usize>(
+    shape: [usize; D],
+    device: &Device,
+    learns: bool,
+) -> Param<Tensor<D>> {
     let init = move |device: &Device, learns: bool| {
         let value = Tensor::zeros(shape, device);
         if learns { value.require_grad() } else { value }
     };
-    let learns = device.is_autodiff();
     Param::uninitialized(ParamId::new(), init, device.clone(), learns, shape.into())
 }
 

@@ -43,6 +43,8 @@ pub enum Activation {
     Gelu,
     /// `x * sigmoid(1.702 x)`.
     QuickGelu,
+    /// GELU with the tanh approximation.
+    GeluPytorchTanh,
 }
 
 impl Activation {
@@ -51,6 +53,7 @@ impl Activation {
         match self {
             Self::Gelu => crate::ops::gelu(x),
             Self::QuickGelu => crate::ops::quick_gelu(x),
+            Self::GeluPytorchTanh => crate::ops::gelu_tanh(x),
         }
     }
 }

@@ -1,18 +1,22 @@
 //! Building blocks shared by every family: linear maps, norms, rotary positions, attention, MLPs.
 
 mod attention;
+mod cross_attention;
 mod dropout;
 mod linear;
 mod lora;
 mod mlp;
 mod norm;
+mod positions;
 mod rope;
 
 pub use attention::{AttentionMask, AttentionProbe, PreparedMask, ProbeSite, attend};
+pub use cross_attention::CrossAttention;
 pub use dropout::{Dropout, DropoutClock, DropoutOn};
-pub(crate) use linear::zeros;
 pub use linear::{Linear, apply, embedding, linear, rows_linear};
+pub(crate) use linear::{fixed_zeros, zeros};
 pub use lora::{AdapterShape, LowRank, attach_adapters};
 pub use mlp::{Activation, SwiGlu, TwoLayerMlp};
 pub use norm::{LayerNorm, Norm, RmsNorm};
+pub use positions::{resize_positions, sin_cos_2d};
 pub use rope::{Rope, RopeScaling, RotaryTable};

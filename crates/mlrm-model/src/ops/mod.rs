@@ -79,6 +79,11 @@ pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     fused!(flex::Pointwise::QuickGelu, [x], generic::quick_gelu(x))
 }
 
+/// GELU of every element by its tanh approximation, `x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2`.
+pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    fused!(flex::Pointwise::GeluTanh, [x], generic::gelu_tanh(x))
+}
+
 /// Rotates the two halves of each head by the angle of its position.
 ///
 /// # Shapes

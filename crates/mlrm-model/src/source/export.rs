@@ -5,9 +5,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{Loaded, ModelSource};
-use crate::embedder::{ModelFolder, VISION_NAMES, WrittenPart, write_part};
+use crate::embedder::{ModelFolder, WrittenPart, write_part};
 use crate::error::ModelError;
-use crate::weights::WriteOptions;
+use crate::weights::{WriteOptions, write_module};
 
 /// What belongs to a part beside config and weights, and is copied as it is.
 const COMPANIONS: [&str; 12] = [
@@ -57,15 +57,15 @@ impl ModelSource {
             (Self::Llm { root, config }, Loaded::Llm(llm)) => {
                 let json = own_config(root, &config.to_json())?;
                 let family = config.family();
-                let names = (family.prefix, family.names);
-                let written = write_part(out, json, llm.as_ref(), names, weights)?;
+                let (prefix, rename) = (family.prefix, family.names.rename);
+                let write = |out: &Path| write_module(out, llm.as_ref(), prefix, rename, weights);
+                let written = write_part(out, json, write)?;
                 copy_companions(root, out)?;
                 Ok(at_root(written))
             }
             (Self::Vision { root, config }, Loaded::Vision(vision)) => {
                 let json = own_config(root, &config.to_json())?;
-                let names = ("vision_model.", VISION_NAMES);
-                let written = write_part(out, json, vision.as_ref(), names, weights)?;
+                let written = write_part(out, json, |out| vision.write(out, weights))?;
                 copy_companions(root, out)?;
                 Ok(at_root(written))
             }

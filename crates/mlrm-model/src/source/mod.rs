@@ -12,9 +12,9 @@ use burn::tensor::{DType, Device};
 use mlrm_config::{Quantisation, Tune};
 
 use crate::decoder::{Decoder, DecoderConfig};
-use crate::embedder::{BuildOptions, Embedder, ModelFolder, WeightSource, llm_names, vision_names};
+use crate::embedder::{BuildOptions, Embedder, ModelFolder, WeightSource, llm_names};
 use crate::error::ModelError;
-use crate::vision::{ClipVision, VisionConfig};
+use crate::vision::{VisionConfig, VisionTower};
 use crate::weights::{Checkpoint, LoadOptions, load};
 
 /// A model or a part of one on disk; its weights are not read yet.
@@ -46,7 +46,7 @@ pub enum Loaded {
     /// A language model.
     Llm(Box<Decoder>),
     /// A vision encoder.
-    Vision(Box<ClipVision>),
+    Vision(Box<VisionTower>),
 }
 
 impl Loaded {
@@ -145,9 +145,8 @@ impl ModelSource {
             }
             Self::Vision { root, config } => {
                 let checkpoint = Checkpoint::open(root)?;
-                let (prefix, names) = vision_names(&checkpoint);
-                let empty = ClipVision::new(config, device);
-                Loaded::Vision(Box::new(load(empty, &checkpoint, prefix, names, options)?))
+                let tower = VisionTower::load(config, &checkpoint, options, device)?;
+                Loaded::Vision(Box::new(tower))
             }
         })
     }

@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use super::ModelSource;
 use crate::decoder::{Decoder, DecoderConfig};
-use crate::embedder::{Head, ModelFolder, llm_names, vision_names};
+use crate::embedder::{Head, ModelFolder, llm_names};
 use crate::error::ModelError;
-use crate::vision::{ClipVision, VisionConfig};
-use crate::weights::{Checkpoint, NameTable, fit, parameter_count};
+use crate::vision::{VisionConfig, VisionTower};
+use crate::weights::{Checkpoint, Fit, fit, parameter_count};
 
 /// A part of a model, read from its config and the headers of its weights.
 #[derive(Debug, Clone, Serialize)]
@@ -69,35 +69,35 @@ impl ModelSource {
 
 fn llm(root: &Path, config: &DecoderConfig) -> Result<Part, ModelError> {
     let checkpoint = Checkpoint::open(root)?;
-    let names = llm_names(config, &checkpoint);
+    let (prefix, names) = llm_names(config, &checkpoint);
     let module = Decoder::new(config, &Device::default());
+    let fit = fit(&module, &checkpoint, prefix, names, None);
     let config = config.to_json();
-    Ok(part("llm", &checkpoint, &module, names, Some(&config)))
+    Ok(part("llm", &checkpoint, &module, fit, Some(&config)))
 }
 
 fn vision(root: &Path, config: &VisionConfig) -> Result<Part, ModelError> {
     let checkpoint = Checkpoint::open(root)?;
-    let names = vision_names(&checkpoint);
-    let module = ClipVision::new(config, &Device::default());
+    let module = VisionTower::zeros(config, &Device::default());
+    let fit = module.fit(&checkpoint);
     let config = config.to_json();
-    Ok(part("vision", &checkpoint, &module, names, Some(&config)))
+    Ok(part("vision", &checkpoint, &module, fit, Some(&config)))
 }
 
 fn head(folder: &ModelFolder) -> Result<Part, ModelError> {
     let checkpoint = Checkpoint::open(&folder.head())?;
-    let names = ("", folder.config.head_names());
     let module = Head::new(&folder.config, &Device::default())?;
-    Ok(part("head", &checkpoint, &module, names, None))
+    let fit = fit(&module, &checkpoint, "", folder.config.head_names(), None);
+    Ok(part("head", &checkpoint, &module, fit, None))
 }
 
 fn part<M: Module>(
     part: &'static str,
     checkpoint: &Checkpoint,
     module: &M,
-    (prefix, names): (&str, NameTable),
+    fit: Fit,
     config: Option<&Value>,
 ) -> Part {
-    let fit = fit(module, checkpoint, prefix, names, None);
     let mut formats = BTreeMap::new();
     let mut bytes = 0;
     for name in checkpoint.names() {

@@ -144,6 +144,14 @@ impl Checkpoint {
         self.tensors.keys().map(String::as_str)
     }
 
+    /// What stands before the names of a part: `prefix` where any tensor has it, else nothing.
+    pub(crate) fn prefix<'a>(&self, prefix: &'a str) -> &'a str {
+        match self.names().any(|name| name.starts_with(prefix)) {
+            true => prefix,
+            false => "",
+        }
+    }
+
     /// Whether there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)

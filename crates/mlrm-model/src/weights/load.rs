@@ -117,8 +117,8 @@ fn fit_tensors<M: Module>(
         }
     }
     for name in checkpoint.names().filter(|&n| !wanted_names.contains(n)) {
-        match table.ignored.iter().find(|(end, _)| name.ends_with(end)) {
-            Some(&(_, reason)) => fit.ignored.push((name.to_owned(), reason)),
+        match table.ignores(name) {
+            Some(reason) => fit.ignored.push((name.to_owned(), reason)),
             None => fit.mismatches.push(Mismatch::Unexpected(name.to_owned())),
         }
     }

@@ -10,8 +10,21 @@ use crate::error::ModelError;
 pub struct NameTable {
     /// Renames the exceptions in a path; identity elsewhere.
     pub rename: fn(&str) -> String,
-    /// Checkpoint tensors that are left unread, each with the reason.
+    /// Checkpoint tensors that are left unread, each with the reason: by the start of the name where
+    /// the pattern ends in a dot, else by its end.
     pub ignored: &'static [(&'static str, &'static str)],
+}
+
+impl NameTable {
+    /// Why the checkpoint tensor `name` is left unread; `None` where it must have a place.
+    pub fn ignores(&self, name: &str) -> Option<&'static str> {
+        let matches = |pattern: &str| match pattern.ends_with('.') {
+            true => name.starts_with(pattern),
+            false => name.ends_with(pattern),
+        };
+        let found = self.ignored.iter().find(|(pattern, _)| matches(pattern));
+        found.map(|&(_, reason)| reason)
+    }
 }
 
 /// A parameter under its checkpoint name.

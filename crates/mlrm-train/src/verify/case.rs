@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use mlrm_config::{
-    FusionKind, ImageLayout, ObjectiveKind, Quantisation, SelectFeature, Tune, Variant,
+    ConnectorKind, FusionKind, ImageLayout, ObjectiveKind, Quantisation, SelectFeature, Tune,
+    Variant,
 };
 use mlrm_model::ModelError;
-use mlrm_model::connector::QFormerConfig;
+use mlrm_model::connector::{ConnectorConfig, MlpConfig, QFormerConfig, ResamplerConfig};
 use mlrm_model::decoder::DecoderConfig;
 use mlrm_model::embedder::{
     BuildOptions, Embedder, EmbedderConfig, FusionConfig, TokenBatch, TokenIds, WeightSource,
 };
-use mlrm_model::vision::VisionConfig;
+use mlrm_model::vision::{FeatureSelection, VisionConfig};
 use mlrm_model::weights::Checkpoint;
 use serde::Deserialize;
 
@@ -37,6 +38,13 @@ struct CaseConfig {
     mm_projector_type: String,
     vision_select_layer: i32,
     vision_select_feature: SelectFeature,
+    /// Absent in cases of the first families, as are the next two.
+    #[serde(default)]
+    vision_post_layernorm: bool,
+    #[serde(default)]
+    connector: ConnectorKind,
+    #[serde(default)]
+    resampler_heads: usize,
     image_insert: ImageLayout,
     embedding_dim: i64,
     text_weight: f64,
@@ -132,26 +140,25 @@ fn name_of(folder: &Path) -> String {
 fn embedder_config(folder: &Path, case: &CaseFile) -> Result<EmbedderConfig, ModelError> {
     let flags = &case.config;
     let id = |id: i32, used: bool| (used && id >= 0).then_some(id as u32);
-    let connector = case.qformer_config.as_ref().map(|q| QFormerConfig {
-        num_query_tokens: flags.num_query_tokens,
-        hidden_size: q.hidden_size,
-        num_hidden_layers: q.num_hidden_layers,
-        num_attention_heads: q.num_attention_heads,
-        intermediate_size: q.intermediate_size,
-        encoder_hidden_size: q.encoder_hidden_size,
-        cross_attention_frequency: q.cross_attention_frequency,
-        layer_norm_eps: q.layer_norm_eps,
-    });
-    let vision = case.variant.vision();
+    let vision = case
+        .variant
+        .vision()
+        .then(|| VisionConfig::read(&folder.join("vision/config.json")))
+        .transpose()?;
+    let connector = match &vision {
+        Some(vision) if flags.image_tokens => Some(connector_config(case, vision)?),
+        _ => None,
+    };
     Ok(EmbedderConfig {
         variant: case.variant,
         layout: flags.image_insert,
         llm: DecoderConfig::read(&folder.join("llm/config.json"))?,
-        vision: vision
-            .then(|| VisionConfig::read(&folder.join("vision/config.json")))
-            .transpose()?,
-        select_layer: flags.vision_select_layer,
-        select_feature: flags.vision_select_feature,
+        vision,
+        features: FeatureSelection {
+            layer: flags.vision_select_layer,
+            positions: flags.vision_select_feature,
+            post_layernorm: flags.vision_post_layernorm,
+        },
         connector,
         projector: flags.mm_projector_type.clone(),
         fusion: flags.late_fusion.then_some(FusionConfig {
@@ -166,6 +173,39 @@ fn embedder_config(folder: &Path, case: &CaseFile) -> Result<EmbedderConfig, Mod
             image_emb: id(flags.image_emb_token_id, flags.micl),
             image_end: None,
         },
+    })
+}
+
+fn connector_config(case: &CaseFile, vision: &VisionConfig) -> Result<ConnectorConfig, ModelError> {
+    let flags = &case.config;
+    let qformer = || {
+        let q = case.qformer_config.as_ref();
+        q.ok_or_else(|| ModelError::Input("the case has no `qformer_config`".into()))
+    };
+    Ok(match flags.connector {
+        ConnectorKind::QFormer => {
+            let q = qformer()?;
+            ConnectorConfig::QFormer(QFormerConfig {
+                num_query_tokens: flags.num_query_tokens,
+                hidden_size: q.hidden_size,
+                num_hidden_layers: q.num_hidden_layers,
+                num_attention_heads: q.num_attention_heads,
+                intermediate_size: q.intermediate_size,
+                encoder_hidden_size: q.encoder_hidden_size,
+                cross_attention_frequency: q.cross_attention_frequency,
+                layer_norm_eps: q.layer_norm_eps,
+            })
+        }
+        ConnectorKind::Mlp => ConnectorConfig::Mlp(MlpConfig {
+            positions: vision.positions(flags.vision_select_feature),
+            encoder_hidden_size: vision.hidden_size,
+        }),
+        ConnectorKind::Resampler => ConnectorConfig::Resampler(ResamplerConfig {
+            num_query_tokens: flags.num_query_tokens,
+            num_attention_heads: flags.resampler_heads,
+            encoder_hidden_size: vision.hidden_size,
+            layer_norm_eps: 1e-6,
+        }),
     })
 }
 

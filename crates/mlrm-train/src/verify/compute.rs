@@ -5,6 +5,7 @@ use mlrm_model::ModelError;
 use mlrm_model::embedder::{EmbedderTrace, Embeddings, normalise};
 use mlrm_model::nn::ProbeSite;
 use mlrm_model::saliency::{Formula, HeadReduction, saliency};
+use mlrm_model::vision::VisionFeatures;
 use mlrm_model::weights::{ExportedTensor, export_gradients};
 
 use super::case::GoldenCase;
@@ -66,28 +67,30 @@ pub fn compute(case: &GoldenCase) -> Result<Vec<ExportedTensor>, ModelError> {
     Ok(all.tensors)
 }
 
-fn vision_tensors(case: &GoldenCase, all: &mut Collected) -> Result<Option<Tensor<3>>, ModelError> {
+fn vision_tensors(
+    case: &GoldenCase,
+    all: &mut Collected,
+) -> Result<Option<VisionFeatures>, ModelError> {
     let (Some(vision), Some(pixels)) = (&case.embedder.vision, &case.pixels) else {
         return Ok(None);
     };
-    let config = &case.embedder.config;
     let mut states = Vec::new();
-    vision.forward(pixels.clone(), config.select_layer, Some(&mut states));
+    let selection = case.embedder.config.features;
+    vision.forward(pixels.clone(), selection, Some(&mut states));
     for (index, state) in states.into_iter().enumerate() {
         all.put(&format!("vision.hidden.{index}"), state)?;
     }
     let features = case.embedder.encode_vision(pixels.clone());
     if let Some(features) = &features {
-        let selected =
-            mlrm_model::vision::select_positions(features.clone(), config.select_feature);
-        all.put("vision.features", selected)?;
+        all.put("vision.features", features.positions.clone())?;
+        all.put("vision.summary", features.summary.clone())?;
     }
     Ok(features)
 }
 
 fn traced_tensors(
     case: &GoldenCase,
-    features: Option<Tensor<3>>,
+    features: Option<VisionFeatures>,
     all: &mut Collected,
 ) -> Result<(), ModelError> {
     let (config, tokens) = (&case.embedder.config, &case.tokens);
@@ -140,7 +143,7 @@ fn traced_tensors(
 /// Embeddings and losses of the pass that training uses.
 pub fn training_losses(
     case: &GoldenCase,
-    features: Option<Tensor<3>>,
+    features: Option<VisionFeatures>,
 ) -> Result<(Embeddings, Losses), ModelError> {
     let core = &case.embedder.core;
     let embeddings = core.forward(&case.embedder.config, &case.tokens, features, None)?;
@@ -152,7 +155,7 @@ pub fn training_losses(
 
 fn training_tensors(
     case: &GoldenCase,
-    features: Option<Tensor<3>>,
+    features: Option<VisionFeatures>,
     all: &mut Collected,
 ) -> Result<(), ModelError> {
     let (embeddings, losses) = training_losses(case, features)?;
@@ -185,7 +188,7 @@ fn training_tensors(
 
 fn saliency_tensors(
     case: &GoldenCase,
-    features: Option<Tensor<3>>,
+    features: Option<VisionFeatures>,
     all: &mut Collected,
 ) -> Result<(), ModelError> {
     let embedder = &case.embedder;

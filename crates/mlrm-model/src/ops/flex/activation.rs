@@ -58,6 +58,8 @@ pub(crate) enum Pointwise {
     Gelu,
     /// x σ(1.702 x)
     QuickGelu,
+    /// x (1 + tanh u) / 2 = x σ(2u), u = √(2/π) (x + 0.044715 x³)
+    GeluTanh,
 }
 
 impl Kernel<1> for Pointwise {
@@ -68,6 +70,7 @@ impl Kernel<1> for Pointwise {
         let output = match self {
             Self::Gelu => map(&x, |x| x * normal_distribution(x)),
             Self::QuickGelu => map(&x, |x| x * sigmoid(1.702 * x)),
+            Self::GeluTanh => map(&x, |x| x * sigmoid(TWICE_ROOT * (x + CUBIC * x * x * x))),
         };
         (output, keep.then_some(x))
     }
@@ -89,9 +92,19 @@ impl Kernel<1> for Pointwise {
                 let s = sigmoid(1.702 * x);
                 s + 1.702 * x * s * (1.0 - s)
             }),
+            Self::GeluTanh => scale_by_slope(gradient, &x, |x| {
+                let s = sigmoid(TWICE_ROOT * (x + CUBIC * x * x * x));
+                let inner = TWICE_ROOT * (1.0 + 3.0 * CUBIC * x * x);
+                s + x * s * (1.0 - s) * inner
+            }),
         })]
     }
 }
+
+/// 2 √(2/π)
+const TWICE_ROOT: f32 = 1.595_769_1;
+/// Weight of x³ in the tanh approximation of GELU.
+const CUBIC: f32 = 0.044_715;
 
 /// Φ(x)
 #[inline(always)]

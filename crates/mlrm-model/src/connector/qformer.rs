@@ -1,17 +1,14 @@
-//! From vision features to visual tokens: the Q-Former of BLIP-2 and the projector after it.
+//! The Q-Former of BLIP-2 (arXiv 2301.12597): learnt queries that read the vision features.
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use mlrm_config::ConnectorSettings;
 use serde::{Deserialize, Serialize};
 
-use crate::error::ModelError;
-use crate::nn::{
-    AttentionMask, LayerNorm, Linear, PreparedMask, attend, linear, rows_linear, zeros,
-};
+use crate::nn::{AttentionMask, LayerNorm, Linear, PreparedMask, attend, linear, rows_linear};
 use crate::ops::gelu;
 
-/// Sizes of the connector, as `mlrm.toml` stores them.
+/// Sizes of a Q-Former, as `mlrm.toml` stores them; keys are those of HF's `qformer_config`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QFormerConfig {
@@ -46,6 +43,21 @@ impl QFormerConfig {
             cross_attention_frequency: settings.cross_attention_frequency,
             layer_norm_eps: 1e-12,
         }
+    }
+
+    /// Refuses sizes that do not fit each other.
+    pub fn check(&self) -> Result<(), String> {
+        let heads = self.num_attention_heads;
+        if heads == 0 || !self.hidden_size.is_multiple_of(heads) {
+            return Err(format!(
+                "connector: {heads} heads must divide hidden_size = {}",
+                self.hidden_size
+            ));
+        }
+        if self.num_query_tokens == 0 || self.cross_attention_frequency == 0 {
+            return Err("connector: queries and cross_attention_frequency start at 1".into());
+        }
+        Ok(())
     }
 }
 
@@ -184,55 +196,4 @@ impl QFormer {
         }
         per_note(x)
     }
-}
-
-/// The map from connector width to LLM width: `linear`, or `mlp{n}x_gelu`.
-#[derive(Module, Debug)]
-pub struct Projector {
-    /// Linear maps with the exact GELU between them.
-    pub layers: Vec<Linear>,
-}
-
-impl Projector {
-    /// A projector of zeros. `kind` is `linear` or `mlp{n}x_gelu` with n ≥ 1.
-    pub fn new(
-        kind: &str,
-        inputs: usize,
-        outputs: usize,
-        device: &Device,
-    ) -> Result<Self, ModelError> {
-        let count = projector_layers(kind)?;
-        let layer = |n: usize| linear(if n == 0 { inputs } else { outputs }, outputs, true, device);
-        Ok(Self {
-            layers: (0..count).map(layer).collect(),
-        })
-    }
-
-    /// `[batch, seq, inputs]` → `[batch, seq, outputs]`
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let mut layers = self.layers.iter();
-        let first = layers.next().map(|layer| rows_linear(layer, x.clone()));
-        layers.fold(first.unwrap_or(x), |x, layer| rows_linear(layer, gelu(x)))
-    }
-}
-
-/// The number of linear maps that a projector kind means.
-pub fn projector_layers(kind: &str) -> Result<usize, ModelError> {
-    let depth = |kind: &str| -> Option<usize> {
-        let inner = kind.strip_prefix("mlp")?.strip_suffix("x_gelu")?;
-        inner.parse().ok().filter(|&n| n >= 1)
-    };
-    match kind {
-        "linear" => Ok(1),
-        other => depth(other).ok_or_else(|| {
-            ModelError::Input(format!(
-                "projector `{other}` is neither `linear` nor `mlp{{n}}x_gelu`, such as `mlp2x_gelu`"
-            ))
-        }),
-    }
-}
-
-/// Learnt queries, `[1, queries, width]`.
-pub(crate) fn query_tokens(config: &QFormerConfig, device: &Device) -> Param<Tensor<3>> {
-    zeros([1, config.num_query_tokens, config.hidden_size], device)
 }

@@ -1,0 +1,75 @@
+//! Absolute positions of the patches of a square grid: fixed sines and cosines, and stretching.
+
+use burn::tensor::{DType, Tensor, TensorData};
+
+/// 2-d sine and cosine positions of a `grid` by `grid` square, `[grid², width]` row-major (MAE, arXiv
+/// 2111.06377): half of the channels tell the column, half the row; each half is `[sin, cos]` of the
+/// coordinate over 10000^(2i / (width / 2)).
+///
+/// `width` must be a multiple of 4.
+pub fn sin_cos_2d(width: usize, grid: usize) -> Vec<f32> {
+    let quarter = width / 4;
+    let angle = |at: usize, i: usize| at as f64 / 10_000f64.powf(i as f64 / quarter as f64);
+    let mut values = Vec::with_capacity(grid * grid * width);
+    for row in 0..grid {
+        for column in 0..grid {
+            for at in [column, row] {
+                values.extend((0..quarter).map(|i| angle(at, i).sin() as f32));
+                values.extend((0..quarter).map(|i| angle(at, i).cos() as f32));
+            }
+        }
+    }
+    values
+}
+
+/// Positions `[stored, width]` of one square grid, stretched to another of `wanted` positions.
+///
+/// As PyTorch's `interpolate(mode="bicubic", align_corners=False)` does, which is linear in the
+/// stored values: one matrix product, in f32. Both counts must be squares.
+pub fn resize_positions(stored: Tensor<2>, wanted: usize) -> Tensor<2> {
+    let [count, _] = stored.dims();
+    if count == wanted {
+        return stored;
+    }
+    let (from, to) = (count.isqrt(), wanted.isqrt());
+    let along = bicubic(from, to);
+    let mut both = Vec::with_capacity(wanted * count);
+    for rows in &along {
+        for columns in &along {
+            for row in rows {
+                both.extend(columns.iter().map(|column| (row * column) as f32));
+            }
+        }
+    }
+    let matrix = TensorData::new(both, [wanted, count]);
+    let matrix = Tensor::<2>::from_data(matrix, (&stored.device(), DType::F32));
+    let dtype = stored.dtype();
+    matrix.matmul(stored.cast(DType::F32)).cast(dtype)
+}
+
+/// Weights of `from` samples in each of `to` new ones along one axis. Samples outside are the
+/// outermost ones.
+fn bicubic(from: usize, to: usize) -> Vec<Vec<f64>> {
+    // Keys' kernel with the a of PyTorch.
+    const A: f64 = -0.75;
+    let kernel = |x: f64| {
+        let x = x.abs();
+        if x <= 1.0 {
+            ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+        } else {
+            ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A
+        }
+    };
+    let weights = |index: usize| {
+        let at = (index as f64 + 0.5) * from as f64 / to as f64 - 0.5;
+        let first = at.floor();
+        let mut weights = vec![0.0; from];
+        for step in -1..=2 {
+            let sample = first + f64::from(step);
+            let inside = sample.clamp(0.0, from as f64 - 1.0) as usize;
+            weights[inside] += kernel(at - sample);
+        }
+        weights
+    };
+    (0..to).map(weights).collect()
+}

@@ -1,0 +1,125 @@
+//! Sizes of a vision encoder, the same for every family.
+
+use std::path::Path;
+
+use mlrm_config::{SelectFeature, VisionActivation, VisionFamily, VisionSettings};
+use serde_json::Value;
+
+use super::registry;
+use crate::error::ModelError;
+use crate::hf_config::HfConfig;
+use crate::nn::Activation;
+
+/// Sizes of a vision encoder, read from its Hugging Face `config.json`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VisionConfig {
+    /// Which family it belongs to.
+    pub family: VisionFamily,
+    /// Width of the hidden states (v).
+    pub hidden_size: usize,
+    /// Inner width of the feed-forward network.
+    pub intermediate_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Attention heads.
+    pub num_attention_heads: usize,
+    /// Side of the square input in pixels.
+    pub image_size: usize,
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+    /// Activation of the feed-forward network.
+    pub hidden_act: Activation,
+    /// Added to the variance inside LayerNorm.
+    pub layer_norm_eps: f64,
+    /// Whether query, key and value have biases.
+    pub qkv_bias: bool,
+    /// Side of the grid of stored positions: that of the patches, but for Qwen-VL, which stores
+    /// fewer and stretches them.
+    pub position_grid: usize,
+}
+
+impl VisionConfig {
+    /// Reads the `config.json` of a vision encoder, or the vision half of a whole model's; refuses
+    /// what is not implemented, by name.
+    pub fn read(path: &Path) -> Result<Self, ModelError> {
+        let config = registry::read(HfConfig::read(path)?)?;
+        config.check().map_err(|m| ModelError::format(path, m))?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let heads = self.num_attention_heads;
+        if heads == 0 || !self.hidden_size.is_multiple_of(heads) {
+            return Err(format!(
+                "`num_attention_heads` = {heads} must divide `hidden_size` = {}",
+                self.hidden_size
+            ));
+        }
+        let patch = self.patch_size;
+        if patch == 0 || self.image_size < patch || !self.image_size.is_multiple_of(patch) {
+            return Err(format!(
+                "`patch_size` = {patch} must divide `image_size` = {}",
+                self.image_size
+            ));
+        }
+        if self.num_hidden_layers == 0 || self.intermediate_size == 0 || self.position_grid == 0 {
+            return Err("layers, widths and positions start at 1".into());
+        }
+        Ok(())
+    }
+
+    /// The sizes of a config section, for an encoder from scratch.
+    pub fn from_settings(settings: &VisionSettings) -> Self {
+        Self {
+            family: settings.family,
+            hidden_size: settings.hidden_size,
+            intermediate_size: settings.intermediate_size,
+            num_hidden_layers: settings.num_hidden_layers,
+            num_attention_heads: settings.num_attention_heads,
+            image_size: settings.image_size,
+            patch_size: settings.patch_size,
+            hidden_act: match settings.hidden_act {
+                VisionActivation::QuickGelu => Activation::QuickGelu,
+                VisionActivation::Gelu => Activation::Gelu,
+                VisionActivation::GeluPytorchTanh => Activation::GeluPytorchTanh,
+            },
+            layer_norm_eps: match settings.family {
+                VisionFamily::Clip => 1e-5,
+                VisionFamily::Siglip | VisionFamily::Blip2 | VisionFamily::QwenVl => 1e-6,
+            },
+            qkv_bias: true,
+            position_grid: settings.image_size / settings.patch_size.max(1),
+        }
+    }
+
+    /// The `config.json` that Hugging Face tools read.
+    pub fn to_json(&self) -> Value {
+        registry::to_json(self)
+    }
+
+    /// Patches along one side of the picture.
+    pub fn grid(&self) -> usize {
+        self.image_size / self.patch_size
+    }
+
+    /// Patches of one picture (P).
+    pub fn patches(&self) -> usize {
+        self.grid().pow(2)
+    }
+
+    /// Positions of a picture that `select` means.
+    pub fn positions(&self, select: SelectFeature) -> usize {
+        let class = self.has_class_token() && select == SelectFeature::ClsPatch;
+        self.patches() + usize::from(class)
+    }
+
+    /// Whether position 0 of the hidden states is a class token.
+    pub fn has_class_token(&self) -> bool {
+        matches!(self.family, VisionFamily::Clip | VisionFamily::Blip2)
+    }
+
+    /// Whether the encoder ends in a norm that [`super::FeatureSelection::post_layernorm`] can ask for.
+    pub fn has_post_layernorm(&self) -> bool {
+        self.family != VisionFamily::QwenVl
+    }
+}

@@ -1,0 +1,80 @@
+//! Frozen vision encoders: pictures to features (method §2.1).
+//!
+//! Each family is one file: what its `config.json` means, its module, its forward pass, its tensor
+//! names. `registry.rs` is the only place that tells the families apart.
+
+mod blip2;
+mod clip;
+mod config;
+mod encoder;
+mod qwen_vl;
+mod registry;
+mod siglip;
+#[cfg(test)]
+mod tests;
+
+pub use config::VisionConfig;
+pub use registry::{FAMILY_NAMES, VisionTower};
+
+use burn::tensor::Tensor;
+use mlrm_config::{SelectFeature, VisionSettings};
+
+/// Which part of what a vision encoder computes is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeatureSelection {
+    /// Hidden state, counted like HF's `hidden_states`: 0 is what enters the first layer, -1 the
+    /// output of the last one.
+    pub layer: i32,
+    /// Which positions the connector reads; without a class token all are patches.
+    pub positions: SelectFeature,
+    /// Whether the encoder's own last norm is applied to the state, as BLIP-2 does.
+    pub post_layernorm: bool,
+}
+
+impl FeatureSelection {
+    /// What a config section asks for.
+    pub fn from_settings(settings: &VisionSettings) -> Self {
+        Self {
+            layer: settings.select_layer,
+            positions: settings.select_feature,
+            post_layernorm: settings.post_layernorm,
+        }
+    }
+}
+
+/// What the rest of the model reads of a picture.
+#[derive(Debug, Clone)]
+pub struct VisionFeatures {
+    /// c, the picture as one vector, for late fusion, `[notes, v]`: the class token's state, or what
+    /// the family has in its place.
+    pub summary: Tensor<2>,
+    /// The selected positions of the selected hidden state, for the connector, `[notes, positions, v]`.
+    pub positions: Tensor<3>,
+}
+
+impl VisionFeatures {
+    /// Of a hidden state `[notes, 1 + patches, v]` whose position 0 is a class token.
+    fn with_class_token(state: Tensor<3>, select: SelectFeature) -> Self {
+        let [notes, positions, width] = state.dims();
+        let class = state.clone().narrow(1, 0, 1).reshape([notes, width]);
+        Self {
+            summary: class,
+            positions: match select {
+                SelectFeature::ClsPatch => state,
+                SelectFeature::Patch => state.narrow(1, 1, positions - 1),
+            },
+        }
+    }
+}
+
+/// The index into `hidden_states` (0…depth) that `select_layer` means; negative counts from the
+/// end, -1 being the last layer's output.
+pub fn selected_state(select_layer: i32, depth: usize) -> Option<usize> {
+    let states = depth as i64 + 1;
+    let index = if select_layer < 0 {
+        states + i64::from(select_layer)
+    } else {
+        i64::from(select_layer)
+    };
+    (0..states).contains(&index).then_some(index as usize)
+}
