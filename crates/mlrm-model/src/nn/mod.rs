@@ -11,4 +11,4 @@ pub(crate) use linear::zeros;
 pub use linear::{apply, embedding, linear, rows_linear};
 pub use mlp::{Activation, SwiGlu, TwoLayerMlp};
 pub use norm::{LayerNorm, Norm, RmsNorm};
-pub use rope::{Rope, RopeScaling, RotaryTable};
+pub use rope::{Rope, RopeScaling, RotaryCache, RotaryTable};
