@@ -19,9 +19,7 @@ use burn::module::Module;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::nn::{
-    AttentionMask, AttentionProbe, Norm, RotaryCache, embedding, linear, rows_linear,
-};
+use crate::nn::{AttentionMask, AttentionProbe, Norm, RotaryCache, embedding, linear, rows_linear};
 use attention::{PassContext, WantedRows};
 
 /// Rows of a table of learnt positions before that of position 0 (HF's OPT).

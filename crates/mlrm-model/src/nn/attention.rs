@@ -48,7 +48,9 @@ impl AttentionMask {
         let shape = [items, 1, groups * queries, keys];
         let last = last.reshape([items, 1, queries, 1]).repeat_dim(1, groups);
         let last = last.reshape([items, 1, groups * queries, 1]).expand(shape);
-        let key = positions(keys, device).reshape([1, 1, 1, keys]).expand(shape);
+        let key = positions(keys, device)
+            .reshape([1, 1, 1, keys])
+            .expand(shape);
         let after = key.clone().greater(last.clone());
         Some(match window {
             None => after,

@@ -79,31 +79,45 @@ pub fn verify(
     let case = GoldenCase::open(folder, device, dtype)?;
     let computed = compute(&case)?;
     let report = CaseReport {
-        comparisons: comparisons(&case, &computed, &limits)?,
+        comparisons: comparisons(&expected(&case)?, &computed, &limits),
         case: case.name,
     };
     Ok((report, computed))
 }
 
-/// Compares every tensor that the case expects.
+/// What the case expects, in the order of the file.
+fn expected(case: &GoldenCase) -> Result<Vec<ExportedTensor>, ModelError> {
+    let mut tensors = Vec::new();
+    for name in case.expected.names() {
+        if let Some((shape, values)) = read_expected(&case.expected, name)? {
+            tensors.push((name.to_owned(), shape, values));
+        }
+    }
+    Ok(tensors)
+}
+
+/// Compares every expected tensor with the computed one of its name and shape.
 fn comparisons(
-    case: &GoldenCase,
+    expected: &[ExportedTensor],
     computed: &[ExportedTensor],
     limits: &Limits,
-) -> Result<Vec<Comparison>, ModelError> {
-    let valid = read_expected(&case.expected, "valid_mask")?.map(|(_, mask)| mask);
-    let mut comparisons = Vec::new();
-    for name in case.expected.names() {
-        let Some((shape, expected)) = read_expected(&case.expected, name)? else {
-            continue;
-        };
-        let found = computed.iter().find(|(n, s, _)| n == name && *s == shape);
-        let mask = valid.as_deref().filter(|_| name.starts_with("llm."));
-        let values = found.map(|(_, _, values)| values.as_slice());
-        let tolerance = limits.tolerance(name);
-        comparisons.push(compare(name, shape, &expected, values, mask, tolerance));
-    }
-    Ok(comparisons)
+) -> Vec<Comparison> {
+    let valid = expected.iter().find(|(name, ..)| name == "valid_mask");
+    let valid = valid.map(|(_, _, mask)| mask.as_slice());
+    let compare = |(name, shape, values): &ExportedTensor| {
+        let found = computed.iter().find(|(n, s, _)| n == name && s == shape);
+        let mask = valid.filter(|_| name.starts_with("llm."));
+        let found = found.map(|(_, _, values)| values.as_slice());
+        compare(
+            name,
+            shape.clone(),
+            values,
+            found,
+            mask,
+            limits.tolerance(name),
+        )
+    };
+    expected.iter().map(compare).collect()
 }
 
 /// A tensor's shape and its row-major values.

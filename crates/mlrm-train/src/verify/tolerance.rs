@@ -100,7 +100,7 @@ pub(super) struct Response {
     relative: f64,
     /// Largest 1 − cosine of a row; a mean, since it is quadratic in the error already.
     cosine: Option<f64>,
-    /// Norm of the expected tensor.
+    /// Norm of the tensor without errors.
     norm: f64,
 }
 
@@ -112,6 +112,8 @@ impl Limits {
         };
         let mut case = GoldenCase::open(folder, device, DType::F32)?;
         let exact = case.embedder.clone();
+        // Not what the file expects: a wrong expectation must not widen its own limit.
+        let reference = compute(&case)?;
         let mut responses: BTreeMap<String, Response> = BTreeMap::new();
         for draw in 0..DRAWS {
             let mut errors = WeightErrors {
@@ -121,7 +123,7 @@ impl Limits {
             case.embedder.core = exact.core.clone().map(&mut errors);
             case.embedder.vision = exact.vision.clone().map(|vision| vision.map(&mut errors));
             let computed = compute(&case)?;
-            for found in comparisons(&case, &computed, &Self::F32)? {
+            for found in comparisons(&reference, &computed, &Self::F32) {
                 responses
                     .entry(found.tensor.clone())
                     .or_default()
