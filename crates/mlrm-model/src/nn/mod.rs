@@ -15,4 +15,4 @@ pub use linear::{Linear, apply, embedding, linear, rows_linear};
 pub use lora::{AdapterShape, LowRank, attach_adapters};
 pub use mlp::{Activation, SwiGlu, TwoLayerMlp};
 pub use norm::{LayerNorm, Norm, RmsNorm};
-pub use rope::{Rope, RopeScaling, RotaryTable};
+pub use rope::{Rope, RopeScaling, RotaryCache, RotaryTable};
