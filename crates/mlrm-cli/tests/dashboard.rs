@@ -145,7 +145,8 @@ impl Drop for Terminal {
 /// A command line around the binary that notes the terminal's settings before and after, and the
 /// process.
 fn noted(arguments: &str) -> String {
-    let mlrm = env!("CARGO_BIN_EXE_mlrm");
+    let mlrm = support::binary();
+    let mlrm = mlrm.display();
     format!(
         "stty -a > before; sh -c 'echo $$ > pid; exec {mlrm} {arguments}'; echo {DONE}$?; \
          stty -a > after; echo noted"

@@ -105,6 +105,74 @@ fn an_altered_expectation_fails_and_is_named() {
 }
 
 #[test]
+fn shorter_formats_keep_to_what_their_rounding_explains() {
+    let home = Home::empty();
+    let cases = case_folders();
+    let words: Vec<&str> = cases.iter().map(String::as_str).collect();
+    for dtype in ["bf16", "f16"] {
+        let ran = home.mlrm(&[&["verify", "--json", "--dtype", dtype], words.as_slice()].concat());
+        let reports = ran.done().json();
+        for report in reports.as_array().expect("a report a case") {
+            assert_eq!(
+                failed_tensors(report),
+                [""; 0],
+                "{dtype}: {}",
+                report["case"]
+            );
+        }
+    }
+}
+
+#[test]
+fn a_trained_model_embeds_in_bf16_as_in_f32() {
+    let home = Home::with_config();
+    home.train("run", &["train.max_steps=40", "eval.baselines=[]"])
+        .done();
+    let embed = |out: &str| {
+        let words = ["embed", "run", "--notes", "data/notes.jsonl", "--out", out];
+        home.mlrm(&words).done();
+        read(&home.path(out))
+            .remove("embeddings")
+            .expect("embeddings")
+    };
+    let full = embed("f32.safetensors");
+    let config = home.read("run/config.toml");
+    let short = config.replace("dtype = \"f32\"", "dtype = \"bf16\"");
+    assert_ne!(config, short);
+    home.write("run/config.toml", short);
+    let short = embed("bf16.safetensors");
+    let width = full.shape[1];
+    let (full, short) = (full.values(), short.values());
+    assert_ne!(full, short);
+    for (full, short) in full.chunks(width).zip(short.chunks(width)) {
+        let cosine: f32 = full.iter().zip(short).map(|(a, b)| a * b).sum();
+        assert!(cosine >= 0.999, "{cosine}");
+    }
+}
+
+#[test]
+fn a_wrong_value_fails_in_a_shorter_format_too() {
+    let home = Home::empty();
+    for name in [
+        "final.embedding",
+        "llm.hidden.1",
+        "loss",
+        "grad.linear.weight",
+    ] {
+        let folder = home.path(name);
+        copy_folder(&golden_cases().join(CASE), &folder);
+        edit(&folder.join("expected.safetensors"), |tensors| {
+            let tensor = tensors.get_mut(name).expect(name);
+            let opposite: Vec<f32> = tensor.values().iter().map(|value| -value).collect();
+            *tensor = RawTensor::of(&tensor.shape, &opposite);
+        });
+        let ran = home.mlrm(&["verify", "--json", "--dtype", "bf16", name]);
+        ran.failed_with(1, &[]);
+        assert_eq!(failed_tensors(&ran.json()[0]), [name]);
+    }
+}
+
+#[test]
 fn the_dump_holds_every_expected_tensor() {
     let home = Home::empty();
     let case = golden_cases().join(CASE);

@@ -38,6 +38,36 @@ pub struct AdamW {
 /// Gradients by parameter path, flat, in f32, outside the autodiff graph.
 pub type FlatGradients = BTreeMap<String, Tensor<1>>;
 
+/// What is known of an update on the device only, so that nothing waits for it.
+#[derive(Debug, Clone)]
+pub struct Clipping {
+    /// 1 where loss and gradient are finite, else 0: then the update changes nothing. `[1]`
+    pub take: Tensor<1>,
+    /// What gradients are multiplied by, `[1]`.
+    pub scale: Tensor<1>,
+}
+
+impl Clipping {
+    /// Clips by the global norm, whose square is given, as `torch.nn.utils.clip_grad_norm_` does; a
+    /// `clip_norm` of 0 does not clip. A loss or norm that is not finite refuses the update.
+    ///
+    /// # Shapes
+    /// `loss`, `squared_norm`: `[1]`, in f32, outside the autodiff graph.
+    pub fn by_norm(loss: Tensor<1>, squared_norm: Tensor<1>, clip_norm: f64) -> Self {
+        let finite = loss.is_finite().bool_and(squared_norm.clone().is_finite());
+        let scale = if clip_norm > 0.0 {
+            let norm = squared_norm.sqrt().add_scalar(1e-6);
+            norm.recip().mul_scalar(clip_norm).clamp_max(1.0)
+        } else {
+            squared_norm.ones_like()
+        };
+        Self {
+            take: finite.float().cast(DType::F32),
+            scale,
+        }
+    }
+}
+
 impl AdamW {
     /// An optimiser that has taken no step.
     pub fn new(settings: &TrainSettings) -> Self {
@@ -51,40 +81,44 @@ impl AdamW {
         }
     }
 
-    /// `module` after one update at `learning_rate`; gradients are multiplied by `gradient_scale`
-    /// first. Parameters without a gradient stay as they are.
+    /// `module` after the next update at `learning_rate`, if `clipping` lets it be taken. Parameters
+    /// without a gradient stay as they are.
     ///
-    /// Norms, biases and the temperature (tensors of one axis) are not decayed.
+    /// Whether it was taken is known once `clipping.take` has been read: [`Self::count`] wants to hear
+    /// of it before the next one. Norms, biases and the temperature (tensors of one axis) are not
+    /// decayed.
     pub fn step<M: Module>(
         &mut self,
         module: M,
         gradients: FlatGradients,
         learning_rate: f64,
-        gradient_scale: f64,
+        clipping: Clipping,
     ) -> M {
-        self.updates += 1;
-        let t = self.updates as i32;
+        let t = self.updates as i32 + 1;
         let rule = AdamRule {
             beta_1: self.beta_1 as f32,
             beta_2: self.beta_2 as f32,
             epsilon: self.epsilon as f32,
             keep: 1.0,
         };
-        let control = [
-            1.0,
-            gradient_scale as f32,
+        let sizes = [
             (learning_rate / (1.0 - self.beta_1.powi(t))) as f32,
             (1.0 - self.beta_2.powi(t)).powf(-0.5) as f32,
         ];
-        let device = gradients.values().next().map(Tensor::device);
+        let sizes = Tensor::from_floats(sizes, &clipping.take.device());
         module.map(&mut Updater {
             path: Vec::new(),
             gradients,
             moments: &mut self.moments,
             rule,
-            control: Tensor::from_floats(control, &device.unwrap_or_default()),
+            control: Tensor::cat(vec![clipping.take, clipping.scale, sizes], 0),
             decayed: (1.0 - learning_rate * self.weight_decay) as f32,
         })
+    }
+
+    /// Counts the last update, if it was taken.
+    pub fn count(&mut self, taken: bool) {
+        self.updates += usize::from(taken);
     }
 }
 

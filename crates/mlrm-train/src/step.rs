@@ -1,6 +1,6 @@
 //! One training step: batch → forward → objective → backward → check → update.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use mlrm_data::batch::NoteBatch;
 use mlrm_data::split::Partners;
 use mlrm_events::Named;
@@ -9,7 +9,7 @@ use mlrm_model::embedder::Embedder;
 use crate::encode::{pixels, token_batch};
 use crate::error::TrainError;
 use crate::objective::{Exclusions, Objective};
-use crate::optimiser::{AdamW, flat_gradients, squared_norm};
+use crate::optimiser::{AdamW, Clipping, flat_gradients, squared_norm};
 use crate::phases::PhaseClock;
 use crate::plan::RunPlan;
 use crate::sampling::SamplingShares;
@@ -118,44 +118,36 @@ pub fn train_step(
     let gradients = flat_gradients(core, losses.total.backward());
     clock.lap("backward")?;
 
-    // One read-back for every number of the step.
-    let mut numbers = vec![
-        losses.total.inner(),
-        losses.multimodal.inner(),
-        temperature.inner(),
-        squared_norm(&gradients).ok_or_else(nothing_learns)?,
-    ];
+    let single = |number: Tensor<1>| number.cast(DType::F32);
+    let loss = single(losses.total.inner());
+    let squared_norm = squared_norm(&gradients).ok_or_else(nothing_learns)?;
+    let clipping = Clipping::by_norm(loss.clone(), squared_norm.clone(), context.clip_norm);
+    let taken = clipping.take.clone();
+    let core = embedder.core.clone();
+    embedder.core = optimiser.step(core, gradients, learning_rate, clipping);
+
+    // One read-back for every number of the step, once all of its work is on its way.
     let gate = embeddings.gate.map(Tensor::inner);
-    numbers.extend(losses.visual.map(Tensor::inner));
-    numbers.extend(gate.clone().map(Tensor::mean));
-    let numbers = numbers
-        .into_iter()
-        .map(|n| n.cast(burn::tensor::DType::F32));
-    let numbers = Tensor::cat(numbers.collect(), 0)
+    let mut numbers = vec![
+        loss,
+        single(losses.multimodal.inner()),
+        single(temperature.inner()),
+        squared_norm,
+        taken,
+    ];
+    numbers.extend(losses.visual.map(|loss| single(loss.inner())));
+    numbers.extend(gate.clone().map(|gate| single(gate.mean())));
+    let numbers = Tensor::cat(numbers, 0)
         .try_into_vec_as::<f32>()
         .map_err(|e| TrainError::Run(format!("the device failed during the step: {e:?}")))?;
     let mut stats = stats(&numbers, embeddings.visual.is_some(), gate.is_some());
-    stats.updated = stats.loss.is_finite() && stats.gradient_norm.is_finite();
-    if stats.updated {
-        let scale = clip_scale(stats.gradient_norm, context.clip_norm);
-        let core = embedder.core.clone();
-        embedder.core = optimiser.step(core, gradients, learning_rate, scale);
-    }
+    optimiser.count(stats.updated);
     if keep_gate && let Some(gate) = gate {
         stats.gate_values = gate.try_into_vec_as::<f32>().ok();
     }
     clock.lap("optimiser")?;
     stats.seconds_by_phase = clock.seconds;
     Ok(stats)
-}
-
-/// As `torch.nn.utils.clip_grad_norm_`.
-fn clip_scale(norm: f64, clip_norm: f64) -> f64 {
-    if clip_norm > 0.0 {
-        (clip_norm / (norm + 1e-6)).min(1.0)
-    } else {
-        1.0
-    }
 }
 
 fn nothing_learns() -> TrainError {
@@ -169,8 +161,9 @@ fn stats(numbers: &[f32], visual: bool, gate: bool) -> StepStats {
         loss_multimodal: number(1),
         temperature_logit: number(2),
         gradient_norm: number(3).sqrt(),
-        loss_visual: visual.then(|| number(4)),
-        gate_mean: gate.then(|| number(4 + usize::from(visual))),
+        updated: number(4) == 1.0,
+        loss_visual: visual.then(|| number(5)),
+        gate_mean: gate.then(|| number(5 + usize::from(visual))),
         ..StepStats::default()
     }
 }

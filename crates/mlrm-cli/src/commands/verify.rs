@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use miette::{IntoDiagnostic, WrapErr};
+use mlrm_config::DType;
 use mlrm_train::TrainError;
 use mlrm_train::device;
 use mlrm_train::verify::{CaseReport, Comparison, Tolerance, verify};
@@ -55,6 +56,10 @@ pub struct VerifyArgs {
     /// Where to compute; see `mlrm devices`.
     #[arg(long, default_value = "flex")]
     pub device: String,
+    /// Number format of weights and activations: f32, bf16 or f16. The expected values are f32; what
+    /// a shorter format may deviate follows from its rounding and the model's depth.
+    #[arg(long, default_value = "f32")]
+    pub dtype: DType,
     /// Print every tensor, not only the worst of each group.
     #[arg(long)]
     pub all: bool,
@@ -68,7 +73,8 @@ pub struct VerifyArgs {
 
 /// Runs the command.
 pub fn run(args: VerifyArgs) -> miette::Result<ExitCode> {
-    let device = device::open(&args.device).map_err(TrainError::from)?;
+    let device = device::open_for(&args.device, args.dtype).map_err(TrainError::from)?;
+    let dtype = device::dtype(args.dtype);
     let embedded = tempfile::tempdir().into_diagnostic()?;
     let mut cases = args.cases;
     if cases.is_empty() {
@@ -84,7 +90,7 @@ pub fn run(args: VerifyArgs) -> miette::Result<ExitCode> {
     }
     let mut reports = Vec::new();
     for case in &cases {
-        let (report, computed) = verify(case, &device, burn_dtype()).map_err(TrainError::from)?;
+        let (report, computed) = verify(case, &device, dtype).map_err(TrainError::from)?;
         if let Some(path) = &args.dump {
             mlrm_model::weights::write_safetensors(path, &computed).map_err(TrainError::from)?;
         }
@@ -102,9 +108,13 @@ pub fn run(args: VerifyArgs) -> miette::Result<ExitCode> {
     let passed = reports.iter().filter(|report| report.passed()).count();
     if !args.json {
         println!(
-            "{passed} of {} cases within tolerance on {}",
+            "{passed} of {} cases within tolerance on {}{}",
             reports.len(),
-            args.device
+            args.device,
+            match args.dtype {
+                DType::F32 => String::new(),
+                short => format!(" in {}", short.name()),
+            }
         );
     }
     Ok(if passed == reports.len() {
@@ -112,10 +122,6 @@ pub fn run(args: VerifyArgs) -> miette::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-fn burn_dtype() -> mlrm_train::device::Format {
-    device::dtype(mlrm_config::DType::F32)
 }
 
 fn unpack(folder: &std::path::Path) -> miette::Result<()> {
@@ -142,16 +148,23 @@ fn print_report(report: &CaseReport, all: bool) {
         worst_by_group(&report.comparisons)
     };
     for row in rows {
-        let (allowed, kind) = match row.tolerance {
-            Tolerance::OfLargest(limit) => (limit, ""),
-            Tolerance::Absolute(limit) => (limit, " absolute"),
+        let kind = match row.tolerance {
+            Tolerance::OfLargest(_) => "",
+            Tolerance::Absolute(_) => " absolute",
+            Tolerance::OfNorm(_) => " of the norm",
+            Tolerance::Cosine(_) => " from cosine 1",
+        };
+        // What is judged stands beside what is allowed.
+        let relative = match row.tolerance {
+            Tolerance::Absolute(_) => row.relative_error,
+            _ => row.judged_error(),
         };
         println!(
-            "  {:<58} {:>12.2e} {:>12.2e} {:>10.0e}{kind}{}",
+            "  {:<58} {:>12.2e} {:>12.2e} {:>10.1e}{kind}{}",
             row.tensor,
             row.absolute_error,
-            row.relative_error,
-            allowed,
+            relative,
+            row.tolerance.limit(),
             if row.passed { "" } else { "   FAILED" }
         );
     }
@@ -162,10 +175,9 @@ fn print_report(report: &CaseReport, all: bool) {
 
 /// Every failure, and of each group of tensors the one nearest to its limit.
 fn worst_by_group(rows: &[Comparison]) -> Vec<&Comparison> {
-    let used = |row: &Comparison| match row.tolerance {
-        Tolerance::OfLargest(limit) => row.relative_error / limit,
-        Tolerance::Absolute(limit) if limit > 0.0 => row.absolute_error / limit,
-        Tolerance::Absolute(_) => row.absolute_error,
+    let used = |row: &Comparison| match row.tolerance.limit() {
+        0.0 => row.judged_error(),
+        limit => row.judged_error() / limit,
     };
     let group = |row: &Comparison| {
         let key_bias = matches!(row.tolerance, Tolerance::Absolute(_));

@@ -11,6 +11,13 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// The binary under test: the one that `MLRM_TEST_BINARY` names, such as a release build with GPU
+/// backends, or the one that these tests were built with.
+pub fn binary() -> PathBuf {
+    let named = std::env::var_os("MLRM_TEST_BINARY").map(PathBuf::from);
+    named.unwrap_or_else(|| env!("CARGO_BIN_EXE_mlrm").into())
+}
+
 /// A whole NoteLLM-2 (every part is there) of 70 thousand parameters on 80 drawn notes.
 pub const TINY: &str = r#"
 [run]
@@ -200,7 +207,7 @@ impl Home {
 
     /// The binary, ready to run here.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mlrm"));
+        let mut command = Command::new(binary());
         command
             .args(arguments)
             .current_dir(self.folder.path())

@@ -20,7 +20,7 @@ use burn::nn::Embedding;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::nn::{
-    AttentionMask, AttentionProbe, Linear, Norm, Rope, RotaryTable, embedding, linear, rows_linear,
+    AttentionMask, AttentionProbe, Linear, Norm, RotaryCache, embedding, linear, rows_linear,
 };
 use attention::{PassContext, WantedRows};
 
@@ -44,8 +44,7 @@ pub struct Decoder {
     /// Back to the width of the embeddings.
     project_out: Option<Linear>,
     #[module(skip)]
-    rope: Option<Rope>,
-    head_dim: usize,
+    rotary: Option<RotaryCache>,
     groups: usize,
     sliding_window: Option<usize>,
 }
@@ -65,8 +64,8 @@ impl Decoder {
     pub fn new(config: &DecoderConfig, device: &Device) -> Self {
         let (width, hidden) = (config.word_embed_proj_dim, config.hidden_size);
         let projection = |from, to| (from != to).then(|| linear(from, to, false, device));
-        let (rope, learnt) = match config.positions {
-            Positions::Rotary(rope) => (Some(rope), None),
+        let (rotary, learnt) = match config.positions {
+            Positions::Rotary(rope) => (Some(RotaryCache::new(rope, config.head_dim)), None),
             Positions::Learnt => {
                 let rows = config.max_position_embeddings + LEARNT_POSITIONS_OFFSET;
                 (None, Some(embedding(rows, hidden, device)))
@@ -81,8 +80,7 @@ impl Decoder {
                 .collect(),
             norm: layer::norm(config, hidden, device),
             project_out: projection(hidden, width),
-            rope,
-            head_dim: config.head_dim,
+            rotary,
             groups: config.num_attention_heads / config.num_key_value_heads.max(1),
             sliding_window: config.sliding_window,
         }
@@ -173,13 +171,12 @@ impl Decoder {
         let [batch, seq, _] = embeds.dims();
         // Constants stay outside the autodiff graph.
         let device = embeds.device().without_autodiff();
-        let rope = self.rope.as_ref();
         let mask = AttentionMask::Causal {
             seq,
             window: self.sliding_window,
         };
         PassContext {
-            rope: rope.map(|rope| RotaryTable::new(seq, self.head_dim, rope, &device)),
+            rope: self.rotary.as_ref().map(|cache| cache.table(seq, &device)),
             mask: mask.prepare(batch, self.groups, &device),
         }
     }

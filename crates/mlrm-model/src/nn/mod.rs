@@ -19,4 +19,4 @@ pub use lora::{AdapterShape, LowRank, attach_adapters};
 pub use mlp::{Activation, SwiGlu, TwoLayerMlp};
 pub use norm::{LayerNorm, Norm, RmsNorm};
 pub use positions::{resize_positions, sin_cos_2d};
-pub use rope::{Rope, RopeScaling, RotaryTable};
+pub use rope::{Rope, RopeScaling, RotaryCache, RotaryTable};

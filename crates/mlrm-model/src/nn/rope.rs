@@ -1,6 +1,7 @@
 //! Rotary position embedding (RoFormer, arXiv 2104.09864), in the half-split layout of Llama.
 
 use std::f64::consts::TAU;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -87,26 +88,86 @@ impl Rope {
 /// One table serves every layer and both queries and keys.
 #[derive(Debug, Clone)]
 pub struct RotaryTable {
-    /// `[seq, head_dim / 2]`
+    /// `[seq or more, head_dim / 2]`
     cos: Tensor<2>,
-    /// `[seq, head_dim / 2]`
+    /// `[seq or more, head_dim / 2]`
     sin: Tensor<2>,
 }
 
+/// The last [`RotaryTable`] that a decoder needed, so that it is not computed and uploaded again with
+/// every pass. Clones share it.
+#[derive(Debug, Clone)]
+pub struct RotaryCache {
+    rope: Rope,
+    head_dim: usize,
+    last: Arc<Mutex<Option<CachedTable>>>,
+}
+
+#[derive(Debug)]
+struct CachedTable {
+    frequencies: Vec<f64>,
+    device: Device,
+    table: RotaryTable,
+}
+
+/// Tables are made for a multiple of this many positions, so that batches of nearly the same length
+/// share one.
+const TABLE_STEP: usize = 128;
+
+impl RotaryCache {
+    /// A cache without a table.
+    pub fn new(rope: Rope, head_dim: usize) -> Self {
+        Self {
+            rope,
+            head_dim,
+            last: Arc::default(),
+        }
+    }
+
+    /// The table for input of `seq` positions on `device`.
+    pub fn table(&self, seq: usize, device: &Device) -> RotaryTable {
+        let frequencies = self.rope.frequencies(self.head_dim, seq);
+        // A thread that panicked while it held the lock left a whole table or none.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some(found)
+                if found.table.positions() >= seq
+                    && found.device == *device
+                    && found.frequencies == frequencies =>
+            {
+                found.table.clone()
+            }
+            _ => {
+                let rows = seq.next_multiple_of(TABLE_STEP);
+                let table = RotaryTable::new(rows, &frequencies, device);
+                *last = Some(CachedTable {
+                    frequencies,
+                    device: device.clone(),
+                    table: table.clone(),
+                });
+                table
+            }
+        }
+    }
+}
+
 impl RotaryTable {
-    /// The table for `seq` positions: angle(p, i) = p · frequency(i).
-    pub fn new(seq: usize, head_dim: usize, rope: &Rope, device: &Device) -> Self {
-        let half = head_dim / 2;
-        let frequencies = rope.frequencies(head_dim, seq);
+    /// The table of positions 0…rows−1: angle(p, i) = p · frequencies\[i\].
+    pub fn new(rows: usize, frequencies: &[f64], device: &Device) -> Self {
         let table = |f: fn(f64) -> f64| {
             let angle = |p: usize| frequencies.iter().map(move |w| f(p as f64 * w) as f32);
-            let values: Vec<f32> = (0..seq).flat_map(angle).collect();
-            Tensor::from_data(TensorData::new(values, [seq, half]), device)
+            let values: Vec<f32> = (0..rows).flat_map(angle).collect();
+            Tensor::from_data(TensorData::new(values, [rows, frequencies.len()]), device)
         };
         Self {
             cos: table(f64::cos),
             sin: table(f64::sin),
         }
+    }
+
+    /// Positions that it has angles for.
+    fn positions(&self) -> usize {
+        self.cos.dims()[0]
     }
 
     /// Rotates each head of `x` by its position: `x · cos + rotate_half(x) · sin`.
@@ -140,6 +201,38 @@ mod tests {
             scaling,
         };
         rope.frequencies(8, seq)
+    }
+
+    #[test]
+    fn a_table_is_kept_until_longer_or_other_input_comes() {
+        let device = Device::default();
+        let scaling = RopeScaling::Dynamic {
+            factor: 4.0,
+            max_position_embeddings: 300,
+        };
+        let rope = Rope {
+            theta: 10_000.0,
+            scaling,
+        };
+        let cache = RotaryCache::new(rope, 8);
+        let held = |cache: &RotaryCache| {
+            let last = cache.last.lock().expect("not poisoned");
+            last.as_ref().map(|last| last.table.positions())
+        };
+        assert_eq!(cache.table(5, &device).positions(), 128);
+        assert_eq!(cache.clone().table(128, &device).positions(), 128);
+        assert_eq!(cache.table(129, &device).positions(), 256);
+        assert_eq!(cache.table(7, &device).positions(), 256);
+        assert_eq!(held(&cache), Some(256));
+        // Longer than the limit, each length has angles of its own.
+        let stretched = cache.table(383, &device);
+        let again = cache.table(384, &device);
+        let cos = |table: RotaryTable| table.cos.try_into_vec_as::<f32>().expect("values");
+        let (stretched, again) = (cos(stretched), cos(again));
+        assert_eq!(stretched.len(), again.len());
+        assert_ne!(stretched, again);
+        let fresh = RotaryTable::new(384, &rope.frequencies(8, 384), &device);
+        assert_eq!(again, cos(fresh));
     }
 
     #[test]

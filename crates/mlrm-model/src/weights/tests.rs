@@ -231,9 +231,13 @@ fn toy(rows: usize, device: &Device) -> Toy {
 /// A toy with values, and its folder written in shards of at most 100 bytes.
 fn written(folder: &Path, dtype: DType) -> (Toy, Written) {
     let device = Device::flex().autodiff();
-    let full = fill(toy(7, &device), NAMES.rename, dtype, &mut |tensor| {
-        Some(values(tensor.shape.iter().product()))
-    });
+    let full = fill(
+        toy(7, &device),
+        Tensors::Base,
+        NAMES.rename,
+        dtype,
+        &mut |tensor| Some(values(tensor.shape.iter().product())),
+    );
     let options = WriteOptions {
         dtype: None,
         shard_bytes: Some(100),
@@ -367,9 +371,13 @@ fn what_does_not_fit_is_listed_before_anything_is_read() {
 fn damaged_values_need_permission() {
     let folder = tempfile::tempdir().expect("a folder");
     let (full, _) = written(folder.path(), DType::F32);
-    let damaged = fill(full, NAMES.rename, DType::F32, &mut |tensor| {
-        (tensor.name == "scale").then(|| vec![1.0, f32::NAN, f32::INFINITY])
-    });
+    let damaged = fill(
+        full,
+        Tensors::Base,
+        NAMES.rename,
+        DType::F32,
+        &mut |tensor| (tensor.name == "scale").then(|| vec![1.0, f32::NAN, f32::INFINITY]),
+    );
     let folder = tempfile::tempdir().expect("a folder");
     let write = |options| write_module(folder.path(), &damaged, "model.", NAMES.rename, options);
     write(WriteOptions::default()).expect("written");
@@ -394,9 +402,13 @@ fn damaged_values_need_permission() {
 fn f16_has_no_room_for_large_values() {
     let folder = tempfile::tempdir().expect("a folder");
     let device = Device::flex();
-    let large = fill(toy(7, &device), NAMES.rename, DType::F32, &mut |tensor| {
-        Some(vec![1e5; tensor.shape.iter().product()])
-    });
+    let large = fill(
+        toy(7, &device),
+        Tensors::Base,
+        NAMES.rename,
+        DType::F32,
+        &mut |tensor| Some(vec![1e5; tensor.shape.iter().product()]),
+    );
     let write = |dtype| {
         let options = WriteOptions {
             dtype: Some(dtype),

@@ -75,7 +75,8 @@ fn adapters(backend: BackendName) -> Vec<Adapter> {
         if found.iter().any(is_gpu) {
             return found;
         }
-        if software.is_empty() {
+        // Mesa's software OpenGL takes work and never finishes it.
+        if software.is_empty() && *api != Backend::Gl {
             software = found;
         }
     }

@@ -2,9 +2,11 @@
 
 mod case;
 mod compute;
+mod tolerance;
 
 pub use case::GoldenCase;
 pub use compute::compute;
+pub use tolerance::Tolerance;
 
 use std::path::Path;
 
@@ -13,36 +15,7 @@ use mlrm_model::ModelError;
 use mlrm_model::weights::{Checkpoint, ExportedTensor};
 use serde::Serialize;
 
-/// How a tensor is judged.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "kind", content = "limit")]
-pub enum Tolerance {
-    /// Largest absolute error over the largest absolute expected value.
-    OfLargest(f64),
-    /// Largest absolute error.
-    Absolute(f64),
-}
-
-impl Tolerance {
-    /// The limits at f32 (docs, "Numerics"): forward tensors 1e-4 and gradients and saliency 1e-3 of
-    /// each tensor's largest value, losses 1e-5 relative, positions exactly. A key bias of the
-    /// Q-Former or of OPT adds the same to all scores of a row, so its gradient is 0 in theory and
-    /// rounding noise in practice: judged absolutely. (In the other decoders a rotation follows the
-    /// bias, and its gradient is a real one.)
-    pub fn for_tensor(name: &str) -> Self {
-        let opt = name.starts_with("grad.llm.model.decoder.");
-        let key_bias = name.ends_with(".key.bias") || opt && name.ends_with(".k_proj.bias");
-        match name {
-            _ if name.starts_with("grad.") && key_bias => Self::Absolute(1e-5),
-            _ if name.starts_with("grad.") => Self::OfLargest(1e-3),
-            "saliency.range" | "valid_mask" => Self::Absolute(0.0),
-            _ if name.starts_with("position.") => Self::Absolute(0.0),
-            _ if name.starts_with("saliency") => Self::OfLargest(1e-3),
-            _ if name.starts_with("loss") => Self::OfLargest(1e-5),
-            _ => Self::OfLargest(1e-4),
-        }
-    }
-}
+use tolerance::{Limits, cosine, norm};
 
 /// One tensor's comparison.
 #[derive(Debug, Clone, Serialize)]
@@ -55,10 +28,29 @@ pub struct Comparison {
     pub absolute_error: f64,
     /// Largest absolute error over the largest absolute expected value.
     pub relative_error: f64,
+    /// Euclidean norm of the error over that of the expected tensor.
+    pub norm_error: f64,
+    /// Euclidean norm of the expected tensor.
+    #[serde(skip)]
+    norm: f64,
+    /// Of embeddings: the largest 1 − cosine of a row with the expected one.
+    pub cosine_error: Option<f64>,
     /// What it is held to.
     pub tolerance: Tolerance,
     /// Whether it holds.
     pub passed: bool,
+}
+
+impl Comparison {
+    /// The error that the tolerance is about.
+    pub fn judged_error(&self) -> f64 {
+        match self.tolerance {
+            Tolerance::OfLargest(_) => self.relative_error,
+            Tolerance::Absolute(_) => self.absolute_error,
+            Tolerance::OfNorm(_) => self.norm_error,
+            Tolerance::Cosine(_) => self.cosine_error.unwrap_or(f64::INFINITY),
+        }
+    }
 }
 
 /// A case's comparisons, in the order of computation.
@@ -83,24 +75,49 @@ pub fn verify(
     device: &Device,
     dtype: DType,
 ) -> Result<(CaseReport, Vec<ExportedTensor>), ModelError> {
+    let limits = Limits::of(folder, device, dtype)?;
     let case = GoldenCase::open(folder, device, dtype)?;
     let computed = compute(&case)?;
-    let valid = read_expected(&case.expected, "valid_mask")?.map(|(_, mask)| mask);
-    let mut comparisons = Vec::new();
-    for name in case.expected.names() {
-        let Some((shape, expected)) = read_expected(&case.expected, name)? else {
-            continue;
-        };
-        let found = computed.iter().find(|(n, s, _)| n == name && *s == shape);
-        let mask = valid.as_deref().filter(|_| name.starts_with("llm."));
-        let values = found.map(|(_, _, values)| values.as_slice());
-        comparisons.push(compare(name, shape, &expected, values, mask));
-    }
     let report = CaseReport {
+        comparisons: comparisons(&expected(&case)?, &computed, &limits),
         case: case.name,
-        comparisons,
     };
     Ok((report, computed))
+}
+
+/// What the case expects, in the order of the file.
+fn expected(case: &GoldenCase) -> Result<Vec<ExportedTensor>, ModelError> {
+    let mut tensors = Vec::new();
+    for name in case.expected.names() {
+        if let Some((shape, values)) = read_expected(&case.expected, name)? {
+            tensors.push((name.to_owned(), shape, values));
+        }
+    }
+    Ok(tensors)
+}
+
+/// Compares every expected tensor with the computed one of its name and shape.
+fn comparisons(
+    expected: &[ExportedTensor],
+    computed: &[ExportedTensor],
+    limits: &Limits,
+) -> Vec<Comparison> {
+    let valid = expected.iter().find(|(name, ..)| name == "valid_mask");
+    let valid = valid.map(|(_, _, mask)| mask.as_slice());
+    let compare = |(name, shape, values): &ExportedTensor| {
+        let found = computed.iter().find(|(n, s, _)| n == name && s == shape);
+        let mask = valid.filter(|_| name.starts_with("llm."));
+        let found = found.map(|(_, _, values)| values.as_slice());
+        compare(
+            name,
+            shape.clone(),
+            values,
+            found,
+            mask,
+            limits.tolerance(name),
+        )
+    };
+    expected.iter().map(compare).collect()
 }
 
 /// A tensor's shape and its row-major values.
@@ -124,44 +141,65 @@ fn compare(
     expected: &[f32],
     computed: Option<&[f32]>,
     mask: Option<&[f32]>,
+    tolerance: Tolerance,
 ) -> Comparison {
-    let tolerance = Tolerance::for_tensor(name);
     let width = mask.map_or(1, |mask| expected.len() / mask.len().max(1));
-    let counts = |index: usize| mask.is_none_or(|mask| mask[index / width] == 1.0);
-    let largest = |values: &mut dyn Iterator<Item = f64>| {
-        values.fold(
-            0.0,
-            |a: f64, b| if b.is_nan() { f64::INFINITY } else { a.max(b) },
-        )
+    let counts = |index: &usize| mask.is_none_or(|mask| mask[index / width] == 1.0);
+    let counted = |values: &[f32]| -> Vec<f32> {
+        let indices = (0..values.len()).filter(counts);
+        indices.map(|index| values[index]).collect()
     };
-    let scale = largest(
-        &mut (0..expected.len())
-            .filter(|&i| counts(i))
-            .map(|i| f64::from(expected[i].abs())),
-    );
-    let absolute_error = match computed {
-        None => f64::INFINITY,
-        Some(computed) => largest(
-            &mut (0..expected.len())
-                .filter(|&i| counts(i))
-                .map(|i| (f64::from(computed[i]) - f64::from(expected[i])).abs()),
-        ),
-    };
-    let relative_error = if absolute_error == 0.0 {
-        0.0
-    } else {
-        absolute_error / scale
-    };
-    let passed = match tolerance {
-        Tolerance::OfLargest(limit) => relative_error <= limit,
-        Tolerance::Absolute(limit) => absolute_error <= limit,
-    };
-    Comparison {
+    let expected = counted(expected);
+    let computed = computed.map(counted);
+    let errors = computed.as_ref().map(|computed| -> Vec<f32> {
+        let pairs = computed.iter().zip(&expected);
+        pairs.map(|(found, wanted)| found - wanted).collect()
+    });
+    let absolute_error = errors.as_deref().map_or(f64::INFINITY, largest);
+    let norm_error = errors.as_deref().map_or(f64::INFINITY, norm);
+    let cosine_error = name.ends_with(".embedding").then(|| {
+        let rows = shape.last().copied().unwrap_or(1).max(1);
+        let computed = computed.as_deref();
+        computed.map_or(f64::INFINITY, |computed| {
+            let pairs = computed.chunks_exact(rows).zip(expected.chunks_exact(rows));
+            let errors = pairs.map(|(found, wanted)| 1.0 - cosine(found, wanted));
+            errors.fold(
+                0.0,
+                |a, b| if b.is_nan() { f64::INFINITY } else { a.max(b) },
+            )
+        })
+    });
+    let mut comparison = Comparison {
         tensor: name.to_owned(),
         shape,
         absolute_error,
-        relative_error,
+        relative_error: over(absolute_error, largest(&expected)),
+        norm_error: over(norm_error, norm(&expected)),
+        norm: norm(&expected),
+        cosine_error,
         tolerance,
-        passed,
+        passed: false,
+    };
+    comparison.passed = comparison.judged_error() <= tolerance.limit();
+    comparison
+}
+
+/// The largest absolute value; infinite where any is not a number.
+fn largest(values: &[f32]) -> f64 {
+    values.iter().fold(0.0, |largest: f64, value| {
+        if value.is_nan() {
+            f64::INFINITY
+        } else {
+            largest.max(f64::from(value.abs()))
+        }
+    })
+}
+
+/// `error / scale`; 0 where nothing differs, also from 0, and infinite where it is not a number.
+fn over(error: f64, scale: f64) -> f64 {
+    match error {
+        0.0 => 0.0,
+        error if error.is_nan() => f64::INFINITY,
+        error => error / scale,
     }
 }
