@@ -8,6 +8,8 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
+use mlrm_config::SelectFeature;
+use mlrm_model::connector::ConnectorConfig;
 use mlrm_model::embedder::{Embedder, EmbedderConfig};
 
 /// The sizes of a batch.
@@ -96,17 +98,30 @@ fn pooled(config: &EmbedderConfig) -> usize {
     1 + usize::from(config.variant.micl())
 }
 
-/// Queries of the Q-Former over each other and, in some layers, over the vision features.
+/// A connector's queries over each other and over the vision features.
 fn connector_attention(config: &EmbedderConfig, notes: usize) -> f64 {
-    let (Some(connector), Some(vision)) = (&config.connector, &config.vision) else {
-        return 0.0;
-    };
-    let (queries, width) = (connector.num_query_tokens, connector.hidden_size);
-    let layers = connector.num_hidden_layers;
-    let crossing = layers.div_ceil(connector.cross_attention_frequency.max(1));
-    let positions = vision.patches() + 1;
-    attention(notes, layers * queries, queries, width)
-        + attention(notes, crossing * queries, positions, width)
+    match &config.connector {
+        None | Some(ConnectorConfig::Mlp(_)) => 0.0,
+        Some(ConnectorConfig::QFormer(connector)) => {
+            let (queries, width) = (connector.num_query_tokens, connector.hidden_size);
+            let layers = connector.num_hidden_layers;
+            let crossing = layers.div_ceil(connector.cross_attention_frequency.max(1));
+            attention(notes, layers * queries, queries, width)
+                + attention(notes, crossing * queries, positions_read(config), width)
+        }
+        Some(ConnectorConfig::Resampler(connector)) => attention(
+            notes,
+            connector.num_query_tokens,
+            positions_read(config),
+            config.llm.hidden_size,
+        ),
+    }
+}
+
+/// Positions of a picture that the connector reads.
+fn positions_read(config: &EmbedderConfig) -> usize {
+    let vision = config.vision.as_ref();
+    vision.map_or(0, |vision| vision.positions(config.features.positions))
 }
 
 fn llm_rows(path: &str, config: &EmbedderConfig, shape: BatchShape) -> f64 {
@@ -131,8 +146,9 @@ fn vision_forward(matrices: Vec<Matrix>, config: &EmbedderConfig, notes: usize) 
         return 0.0;
     };
     let depth = vision.num_hidden_layers;
-    let selected = mlrm_model::vision::selected_state(config.select_layer, depth).unwrap_or(depth);
-    let positions = vision.patches() + 1;
+    let selected =
+        mlrm_model::vision::selected_state(config.features.layer, depth).unwrap_or(depth);
+    let positions = vision.positions(SelectFeature::ClsPatch);
     let needed = |path: &str| match path.split_once("layers.") {
         None => true,
         Some((_, rest)) => {
@@ -153,20 +169,25 @@ fn vision_forward(matrices: Vec<Matrix>, config: &EmbedderConfig, notes: usize) 
 
 /// Connector, fusion and projection. What reads vision features passes no gradient on to them.
 fn head_product(matrix: &Matrix, config: &EmbedderConfig, shape: BatchShape) -> Product {
-    let patches = config.vision.as_ref().map_or(0, |v| v.patches() + 1);
     let path = matrix.path.as_str();
-    let reads_features =
-        path.contains("crossattention") && (path.contains(".key.") || path.contains(".value."));
-    let connects = path.starts_with("qformer") || path.starts_with("mm_projector.");
+    let path = path.strip_prefix("connector.").unwrap_or(path);
+    let crossing = path.contains("crossattention");
+    let reads_features = path.starts_with("resampler.kv_proj")
+        || crossing && (path.contains(".key.") || path.contains(".value."));
+    let connects = ["qformer", "resampler", "mm_projector."];
+    let connects = connects.iter().any(|part| path.starts_with(part));
+    let (positions, tokens) = (positions_read(config) as f64, config.visual_tokens() as f64);
     let rows = match path {
-        _ if reads_features => patches,
-        _ if connects => config.visual_tokens(),
-        _ if path.starts_with("mm_projector_latefusion") => 1,
-        _ => pooled(config),
+        _ if reads_features => positions,
+        // One matrix for queries, keys and values, a third each.
+        "resampler.attn.in_proj_weight" => (tokens + 2.0 * positions) / 3.0,
+        _ if connects => tokens,
+        _ if path.starts_with("mm_projector_latefusion") => 1.0,
+        _ => pooled(config) as f64,
     };
     Product {
         elements: matrix.elements,
-        rows: (shape.notes * rows) as f64,
+        rows: shape.notes as f64 * rows,
         learns: matrix.learns,
         passes: !(reads_features || path.starts_with("mm_projector_latefusion")),
     }

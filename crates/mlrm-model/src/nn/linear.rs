@@ -83,10 +83,7 @@ pub(crate) fn zeros<const D: usize>(shape: [usize; D], device: &Device) -> Param
 }
 
 /// As [`zeros`], but a tensor that never learns.
-pub(crate) fn fixed_zeros<const D: usize>(
-    shape: [usize; D],
-    device: &Device,
-) -> Param<Tensor<D>> {
+pub(crate) fn fixed_zeros<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>> {
     lazy_zeros(shape, device, false)
 }
 

@@ -1,7 +1,7 @@
 //! The operations as chains of tensor operations: what every backend but flex runs, in every
 //! number format, and the oracle of the kernels.
 
-use std::f64::consts::FRAC_1_SQRT_2;
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 use burn::tensor::activation::{sigmoid, silu};
 use burn::tensor::{DType, Tensor, module};
@@ -57,7 +57,10 @@ pub fn quick_gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 
 /// See [`super::gelu_tanh`].
 pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    activation::gelu_approximate(x)
+    // Burn's own takes the cube as a power, which GPUs do not have for negative numbers.
+    let cube = x.clone().square() * x.clone();
+    let inner = (x.clone() + cube.mul_scalar(0.044_715)).mul_scalar(FRAC_2_SQRT_PI * FRAC_1_SQRT_2);
+    x * (inner.tanh() + 1.0).mul_scalar(0.5)
 }
 
 /// See [`super::rotate`].

@@ -5,8 +5,8 @@ use burn::tensor::{Device, Tensor};
 
 use super::{FeatureSelection, VisionConfig, selected_state};
 use crate::nn::{
-    Activation, AttentionMask, LayerNorm, Linear, PreparedMask, TwoLayerMlp, attend, linear, rows_linear,
-    zeros,
+    Activation, AttentionMask, LayerNorm, Linear, PreparedMask, TwoLayerMlp, attend, linear,
+    rows_linear, zeros,
 };
 
 /// Cuts a picture into patches and projects each.
