@@ -4,7 +4,7 @@
     python check_export.py ORIGINAL EXPORTED [ORIGINAL EXPORTED]...
 
 Each pair is a language model or a vision encoder as Hugging Face's libraries save it, and what `mlrm export` made
-of it in the same number format. Both are loaded by `AutoModel.from_pretrained`; no tensor of the model may be
+of it in the same number format. Both are loaded by `from_pretrained` of the family's class; no tensor of the model may be
 missing from the exported folder. The same input goes through both, and every hidden state has to be equal bit for
 bit: the weights are the same. A tokenizer beside the weights has to load and to fit the model's rows.
 
@@ -26,9 +26,15 @@ logging.set_verbosity_error()
 logging.disable_progress_bar()
 
 
+# Encoders that `AutoModel` does not know, or knows as a part of more.
+CLASSES = {"blip_2_vision_model": transformers.Blip2VisionModel, "clip": transformers.CLIPVisionModel,
+           "siglip": transformers.SiglipVisionModel, "blip-2": transformers.Blip2VisionModel}
+
+
 def load(folder: Path):
     """The model in its own number format, in evaluation mode, and what its checkpoint lacks."""
-    model, info = AutoModel.from_pretrained(
+    family = json.loads((folder / "config.json").read_text())["model_type"]
+    model, info = CLASSES.get(family, AutoModel).from_pretrained(
         folder, dtype="auto", attn_implementation="eager", output_loading_info=True)
     return model.eval(), sorted(info["missing_keys"])
 
