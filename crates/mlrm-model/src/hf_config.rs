@@ -206,8 +206,10 @@ impl<'a> HfConfig<'a> {
 }
 
 fn without_effect(key: &str, value: &Value) -> bool {
-    let old_default =
-        |(name, harmless): &(&str, &str)| *name == key && value.to_string() == *harmless;
+    let old_default = |(name, harmless): &(&str, &str)| {
+        *name == key
+            && serde_json::from_str(harmless).is_ok_and(|harmless: Value| *value == harmless)
+    };
     WITHOUT_EFFECT.contains(&key)
         || GENERATION.contains(&key)
         || OLD_DEFAULTS.iter().any(old_default)

@@ -84,6 +84,10 @@ pub struct VisionTower {
 }
 
 #[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one a model, and small beside the weights that it holds"
+)]
 enum Tower {
     Clip(clip::ClipVision),
     Siglip(siglip::SiglipVision),

@@ -102,7 +102,7 @@ impl Kernel<1> for Pointwise {
 }
 
 /// 2 √(2/π)
-const TWICE_ROOT: f32 = 1.595_769_1;
+const TWICE_ROOT: f32 = 1.595_769;
 /// Weight of x³ in the tanh approximation of GELU.
 const CUBIC: f32 = 0.044_715;
 
