@@ -12,6 +12,7 @@ pub mod ops;
 pub mod registry;
 pub mod saliency;
 pub mod source;
+pub mod system;
 pub mod vision;
 pub mod weights;
 

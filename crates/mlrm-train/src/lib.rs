@@ -13,6 +13,7 @@ pub mod measure;
 pub mod memory;
 pub mod objective;
 pub mod optimiser;
+mod parts;
 mod phases;
 pub mod plan;
 pub mod probe;

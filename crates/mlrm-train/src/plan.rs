@@ -10,14 +10,12 @@ use mlrm_data::split::PairData;
 use mlrm_data::tokenizer::{NewToken, Tokenizer};
 use mlrm_model::adapter::AdapterConfig;
 use mlrm_model::decoder::DecoderConfig;
-use mlrm_model::embedder::{
-    BuildOptions, Embedder, EmbedderConfig, ModelFolder, PromptRecord, WeightSource,
-};
-use mlrm_model::vision::VisionConfig;
+use mlrm_model::embedder::{BuildOptions, Embedder, ModelFolder, PromptRecord, WeightSource};
 use mlrm_model::weights::NewRows;
 
 use crate::corpus::{Encoding, Modality, Notes, run_pairs, run_tokenizer};
 use crate::error::TrainError;
+use crate::parts::Parts;
 use crate::{device, schedule::LearningRate};
 
 /// A run whose every part is there.
@@ -203,22 +201,21 @@ fn build_model(
     notes: &Notes,
     pairs: &PairData,
 ) -> Result<OpenModel, TrainError> {
+    let parts = Parts::open(&config.model)?;
     let settings = &config.model;
     let variant = settings.variant;
-    let llm_folder = settings.llm.path.as_deref();
     let (tokenizer, new_tokens) = run_tokenizer(
         &config.tokenizer,
         &config.prompt,
         variant,
-        llm_folder,
+        parts.llm_folder(settings),
         &notes.set,
         pairs,
     )?;
     let tokenizer = Arc::new(tokenizer);
     let words = tokenizer.vocabulary_rows();
-    let (llm, new_words) = match llm_folder {
-        Some(folder) => {
-            let mut llm = DecoderConfig::read(&folder.join("config.json"))?;
+    let (llm, new_words) = match parts.llm(settings)? {
+        Some(mut llm) => {
             let new_words = new_words(llm.vocab_size, words, &new_tokens);
             llm.vocab_size = new_words.rows();
             (llm, Some(new_words))
@@ -229,18 +226,19 @@ fn build_model(
             (llm, None)
         }
     };
-    let vision = variant.vision().then(|| match &settings.vision.path {
-        Some(folder) => VisionConfig::read(&folder.join("config.json")),
-        None => Ok(VisionConfig::from_settings(&settings.vision)),
-    });
-    let vision = vision.transpose()?;
-    let preprocessor = vision.as_ref().map(|vision| match &settings.vision.path {
-        Some(folder) => ImagePreprocessor::load(folder, vision.family, vision.image_size),
-        None => {
-            let usual = PreprocessorConfig::of_family(vision.family, vision.image_size as u32);
-            ImagePreprocessor::new(usual, vision.image_size)
-        }
-    });
+    let vision = variant
+        .vision()
+        .then(|| parts.vision(settings))
+        .transpose()?;
+    let preprocessor = vision
+        .as_ref()
+        .map(|vision| match parts.pictures(settings) {
+            Some(folder) => ImagePreprocessor::load(folder, vision.family, vision.image_size),
+            None => {
+                let usual = PreprocessorConfig::of_family(vision.family, vision.image_size as u32);
+                ImagePreprocessor::new(usual, vision.image_size)
+            }
+        });
     let mut encoding = Encoding {
         tokenizer,
         prompt: config.prompt.clone(),
@@ -248,20 +246,12 @@ fn build_model(
         visual_tokens: 0,
     };
     let tokens = encoding.token_ids();
-    let sizes = EmbedderConfig::from_settings(settings, config.prompt.layout, llm, vision, tokens)?;
+    let layout = config.prompt.layout;
+    let sizes = parts.embedder(settings, layout, llm, vision, tokens)?;
     encoding.visual_tokens = sizes.visual_tokens();
-    let source = |path: &Option<PathBuf>| match path {
-        Some(path) => WeightSource::Checkpoint(path.clone()),
-        None => WeightSource::Scratch,
-    };
-    let sources = [
-        source(&settings.llm.path),
-        source(&settings.vision.path),
-        WeightSource::Scratch,
-    ];
     let options = BuildOptions {
         new_words,
-        ..build_options(config, sources, None)
+        ..build_options(config, parts.sources(settings)?, None)
     };
     let embedder = Embedder::build(sizes, &options, device)?;
     Ok(OpenModel { embedder, encoding })

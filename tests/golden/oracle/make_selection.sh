@@ -74,3 +74,23 @@ make_vision_case blip2_micl_post_norm --seed 34 --family llama --variant micl --
 make_vision_case qwen_vl_visual_resampler --seed 35 --family qwen3 --variant lateearly --hidden 12 \
     --image-insert after --vision qwen_vl_visual --vision-act gelu --image-size 16 --vision-hidden 18 \
     --connector resampler --resampler-heads 3 --query-tokens 9
+
+# Whole models as others publish them.
+make_system() {
+    kind=$1
+    name=$2
+    shift 2
+    rm -rf "$out/$name"
+    make_vision_case "$name" --vision-layers 1 --qformer-layers 1 --words 4 "$@"
+    ${PYTHON:-python3} "$here/make_systems.py" "$kind" "$out/$name"
+}
+
+make_system blip-2 system_blip2 --seed 41 --family opt --variant basic --hidden 10 --heads 2 --positions 60 --vocab 97 \
+    --vision blip_2_vision_model --vision-act gelu --post-layernorm --projector linear --query-tokens 5 \
+    --embedding-dim -1 --ragged-image
+make_system qwen-vl system_qwen_vl --seed 42 --family qwen --variant basic --hidden 12 --heads 3 --vocab 99 \
+    --image-insert after --vision qwen_vl_visual --vision-act gelu --image-size 16 --vision-hidden 18 \
+    --connector resampler --resampler-heads 1 --query-tokens 9 --embedding-dim -1 --select-feature patch
+make_system notellm2 system_notellm2_mllama --seed 43 --family llama --variant notellm2 --kv-heads 1 --heads 2
+make_system notellm2 system_notellm2_qwen_selfvl --seed 44 --family qwen --variant notellm2 --hidden 12 --heads 3 \
+    --vocab 103 --image-insert after --qformer-hidden 20

@@ -12,6 +12,13 @@ use serde::{Deserialize, Serialize};
 pub struct ModelSettings {
     /// A model folder that mlrm wrote, to start from; the sections below are then not read.
     pub path: Option<PathBuf>,
+    /// A whole multimodal model as others published it, to start from: BLIP-2 or Qwen-VL in Hugging
+    /// Face's layout, or what NoteLLM-2's released code saves. It brings the language model, the vision
+    /// encoder and the connector; what the variant has beside them starts from scratch. NoteLLM-2's
+    /// brings all weights, but its config.json describes the language model alone: `vision.path` names
+    /// the encoder's folder, `connector` and `head` the sizes.
+    #[schemars(extend("x-source" = "Hugging Face config.json; NoteLLM-2 released code"))]
+    pub checkpoint: Option<PathBuf>,
     /// Which of the paper's models to build.
     pub variant: Variant,
     /// Take weights that are NaN or infinite as they are; they are refused otherwise, with the names

@@ -10,8 +10,9 @@ use crate::{
 pub(super) fn check(config: &RunConfig, findings: &mut Vec<Finding>) {
     let model = &config.model;
     tuning(config, findings);
+    sources(model, findings);
     // A model folder brings its own sizes, and so do the folders of the parts.
-    if model.path.is_some() {
+    if model.path.is_some() || model.checkpoint.is_some() {
         return;
     }
     if model.llm.path.is_none() {
@@ -26,6 +27,28 @@ pub(super) fn check(config: &RunConfig, findings: &mut Vec<Finding>) {
     }
     if model.variant.image_tokens() && model.connector.kind == ConnectorKind::Resampler {
         resampler(model, findings);
+    }
+}
+
+/// Two places for the same weights.
+fn sources(model: &ModelSettings, findings: &mut Vec<Finding>) {
+    const CHECKPOINT: &str = "model.checkpoint";
+    if model.checkpoint.is_none() {
+        return;
+    }
+    let others = [
+        ("model.path", model.path.is_some()),
+        ("model.llm.path", model.llm.path.is_some()),
+    ];
+    for (key, _) in others.into_iter().filter(|(_, set)| *set) {
+        findings.push(
+            Finding::new(
+                CHECKPOINT,
+                format!("it brings the language model, and so does `{key}`"),
+            )
+            .related([key])
+            .help(format!("leave out one of `{CHECKPOINT}` and `{key}`")),
+        );
     }
 }
 

@@ -52,6 +52,11 @@ fn moot(config: &RunConfig) -> Vec<(&'static str, Vec<String>)> {
         ),
     );
     add(
+        model.checkpoint.is_some(),
+        "`model.checkpoint` brings the language model",
+        below("model.llm", &["tune", "quantisation", "lora"]),
+    );
+    add(
         model.path.is_none() && model.llm.path.is_some(),
         "`model.llm.path` brings the sizes",
         below("model.llm", &["path", "tune", "quantisation", "lora"]),
@@ -66,7 +71,8 @@ fn moot(config: &RunConfig) -> Vec<(&'static str, Vec<String>)> {
         "`model.llm.lora.path` brings it",
         below("model.llm.lora", &["path", "dropout"]),
     );
-    let scratch = model.path.is_none() && model.llm.path.is_none();
+    let given = [&model.path, &model.llm.path, &model.checkpoint];
+    let scratch = given.iter().all(|path| path.is_none());
     add(
         scratch && model.llm.family == LlmFamily::Opt,
         "`opt` has learnt positions and LayerNorm",

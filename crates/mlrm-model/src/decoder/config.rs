@@ -99,7 +99,7 @@ impl DecoderConfig {
         Self::from_hf(path, HfConfig::read(path)?)
     }
 
-    pub(super) fn from_hf(path: &Path, mut hf: HfConfig<'_>) -> Result<Self, ModelError> {
+    pub(crate) fn from_hf(path: &Path, mut hf: HfConfig<'_>) -> Result<Self, ModelError> {
         let model_type: String = hf.get("model_type", None)?;
         let Some(family) = registry::decoder_of_type(&model_type) else {
             let hint = format!(

@@ -15,6 +15,7 @@ use crate::decoder::{Decoder, DecoderConfig};
 use crate::error::ModelError;
 use crate::nn::DropoutClock;
 use crate::ops::{Bits, block_size};
+use crate::system::{System, SystemPart, WholeSystem, is_connector};
 use crate::vision::{VisionConfig, VisionTower};
 use crate::weights::{
     Checkpoint, InitRule, LoadOptions, NameTable, NamedTensor, NewRows, Tensors, fill,
@@ -22,12 +23,25 @@ use crate::weights::{
 };
 
 /// Where the weights of a part come from.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum WeightSource {
     /// A safetensors file, or a Hugging Face folder.
     Checkpoint(PathBuf),
+    /// A part of a whole model; of the head, what the system has of it.
+    System(WholeSystem),
     /// Initial values.
     Scratch,
+}
+
+impl WeightSource {
+    /// The tensors of `part`; `None` for initial values.
+    fn open(&self, part: SystemPart) -> Result<Option<Checkpoint>, ModelError> {
+        match self {
+            Self::Checkpoint(path) => Checkpoint::open(path).map(Some),
+            Self::System(system) => system.checkpoint(part).map(Some),
+            Self::Scratch => Ok(None),
+        }
+    }
 }
 
 /// How an embedder is built.
@@ -267,11 +281,9 @@ fn build_vision(
     options: &BuildOptions,
     device: &Device,
 ) -> Result<VisionTower, ModelError> {
-    match &options.vision {
-        WeightSource::Checkpoint(path) => {
-            VisionTower::load(sizes, &Checkpoint::open(path)?, &options.load(), device)
-        }
-        WeightSource::Scratch => {
+    match options.vision.open(SystemPart::Vision)? {
+        Some(checkpoint) => VisionTower::load(sizes, &checkpoint, &options.load(), device),
+        None => {
             let BuildOptions { seed, dtype, .. } = *options;
             Ok(VisionTower::from_scratch(sizes, seed, dtype, device))
         }
@@ -294,9 +306,8 @@ fn build_llm(
         dtype,
         ..options.clone()
     };
-    match &options.llm {
-        WeightSource::Checkpoint(path) => {
-            let checkpoint = Checkpoint::open(path)?;
+    match options.llm.open(SystemPart::Llm)? {
+        Some(checkpoint) => {
             let (prefix, names) = llm_names(&config.llm, &checkpoint);
             let options = LoadOptions {
                 new_words: options.new_words.clone(),
@@ -304,7 +315,7 @@ fn build_llm(
             };
             load(llm, &checkpoint, prefix, names, &options)
         }
-        WeightSource::Scratch => {
+        None => {
             let rule = |tensor: &NamedTensor| {
                 if tensor.name.ends_with(".bias") {
                     InitRule::Constant(0.0)
@@ -326,26 +337,45 @@ fn build_head(
     options: &BuildOptions,
 ) -> Result<super::Head, ModelError> {
     let names = config.head_names();
-    match &options.head {
-        WeightSource::Checkpoint(path) => {
-            let checkpoint = Checkpoint::open(path)?;
-            let head = load(head, &checkpoint, "", names, &options.load())?;
-            let stored = checkpoint.get("temperature")?;
-            let value = stored.and_then(|tensor| tensor.values.first().copied());
-            Ok(with_temperature(head, value.unwrap_or_default()))
-        }
-        WeightSource::Scratch => {
-            let mut value = |tensor: &NamedTensor| {
-                let rule = head_rule(config, options, tensor);
-                Some(match rule {
-                    Some(rule) => initial_values(tensor, rule, options.seed, "head"),
-                    None => Resampler::positions(tensor.shape[0], tensor.shape[1]),
-                })
-            };
-            let head = fill(head, Tensors::Base, names.rename, options.dtype, &mut value);
-            Ok(with_temperature(head, options.temperature_logit as f32))
-        }
+    let checkpoint = options.head.open(SystemPart::Head)?;
+    // A system's own connector, with everything that it does not have from scratch.
+    let connector_only = match &options.head {
+        WeightSource::System(whole) => whole.system != System::NoteLlm2,
+        _ => false,
+    };
+    let head = match &checkpoint {
+        Some(_) if !connector_only => head,
+        _ => scratch_head(head, config, options),
+    };
+    let Some(checkpoint) = checkpoint else {
+        return Ok(head);
+    };
+    if connector_only {
+        let load_options = LoadOptions {
+            only: is_connector,
+            ..options.load()
+        };
+        return match config.connector {
+            Some(_) => load(head, &checkpoint, "", names, &load_options),
+            None => Ok(head),
+        };
     }
+    let head = load(head, &checkpoint, "", names, &options.load())?;
+    let stored = checkpoint.get("temperature")?;
+    let value = stored.and_then(|tensor| tensor.values.first().copied());
+    Ok(with_temperature(head, value.unwrap_or_default()))
+}
+
+fn scratch_head(head: super::Head, config: &EmbedderConfig, options: &BuildOptions) -> super::Head {
+    let names = config.head_names();
+    let mut value = |tensor: &NamedTensor| {
+        Some(match head_rule(config, options, tensor) {
+            Some(rule) => initial_values(tensor, rule, options.seed, "head"),
+            None => Resampler::positions(tensor.shape[0], tensor.shape[1]),
+        })
+    };
+    let head = fill(head, Tensors::Base, names.rename, options.dtype, &mut value);
+    with_temperature(head, options.temperature_logit as f32)
 }
 
 /// `head` with t in f32, whatever the format of the other weights: it is one number, exp(t) magnifies

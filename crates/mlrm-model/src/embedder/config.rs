@@ -77,12 +77,30 @@ impl EmbedderConfig {
         vision: Option<VisionConfig>,
         tokens: TokenIds,
     ) -> Result<Self, ModelError> {
+        Self::with_connector(settings, layout, llm, vision, None, tokens)
+    }
+
+    /// As [`Self::from_settings`], with the connector that a whole model brings, if it does.
+    pub fn with_connector(
+        settings: &ModelSettings,
+        layout: ImageLayout,
+        llm: DecoderConfig,
+        vision: Option<VisionConfig>,
+        connector: Option<ConnectorConfig>,
+        tokens: TokenIds,
+    ) -> Result<Self, ModelError> {
         let variant = settings.variant;
         let features = FeatureSelection::from_settings(&settings.vision);
-        let connector = vision
-            .as_ref()
-            .filter(|_| variant.image_tokens())
-            .map(|v| ConnectorConfig::from_settings(&settings.connector, v, features.positions));
+        let connector =
+            vision
+                .as_ref()
+                .filter(|_| variant.image_tokens())
+                .map(|v| match connector {
+                    Some(connector) => connector,
+                    None => {
+                        ConnectorConfig::from_settings(&settings.connector, v, features.positions)
+                    }
+                });
         let config = Self {
             variant,
             layout,

@@ -64,8 +64,9 @@ fn rename(path: &str) -> String {
 }
 
 fn read(mut hf: HfConfig) -> Result<VisionConfig, ModelError> {
-    // The connector's width and an id of the language model's prompt.
+    // The connector's sizes and an id of the language model's prompt.
     hf.take("output_dim");
+    hf.take("n_queries");
     hf.take("image_start_id");
     let width: usize = hf.get("width", Some(1664))?;
     let ratio: f64 = hf.get("mlp_ratio", Some(4.9231))?;

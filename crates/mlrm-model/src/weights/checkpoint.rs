@@ -23,8 +23,15 @@ pub const INDEX_FILE: &str = "model.safetensors.index.json";
 pub struct Checkpoint {
     root: PathBuf,
     shards: Vec<Shard>,
-    /// Name → shard.
-    tensors: BTreeMap<String, usize>,
+    /// By name.
+    tensors: BTreeMap<String, Place>,
+}
+
+/// Where a tensor is.
+struct Place {
+    shard: usize,
+    /// Its name there.
+    name: String,
 }
 
 /// One tensor as stored.
@@ -112,8 +119,12 @@ impl Checkpoint {
             let shard = Shard::open(&path)?;
             for name in shard.names() {
                 let index = checkpoint.shards.len();
-                if let Some(other) = checkpoint.tensors.insert(name.clone(), index) {
-                    let other = checkpoint.shards[other].path().display();
+                let place = Place {
+                    shard: index,
+                    name: name.clone(),
+                };
+                if let Some(other) = checkpoint.tensors.insert(name.clone(), place) {
+                    let other = checkpoint.shards[other.shard].path().display();
                     let message = format!("tensor `{name}` is in {other} as well");
                     return Err(ModelError::format(&path, message));
                 }
@@ -121,6 +132,19 @@ impl Checkpoint {
             checkpoint.shards.push(shard);
         }
         Ok(checkpoint)
+    }
+
+    /// A part of the checkpoint: the tensors that `rename` has a name for, under that name.
+    pub(crate) fn part(mut self, rename: impl Fn(&str) -> Option<String>) -> Self {
+        let tensors = std::mem::take(&mut self.tensors).into_values();
+        let renamed = tensors.filter_map(|place| Some((rename(&place.name)?, place)));
+        self.tensors = renamed.collect();
+        self
+    }
+
+    /// What a tensor is called in its file.
+    pub(super) fn stored_name<'a>(&'a self, name: &'a str) -> &'a str {
+        self.tensors.get(name).map_or(name, |place| &place.name)
     }
 
     /// The file or folder that was opened.
@@ -135,8 +159,8 @@ impl Checkpoint {
 
     /// The file that holds a tensor.
     pub fn file_of(&self, name: &str) -> Option<&Path> {
-        let &shard = self.tensors.get(name)?;
-        Some(self.shards[shard].path())
+        let place = self.tensors.get(name)?;
+        Some(self.shards[place.shard].path())
     }
 
     /// All tensor names, sorted.
@@ -250,8 +274,9 @@ impl Checkpoint {
     }
 
     fn find(&self, name: &str) -> Option<(&Shard, &TensorInfo)> {
-        let shard = &self.shards[*self.tensors.get(name)?];
-        Some((shard, shard.info(name)?))
+        let place = self.tensors.get(name)?;
+        let shard = &self.shards[place.shard];
+        Some((shard, shard.info(&place.name)?))
     }
 }
 

@@ -26,6 +26,14 @@ pub struct LoadOptions {
     pub allow_nan: bool,
     /// Words that the checkpoint's lookup table does not know.
     pub new_words: Option<NewRows>,
+    /// The tensors of the module that the checkpoint is to hold, by their names without prefix; the
+    /// others keep their values.
+    pub only: fn(&str) -> bool,
+}
+
+/// Every tensor.
+fn all(_name: &str) -> bool {
+    true
 }
 
 impl LoadOptions {
@@ -35,6 +43,7 @@ impl LoadOptions {
             dtype,
             allow_nan: false,
             new_words: None,
+            only: all,
         }
     }
 }
@@ -88,7 +97,25 @@ pub fn fit<M: Module>(
     table: NameTable,
     new_words: Option<&NewRows>,
 ) -> Fit {
-    fit_tensors(module, Tensors::Base, checkpoint, prefix, table, new_words)
+    let options = LoadOptions {
+        new_words: new_words.cloned(),
+        ..LoadOptions::new(DType::F32)
+    };
+    fit_tensors(module, Tensors::Base, checkpoint, prefix, table, &options)
+}
+
+/// As [`fit`], of the tensors that `only` names.
+pub fn fit_only<M: Module>(
+    module: &M,
+    checkpoint: &Checkpoint,
+    table: NameTable,
+    only: fn(&str) -> bool,
+) -> Fit {
+    let options = LoadOptions {
+        only,
+        ..LoadOptions::new(DType::F32)
+    };
+    fit_tensors(module, Tensors::Base, checkpoint, "", table, &options)
 }
 
 fn fit_tensors<M: Module>(
@@ -97,11 +124,15 @@ fn fit_tensors<M: Module>(
     checkpoint: &Checkpoint,
     prefix: &str,
     table: NameTable,
-    new_words: Option<&NewRows>,
+    options: &LoadOptions,
 ) -> Fit {
+    let new_words = options.new_words.as_ref();
     let mut fit = Fit::default();
     let mut wanted_names = BTreeSet::new();
     for mut wanted in tensors_of(module, which, table.rename) {
+        if !(options.only)(&wanted.name) {
+            continue;
+        }
         wanted.name = format!("{prefix}{}", wanted.name);
         if let (Some(new), true) = (new_words, wanted.path.ends_with(WORD_TABLE)) {
             wanted.shape[0] = new.stored_rows;
@@ -172,14 +203,7 @@ fn load_tensors<M: Module>(
     table: NameTable,
     options: &LoadOptions,
 ) -> Result<M, ModelError> {
-    let fit = fit_tensors(
-        &module,
-        which,
-        checkpoint,
-        prefix,
-        table,
-        options.new_words.as_ref(),
-    );
+    let fit = fit_tensors(&module, which, checkpoint, prefix, table, options);
     if !fit.mismatches.is_empty() {
         let findings = fit.mismatches.iter().map(|mismatch| {
             let shaped = match mismatch {
@@ -187,9 +211,15 @@ fn load_tensors<M: Module>(
                 Mismatch::Unexpected(name) => Some(name.as_str()),
                 Mismatch::Missing(_) => None,
             };
+            let mismatch = match shaped.map(|name| (name, checkpoint.stored_name(name))) {
+                Some((name, stored)) if stored != name => {
+                    format!("{mismatch} (stored as `{stored}`)")
+                }
+                _ => mismatch.to_string(),
+            };
             match shaped.and_then(|name| shard_name(checkpoint, name)) {
                 Some(file) => format!("{mismatch} ({file})"),
-                None => mismatch.to_string(),
+                None => mismatch,
             }
         });
         return Err(refusal(checkpoint, "do not fit the model", findings));
@@ -281,7 +311,11 @@ impl ModuleMapper for Loader<'_> {
             return param;
         }
         let is_word_table = self.place.path().ends_with(WORD_TABLE);
-        let name = format!("{}{}", self.prefix, self.place.name(self.table.rename));
+        let own = self.place.name(self.table.rename);
+        if !(self.options.only)(&own) {
+            return param;
+        }
+        let name = format!("{}{own}", self.prefix);
         let wanted = Wanted {
             dtype: self.options.dtype,
             transposed: self.place.transposed(),

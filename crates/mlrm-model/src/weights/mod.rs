@@ -24,7 +24,7 @@ pub use checkpoint::{Checkpoint, INDEX_FILE, SINGLE_FILE, StoredIntegers, Stored
 pub use convert::NewRows;
 pub(crate) use init::stable_hash;
 pub use init::{InitRule, initial_values};
-pub use load::{Fit, LoadOptions, Mismatch, fit, load, load_adapters};
+pub use load::{Fit, LoadOptions, Mismatch, fit, fit_only, load, load_adapters};
 pub use maps::{
     LinearMap, linear_maps, parameter_count, quantise_linear_maps, trained_parameter_count,
 };

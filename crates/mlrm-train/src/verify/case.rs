@@ -13,6 +13,7 @@ use mlrm_model::decoder::DecoderConfig;
 use mlrm_model::embedder::{
     BuildOptions, Embedder, EmbedderConfig, FusionConfig, TokenBatch, TokenIds, WeightSource,
 };
+use mlrm_model::system::{SystemPart, WholeSystem};
 use mlrm_model::vision::{FeatureSelection, VisionConfig};
 use mlrm_model::weights::Checkpoint;
 use serde::Deserialize;
@@ -25,6 +26,9 @@ struct CaseFile {
     variant: Variant,
     config: CaseConfig,
     qformer_config: Option<CaseQFormer>,
+    /// t, where the weights do not hold it.
+    #[serde(default)]
+    temperature: f64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -107,10 +111,17 @@ impl GoldenCase {
             let message = format!("its flags contradict variant `{}`", variant.name());
             return Err(format(message));
         }
-        let config = embedder_config(folder, &case)?;
-        let embedder = Embedder::build(config, &build_options(folder, dtype), device)?;
+        let system = folder.join("system");
+        let whole = system.is_dir().then(|| WholeSystem::open(&system));
+        let whole = whole.transpose()?;
+        let config = embedder_config(folder, &case, whole.as_ref())?;
+        let options = build_options(folder, &case, whole.as_ref(), dtype);
+        let embedder = Embedder::build(config, &options, device)?;
         let inputs = Checkpoint::open(&folder.join("inputs.safetensors"))?;
-        let weights = Checkpoint::open(&folder.join("llm"))?;
+        let weights = match &whole {
+            Some(whole) => whole.checkpoint(SystemPart::Llm)?,
+            None => Checkpoint::open(&folder.join("llm"))?,
+        };
         let prefix = embedder.config.llm.family().prefix;
         let has_prefix = weights.names().any(|name| name.starts_with(prefix));
         Ok(Self {
@@ -137,30 +148,47 @@ fn name_of(folder: &Path) -> String {
     name.unwrap_or_else(|| folder.display().to_string())
 }
 
-fn embedder_config(folder: &Path, case: &CaseFile) -> Result<EmbedderConfig, ModelError> {
+fn embedder_config(
+    folder: &Path,
+    case: &CaseFile,
+    whole: Option<&WholeSystem>,
+) -> Result<EmbedderConfig, ModelError> {
     let flags = &case.config;
+    let described = whole.map(WholeSystem::vision).transpose()?.flatten();
     let id = |id: i32, used: bool| (used && id >= 0).then_some(id as u32);
     let vision = case
         .variant
         .vision()
-        .then(|| VisionConfig::read(&folder.join("vision/config.json")))
+        .then(|| match described {
+            Some(vision) => Ok(vision),
+            None => VisionConfig::read(&folder.join("vision/config.json")),
+        })
         .transpose()?;
-    let connector = match &vision {
-        Some(vision) if flags.image_tokens => Some(connector_config(case, vision)?),
+    let brought = whole.map(WholeSystem::connector).transpose()?.flatten();
+    let connector = match (&vision, brought) {
+        (Some(_), Some(connector)) => Some(connector),
+        (Some(vision), None) if flags.image_tokens => Some(connector_config(case, vision)?),
         _ => None,
+    };
+    let features = FeatureSelection {
+        layer: flags.vision_select_layer,
+        positions: flags.vision_select_feature,
+        post_layernorm: flags.vision_post_layernorm,
     };
     Ok(EmbedderConfig {
         variant: case.variant,
         layout: flags.image_insert,
-        llm: DecoderConfig::read(&folder.join("llm/config.json"))?,
-        vision,
-        features: FeatureSelection {
-            layer: flags.vision_select_layer,
-            positions: flags.vision_select_feature,
-            post_layernorm: flags.vision_post_layernorm,
+        llm: match whole {
+            Some(whole) => whole.llm()?,
+            None => DecoderConfig::read(&folder.join("llm/config.json"))?,
         },
+        vision,
+        features: whole.and_then(WholeSystem::features).unwrap_or(features),
         connector,
-        projector: flags.mm_projector_type.clone(),
+        projector: match whole.and_then(WholeSystem::projector) {
+            Some(projector) => projector.into(),
+            None => flags.mm_projector_type.clone(),
+        },
         fusion: flags.late_fusion.then_some(FusionConfig {
             kind: flags.gate_kind,
             hidden_size: flags.gate_hidden_size,
@@ -210,16 +238,24 @@ fn connector_config(case: &CaseFile, vision: &VisionConfig) -> Result<ConnectorC
 }
 
 /// The weights of the case; with adapters beside the LLM, they learn in its stead.
-fn build_options(folder: &Path, dtype: DType) -> BuildOptions {
+fn build_options(
+    folder: &Path,
+    case: &CaseFile,
+    whole: Option<&WholeSystem>,
+    dtype: DType,
+) -> BuildOptions {
     let adapter = Some(folder.join("adapter")).filter(|adapter| adapter.is_dir());
-    let checkpoint = |name: &str| WeightSource::Checkpoint(PathBuf::from(folder).join(name));
+    let source = |name: &str| match whole {
+        Some(whole) => WeightSource::System(whole.clone()),
+        None => WeightSource::Checkpoint(PathBuf::from(folder).join(name)),
+    };
     BuildOptions {
-        llm: checkpoint("llm"),
-        vision: checkpoint("vision"),
-        head: checkpoint("head.safetensors"),
+        llm: source("llm"),
+        vision: source("vision"),
+        head: source("head.safetensors"),
         seed: 0,
         query_init_std: 0.0,
-        temperature_logit: 3.0,
+        temperature_logit: case.temperature,
         tune: match &adapter {
             Some(_) => Tune::Lora,
             None => Tune::Full,

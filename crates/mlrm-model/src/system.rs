@@ -1,0 +1,310 @@
+//! Checkpoints that hold a whole multimodal model: BLIP-2, Qwen-VL, and the authors' NoteLLM-2.
+//!
+//! Each system is a table of where its tensors belong ([`System::place`]) and of which sections of
+//! `config.json` describe which part. A tensor that no table places is refused by name.
+
+use std::path::{Path, PathBuf};
+
+use mlrm_config::SelectFeature;
+
+use crate::connector::{ConnectorConfig, QFormerConfig, ResamplerConfig};
+use crate::decoder::DecoderConfig;
+use crate::error::ModelError;
+use crate::hf_config::HfConfig;
+use crate::vision::{FeatureSelection, VisionConfig};
+use crate::weights::Checkpoint;
+use serde_json::json;
+
+/// A kind of whole model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum System {
+    /// Vision transformer, Q-Former, linear projection and OPT (Hugging Face `blip-2`).
+    Blip2,
+    /// Visual tower and resampler inside Qwen 1 (`qwen` with a section `visual`).
+    QwenVl,
+    /// What the code released with NoteLLM-2 saves (`MLlama`, `Qwen_selfvl` and their ablations): a
+    /// decoder with the frozen CLIP encoder, Q-Former, projector, gate and last projection beside it.
+    NoteLlm2,
+}
+
+/// A part of a whole model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SystemPart {
+    /// The language model.
+    Llm,
+    /// The vision encoder.
+    Vision,
+    /// Queries, connector and projector; of NoteLLM-2 also fusion, last projection and temperature.
+    Head,
+}
+
+/// Tensors of the released NoteLLM-2 code beside the decoder and the vision encoder.
+const NOTELLM2_HEAD: [&str; 7] = [
+    "query_tokens",
+    "qformer.",
+    "mm_projector.",
+    "mm_projector_latefusion.",
+    "gate.",
+    "linear.weight",
+    "temperature",
+];
+
+impl System {
+    /// Its name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Blip2 => "blip-2",
+            Self::QwenVl => "Qwen-VL",
+            Self::NoteLlm2 => "NoteLLM-2",
+        }
+    }
+
+    /// The part that a stored tensor belongs to, and its name there; `None` where it has no place.
+    fn place(self, name: &str) -> Option<(SystemPart, String)> {
+        let own = |part: SystemPart| Some((part, name.to_owned()));
+        match self {
+            Self::Blip2 => {
+                if let Some(rest) = name.strip_prefix("language_model.") {
+                    Some((SystemPart::Llm, rest.to_owned()))
+                } else if let Some(rest) = name.strip_prefix("language_projection.") {
+                    Some((SystemPart::Head, format!("mm_projector.{rest}")))
+                } else if name == "query_tokens" || name.starts_with("qformer.") {
+                    own(SystemPart::Head)
+                } else if name.starts_with("vision_model.") {
+                    own(SystemPart::Vision)
+                } else {
+                    None
+                }
+            }
+            Self::QwenVl => match name.strip_prefix("transformer.visual.") {
+                Some(rest) => {
+                    let resampler = rest.strip_prefix("attn_pool.").or_else(|| {
+                        let after = rest.starts_with("ln_post.") || rest == "proj";
+                        after.then_some(rest)
+                    });
+                    match resampler {
+                        Some(rest) => Some((SystemPart::Head, format!("resampler.{rest}"))),
+                        None => own(SystemPart::Vision),
+                    }
+                }
+                None if name.starts_with("transformer.") || name.starts_with("lm_head.") => {
+                    own(SystemPart::Llm)
+                }
+                None => None,
+            },
+            Self::NoteLlm2 => {
+                if let Some(rest) = name.strip_prefix("vision_tower.vision_tower.") {
+                    Some((SystemPart::Vision, rest.to_owned()))
+                } else if NOTELLM2_HEAD.iter().any(|part| name.starts_with(part)) {
+                    own(SystemPart::Head)
+                } else {
+                    let decoder = ["model.", "transformer.", "lm_head."];
+                    let is_llm = decoder.iter().any(|part| name.starts_with(part));
+                    is_llm.then(|| (SystemPart::Llm, name.to_owned()))
+                }
+            }
+        }
+    }
+}
+
+/// A folder with a whole model; no weights are read yet.
+#[derive(Debug, Clone)]
+pub struct WholeSystem {
+    /// Which kind it is.
+    pub system: System,
+    root: PathBuf,
+}
+
+impl WholeSystem {
+    /// Finds out which system `root` holds; `None` where its `config.json` and tensor names are those
+    /// of no whole model.
+    ///
+    /// # Errors
+    ///
+    /// Where the config cannot be read, or where a tensor has no place in the system: the error
+    /// names it.
+    pub fn find(root: &Path) -> Result<Option<Self>, ModelError> {
+        let path = root.join("config.json");
+        let mut config = HfConfig::read(&path)?;
+        let model_type: String = config.get("model_type", Some(String::new()))?;
+        let checkpoint = Checkpoint::open(root)?;
+        let trained = [
+            "linear.weight",
+            "mm_projector_latefusion.weight",
+            "query_tokens",
+        ];
+        let system = match model_type.as_str() {
+            "blip-2" => System::Blip2,
+            "qwen" if config.take("visual").is_some() => System::QwenVl,
+            _ if checkpoint.contains("temperature")
+                && trained.iter().any(|name| checkpoint.contains(name)) =>
+            {
+                System::NoteLlm2
+            }
+            _ => return Ok(None),
+        };
+        let found = Self {
+            system,
+            root: root.to_owned(),
+        };
+        found.refuse_strangers(&checkpoint)?;
+        Ok(Some(found))
+    }
+
+    /// As [`Self::find`]; that it is none is an error.
+    pub fn open(root: &Path) -> Result<Self, ModelError> {
+        Self::find(root)?.ok_or_else(|| {
+            let message = "is no whole multimodal model: mlrm reads BLIP-2 (`model_type` = \"blip-2\"), \
+                           Qwen-VL (\"qwen\" with a section `visual`), and what NoteLLM-2's released \
+                           code saves (a decoder with `temperature` and its other tensors beside it)";
+            ModelError::format(root, message)
+        })
+    }
+
+    fn refuse_strangers(&self, checkpoint: &Checkpoint) -> Result<(), ModelError> {
+        let strangers: Vec<&str> = checkpoint
+            .names()
+            .filter(|name| self.system.place(name).is_none())
+            .collect();
+        let Some(first) = strangers.first() else {
+            return Ok(());
+        };
+        let file = checkpoint.file_of(first).unwrap_or(&self.root);
+        let more = match strangers.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let system = self.system.name();
+        let message = format!("tensor `{first}`{more} has no place in a {system} model");
+        Err(ModelError::format(file, message))
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn config_path(&self) -> PathBuf {
+        self.root.join("config.json")
+    }
+
+    /// The tensors of a part, under the names that the part has alone.
+    pub fn checkpoint(&self, part: SystemPart) -> Result<Checkpoint, ModelError> {
+        let system = self.system;
+        let own = move |name: &str| {
+            let (place, own) = system.place(name)?;
+            (place == part).then_some(own)
+        };
+        Ok(Checkpoint::open(&self.root)?.part(own))
+    }
+
+    /// The language model.
+    pub fn llm(&self) -> Result<DecoderConfig, ModelError> {
+        let path = self.config_path();
+        let mut config = HfConfig::read(&path)?;
+        match self.system {
+            System::Blip2 => config = config.section("text_config")?,
+            System::QwenVl => {
+                config.take("visual");
+            }
+            System::NoteLlm2 => {}
+        }
+        DecoderConfig::from_hf(&path, config)
+    }
+
+    /// The vision encoder; `None` where `config.json` does not describe it.
+    pub fn vision(&self) -> Result<Option<VisionConfig>, ModelError> {
+        match self.system {
+            System::Blip2 | System::QwenVl => VisionConfig::read(&self.config_path()).map(Some),
+            System::NoteLlm2 => Ok(None),
+        }
+    }
+
+    /// What is read of the vision encoder; `None` where that is the config's to say.
+    pub fn features(&self) -> Option<FeatureSelection> {
+        let (positions, post_layernorm) = match self.system {
+            System::Blip2 => (SelectFeature::ClsPatch, true),
+            System::QwenVl => (SelectFeature::Patch, false),
+            System::NoteLlm2 => return None,
+        };
+        Some(FeatureSelection {
+            layer: -1,
+            positions,
+            post_layernorm,
+        })
+    }
+
+    /// The projector behind the connector; `None` where that is the config's to say.
+    pub fn projector(&self) -> Option<&'static str> {
+        match self.system {
+            // Of a resampler's kind no projector is read.
+            System::Blip2 | System::QwenVl => Some("linear"),
+            System::NoteLlm2 => None,
+        }
+    }
+
+    /// Sizes of the connector; `None` where `config.json` does not describe it.
+    pub fn connector(&self) -> Result<Option<ConnectorConfig>, ModelError> {
+        let path = self.config_path();
+        let config = HfConfig::read(&path)?;
+        Ok(match self.system {
+            System::Blip2 => Some(ConnectorConfig::QFormer(qformer(config)?)),
+            System::QwenVl => Some(ConnectorConfig::Resampler(resampler(config)?)),
+            System::NoteLlm2 => None,
+        })
+    }
+}
+
+/// Whether a tensor of the head is the connector's or the projector's.
+pub(crate) fn is_connector(name: &str) -> bool {
+    let parts = ["query_tokens", "qformer.", "mm_projector.", "resampler."];
+    parts.iter().any(|part| name.starts_with(part))
+}
+
+/// The Q-Former of a `blip-2` config; the defaults are those of `Blip2QFormerConfig`.
+fn qformer(mut config: HfConfig<'_>) -> Result<QFormerConfig, ModelError> {
+    let num_query_tokens = config.get("num_query_tokens", Some(32))?;
+    let mut hf = config.section("qformer_config")?;
+    hf.refuse_unless("hidden_act", &[json!("gelu")], "only gelu is")?;
+    hf.refuse_unless(
+        "position_embedding_type",
+        &[json!("absolute")],
+        "only absolute is",
+    )?;
+    hf.refuse_unless("use_qformer_text_input", &[json!(false)], "only false is")?;
+    // Of its own training (none is applied here), and of a lookup table that queries do not use.
+    for key in [
+        "attention_probs_dropout_prob",
+        "hidden_dropout_prob",
+        "max_position_embeddings",
+        "vocab_size",
+        "classifier_dropout",
+    ] {
+        hf.take(key);
+    }
+    let sizes = QFormerConfig {
+        num_query_tokens,
+        hidden_size: hf.get("hidden_size", Some(768))?,
+        num_hidden_layers: hf.get("num_hidden_layers", Some(12))?,
+        num_attention_heads: hf.get("num_attention_heads", Some(12))?,
+        intermediate_size: hf.get("intermediate_size", Some(3072))?,
+        encoder_hidden_size: hf.get("encoder_hidden_size", Some(1408))?,
+        cross_attention_frequency: hf.get("cross_attention_frequency", Some(2))?,
+        layer_norm_eps: hf.get("layer_norm_eps", Some(1e-12))?,
+    };
+    hf.finish()?;
+    Ok(sizes)
+}
+
+/// The resampler of a Qwen-VL config. The published code gives its heads 128 channels each.
+fn resampler(config: HfConfig<'_>) -> Result<ResamplerConfig, ModelError> {
+    const CHANNELS: usize = 128;
+    let mut visual = config.section("visual")?;
+    let width: usize = visual.get("output_dim", Some(4096))?;
+    Ok(ResamplerConfig {
+        num_query_tokens: visual.get("n_queries", Some(256))?,
+        num_attention_heads: (width / CHANNELS).max(1),
+        encoder_hidden_size: visual.get("width", Some(1664))?,
+        layer_norm_eps: 1e-6,
+    })
+}

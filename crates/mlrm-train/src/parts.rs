@@ -1,0 +1,134 @@
+//! Where the parts of a new model come from: a whole model of others, folders of its parts, or nowhere.
+
+use std::path::{Path, PathBuf};
+
+use mlrm_config::{ImageLayout, ModelSettings};
+use mlrm_model::decoder::DecoderConfig;
+use mlrm_model::embedder::{EmbedderConfig, TokenIds, WeightSource};
+use mlrm_model::system::{SystemPart, WholeSystem};
+use mlrm_model::vision::VisionConfig;
+
+use crate::error::TrainError;
+
+/// What `model.checkpoint` holds, where it is set. For all that it does not bring, the sections of
+/// `[model]` speak.
+pub(crate) struct Parts {
+    whole: Option<WholeSystem>,
+}
+
+impl Parts {
+    /// Reads config and tensor names of `model.checkpoint`.
+    pub(crate) fn open(settings: &ModelSettings) -> Result<Self, TrainError> {
+        let whole = settings.checkpoint.as_deref().map(WholeSystem::open);
+        Ok(Self {
+            whole: whole.transpose()?,
+        })
+    }
+
+    /// The folder that may hold the tokenizer.
+    pub(crate) fn llm_folder<'a>(&'a self, settings: &'a ModelSettings) -> Option<&'a Path> {
+        match &self.whole {
+            Some(whole) => Some(whole.root()),
+            None => settings.llm.path.as_deref(),
+        }
+    }
+
+    /// The language model; `None` for one from scratch.
+    pub(crate) fn llm(
+        &self,
+        settings: &ModelSettings,
+    ) -> Result<Option<DecoderConfig>, TrainError> {
+        let llm = match (&self.whole, &settings.llm.path) {
+            (Some(whole), _) => whole.llm()?,
+            (None, Some(folder)) => DecoderConfig::read(&folder.join("config.json"))?,
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(llm))
+    }
+
+    /// The vision encoder.
+    pub(crate) fn vision(&self, settings: &ModelSettings) -> Result<VisionConfig, TrainError> {
+        let whole = self.whole.as_ref();
+        let described = whole.map(WholeSystem::vision).transpose()?.flatten();
+        match (described, &settings.vision.path) {
+            (Some(_), Some(path)) => Err(TrainError::Run(format!(
+                "model.vision.path = {}: model.checkpoint brings its own vision encoder; leave one of \
+                 them out",
+                path.display()
+            ))),
+            (Some(vision), None) => Ok(vision),
+            (None, Some(folder)) => Ok(VisionConfig::read(&folder.join("config.json"))?),
+            (None, None) if whole.is_some() => Err(TrainError::Run(
+                "model.checkpoint: its config.json describes the language model alone; set \
+                 model.vision.path to the folder of the CLIP encoder that it was trained with"
+                    .into(),
+            )),
+            (None, None) => Ok(VisionConfig::from_settings(&settings.vision)),
+        }
+    }
+
+    /// The folder that may say how pictures are prepared.
+    pub(crate) fn pictures<'a>(&'a self, settings: &'a ModelSettings) -> Option<&'a Path> {
+        let whole = self.whole.as_ref().map(WholeSystem::root);
+        settings.vision.path.as_deref().or(whole)
+    }
+
+    /// Sizes of the whole embedder.
+    pub(crate) fn embedder(
+        &self,
+        settings: &ModelSettings,
+        layout: ImageLayout,
+        llm: DecoderConfig,
+        vision: Option<VisionConfig>,
+        tokens: TokenIds,
+    ) -> Result<EmbedderConfig, TrainError> {
+        let Some(whole) = &self.whole else {
+            return Ok(EmbedderConfig::from_settings(
+                settings, layout, llm, vision, tokens,
+            )?);
+        };
+        let mut settings = settings.clone();
+        if let Some(features) = whole.features() {
+            settings.vision.select_layer = features.layer;
+            settings.vision.select_feature = features.positions;
+            settings.vision.post_layernorm = features.post_layernorm;
+        }
+        if let Some(projector) = whole.projector() {
+            settings.connector.projector = projector.into();
+        }
+        let connector = whole.connector()?;
+        Ok(EmbedderConfig::with_connector(
+            &settings, layout, llm, vision, connector, tokens,
+        )?)
+    }
+
+    /// Where the weights of language model, vision encoder and head come from.
+    pub(crate) fn sources(
+        &self,
+        settings: &ModelSettings,
+    ) -> Result<[WeightSource; 3], TrainError> {
+        let folder = |path: &Option<PathBuf>| match path {
+            Some(path) => WeightSource::Checkpoint(path.clone()),
+            None => WeightSource::Scratch,
+        };
+        let Some(whole) = &self.whole else {
+            return Ok([
+                folder(&settings.llm.path),
+                folder(&settings.vision.path),
+                WeightSource::Scratch,
+            ]);
+        };
+        let system = || WeightSource::System(whole.clone());
+        // NoteLLM-2 without its encoder: it was frozen, so that the published one is the same.
+        let held = whole
+            .checkpoint(SystemPart::Vision)?
+            .names()
+            .next()
+            .is_some();
+        let vision = match held {
+            true => system(),
+            false => folder(&settings.vision.path),
+        };
+        Ok([system(), vision, system()])
+    }
+}
