@@ -22,7 +22,7 @@ fn golden_parts() -> Vec<PathBuf> {
         parts.extend(
             folders
                 .into_iter()
-                .filter(|f| f.join("config.json").is_file()),
+                .filter(|f| f.join("model.safetensors").is_file()),
         );
     }
     parts.sort();

@@ -269,7 +269,7 @@ fn out_of_range() {
           |
        10 | max_steps = -1
           |             ^^
-      help: it takes an integer ≥ 1
+      help: it takes an integer ≥ 0
 
     error: `eval.k` is an empty list
       --> bad.toml:12:5

@@ -127,7 +127,6 @@ impl WholeSystem {
         let path = root.join("config.json");
         let mut config = HfConfig::read(&path)?;
         let model_type: String = config.get("model_type", Some(String::new()))?;
-        let checkpoint = Checkpoint::open(root)?;
         let trained = [
             "linear.weight",
             "mm_projector_latefusion.weight",
@@ -136,13 +135,18 @@ impl WholeSystem {
         let system = match model_type.as_str() {
             "blip-2" => System::Blip2,
             "qwen" if config.take("visual").is_some() => System::QwenVl,
-            _ if checkpoint.contains("temperature")
-                && trained.iter().any(|name| checkpoint.contains(name)) =>
-            {
-                System::NoteLlm2
-            }
-            _ => return Ok(None),
+            // The config says nothing: whoever reads a plain decoder says what is wrong with its files.
+            _ => match Checkpoint::open(root) {
+                Ok(checkpoint)
+                    if checkpoint.contains("temperature")
+                        && trained.iter().any(|name| checkpoint.contains(name)) =>
+                {
+                    System::NoteLlm2
+                }
+                _ => return Ok(None),
+            },
         };
+        let checkpoint = Checkpoint::open(root)?;
         let found = Self {
             system,
             root: root.to_owned(),

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 
 from reference import load_case, quiet_transformers
 
-KEPT = ("vision.features", "qformer.output", "visual_tokens", "valid_mask", "llm.final", "position.", "final.pooled",
+KEPT = ("vision.hidden.", "vision.features", "llm.hidden.", "qformer.output", "visual_tokens", "valid_mask", "llm.final", "position.", "final.pooled",
         "final.fused", "final.embedding", "visual.embedding", "loss", "grad.query_tokens", "grad.resampler.query",
         "grad.mm_projector", "grad.temperature", "grad.linear", "grad.gate", "grad.llm.")
 

@@ -76,8 +76,7 @@ pub struct TrainSettings {
     /// Pairs a step (B); the batch holds 2B notes. Paper: 128 over 8 devices.
     #[schemars(range(min = 2))]
     pub batch_pairs: usize,
-    /// Stop after this many steps.
-    #[schemars(range(min = 1))]
+    /// Stop after this many steps; with 0 the model is evaluated as it is, and its folder written.
     #[schemars(extend("x-source" = "mlrm"))]
     pub max_steps: Option<usize>,
     /// Stop after this many passes over the pairs (used when `max_steps` is not set). Paper: 1.

@@ -120,6 +120,16 @@ impl EmbedderConfig {
     }
 }
 
+/// Names of a connector's tensors, alone and with one linear map as projector: those in a whole
+/// model.
+pub(crate) const CONNECTOR_NAMES: NameTable = NameTable {
+    rename: |path| match path.strip_prefix("mm_projector.layers.0.") {
+        Some(rest) => format!("mm_projector.{rest}"),
+        None => head_name(path),
+    },
+    ignored: &[],
+};
+
 fn head_name(path: &str) -> String {
     let path = path.strip_prefix("connector.").unwrap_or(path);
     sequential(path, "gate.mlp.", "gate.mlp.").replace(".layer_norm.", ".LayerNorm.")

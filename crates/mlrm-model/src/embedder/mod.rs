@@ -5,8 +5,8 @@ mod config;
 mod folder;
 mod layout;
 
-pub(crate) use build::llm_names;
 pub use build::{BuildOptions, WeightSource, llm_adapters};
+pub(crate) use build::{CONNECTOR_NAMES, llm_names};
 pub use config::{EmbedderConfig, FusionConfig, PromptRecord, TokenIds};
 pub(crate) use folder::write_part;
 pub use folder::{ModelFolder, Provenance, WrittenPart};

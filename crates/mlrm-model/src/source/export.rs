@@ -44,6 +44,11 @@ impl ModelSource {
             }]
         };
         match (self, loaded) {
+            (Self::System { whole, .. }, _) => Err(ModelError::format(
+                whole.root(),
+                "is a whole model of others, not one that mlrm wrote; `mlrm train` with \
+                 model.checkpoint and train.max_steps = 0 makes a model folder of it",
+            )),
             (Self::Model(folder), Loaded::Model(embedder)) => {
                 let written =
                     embedder.write(out, &folder.prompt, &folder.provenance, weights, None)?;

@@ -11,9 +11,13 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device};
 use mlrm_config::{Quantisation, Tune};
 
+use crate::connector::Connector;
 use crate::decoder::{Decoder, DecoderConfig};
-use crate::embedder::{BuildOptions, Embedder, ModelFolder, WeightSource, llm_names};
+use crate::embedder::{
+    BuildOptions, CONNECTOR_NAMES, Embedder, ModelFolder, WeightSource, llm_names,
+};
 use crate::error::ModelError;
+use crate::system::{SystemPart, WholeSystem};
 use crate::vision::{VisionConfig, VisionTower};
 use crate::weights::{Checkpoint, LoadOptions, load};
 
@@ -22,6 +26,13 @@ use crate::weights::{Checkpoint, LoadOptions, load};
 pub enum ModelSource {
     /// A whole model.
     Model(Box<ModelFolder>),
+    /// A whole model as others publish it.
+    System {
+        /// The folder and its kind.
+        whole: WholeSystem,
+        /// Its language model.
+        llm: DecoderConfig,
+    },
     /// A language model, as Hugging Face's libraries save it.
     Llm {
         /// The folder.
@@ -43,6 +54,8 @@ pub enum ModelSource {
 pub enum Loaded {
     /// A whole model.
     Model(Box<Embedder>),
+    /// What a whole model of others holds of its own sizes.
+    System(Box<Decoder>, Option<Box<VisionTower>>, Option<Connector>),
     /// A language model.
     Llm(Box<Decoder>),
     /// A vision encoder.
@@ -77,6 +90,10 @@ impl ModelSource {
                            Hugging Face folder (config.json)";
             return Err(ModelError::format(path, message));
         }
+        if let Some(whole) = WholeSystem::find(path)? {
+            let llm = whole.llm()?;
+            return Ok(Self::System { whole, llm });
+        }
         let llm = match DecoderConfig::read(&file) {
             Ok(config) => return Ok(Self::Llm { root, config }),
             Err(error) => error,
@@ -95,6 +112,7 @@ impl ModelSource {
     pub fn root(&self) -> &Path {
         match self {
             Self::Model(folder) => folder.root(),
+            Self::System { whole, .. } => whole.root(),
             Self::Llm { root, .. } | Self::Vision { root, .. } => root,
         }
     }
@@ -103,7 +121,7 @@ impl ModelSource {
     pub fn llm(&self) -> Option<&DecoderConfig> {
         match self {
             Self::Model(folder) => Some(&folder.config.llm),
-            Self::Llm { config, .. } => Some(config),
+            Self::System { llm: config, .. } | Self::Llm { config, .. } => Some(config),
             Self::Vision { .. } => None,
         }
     }
@@ -119,8 +137,8 @@ impl ModelSource {
                     formats.push(Checkpoint::open(&folder.vision())?.dtype());
                 }
             }
-            Self::Llm { root, .. } | Self::Vision { root, .. } => {
-                formats.push(Checkpoint::open(root)?.dtype());
+            Self::System { .. } | Self::Llm { .. } | Self::Vision { .. } => {
+                formats.push(Checkpoint::open(self.root())?.dtype());
             }
         }
         let first = formats[0];
@@ -137,6 +155,7 @@ impl ModelSource {
                 let options = build_options(folder, options);
                 Loaded::Model(Box::new(Embedder::build(config, &options, device)?))
             }
+            Self::System { whole, llm } => load_system(whole, llm, device, options)?,
             Self::Llm { root, config } => {
                 let checkpoint = Checkpoint::open(root)?;
                 let (prefix, names) = llm_names(config, &checkpoint);
@@ -150,6 +169,54 @@ impl ModelSource {
             }
         })
     }
+}
+
+/// Language model, vision encoder and connector of a whole model, the latter two where its config
+/// describes them.
+fn load_system(
+    whole: &WholeSystem,
+    llm: &DecoderConfig,
+    device: &Device,
+    options: &LoadOptions,
+) -> Result<Loaded, ModelError> {
+    let checkpoint = whole.checkpoint(SystemPart::Llm)?;
+    let (prefix, names) = llm_names(llm, &checkpoint);
+    let decoder = load(
+        Decoder::new(llm, device),
+        &checkpoint,
+        prefix,
+        names,
+        options,
+    )?;
+    let mut vision = None;
+    if let Some(sizes) = whole.vision()? {
+        let checkpoint = whole.checkpoint(SystemPart::Vision)?;
+        vision = Some(Box::new(VisionTower::load(
+            &sizes,
+            &checkpoint,
+            options,
+            device,
+        )?));
+    }
+    let mut connector = None;
+    if let Some(empty) = empty_connector(whole, llm, device)? {
+        let checkpoint = whole.checkpoint(SystemPart::Head)?;
+        connector = Some(load(empty, &checkpoint, "", CONNECTOR_NAMES, options)?);
+    }
+    Ok(Loaded::System(Box::new(decoder), vision, connector))
+}
+
+/// The connector of a whole model, without values.
+fn empty_connector(
+    whole: &WholeSystem,
+    llm: &DecoderConfig,
+    device: &Device,
+) -> Result<Option<Connector>, ModelError> {
+    let (Some(config), Some(projector)) = (whole.connector()?, whole.projector()) else {
+        return Ok(None);
+    };
+    let width = llm.word_embed_proj_dim;
+    Connector::new(&config, projector, width, device).map(Some)
 }
 
 /// A model folder brings every value, so that those of a scratch start are not read.

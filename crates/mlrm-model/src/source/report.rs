@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::module::Module;
-use burn::tensor::Device;
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::ModelSource;
+use super::{ModelSource, empty_connector};
 use crate::decoder::{Decoder, DecoderConfig};
-use crate::embedder::{Head, ModelFolder, llm_names};
+use crate::embedder::{CONNECTOR_NAMES, Head, ModelFolder, llm_names};
 use crate::error::ModelError;
+use crate::system::{SystemPart, WholeSystem};
 use crate::vision::{VisionConfig, VisionTower};
 use crate::weights::{Checkpoint, Fit, fit, parameter_count};
 
@@ -61,27 +62,64 @@ impl ModelSource {
                 parts.push(head(folder)?);
                 Ok(parts)
             }
+            Self::System { whole, llm } => system(whole, llm),
             Self::Llm { root, config } => Ok(vec![llm(root, config)?]),
             Self::Vision { root, config } => Ok(vec![vision(root, config)?]),
         }
     }
 }
 
+fn system(whole: &WholeSystem, config: &DecoderConfig) -> Result<Vec<Part>, ModelError> {
+    let mut parts = vec![llm_part(whole.checkpoint(SystemPart::Llm)?, config)];
+    let pictures = whole.checkpoint(SystemPart::Vision)?;
+    let head = whole.checkpoint(SystemPart::Head)?;
+    match whole.vision()? {
+        Some(config) => parts.push(vision_part(pictures, &config)),
+        None if pictures.names().next().is_some() => parts.push(undescribed("vision", pictures)),
+        None => {}
+    }
+    parts.push(match empty_connector(whole, config, &Device::default())? {
+        Some(module) => {
+            let fit = fit(&module, &head, "", CONNECTOR_NAMES, None);
+            part("head", &head, &module, fit, None)
+        }
+        None => undescribed("head", head),
+    });
+    Ok(parts)
+}
+
+/// A part whose sizes no config tells: as many parameters as are stored.
+fn undescribed(name: &'static str, checkpoint: Checkpoint) -> Part {
+    let elements = |name: &str| checkpoint.shape(name).map_or(0, |s| s.iter().product());
+    let parameters: usize = checkpoint.names().map(elements).sum();
+    let nothing: [Param<Tensor<1>>; 0] = [];
+    Part {
+        parameters: parameters as u64,
+        ..part(name, &checkpoint, &nothing, Fit::default(), None)
+    }
+}
+
 fn llm(root: &Path, config: &DecoderConfig) -> Result<Part, ModelError> {
-    let checkpoint = Checkpoint::open(root)?;
+    Ok(llm_part(Checkpoint::open(root)?, config))
+}
+
+fn llm_part(checkpoint: Checkpoint, config: &DecoderConfig) -> Part {
     let (prefix, names) = llm_names(config, &checkpoint);
     let module = Decoder::new(config, &Device::default());
     let fit = fit(&module, &checkpoint, prefix, names, None);
     let config = config.to_json();
-    Ok(part("llm", &checkpoint, &module, fit, Some(&config)))
+    part("llm", &checkpoint, &module, fit, Some(&config))
 }
 
 fn vision(root: &Path, config: &VisionConfig) -> Result<Part, ModelError> {
-    let checkpoint = Checkpoint::open(root)?;
+    Ok(vision_part(Checkpoint::open(root)?, config))
+}
+
+fn vision_part(checkpoint: Checkpoint, config: &VisionConfig) -> Part {
     let module = VisionTower::zeros(config, &Device::default());
     let fit = module.fit(&checkpoint);
     let config = config.to_json();
-    Ok(part("vision", &checkpoint, &module, fit, Some(&config)))
+    part("vision", &checkpoint, &module, fit, Some(&config))
 }
 
 fn head(folder: &ModelFolder) -> Result<Part, ModelError> {

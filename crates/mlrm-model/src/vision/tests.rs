@@ -178,8 +178,8 @@ fn what_is_not_implemented_is_refused_by_name() {
             "patch_size",
         ),
         (
-            with(VisionFamily::QwenVl, "n_queries", json!(64)),
-            "n_queries",
+            with(VisionFamily::QwenVl, "ls_init_value", json!(64)),
+            "ls_init_value",
         ),
         (
             json!({"model_type": "clip", "vision_config": {"hidden_act": "silu"}}),

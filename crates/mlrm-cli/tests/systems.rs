@@ -1,0 +1,306 @@
+//! Whole models as others publish them: evaluated as they are, fine-tuned, inspected, and refused where
+//! something does not fit.
+
+mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
+
+use std::fs;
+
+use support::{Home, events, golden_cases, named};
+use tensors::{RawTensor, copy_folder, edit, read};
+
+/// The golden cases that hold whole models, with what each needs of the config beside it.
+const SYSTEMS: [(&str, &[&str]); 4] = [
+    ("system_blip2", &["model.variant=basic", "model.head.dim=0"]),
+    (
+        "system_qwen_vl",
+        &[
+            "model.variant=basic",
+            "model.head.dim=0",
+            "prompt.layout=after",
+        ],
+    ),
+    (
+        "system_notellm2_mllama",
+        &["model.connector.hidden_size=12"],
+    ),
+    (
+        "system_notellm2_qwen_selfvl",
+        &["model.connector.hidden_size=20", "prompt.layout=after"],
+    ),
+];
+
+/// What is said of NoteLLM-2's parts that its config.json does not describe.
+const RELEASED: [&str; 6] = [
+    "model.vision.path=vision",
+    "model.connector.queries=4",
+    "model.connector.layers=1",
+    "model.connector.num_attention_heads=4",
+    "model.connector.intermediate_size=24",
+    "model.head.dim=6",
+];
+
+/// A config that starts from the whole model `system`, which is copied into the home.
+fn home(system: &str) -> Home {
+    let home = Home::with_config();
+    let case = golden_cases().join(system);
+    copy_folder(&case.join("system"), &home.path("system"));
+    if case.join("vision").is_dir() {
+        copy_folder(&case.join("vision"), &home.path("vision"));
+    }
+    home
+}
+
+fn overrides(system: &str, steps: usize) -> Vec<String> {
+    let (_, own) = SYSTEMS
+        .iter()
+        .find(|(name, _)| *name == system)
+        .expect("a system");
+    let released: &[&str] = match system.starts_with("system_notellm2") {
+        true => &RELEASED,
+        false => &[],
+    };
+    let common = [
+        "model.checkpoint=system".to_owned(),
+        format!("train.max_steps={steps}"),
+        "prompt.content_chars=16".to_owned(),
+        "prompt.topics=1".to_owned(),
+        "prompt.max_tokens=60".to_owned(),
+        "eval.baselines=[]".to_owned(),
+    ];
+    let own = own.iter().chain(released).map(|&set| set.to_owned());
+    common.into_iter().chain(own).collect()
+}
+
+fn train(home: &Home, system: &str, steps: usize) {
+    let sets = overrides(system, steps);
+    let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+    home.train("run", &sets).done();
+}
+
+#[test]
+fn without_a_step_the_model_is_evaluated_as_it_is() {
+    for (system, _) in SYSTEMS {
+        let home = home(system);
+        train(&home, system, 0);
+        let events = events(&home, "run");
+        assert!(named(&events, "train_step").is_empty(), "{system}");
+        assert_eq!(named(&events, "evaluation").len(), 1, "{system}");
+        // The model folder has the weights, bit for bit, but for rows that new words got.
+        let stored = read(&home.path("system/model.safetensors"));
+        let llm = read(&home.path("run/model/llm/model.safetensors"));
+        let norms = llm
+            .keys()
+            .filter(|name| name.contains("norm") || name.contains("ln_"));
+        let mut compared = 0;
+        for name in norms {
+            let theirs = match system {
+                "system_blip2" => format!("language_model.{name}"),
+                _ => name.clone(),
+            };
+            assert_eq!(llm[name].values(), stored[&theirs].values(), "{name}");
+            compared += 1;
+        }
+        assert!(compared >= 3, "{system}");
+        let embed = [
+            "embed",
+            "run",
+            "--notes",
+            "data/notes.jsonl",
+            "--out",
+            "x.safetensors",
+        ];
+        home.mlrm(&embed).done();
+        let embeddings = &read(&home.path("x.safetensors"))["embeddings"];
+        assert_eq!(embeddings.shape[0], 80, "{system}");
+    }
+}
+
+#[test]
+fn fine_tuning_changes_what_learns_and_leaves_the_encoder() {
+    for (system, _) in SYSTEMS {
+        let home = home(system);
+        train(&home, system, 3);
+        let steps = events(&home, "run");
+        assert_eq!(named(&steps, "train_step").len(), 3, "{system}");
+        let stored = read(&home.path("system/model.safetensors"));
+        let head = read(&home.path("run/model/head.safetensors"));
+        let (own, theirs) = match system {
+            "system_qwen_vl" => ("resampler.query", "transformer.visual.attn_pool.query"),
+            _ => ("query_tokens", "query_tokens"),
+        };
+        assert_ne!(head[own].values(), stored[theirs].values(), "{system}");
+        let vision = read(&home.path("run/model/vision/model.safetensors"));
+        for (name, tensor) in &vision {
+            let suffix = name.strip_prefix("vision_model.").unwrap_or(name);
+            let (_, theirs) = stored
+                .iter()
+                .find(|(theirs, _)| {
+                    let vision = theirs.contains("vision") || theirs.contains("visual");
+                    vision && theirs.ends_with(suffix)
+                })
+                .expect(name);
+            assert_eq!(tensor.values(), theirs.values(), "{system}: {name}");
+        }
+    }
+}
+
+#[test]
+fn inspect_names_the_parts() {
+    for (system, family) in [
+        ("system_blip2", "opt"),
+        ("system_qwen_vl", "qwen"),
+        ("system_notellm2_mllama", "llama"),
+        ("system_notellm2_qwen_selfvl", "qwen"),
+    ] {
+        let home = home(system);
+        let report = home
+            .mlrm(&["inspect", "system", "--json", "--load"])
+            .done()
+            .json();
+        let parts = report["parts"].as_array().expect("parts");
+        let names: Vec<&str> = parts
+            .iter()
+            .filter_map(|part| part["part"].as_str())
+            .collect();
+        assert_eq!(names, ["llm", "vision", "head"], "{system}");
+        assert_eq!(parts[0]["family"], family);
+        for part in parts {
+            assert!(
+                part["parameters"].as_u64().is_some_and(|n| n > 500),
+                "{part}"
+            );
+            assert_eq!(
+                part["mismatches"].as_array().map(Vec::len),
+                Some(0),
+                "{part}"
+            );
+        }
+        home.refused(
+            &["export", "system", "--out", "exported"],
+            &["whole model of others", "train.max_steps = 0"],
+        );
+    }
+}
+
+/// A spoilt copy is refused by training, and nothing is written.
+fn refused(system: &str, spoil: impl FnOnce(&Home), words: &[&str]) {
+    let home = home(system);
+    // Also draws the notes, which refused runs leave behind.
+    train(&home, system, 0);
+    spoil(&home);
+    let sets = overrides(system, 1);
+    let sets = sets.iter().flat_map(|set| ["--set", set.as_str()]);
+    let train = ["train", "tiny.toml", "--set", "run.dir=other"];
+    let arguments: Vec<&str> = train.into_iter().chain(sets).collect();
+    home.refused(&arguments, words);
+}
+
+fn edit_config(home: &Home, edit: impl FnOnce(&mut serde_json::Value)) {
+    let path = home.path("system/config.json");
+    let text = fs::read_to_string(&path).expect("a config");
+    let mut config = serde_json::from_str(&text).expect("JSON");
+    edit(&mut config);
+    fs::write(&path, config.to_string()).expect("a file");
+}
+
+#[test]
+fn tensors_that_do_not_fit_are_named_as_they_are_stored() {
+    let weights = |home: &Home| home.path("system/model.safetensors");
+    refused(
+        "system_blip2",
+        |home| {
+            edit(&weights(home), |tensors| {
+                tensors
+                    .remove("qformer.layernorm.weight")
+                    .expect("a tensor");
+            });
+        },
+        &["missing: `qformer.layernorm.weight`", "model.safetensors"],
+    );
+    refused(
+        "system_blip2",
+        |home| {
+            edit(&weights(home), |tensors| {
+                tensors.insert("itm_head.weight".into(), RawTensor::of(&[2], &[0.0; 2]));
+            });
+        },
+        &["`itm_head.weight`", "no place in a blip-2 model"],
+    );
+    refused(
+        "system_blip2",
+        |home| {
+            edit(&weights(home), |tensors| {
+                tensors.insert(
+                    "language_projection.weight".into(),
+                    RawTensor::of(&[3, 12], &[0.5; 36]),
+                );
+            });
+        },
+        &["wrong shape", "`language_projection.weight`", "[3, 12]"],
+    );
+    refused(
+        "system_qwen_vl",
+        |home| {
+            edit(&weights(home), |tensors| {
+                let nan = RawTensor::of(&[9, 12], &[f32::NAN; 108]);
+                tensors.insert("transformer.visual.attn_pool.query".into(), nan);
+            });
+        },
+        &["not finite", "resampler.query", "--allow-nan"],
+    );
+    refused(
+        "system_notellm2_mllama",
+        |home| {
+            edit(&weights(home), |tensors| {
+                tensors.remove("gate.trans_all.weight").expect("a tensor");
+            });
+        },
+        &["missing: `gate.trans_all.weight`"],
+    );
+}
+
+#[test]
+fn configs_that_say_something_else() {
+    refused(
+        "system_blip2",
+        |home| {
+            edit_config(home, |config| {
+                config["text_config"]["model_type"] = "t5".into()
+            })
+        },
+        &["text_config.model_type", "t5", "opt"],
+    );
+    refused(
+        "system_blip2",
+        |home| {
+            edit_config(home, |config| {
+                config["qformer_config"]["hidden_act"] = "relu".into()
+            })
+        },
+        &["qformer_config.hidden_act", "only gelu is"],
+    );
+    refused(
+        "system_notellm2_mllama",
+        |home| {
+            edit(&home.path("system/model.safetensors"), |tensors| {
+                tensors.remove("temperature").expect("a tensor");
+            });
+        },
+        &["no whole multimodal model", "Qwen-VL"],
+    );
+    let home = home("system_blip2");
+    train(&home, "system_blip2", 0);
+    let train = ["train", "tiny.toml", "--set", "run.dir=other", "--set"];
+    let train = [train.as_slice(), &["model.checkpoint=system", "--set"]].concat();
+    for (key, words) in [
+        ("model.llm.path=system", "model.llm.path"),
+        ("model.path=system", "model.path"),
+    ] {
+        let arguments = [train.as_slice(), &[key]].concat();
+        home.refused(&arguments, &["model.checkpoint", words, "leave out one"]);
+    }
+    let arguments = [train.as_slice(), &["model.vision.path=system"]].concat();
+    home.refused(&arguments, &["model.vision.path", "its own vision encoder"]);
+}
