@@ -4,7 +4,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
 
 use super::module::{Place, Tensors};
-use crate::ops::{Bits, quantise};
+use crate::ops::{Bits, param_shape, quantise};
 
 /// A linear map of a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl ModuleVisitor for LinearFinder {
             self.maps.push(LinearMap {
                 path: self.place.whole_path(),
                 name: name.to_owned(),
-                outputs: param.lazy_shape()[D - 1],
+                outputs: param_shape(param)[D - 1],
             });
         }
     }
@@ -116,7 +116,7 @@ struct Counter {
 
 impl ModuleVisitor for Counter {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let elements = param.lazy_shape().num_elements();
+        let elements = param_shape(param).num_elements();
         self.all += elements;
         if param.base().is_require_grad() {
             self.trained += elements;
