@@ -8,8 +8,10 @@ use burn::tensor::{DType, Tensor};
 
 use super::checkpoint::Checkpoint;
 use super::convert::{NewRows, Wanted};
+use super::maps::quantise_weight;
 use super::module::{NameTable, NamedTensor, Place, Tensors, tensors_of};
 use crate::error::ModelError;
+use crate::ops::Bits;
 
 /// Findings of one kind that an error lists; the rest is counted.
 const LISTED: usize = 20;
@@ -26,6 +28,8 @@ pub struct LoadOptions {
     pub allow_nan: bool,
     /// Words that the checkpoint's lookup table does not know.
     pub new_words: Option<NewRows>,
+    /// Hold the weights of linear maps quantised, each as soon as it is read; none of them may learn.
+    pub quantise: Option<Bits>,
 }
 
 impl LoadOptions {
@@ -35,6 +39,7 @@ impl LoadOptions {
             dtype,
             allow_nan: false,
             new_words: None,
+            quantise: None,
         }
     }
 }
@@ -282,8 +287,11 @@ impl ModuleMapper for Loader<'_> {
         }
         let is_word_table = self.place.path().ends_with(WORD_TABLE);
         let name = format!("{}{}", self.prefix, self.place.name(self.table.rename));
+        let quantise = self.options.quantise.filter(|_| self.place.is_map_weight());
+        // Quantised from f32, so that a saved model comes back bit by bit.
+        let dtype = quantise.map_or(self.options.dtype, |_| DType::F32);
         let wanted = Wanted {
-            dtype: self.options.dtype,
+            dtype,
             transposed: self.place.transposed(),
             new_rows: self.options.new_words.as_ref().filter(|_| is_word_table),
         };
@@ -300,8 +308,12 @@ impl ModuleMapper for Loader<'_> {
             self.not_finite.push((name, converted.not_finite));
         }
         let device = param.lazy_device();
-        let tensor = Tensor::from_data(converted.data, (&device, self.options.dtype));
+        let tensor = Tensor::from_data(converted.data, (&device, dtype));
         let id = param.id;
-        param.transform_for_load(tensor, id)
+        let param = param.transform_for_load(tensor, id);
+        match quantise {
+            Some(bits) => param.map(|weight| quantise_weight(weight, bits)),
+            None => param,
+        }
     }
 }

@@ -94,6 +94,11 @@ impl Place {
         }
     }
 
+    /// Whether the current parameter is the weight of a linear map, and not an adapter's.
+    pub(super) fn is_map_weight(&self) -> bool {
+        self.transposed() && self.tensors() == Tensors::Base
+    }
+
     /// Whether the current parameter is the module's own or an adapter's.
     pub(super) fn tensors(&self) -> Tensors {
         if self.containers.iter().any(|c| c == "Reparameterization") {
