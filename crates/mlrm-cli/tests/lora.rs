@@ -155,16 +155,85 @@ fn adapters_are_a_start_and_can_be_merged() {
 #[cfg(unix)]
 fn a_quantised_language_model_trains_and_resumes_bit_by_bit() {
     let home = Home::with_config();
-    let sets = [LORA.as_slice(), &["model.llm.quantisation=q8"]].concat();
-    home.train("run", &sets).done();
-    let whole = losses(&events(&home, "run"));
     home.train("dense", &LORA).done();
-    assert_ne!(whole[&1], losses(&events(&home, "dense"))[&1]);
-    go_on_from(&home, "run", 3);
-    assert_eq!(losses(&events(&home, "run")), whole);
-    let values = read(&home.path("run/model/llm/model.safetensors"));
-    let row = &values["model.layers.0.self_attn.q_proj.weight"].values()[..32];
-    assert!(row.iter().all(|value| value.is_finite()));
+    for quantisation in ["q8", "q4"] {
+        let set = format!("model.llm.quantisation={quantisation}");
+        let sets = [LORA.as_slice(), &[set.as_str()]].concat();
+        home.train(quantisation, &sets).done();
+        let whole = losses(&events(&home, quantisation));
+        assert_ne!(whole[&1], losses(&events(&home, "dense"))[&1]);
+        go_on_from(&home, quantisation, 3);
+        assert_eq!(losses(&events(&home, quantisation)), whole);
+
+        // What is saved are the rounded weights: not more different values in a block than codes.
+        let file = home.path(format!("{quantisation}/model/llm/model.safetensors"));
+        let mut row = read(&file)["model.layers.0.mlp.down_proj.weight"].values();
+        // 32 outputs, one block, of the first input.
+        row = row.into_iter().step_by(64).collect();
+        assert_eq!(row.len(), 32);
+        row.sort_by(f32::total_cmp);
+        row.dedup();
+        let few = row.len() <= 15;
+        assert_eq!(few, quantisation == "q4", "{row:?}");
+    }
+}
+
+#[test]
+fn inspect_counts_the_adapters_that_are_meant() {
+    let home = Home::with_config();
+    let sets = ["model.llm.lora.target_modules=[\"q_proj\",\"v_proj\"]"];
+    home.train("run", &[LORA.as_slice(), &sets].concat()).done();
+    let inspect = |words: &[&str]| {
+        let command = [&["inspect", "run", "--json"], words].concat();
+        home.mlrm(&command).done().json()["training"].clone()
+    };
+    let number = |training: &serde_json::Value, tune: usize, key: &str| {
+        training["estimates"][tune][key].as_u64().expect("a number")
+    };
+    let adapters = |training: &serde_json::Value| {
+        let trained = |tune| number(training, tune, "trained_parameters");
+        trained(1) - trained(2)
+    };
+    // The run's own: rank 4 beside q and v of two layers; and what the run said that it trains.
+    let own = inspect(&[]);
+    assert_eq!(adapters(&own), 2 * 4 * ((32 + 32) + (32 + 16)));
+    assert_eq!(
+        number(&own, 1, "trained_parameters"),
+        trained(&home, "run"),
+        "the estimate is what trained"
+    );
+    let other = inspect(&["--rank", "2", "--targets", "down_proj"]);
+    assert_eq!(adapters(&other), 2 * 2 * (64 + 32));
+    // Fewer maps keep fewer activations, full tuning most.
+    let activations = |training, tune| number(training, tune, "activations_bytes");
+    let all = inspect(&["--targets", "all-linear"]);
+    assert!(activations(&own, 2) < activations(&own, 1));
+    assert!(activations(&own, 1) < activations(&all, 1));
+    assert_eq!(activations(&own, 0), activations(&all, 0));
+    // A quarter of the bytes and an eighth, and scales of 4 bytes for 32 or 16 outputs.
+    let weights = |training: &serde_json::Value| number(training, 2, "weights_bytes");
+    let held = |bits: u64| {
+        let map = |inputs: u64, outputs: u64| {
+            let block = 64.min(1 << outputs.trailing_zeros());
+            inputs * outputs * (32 - bits) / 8 - 4 * inputs * outputs / block
+        };
+        let layer = 2 * map(32, 32) + 2 * map(32, 16) + 2 * map(32, 64) + map(64, 32);
+        weights(&own) - 2 * layer
+    };
+    for (name, bits) in [("q8", 8), ("q4", 4)] {
+        assert_eq!(weights(&inspect(&["--quantisation", name])), held(bits));
+    }
+    home.refused(
+        &["inspect", "run", "--targets", "q_prj"],
+        &["no linear map of this name", "did you mean `q_proj`?"],
+    );
+    let opt = support::golden_cases().join("opt_micl_ragged/llm");
+    let opt = opt.to_str().expect("UTF-8");
+    let of_opt = home
+        .mlrm(&["inspect", opt, "--json", "--targets", "fc1,fc2"])
+        .done()
+        .json();
+    assert!(adapters(&of_opt["training"]) > 0);
 }
 
 #[test]
@@ -215,8 +284,8 @@ fn settings_that_no_adapter_can_have() {
             ["model.llm.quantisation", "`model.llm.tune`"],
         ),
         (
-            &["model.llm.quantisation=q4"],
-            ["model.llm.quantisation", "\"q8\""],
+            &["model.llm.quantisation=q2"],
+            ["model.llm.quantisation", "\"q4\""],
         ),
         (
             &[

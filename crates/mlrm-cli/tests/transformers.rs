@@ -33,7 +33,9 @@ fn golden_parts() -> Vec<PathBuf> {
     let cases = fs::read_dir(golden_cases()).expect("golden cases");
     let cases = cases.map(|case| case.expect("an entry").path());
     let parts = cases.flat_map(|case| ["llm", "vision"].map(|part| case.join(part)));
-    let mut parts: Vec<PathBuf> = parts.filter(|f| f.join("model.safetensors").is_file()).collect();
+    let mut parts: Vec<PathBuf> = parts
+        .filter(|f| f.join("model.safetensors").is_file())
+        .collect();
     parts.sort();
     parts
 }

@@ -119,7 +119,7 @@ impl AdapterConfig {
     }
 
     /// The maps that are adapted; an error names the target that is none and what was meant.
-    fn targets<'a>(&self, maps: &'a [LinearMap]) -> Result<Vec<&'a LinearMap>, ModelError> {
+    pub fn targets<'a>(&self, maps: &'a [LinearMap]) -> Result<Vec<&'a LinearMap>, ModelError> {
         if self.target_modules == [ALL_LINEAR] {
             return Ok(maps.iter().collect());
         }

@@ -1,6 +1,6 @@
 //! Checkpoints that hold a whole multimodal model: BLIP-2, Qwen-VL, and the authors' NoteLLM-2.
 //!
-//! Each system is a table of where its tensors belong ([`System::place`]) and of which sections of
+//! Each system is a table of where its tensors belong and of which sections of
 //! `config.json` describe which part. A tensor that no table places is refused by name.
 
 use std::path::{Path, PathBuf};

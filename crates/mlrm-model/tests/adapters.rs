@@ -139,7 +139,7 @@ mod dropout {
 
 mod frozen {
     use burn::tensor::{Device, Distribution, Tensor};
-    use mlrm_model::ops::{Bits, block_size, frozen_matmul, quantise};
+    use mlrm_model::ops::{Bits, block_size, dequantise, dims, frozen_matmul, quantise};
 
     fn values(tensor: Tensor<2>) -> Vec<f32> {
         tensor.inner().try_into_vec_as().expect("values")
@@ -156,7 +156,7 @@ mod frozen {
             let weight = random([5, 96], &device);
             let quantised = quantise(weight.clone(), bits);
             assert!(!quantised.dtype().is_float());
-            let (exact, found) = (values(weight), values(quantised.dequantize()));
+            let (exact, found) = (values(weight), values(dequantise(quantised)));
             for (exact, found) in exact.chunks(32).zip(found.chunks(32)) {
                 let peak = exact.iter().fold(0.0f32, |a, b| a.max(b.abs()));
                 // A scale is rounded up by less than a 2000th.
@@ -174,24 +174,29 @@ mod frozen {
         for bits in [Bits::Eight, Bits::Four] {
             // From values so small that half precision would lose them to ordinary ones.
             for size in [1e-12, 1e-6, 1.0, 1e4] {
-                let once = quantise(random([37, 128], &device) * size, bits).dequantize();
-                let twice = quantise(once.clone(), bits).dequantize();
+                let once = dequantise(quantise(random([37, 128], &device) * size, bits));
+                let twice = dequantise(quantise(once.clone(), bits));
                 assert_eq!(values(once), values(twice));
             }
         }
         let zeros = quantise(Tensor::zeros([2, 64], &device), Bits::Eight);
-        assert!(values(zeros.dequantize()).iter().all(|v| *v == 0.0));
+        assert!(values(dequantise(zeros)).iter().all(|v| *v == 0.0));
     }
 
     #[test]
     fn the_product_and_its_gradient_are_those_of_the_dequantised_weight() {
         let device = Device::flex().autodiff();
-        for (inputs, outputs) in [(24, 96), (7, 16), (130, 64)] {
-            let weight = quantise(random([inputs, outputs], &device), Bits::Eight);
+        let sizes = [(24, 96), (7, 16), (130, 64)];
+        for (bits, (inputs, outputs)) in [Bits::Eight, Bits::Four]
+            .into_iter()
+            .flat_map(|bits| sizes.map(|sizes| (bits, sizes)))
+        {
+            let weight = quantise(random([inputs, outputs], &device), bits);
+            assert_eq!(dims(&weight), [inputs, outputs]);
             let x = random([9, inputs], &device).require_grad();
             let seed = random([9, outputs], &device);
             let frozen = frozen_matmul(x.clone(), weight.clone());
-            let dense = x.clone().matmul(weight.dequantize());
+            let dense = x.clone().matmul(dequantise(weight));
             let difference = |a: Tensor<2>, b: Tensor<2>| {
                 let pairs = values(a).into_iter().zip(values(b));
                 pairs.fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs()))
@@ -203,6 +208,46 @@ mod frozen {
             });
             assert!(difference(frozen, dense) < 1e-7);
         }
+    }
+
+    #[test]
+    fn a_code_takes_as_much_memory_as_its_bits() {
+        let device = Device::flex();
+        for (bits, bytes) in [(Bits::Eight, 6 * 128), (Bits::Four, 6 * 128 / 2)] {
+            let weight = quantise(random([6, 128], &device), bits);
+            // What a tensor of flex counts is what it holds.
+            assert_eq!(weight.shape().num_elements(), bytes);
+        }
+    }
+
+    #[test]
+    fn four_bits_are_those_that_burn_quantises_to() {
+        use burn::tensor::quantization::{
+            QuantScheme, QuantStore, QuantValue, QuantizationParameters, ScaleDtype,
+        };
+        let device = Device::flex();
+        let weight = random([5, 96], &device);
+        let ours = values(dequantise(quantise(weight.clone(), Bits::Four)));
+        // With the scales that ours used, the largest value of a block over its largest code.
+        let peaks: Vec<f32> = ours
+            .chunks(32)
+            .map(|block| block.iter().fold(0.0f32, |a, b| a.max(b.abs())) / 7.0)
+            .collect();
+        let scheme = QuantScheme::default()
+            .with_value(QuantValue::Q4S)
+            .per_block([32], ScaleDtype::F32)
+            .with_store(QuantStore::Native);
+        let scales = Tensor::<1>::from_floats(peaks.as_slice(), &device);
+        let parameters = QuantizationParameters {
+            scales,
+            global: None,
+        };
+        let burns = values(weight.quantize(&scheme, parameters).dequantize());
+        let close = ours
+            .iter()
+            .zip(&burns)
+            .all(|(a, b)| (a - b).abs() <= 1e-6 * a.abs());
+        assert!(close, "{ours:?} {burns:?}");
     }
 
     #[test]

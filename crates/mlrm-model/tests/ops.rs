@@ -118,6 +118,31 @@ fn norms_agree() {
 }
 
 #[test]
+fn low_rank_changes_agree() {
+    for [rows, width] in SHAPES {
+        let (outputs, rank) = (width + 2, 3);
+        let lengths = [rows * outputs, rows * width, width * rank, rank * outputs];
+        let matrices = |t: &[Tensor<1>]| {
+            [
+                t[0].clone().reshape([rows, outputs]),
+                t[1].clone().reshape([rows, width]),
+                t[2].clone().reshape([width, rank]),
+                t[3].clone().reshape([rank, outputs]),
+            ]
+        };
+        let fused = |t: &[Tensor<1>]| {
+            let [y, x, a, b] = matrices(t);
+            flat(ops::add_low_rank(y, x, a, b, 0.7))
+        };
+        let body = |t: &[Tensor<1>]| {
+            let [y, x, a, b] = matrices(t);
+            flat(generic::add_low_rank(y, x, a, b, 0.7))
+        };
+        agree("add_low_rank", &lengths, &fused, &body);
+    }
+}
+
+#[test]
 fn activations_agree() {
     for [rows, width] in SHAPES {
         let matrix = |t: &Tensor<1>| t.clone().reshape([rows, width]);

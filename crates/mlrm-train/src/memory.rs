@@ -1,7 +1,13 @@
 //! What training needs of memory, estimated from sizes alone.
 
-use mlrm_model::decoder::{Decoder, DecoderConfig};
-use mlrm_model::weights::named_tensors;
+use std::collections::BTreeMap;
+
+use mlrm_config::Quantisation;
+use mlrm_model::ModelError;
+use mlrm_model::adapter::AdapterConfig;
+use mlrm_model::decoder::{Decoder, DecoderConfig, FeedForwardKind};
+use mlrm_model::ops::block_size;
+use mlrm_model::weights::{LinearMap, linear_maps};
 use serde::Serialize;
 
 use crate::device::Format;
@@ -23,8 +29,10 @@ pub struct TrainingShape<'a> {
     pub batch_pairs: u64,
     /// Positions of a note in the language model, visual tokens included.
     pub positions: u64,
-    /// Rank of the adapters, for `lora`.
-    pub rank: u64,
+    /// The adapters, for `lora`.
+    pub adapters: &'a AdapterConfig,
+    /// How the language model's matrices are held, for `lora` and `frozen`.
+    pub quantisation: Quantisation,
 }
 
 /// One way to tune the language model.
@@ -49,21 +57,39 @@ pub struct TrainingMemory {
 impl TrainingMemory {
     /// The estimates for `full`, `lora` and `frozen`. The formula and its measured error: docs,
     /// "Import, inspect, export".
-    pub fn estimates(shape: &TrainingShape<'_>) -> [Self; 3] {
-        let adapters = adapter_parameters(shape.llm, shape.rank);
-        [
-            ("full", shape.llm_parameters, 0),
-            ("lora", 0, adapters),
-            ("frozen", 0, 0),
-        ]
-        .map(|(tune, llm, adapters)| Self::estimate(shape, tune, llm, adapters))
+    ///
+    /// # Errors
+    /// An adapter's target that the language model does not have.
+    pub fn estimates(shape: &TrainingShape<'_>) -> Result<[Self; 3], ModelError> {
+        let module = Decoder::new(shape.llm, &burn::tensor::Device::default());
+        let maps = linear_maps(&module, shape.llm.family().names.rename);
+        let all: Vec<&LinearMap> = maps.iter().collect();
+        let adapted = shape.adapters.targets(&maps)?;
+        let rank = shape.adapters.rank as u64;
+        let factors = |map: &&LinearMap| rank * (map.inputs + map.outputs) as u64;
+        let adapters = adapted.iter().map(factors).sum();
+        let saved = saved_bytes(shape, &maps);
+        let low = rank * adapted.len() as u64;
+        Ok([
+            Self::estimate(shape, "full", [shape.llm_parameters, 0], 0, (&all, 0)),
+            Self::estimate(shape, "lora", [0, adapters], saved, (&adapted, low)),
+            Self::estimate(shape, "frozen", [0, 0], saved, (&[], 0)),
+        ])
     }
 
-    fn estimate(shape: &TrainingShape<'_>, tune: &'static str, llm: u64, adapters: u64) -> Self {
+    /// `llm` and `adapters` are the parameters of the language model that learn, `saved` what
+    /// quantisation saves of its bytes; `(maps, low)` see [`activations`].
+    fn estimate(
+        shape: &TrainingShape<'_>,
+        tune: &'static str,
+        [llm, adapters]: [u64; 2],
+        saved: u64,
+        (maps, low): (&[&LinearMap], u64),
+    ) -> Self {
         let number = shape.format.size() as u64;
         let held = shape.llm_parameters + shape.head_parameters + shape.vision_parameters;
         // Adapters are f32 whatever the model is.
-        let weights_bytes = held * number + adapters * 4;
+        let weights_bytes = held * number + adapters * 4 - saved;
         let trained_parameters = llm + shape.head_parameters + adapters;
         // The gradient as the backward pass gives it, and in f32 for the optimiser.
         let copies = if shape.format == Format::F32 {
@@ -73,7 +99,7 @@ impl TrainingMemory {
         };
         let gradients_bytes = trained_parameters * copies;
         let optimiser_bytes = trained_parameters * 8;
-        let activations_bytes = activations(shape, tune);
+        let activations_bytes = activations(shape, maps, low);
         Self {
             tune,
             trained_parameters,
@@ -86,34 +112,60 @@ impl TrainingMemory {
     }
 }
 
-/// A and B beside every linear map of the layers.
-fn adapter_parameters(llm: &DecoderConfig, rank: u64) -> u64 {
-    let module = Decoder::new(llm, &burn::tensor::Device::default());
-    let tensors = named_tensors(&module, str::to_owned);
-    let maps = tensors
-        .iter()
-        .filter(|tensor| tensor.path.contains("_proj.weight"));
-    maps.map(|map| rank * map.shape.iter().sum::<usize>() as u64)
-        .sum()
+/// Bytes that quantised matrices take less: codes, and an f32 scale for every block.
+fn saved_bytes(shape: &TrainingShape<'_>, maps: &[LinearMap]) -> u64 {
+    let bits = match shape.quantisation {
+        Quantisation::None => return 0,
+        Quantisation::Q8 => 8,
+        Quantisation::Q4 => 4,
+    };
+    let number = shape.format.size() as u64;
+    let saved = maps.iter().filter_map(|map| {
+        let values = (map.inputs * map.outputs) as u64;
+        let scales = values / block_size(map.outputs)? as u64;
+        (values * number).checked_sub(values * bits / 8 + scales * 4)
+    });
+    saved.sum()
 }
 
-/// Numbers that the backward pass keeps of one layer and position, in the activations' format, and
-/// in f32 of each score of its attention.
-fn activations(shape: &TrainingShape<'_>, tune: &str) -> u64 {
+/// What the backward pass keeps of the language model's layers: inputs of norms, attention and the
+/// activation function in the activations' format, attention's probabilities in f32, and the
+/// inputs of `maps`, whose weights or adapters learn; `low` numbers of a position between the
+/// factors of adapters. The last layer works at few positions but for its keys and values.
+fn activations(shape: &TrainingShape<'_>, maps: &[&LinearMap], low: u64) -> u64 {
     let llm = shape.llm;
     let (d, f) = (llm.hidden_size as u64, llm.intermediate_size as u64);
     let q = (llm.num_attention_heads * llm.head_dim) as u64;
     let k = (llm.num_key_value_heads * llm.head_dim) as u64;
-    let kept = match tune {
-        // Inputs of the linear maps are kept for the gradients of their weights.
-        "full" | "lora" => 6 * d + 2 * q + 2 * k + 4 * f,
-        _ => 4 * d + 2 * q + 2 * k + 3 * f,
+    let inner = match llm.feed_forward {
+        FeedForwardKind::SwiGlu => 2 * f,
+        FeedForwardKind::Relu => f,
     };
-    let scores = llm.num_attention_heads as u64 * shape.positions;
+    let head_norms = if llm.head_norm { q + k } else { 0 };
+    let before = llm.num_hidden_layers.saturating_sub(1) as u64;
+    let layers = before * (2 * d + q + 2 * k + inner + head_norms) + d + 2 * k;
+    let scores = before * llm.num_attention_heads as u64 * shape.positions;
     let number = shape.format.size() as u64;
-    let notes = 2 * shape.batch_pairs;
-    let layers = llm.num_hidden_layers as u64;
-    notes * shape.positions * layers * (kept * number + scores * 4)
+    let rows = 2 * shape.batch_pairs * shape.positions;
+    let kept = (layers + map_inputs(llm, maps)) * number + (low + scores) * 4;
+    rows * kept
+}
+
+/// Widths of what the maps take, added up; what several take is held once.
+fn map_inputs(llm: &DecoderConfig, maps: &[&LinearMap]) -> u64 {
+    let last = format!("layers.{}.", llm.num_hidden_layers.saturating_sub(1));
+    let mut taken = BTreeMap::new();
+    for map in maps {
+        let place = match map.path.split_once(".qkv.") {
+            Some((layer, _)) => format!("{layer}.qkv"),
+            None => map.path.replace(".up_proj.", ".gate_proj."),
+        };
+        // Of the last layer, keys and values alone take every position.
+        if !map.path.starts_with(&last) || place.ends_with(".qkv") {
+            taken.insert(place, map.inputs as u64);
+        }
+    }
+    taken.values().sum()
 }
 
 /// The largest resident memory of this process so far, as Linux tells it; `None` elsewhere.

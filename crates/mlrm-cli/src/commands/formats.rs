@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use mlrm_config::DType;
+use mlrm_config::{DType, Quantisation};
 use mlrm_train::device::{self, Format};
 
 /// A number format of weights.
@@ -25,6 +25,24 @@ impl FormatArg {
             Self::Bf16 => DType::Bf16,
             Self::F16 => DType::F16,
         })
+    }
+}
+
+/// How matrices that do not learn are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum QuantisationArg {
+    /// One byte a value.
+    Q8,
+    /// Four bits a value.
+    Q4,
+}
+
+impl From<QuantisationArg> for Quantisation {
+    fn from(arg: QuantisationArg) -> Self {
+        match arg {
+            QuantisationArg::Q8 => Self::Q8,
+            QuantisationArg::Q4 => Self::Q4,
+        }
     }
 }
 

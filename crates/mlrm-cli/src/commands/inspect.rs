@@ -7,15 +7,16 @@ use std::time::Instant;
 
 use clap::Args;
 use miette::{IntoDiagnostic, miette};
-use mlrm_config::{ConnectorSettings, PromptSettings};
+use mlrm_config::{ConnectorSettings, LoraSettings, PromptSettings, Quantisation};
 use mlrm_data::tokenizer::Tokenizer;
+use mlrm_model::adapter::AdapterConfig;
 use mlrm_model::source::{ModelSource, Part};
 use mlrm_model::weights::LoadOptions;
 use mlrm_train::memory::{TrainingMemory, TrainingShape, peak_resident_bytes};
 use mlrm_train::{TrainError, device};
 use serde::Serialize;
 
-use super::formats::{FormatArg, bytes};
+use super::formats::{FormatArg, QuantisationArg, bytes};
 
 /// Say what a model is, whether its weights fit its config, and what training it would need.
 #[derive(Debug, Args)]
@@ -42,9 +43,16 @@ pub struct InspectArgs {
     /// token budget.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub positions: Option<u64>,
-    /// Rank of the adapters for `lora`.
-    #[arg(long, value_name = "R", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..))]
-    pub rank: u64,
+    /// Rank of the adapters for `lora`; default: that of the model's adapters, or 8.
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(1..))]
+    pub rank: Option<u64>,
+    /// Maps that have adapters for `lora`, such as `q_proj,v_proj`; default: those of the model's
+    /// adapters, or all-linear.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub targets: Option<Vec<String>>,
+    /// Hold the matrices quantised for `lora` and `frozen`.
+    #[arg(long, value_enum)]
+    pub quantisation: Option<QuantisationArg>,
 }
 
 #[derive(Debug, Serialize)]
@@ -68,7 +76,8 @@ struct Training {
     dtype: &'static str,
     batch_pairs: u64,
     positions: u64,
-    rank: u64,
+    rank: usize,
+    target_modules: Vec<String>,
     estimates: [TrainingMemory; 3],
 }
 
@@ -167,6 +176,7 @@ fn training(
         let part = parts.iter().find(|part| part.part == name);
         part.map_or(0, |part| part.parameters)
     };
+    let adapters = adapters(args, source)?;
     let shape = TrainingShape {
         llm,
         llm_parameters: parameters("llm"),
@@ -175,15 +185,38 @@ fn training(
         format,
         batch_pairs: args.batch_pairs,
         positions: args.positions.unwrap_or(budget as u64),
-        rank: args.rank,
+        adapters: &adapters,
+        quantisation: args.quantisation.map_or(Quantisation::None, Into::into),
     };
+    let estimates = TrainingMemory::estimates(&shape).map_err(TrainError::from)?;
     Ok(Some(Training {
         dtype: format.name(),
         batch_pairs: shape.batch_pairs,
         positions: shape.positions,
-        rank: args.rank,
-        estimates: TrainingMemory::estimates(&shape),
+        estimates,
+        rank: adapters.rank,
+        target_modules: adapters.target_modules,
     }))
+}
+
+/// The adapters that `lora` is estimated with: the model's own or PEFT's defaults, but for what the
+/// command line says.
+fn adapters(args: &InspectArgs, source: &ModelSource) -> miette::Result<AdapterConfig> {
+    let own = match source {
+        ModelSource::Model(folder) => folder.adapter(),
+        _ => None,
+    };
+    let mut adapters = match own {
+        Some(folder) => AdapterConfig::read(&folder).map_err(TrainError::from)?,
+        None => AdapterConfig::from_settings(&LoraSettings::default()),
+    };
+    if let Some(rank) = args.rank {
+        adapters.rank = usize::try_from(rank).into_diagnostic()?;
+    }
+    if let Some(targets) = &args.targets {
+        adapters.target_modules = targets.clone();
+    }
+    Ok(adapters)
 }
 
 fn load(args: &InspectArgs, source: &ModelSource, parts: &[Part]) -> miette::Result<LoadReport> {

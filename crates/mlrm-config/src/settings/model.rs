@@ -268,7 +268,7 @@ pub enum Quantisation {
     None,
     /// One byte a value, with a scale for every block of up to 64 values.
     Q8,
-    /// Four bits a value, in the same blocks. GPUs only: on `flex` a value would still take a byte.
+    /// Four bits a value, in the same blocks.
     Q4,
 }
 

@@ -2,9 +2,8 @@
 
 use super::{Finding, divides, divisors_around, multiples_around};
 use crate::{
-    ALL_LINEAR, BackendName, ConnectorKind, ConnectorSettings, DeviceName, LlmFamily, LlmSettings,
-    ModelSettings, Quantisation, RunConfig, SelectFeature, TokenizerSettings, Tune, VisionFamily,
-    VisionSettings,
+    ALL_LINEAR, ConnectorKind, ConnectorSettings, LlmFamily, LlmSettings, ModelSettings,
+    Quantisation, RunConfig, SelectFeature, TokenizerSettings, Tune, VisionFamily, VisionSettings,
 };
 
 pub(super) fn check(config: &RunConfig, findings: &mut Vec<Finding>) {
@@ -65,21 +64,6 @@ fn tuning(config: &RunConfig, findings: &mut Vec<Finding>) {
             )
             .related(["model.llm.tune"])
             .help("set `model.llm.tune` to \"lora\" or \"frozen\", or leave `quantisation` out"),
-        );
-    }
-    let on_cpu = |name: &String| {
-        name.parse()
-            .is_ok_and(|d: DeviceName| d.backend == BackendName::Flex)
-    };
-    if llm.quantisation == Quantisation::Q4 && config.backend.device.names().iter().any(on_cpu) {
-        findings.push(
-            Finding::new(
-                QUANTISATION,
-                "the device `flex` stores a value of four bits in a whole byte: \"q4\" would lose \
-                 precision and save nothing",
-            )
-            .related(["backend.device"])
-            .help("use \"q8\" on `flex`"),
         );
     }
     if llm.lora.target_modules.len() > 1 && llm.lora.target_modules.iter().any(|t| t == ALL_LINEAR)

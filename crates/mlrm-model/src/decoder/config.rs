@@ -64,6 +64,9 @@ pub struct DecoderConfig {
     pub use_logn_attn: bool,
     /// Standard deviation of initial weights.
     pub initializer_range: f64,
+    /// The LM head, which is never computed, is the table of words: other tools that load what is
+    /// written find it there.
+    pub tie_word_embeddings: bool,
 }
 
 /// How positions enter a decoder.
@@ -108,7 +111,9 @@ impl DecoderConfig {
             );
             return Err(hf.unsupported("model_type", &json!(model_type), &hint));
         };
-        let config = (family.read)(&mut hf)?;
+        let mut config = (family.read)(&mut hf)?;
+        let default = Some(config.tie_word_embeddings);
+        config.tie_word_embeddings = hf.get("tie_word_embeddings", default)?;
         hf.finish()?;
         config.check().map_err(|m| ModelError::format(path, m))?;
         Ok(config)
@@ -129,7 +134,7 @@ impl DecoderConfig {
         config["hidden_size"] = json!(self.hidden_size);
         config["num_hidden_layers"] = json!(self.num_hidden_layers);
         config["num_attention_heads"] = json!(self.num_attention_heads);
-        config["tie_word_embeddings"] = json!(false);
+        config["tie_word_embeddings"] = json!(self.tie_word_embeddings);
         config["torch_dtype"] = json!("float32");
         config
     }

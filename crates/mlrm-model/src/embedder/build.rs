@@ -88,6 +88,15 @@ impl BuildOptions {
             ..LoadOptions::new(self.dtype)
         }
     }
+
+    /// How the weights of the LLM's linear maps are held, where that is quantised.
+    fn bits(&self) -> Option<Bits> {
+        match self.quantisation {
+            Quantisation::None => None,
+            Quantisation::Q8 => Some(Bits::Eight),
+            Quantisation::Q4 => Some(Bits::Four),
+        }
+    }
 }
 
 /// How the adapters of a decoder are called on disk.
@@ -172,7 +181,11 @@ impl Embedder {
         let core = EmbedderCore::new(&config, &learning)?;
         check_blocks(&core.llm, &config, options)?;
         let adapters = plan_adapters(&core.llm, &config, options)?;
-        let llm = build_llm(core.llm, &config, options)?;
+        let llm = match options.tune {
+            Tune::Full => core.llm,
+            Tune::Lora | Tune::Frozen => core.llm.no_grad(),
+        };
+        let llm = build_llm(llm, &config, options)?;
         let dropout = DropoutClock::default();
         let (llm, adapter) = tune_llm(llm, adapters, llm_adapters(&config), options, &dropout)?;
         let head = build_head(core.head, &config, options)?;
@@ -246,7 +259,7 @@ fn plan_adapters(
     }
 }
 
-/// Freezes what does not learn, and puts the adapters beside the LLM; also gives what they are.
+/// Puts the adapters beside the LLM; also gives what they are.
 fn tune_llm(
     llm: Decoder,
     adapters: Option<AdapterConfig>,
@@ -254,16 +267,6 @@ fn tune_llm(
     options: &BuildOptions,
     clock: &DropoutClock,
 ) -> Result<(Decoder, Option<AdapterConfig>), ModelError> {
-    let bits = match options.quantisation {
-        Quantisation::None => None,
-        Quantisation::Q8 => Some(Bits::Eight),
-        Quantisation::Q4 => Some(Bits::Four),
-    };
-    let llm = match (options.tune, bits) {
-        (Tune::Full, _) => llm,
-        (Tune::Lora | Tune::Frozen, None) => llm.no_grad(),
-        (Tune::Lora | Tune::Frozen, Some(bits)) => quantise_linear_maps(llm, bits, options.dtype),
-    };
     let Some(config) = adapters else {
         return Ok((llm, None));
     };
@@ -307,20 +310,12 @@ fn build_llm(
 ) -> Result<Decoder, ModelError> {
     let deviation = config.llm.initializer_range;
     let family = config.llm.family();
-    // What is quantised is quantised from f32, so that a saved model comes back bit by bit.
-    let dtype = match options.quantisation {
-        Quantisation::None => options.dtype,
-        Quantisation::Q8 | Quantisation::Q4 => DType::F32,
-    };
-    let options = &BuildOptions {
-        dtype,
-        ..options.clone()
-    };
     match options.llm.open(SystemPart::Llm)? {
         Some(checkpoint) => {
             let (prefix, names) = llm_names(&config.llm, &checkpoint);
             let options = LoadOptions {
                 new_words: options.new_words.clone(),
+                quantise: options.bits(),
                 ..options.load()
             };
             load(llm, &checkpoint, prefix, names, &options)
@@ -336,7 +331,16 @@ fn build_llm(
                     InitRule::Normal(deviation)
                 }
             };
-            Ok(initialise(llm, family.names, "llm", options, &rule))
+            let Some(bits) = options.bits() else {
+                return Ok(initialise(llm, family.names, "llm", options, &rule));
+            };
+            // What is quantised is quantised from f32, so that a saved model comes back bit by bit.
+            let exact = BuildOptions {
+                dtype: DType::F32,
+                ..options.clone()
+            };
+            let llm = initialise(llm, family.names, "llm", &exact, &rule);
+            Ok(quantise_linear_maps(llm, bits, options.dtype))
         }
     }
 }

@@ -30,7 +30,7 @@ impl Linear {
     /// # Shapes
     /// `[…, inputs]` → `[…, outputs]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let [inputs, outputs] = self.weight.dims();
+        let [inputs, outputs] = crate::ops::dims(&self.weight.base());
         let mut shape = x.dims();
         let rows = shape[..D - 1].iter().product::<usize>();
         shape[D - 1] = outputs;

@@ -4,6 +4,7 @@ use burn::module::{Module, Param, Reparameterization, Reparameterizer};
 use burn::tensor::{DType, Tensor};
 
 use super::dropout::{Dropout, DropoutClock};
+use crate::ops;
 
 /// An adapter beside a linear map: `scale · (x·A)·B`, in f32 whatever the map computes in.
 ///
@@ -29,12 +30,8 @@ impl LowRank {
     /// `x`: `[rows, inputs]`, `y`: `[rows, outputs]` → as `y`
     pub fn add(&self, x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
         let x = self.dropout.drop_values(x.cast(DType::F32));
-        // Scaled where it is narrowest.
         let scale = self.scale * self.dropout.gain();
-        let low = x.matmul(self.a.val()).mul_scalar(scale);
-        let change = low.matmul(self.b.val());
-        let dtype = y.dtype();
-        y + change.cast(dtype)
+        ops::add_low_rank(y, x, self.a.val(), self.b.val(), scale)
     }
 }
 
@@ -45,12 +42,12 @@ impl Reparameterization for LowRank {
     /// f32.
     fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
         let change = self.a.val().matmul(self.b.val()).mul_scalar(self.scale);
-        let change = change.reshape(base.shape());
+        let change = change.reshape(ops::dims(&base));
         let dtype = base.dtype();
-        if dtype.is_float() {
-            (base.cast(DType::F32) + change).cast(dtype)
-        } else {
-            base.dequantize().cast(DType::F32) + change
+        let merged = ops::dequantise(base).cast(DType::F32) + change;
+        match dtype.is_float() {
+            true => merged.cast(dtype),
+            false => merged,
         }
     }
 }
@@ -95,7 +92,7 @@ impl Reparameterizer for Attach<'_> {
             return (param, None);
         };
         let base = param.base();
-        let (device, dims) = (base.device(), base.dims());
+        let (device, dims) = (base.device(), ops::dims(&base));
         let rank = self.shape.rank;
         let zeros =
             |shape: [usize; 2]| Param::from_tensor(Tensor::zeros(shape, (&device, DType::F32)));

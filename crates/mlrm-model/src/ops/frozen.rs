@@ -1,17 +1,22 @@
 //! Weights that do not learn, held quantised: Burn's symmetric codes with a scale for every block of
 //! outputs, turned back into floats for each product and forgotten again.
+//!
+//! Burn's flex keeps a code of four bits in a byte; here two share one ([`FrozenWeight::compact`]), so
+//! that such a weight's tensor has half as many columns as the weight has outputs. [`dims`] and
+//! [`dequantise`] know it; nothing else should ask a frozen weight for its shape or its values.
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind, unary};
 use burn::backend::tensor::{FloatTensor, QuantizedTensor};
-use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
-#[cfg(feature = "flex")]
-use burn::backend::{Flex, flex::FlexTensor};
+use burn::backend::{
+    Autodiff, AutodiffBackend, Backend, Dispatch, DispatchDevice, backend_extension,
+};
+use burn::module::Param;
 use burn::tensor::quantization::{
     QuantScheme, QuantStore, QuantValue, QuantizationParameters, ScaleDtype,
 };
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Shape, Tensor, TensorData};
 
 /// Bits of a quantised value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +41,7 @@ pub fn block_size(outputs: usize) -> Option<usize> {
 /// none.
 ///
 /// The largest value of a block has the largest code, and a scale has 12 significant bits, so that
-/// scale · code is exact in f32: quantising what [`Tensor::dequantize`] gives finds the same codes
+/// scale · code is exact in f32: quantising what [`dequantise`] gives finds the same codes
 /// and scales. A model that is saved and read again is therefore the same model.
 pub fn quantise(weight: Tensor<2>, bits: Bits) -> Tensor<2> {
     let [inputs, outputs] = weight.dims();
@@ -61,19 +66,58 @@ pub fn quantise(weight: Tensor<2>, bits: Bits) -> Tensor<2> {
         .with_value(value)
         .per_block([block as u8], ScaleDtype::F32)
         .with_store(QuantStore::PackedU32(0));
-    weight.quantize(
+    let codes = weight.quantize(
         &scheme,
         QuantizationParameters {
             scales,
             global: None,
         },
-    )
+    );
+    let compact = <Dispatch as FrozenWeight>::compact(codes.into_dispatch());
+    Tensor::from_dispatch(compact)
 }
 
 /// The next number with at most 12 significant bits, upwards (of a number that is not negative).
 fn round_up(x: f32) -> f32 {
     const DROPPED: u32 = (1 << 12) - 1;
     f32::from_bits((x.to_bits() + DROPPED) & !DROPPED)
+}
+
+/// The shape of a weight, quantised or not.
+pub fn dims<const D: usize>(weight: &Tensor<D>) -> [usize; D] {
+    let mut dims = weight.dims();
+    let device = weight.device().without_autodiff();
+    let on_flex = matches!(device.as_dispatch(), DispatchDevice::Flex(_));
+    if let (DType::QFloat(scheme), true) = (weight.dtype(), on_flex) {
+        dims[D - 1] *= codes_per_byte(&scheme);
+    }
+    dims
+}
+
+/// The shape of a parameter, quantised or not, which may have no values yet.
+pub fn param_shape<const D: usize>(param: &Param<Tensor<D>>) -> Shape {
+    match param.is_initialized() {
+        true => Shape::from(dims(&param.base())),
+        false => param.lazy_shape(),
+    }
+}
+
+/// Codes that share a byte on flex: two where [`FrozenWeight::compact`] has been, whose mark is a
+/// store that flex itself never has.
+pub(super) fn codes_per_byte(scheme: &QuantScheme) -> usize {
+    match scheme.store {
+        QuantStore::Native => 1,
+        _ => 2,
+    }
+}
+
+/// `weight` in floats: a quantised one in f32, another as it is.
+pub fn dequantise<const D: usize>(weight: Tensor<D>) -> Tensor<D> {
+    if weight.dtype().is_float() {
+        return weight;
+    }
+    let weight = weight.into_dispatch();
+    Tensor::from_dispatch(<Dispatch as FrozenWeight>::floats(weight))
 }
 
 /// `x · weight` with a weight from [`quantise`].
@@ -84,12 +128,10 @@ fn round_up(x: f32) -> f32 {
 /// `[rows, inputs]` · `[inputs, outputs]` → `[rows, outputs]`
 pub fn frozen_matmul(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as FrozenProduct>::frozen_product(
-        x, weight, false,
-    ))
+    Tensor::from_dispatch(<Dispatch as FrozenWeight>::product(x, weight, false))
 }
 
-/// Backends that multiply by a quantised weight without keeping its floats.
+/// Backends that hold a quantised weight and multiply by it without keeping its floats.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     Cube: cfg(any(
@@ -101,17 +143,31 @@ pub fn frozen_matmul(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     )),
     Autodiff
 )]
-pub trait FrozenProduct: Backend {
-    /// `x · weight`, or `x · weightᵀ` where `transposed`.
-    fn frozen_product(
+pub trait FrozenWeight: Backend {
+    /// Burn's codes in as little memory as they need.
+    fn compact(weight: QuantizedTensor<Self>) -> QuantizedTensor<Self>;
+
+    /// The values of a [`Self::compact`] weight, in f32.
+    fn floats(weight: QuantizedTensor<Self>) -> FloatTensor<Self>;
+
+    /// `x · weight`, or `x · weightᵀ` where `transposed`, with a [`Self::compact`] weight.
+    fn product(
         x: FloatTensor<Self>,
         weight: QuantizedTensor<Self>,
         transposed: bool,
     ) -> FloatTensor<Self>;
 }
 
-impl<B: FrozenProduct, C: CheckpointStrategy> FrozenProduct for Autodiff<B, C> {
-    fn frozen_product(
+impl<B: FrozenWeight, C: CheckpointStrategy> FrozenWeight for Autodiff<B, C> {
+    fn compact(weight: QuantizedTensor<Self>) -> QuantizedTensor<Self> {
+        B::compact(weight)
+    }
+
+    fn floats(weight: QuantizedTensor<Self>) -> FloatTensor<Self> {
+        Self::from_inner(B::floats(weight))
+    }
+
+    fn product(
         x: FloatTensor<Self>,
         weight: QuantizedTensor<Self>,
         transposed: bool,
@@ -119,7 +175,7 @@ impl<B: FrozenProduct, C: CheckpointStrategy> FrozenProduct for Autodiff<B, C> {
         #[derive(Debug)]
         struct Product;
 
-        impl<B: FrozenProduct> Backward<B, 1> for Product {
+        impl<B: FrozenWeight> Backward<B, 1> for Product {
             type State = (QuantizedTensor<B>, bool);
 
             fn backward(
@@ -130,49 +186,17 @@ impl<B: FrozenProduct, C: CheckpointStrategy> FrozenProduct for Autodiff<B, C> {
             ) {
                 let (weight, transposed) = ops.state;
                 unary::<B, _>(ops.parents, ops.node, gradients, |gradient| {
-                    B::frozen_product(gradient, weight, !transposed)
+                    B::product(gradient, weight, !transposed)
                 });
             }
         }
 
         let (x, node) = x.into_parts();
-        let y = B::frozen_product(x, weight.clone(), transposed);
+        let y = B::product(x, weight.clone(), transposed);
         match Product.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish((weight, transposed), y),
             OpsKind::UnTracked(prep) => prep.finish(y),
         }
-    }
-}
-
-#[cfg(feature = "flex")]
-impl FrozenProduct for Flex {
-    fn frozen_product(
-        x: FloatTensor<Self>,
-        weight: QuantizedTensor<Self>,
-        transposed: bool,
-    ) -> FloatTensor<Self> {
-        use burn::backend::TensorMetadata;
-        use burn::backend::ops::FloatTensorOps;
-
-        let dtype = x.dtype();
-        let codes = weight.tensor().to_contiguous();
-        let shape = codes.shape();
-        // Burn's own dequantisation looks the block of every value up anew.
-        let codes: &[i8] = codes.storage();
-        let block = codes.len() / weight.scales().len();
-        let blocks = codes.chunks_exact(block).zip(weight.scales());
-        let mut values = Vec::with_capacity(codes.len());
-        for (codes, &scale) in blocks {
-            values.extend(codes.iter().map(|&code| scale * f32::from(code)));
-        }
-        let mut dense = FlexTensor::from_data(TensorData::new(values, shape));
-        if dtype != DType::F32 {
-            dense = Self::float_cast(dense, dtype.into());
-        }
-        if transposed {
-            dense = dense.transpose(0, 1);
-        }
-        Self::float_matmul(x, dense)
     }
 }
 
@@ -183,8 +207,18 @@ impl FrozenProduct for Flex {
     feature = "cuda",
     feature = "rocm"
 ))]
-impl FrozenProduct for burn::backend::Cube {
-    fn frozen_product(
+impl FrozenWeight for burn::backend::Cube {
+    fn compact(weight: QuantizedTensor<Self>) -> QuantizedTensor<Self> {
+        weight
+    }
+
+    fn floats(weight: QuantizedTensor<Self>) -> FloatTensor<Self> {
+        use burn::backend::ops::QTensorOps;
+
+        Self::dequantize(weight, DType::F32.into())
+    }
+
+    fn product(
         x: FloatTensor<Self>,
         weight: QuantizedTensor<Self>,
         transposed: bool,

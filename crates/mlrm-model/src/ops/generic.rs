@@ -90,6 +90,20 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
     module::linear(x, weight, bias)
 }
 
+/// See [`super::add_low_rank`].
+pub fn add_low_rank(
+    y: Tensor<2>,
+    x: Tensor<2>,
+    a: Tensor<2>,
+    b: Tensor<2>,
+    scale: f64,
+) -> Tensor<2> {
+    // Scaled where it is narrowest.
+    let change = x.matmul(a).mul_scalar(scale).matmul(b);
+    let dtype = y.dtype();
+    y + change.cast(dtype)
+}
+
 /// See [`super::adamw`].
 pub fn adamw(
     state: AdamState,

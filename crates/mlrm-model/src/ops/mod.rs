@@ -12,7 +12,7 @@ mod flex;
 mod frozen;
 mod optimiser;
 
-pub use frozen::{Bits, block_size, frozen_matmul, quantise};
+pub use frozen::{Bits, block_size, dequantise, dims, frozen_matmul, param_shape, quantise};
 pub use optimiser::{AdamRule, AdamState, adamw, squared_norm};
 
 use std::sync::Arc;
@@ -106,6 +106,27 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
             generic::linear(x, weight, Some(bias))
         ),
     }
+}
+
+/// `y + scale (x a) b`, a low-rank change of a linear map's output.
+///
+/// # Shapes
+/// `y`: `[rows, outputs]`; `x`: `[rows, inputs]`; `a`: `[inputs, rank]`; `b`: `[rank, outputs]`;
+/// result as `y`, also in its number format; `x`, `a` and `b` share one
+pub fn add_low_rank(
+    y: Tensor<2>,
+    x: Tensor<2>,
+    a: Tensor<2>,
+    b: Tensor<2>,
+    scale: f64,
+) -> Tensor<2> {
+    fused!(
+        flex::AddLowRank {
+            scale: scale as f32
+        },
+        [y, x, a, b],
+        generic::add_low_rank(y, x, a, b, scale)
+    )
 }
 
 /// The keys that each query may read.

@@ -55,7 +55,11 @@ pub enum Loaded {
     /// A whole model.
     Model(Box<Embedder>),
     /// What a whole model of others holds of its own sizes.
-    System(Box<Decoder>, Option<Box<VisionTower>>, Option<Connector>),
+    System(
+        Box<Decoder>,
+        Option<Box<VisionTower>>,
+        Option<Box<Connector>>,
+    ),
     /// A language model.
     Llm(Box<Decoder>),
     /// A vision encoder.
@@ -201,7 +205,8 @@ fn load_system(
     let mut connector = None;
     if let Some(empty) = empty_connector(whole, llm, device)? {
         let checkpoint = whole.checkpoint(SystemPart::Head)?;
-        connector = Some(load(empty, &checkpoint, "", CONNECTOR_NAMES, options)?);
+        let loaded = load(empty, &checkpoint, "", CONNECTOR_NAMES, options)?;
+        connector = Some(Box::new(loaded));
     }
     Ok(Loaded::System(Box::new(decoder), vision, connector))
 }

@@ -8,8 +8,10 @@ use burn::tensor::{DType, Tensor};
 
 use super::checkpoint::Checkpoint;
 use super::convert::{NewRows, Wanted};
+use super::maps::quantise_weight;
 use super::module::{NameTable, NamedTensor, Place, Tensors, tensors_of};
 use crate::error::ModelError;
+use crate::ops::Bits;
 
 /// Findings of one kind that an error lists; the rest is counted.
 const LISTED: usize = 20;
@@ -29,6 +31,8 @@ pub struct LoadOptions {
     /// The tensors of the module that the checkpoint is to hold, by their names without prefix; the
     /// others keep their values.
     pub only: fn(&str) -> bool,
+    /// Hold the weights of linear maps quantised, each as soon as it is read; none of them may learn.
+    pub quantise: Option<Bits>,
 }
 
 /// Every tensor.
@@ -44,6 +48,7 @@ impl LoadOptions {
             allow_nan: false,
             new_words: None,
             only: all,
+            quantise: None,
         }
     }
 }
@@ -316,8 +321,11 @@ impl ModuleMapper for Loader<'_> {
             return param;
         }
         let name = format!("{}{own}", self.prefix);
+        let quantise = self.options.quantise.filter(|_| self.place.is_map_weight());
+        // Quantised from f32, so that a saved model comes back bit by bit.
+        let dtype = quantise.map_or(self.options.dtype, |_| DType::F32);
         let wanted = Wanted {
-            dtype: self.options.dtype,
+            dtype,
             transposed: self.place.transposed(),
             new_rows: self.options.new_words.as_ref().filter(|_| is_word_table),
         };
@@ -334,8 +342,12 @@ impl ModuleMapper for Loader<'_> {
             self.not_finite.push((name, converted.not_finite));
         }
         let device = param.lazy_device();
-        let tensor = Tensor::from_data(converted.data, (&device, self.options.dtype));
+        let tensor = Tensor::from_data(converted.data, (&device, dtype));
         let id = param.id;
-        param.transform_for_load(tensor, id)
+        let param = param.transform_for_load(tensor, id);
+        match quantise {
+            Some(bits) => param.map(|weight| quantise_weight(weight, bits)),
+            None => param,
+        }
     }
 }

@@ -3,8 +3,8 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
 
-use super::module::{Place, Tensors};
-use crate::ops::{Bits, quantise};
+use super::module::Place;
+use crate::ops::{Bits, param_shape, quantise};
 
 /// A linear map of a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +13,9 @@ pub struct LinearMap {
     pub path: String,
     /// Its checkpoint name, without the checkpoint's prefix and without `.weight`.
     pub name: String,
-    /// Columns of its weight.
+    /// Width of what it takes.
+    pub inputs: usize,
+    /// Width of what it gives.
     pub outputs: usize,
 }
 
@@ -44,13 +46,15 @@ impl ModuleVisitor for LinearFinder {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.place.transposed() && self.place.tensors() == Tensors::Base {
+        if self.place.is_map_weight() {
             let weight = self.place.name(self.rename);
             let name = weight.strip_suffix(".weight").unwrap_or(&weight);
+            let shape = param_shape(param);
             self.maps.push(LinearMap {
                 path: self.place.whole_path(),
                 name: name.to_owned(),
-                outputs: param.lazy_shape()[D - 1],
+                inputs: shape[0],
+                outputs: shape[D - 1],
             });
         }
     }
@@ -82,16 +86,19 @@ impl ModuleMapper for Quantiser {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let matrix = self.place.transposed() && self.place.tensors() == Tensors::Base;
-        param.map(|old| {
-            if !matrix {
-                return old.cast(self.dtype);
-            }
-            let [inputs, outputs] = [old.dims()[0], old.dims()[D - 1]];
-            let quantised = quantise(old.reshape([inputs, outputs]), self.bits);
-            Tensor::from_dispatch(quantised.into_dispatch())
+        let matrix = self.place.is_map_weight();
+        param.map(|old| match matrix {
+            true => quantise_weight(old, self.bits),
+            false => old.cast(self.dtype),
         })
     }
+}
+
+/// The weight of a linear map held quantised.
+pub(super) fn quantise_weight<const D: usize>(weight: Tensor<D>, bits: Bits) -> Tensor<D> {
+    let [inputs, outputs] = [weight.dims()[0], weight.dims()[D - 1]];
+    let quantised = quantise(weight.reshape([inputs, outputs]), bits);
+    Tensor::from_dispatch(quantised.into_dispatch())
 }
 
 /// Parameters of `module` and its adapters, counted in elements.
@@ -116,7 +123,7 @@ struct Counter {
 
 impl ModuleVisitor for Counter {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let elements = param.lazy_shape().num_elements();
+        let elements = param_shape(param).num_elements();
         self.all += elements;
         if param.base().is_require_grad() {
             self.trained += elements;

@@ -4,6 +4,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Gradients, Tensor, TensorData};
 
 use crate::error::ModelError;
+use crate::ops::{dequantise, param_shape};
 
 /// How a module's own paths become checkpoint names.
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +94,11 @@ impl Place {
         }
     }
 
+    /// Whether the current parameter is the weight of a linear map, and not an adapter's.
+    pub(super) fn is_map_weight(&self) -> bool {
+        self.transposed() && self.tensors() == Tensors::Base
+    }
+
     /// Whether the current parameter is the module's own or an adapter's.
     pub(super) fn tensors(&self) -> Tensors {
         if self.containers.iter().any(|c| c == "Reparameterization") {
@@ -170,7 +176,7 @@ impl ModuleVisitor for Reader<'_> {
             return;
         }
         let tensor = match self.reading {
-            Reading::Values => param.val().inner().dequantize(),
+            Reading::Values => dequantise(param.val().inner()),
             Reading::Gradients(gradients) => match param.val().grad(gradients) {
                 Some(gradient) => gradient,
                 None => return,
@@ -261,7 +267,7 @@ impl ModuleVisitor for Namer {
         if self.place.tensors() != self.which {
             return;
         }
-        let shape = param.lazy_shape().to_vec();
+        let shape = param_shape(param).to_vec();
         self.tensors.push(self.place.tensor(self.rename, shape));
     }
 }

@@ -147,6 +147,8 @@ pub(super) fn plain(family: LlmFamily) -> DecoderConfig {
         use_dynamic_ntk: false,
         use_logn_attn: false,
         initializer_range: 0.0,
+        // What Hugging Face takes where config.json does not say.
+        tie_word_embeddings: family == LlmFamily::Opt,
     }
 }
 

@@ -72,6 +72,19 @@ mod tests {
     }
 
     #[test]
+    fn tied_embeddings_stay_tied() {
+        let tied = |text: &str| read(text).to_json()["tie_word_embeddings"].clone();
+        assert_eq!(tied(QWEN2), true);
+        let untied = QWEN2.replace(
+            "\"tie_word_embeddings\": true",
+            "\"tie_word_embeddings\": false",
+        );
+        assert_eq!(tied(&untied), false);
+        let unsaid = QWEN2.replace("\"tie_word_embeddings\": true,", "");
+        assert_eq!(tied(&unsaid), false);
+    }
+
+    #[test]
     fn what_is_not_implemented() {
         refused(
             QWEN2,

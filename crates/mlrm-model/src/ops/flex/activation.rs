@@ -16,7 +16,12 @@ pub(crate) struct SwiGlu;
 impl Kernel<2> for SwiGlu {
     type Saved = [FlexTensor; 2];
 
-    fn forward(&self, inputs: [FlexTensor; 2], keep: bool) -> (FlexTensor, Option<Self::Saved>) {
+    fn forward(
+        &self,
+        inputs: [FlexTensor; 2],
+        wanted: [bool; 2],
+    ) -> (FlexTensor, Option<Self::Saved>) {
+        let keep = wanted.contains(&true);
         let inputs = inputs.map(dense);
         let (rows, width) = rows_and_width(&inputs[0]);
         let [gate, up] = inputs.each_ref().map(values);
@@ -65,7 +70,12 @@ pub(crate) enum Pointwise {
 impl Kernel<1> for Pointwise {
     type Saved = FlexTensor;
 
-    fn forward(&self, [x]: [FlexTensor; 1], keep: bool) -> (FlexTensor, Option<Self::Saved>) {
+    fn forward(
+        &self,
+        [x]: [FlexTensor; 1],
+        wanted: [bool; 1],
+    ) -> (FlexTensor, Option<Self::Saved>) {
+        let keep = wanted.contains(&true);
         let x = dense(x);
         let output = match self {
             Self::Gelu => map(&x, |x| x * normal_distribution(x)),

@@ -228,7 +228,12 @@ impl Kernel<3> for Attention {
     /// Queries, keys, values, and the probabilities `[batch, heads, queries, keys]`.
     type Saved = ([FlexTensor; 3], Arc<Vec<f32>>);
 
-    fn forward(&self, inputs: [FlexTensor; 3], keep: bool) -> (FlexTensor, Option<Self::Saved>) {
+    fn forward(
+        &self,
+        inputs: [FlexTensor; 3],
+        wanted: [bool; 3],
+    ) -> (FlexTensor, Option<Self::Saved>) {
+        let keep = wanted.contains(&true);
         let inputs = inputs.map(dense);
         let sizes = Sizes::new(&inputs[0], &inputs[1]);
         let batch = inputs[0].shape()[0];

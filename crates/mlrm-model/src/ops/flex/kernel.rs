@@ -25,8 +25,13 @@ pub(crate) trait Kernel<const N: usize>: Clone + Debug + Send + 'static {
     /// What the backward pass needs of the forward pass.
     type Saved: Clone + Debug + Send + 'static;
 
-    /// The output; with `keep` also what [`Self::backward`] needs.
-    fn forward(&self, inputs: [FlexTensor; N], keep: bool) -> (FlexTensor, Option<Self::Saved>);
+    /// The output, and what [`Self::backward`] needs for the gradients of the `wanted` inputs: nothing
+    /// where none is wanted.
+    fn forward(
+        &self,
+        inputs: [FlexTensor; N],
+        wanted: [bool; N],
+    ) -> (FlexTensor, Option<Self::Saved>);
 
     /// The gradients of those inputs that are `wanted`, from the gradient of the output.
     fn backward(
@@ -51,7 +56,7 @@ pub(crate) fn run<K: Kernel<N>, const N: usize>(
         .find(|context| *context != DispatchAutodiffContext::Disabled);
     let kind = match context {
         None | Some(DispatchAutodiffContext::Disabled) => {
-            let (output, _) = kernel.forward(inputs.map(plain), false);
+            let (output, _) = kernel.forward(inputs.map(plain), [false; N]);
             DispatchTensorKind::Flex(BackendTensor::Float(output))
         }
         Some(DispatchAutodiffContext::Enabled(strategy)) => {
@@ -132,6 +137,7 @@ fn record<K: Kernel<N>, C: CheckpointStrategy, const N: usize>(
     kernel: K,
     inputs: [Tracked; N],
 ) -> Tracked {
+    let wanted = inputs.each_ref().map(Tracked::is_tracked);
     let guards = inputs.each_ref().map(Tracked::node);
     let values = inputs.map(Tracked::into_primitive);
     match Step(kernel.clone())
@@ -140,10 +146,10 @@ fn record<K: Kernel<N>, C: CheckpointStrategy, const N: usize>(
         .stateful()
     {
         OpsKind::Tracked(node) => {
-            let (output, saved) = kernel.forward(values, true);
+            let (output, saved) = kernel.forward(values, wanted);
             node.finish(saved, output)
         }
-        OpsKind::UnTracked(node) => node.finish(kernel.forward(values, false).0),
+        OpsKind::UnTracked(node) => node.finish(kernel.forward(values, wanted).0),
     }
 }
 

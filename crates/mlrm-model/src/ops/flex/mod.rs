@@ -7,6 +7,7 @@
 mod activation;
 mod attention;
 mod buffer;
+mod frozen;
 mod kernel;
 mod linear;
 mod norm;
@@ -18,7 +19,7 @@ mod vector;
 pub(super) use activation::{Pointwise, SwiGlu};
 pub(super) use attention::Attention;
 pub(super) use kernel::{holds, run};
-pub(super) use linear::Linear;
+pub(super) use linear::{AddLowRank, Linear};
 pub(super) use norm::{LayerNorm, RmsNorm};
 pub(super) use optimiser::{adamw, squared_norm};
 pub(super) use rotary::Rotate;

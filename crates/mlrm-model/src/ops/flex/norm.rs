@@ -25,7 +25,12 @@ impl RmsNorm {
 impl Kernel<2> for RmsNorm {
     type Saved = [FlexTensor; 2];
 
-    fn forward(&self, inputs: [FlexTensor; 2], keep: bool) -> (FlexTensor, Option<Self::Saved>) {
+    fn forward(
+        &self,
+        inputs: [FlexTensor; 2],
+        wanted: [bool; 2],
+    ) -> (FlexTensor, Option<Self::Saved>) {
+        let keep = wanted.contains(&true);
         let inputs = inputs.map(dense);
         let (rows, width) = rows_and_width(&inputs[0]);
         let [x, weight] = inputs.each_ref().map(values);
@@ -81,7 +86,12 @@ impl LayerNorm {
 impl Kernel<3> for LayerNorm {
     type Saved = [FlexTensor; 2];
 
-    fn forward(&self, inputs: [FlexTensor; 3], keep: bool) -> (FlexTensor, Option<Self::Saved>) {
+    fn forward(
+        &self,
+        inputs: [FlexTensor; 3],
+        wanted: [bool; 3],
+    ) -> (FlexTensor, Option<Self::Saved>) {
+        let keep = wanted.contains(&true);
         let inputs = inputs.map(dense);
         let (rows, width) = rows_and_width(&inputs[0]);
         let [x, weight, bias] = inputs.each_ref().map(values);

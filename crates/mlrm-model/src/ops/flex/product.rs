@@ -66,6 +66,11 @@ impl Part {
 /// A matrix to be multiplied.
 pub(super) type Factor<'a> = (&'a [f32], Part);
 
+/// The transpose of a factor.
+pub(super) fn transposed((values, part): Factor<'_>) -> Factor<'_> {
+    (values, part.transposed())
+}
+
 /// `out = scale * left * right`, or added to `out`; on the calling thread.
 pub(super) fn multiply(
     out: (&mut [f32], Part),

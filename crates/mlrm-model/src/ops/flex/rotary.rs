@@ -14,7 +14,12 @@ pub(crate) struct Rotate;
 impl Kernel<3> for Rotate {
     type Saved = [FlexTensor; 2];
 
-    fn forward(&self, inputs: [FlexTensor; 3], keep: bool) -> (FlexTensor, Option<Self::Saved>) {
+    fn forward(
+        &self,
+        inputs: [FlexTensor; 3],
+        wanted: [bool; 3],
+    ) -> (FlexTensor, Option<Self::Saved>) {
+        let keep = wanted.contains(&true);
         let [x, cos, sin] = inputs.map(dense);
         let output = rotate(x, &cos, &sin, 1.0);
         (output, keep.then_some([cos, sin]))
