@@ -101,32 +101,57 @@ pub(super) fn quantise_weight<const D: usize>(weight: Tensor<D>, bits: Bits) -> 
     Tensor::from_dispatch(quantised.into_dispatch())
 }
 
-/// Parameters of `module` and its adapters, counted in elements.
+/// Parameters of `module` and its adapters, counted in elements. Those that have no values yet get
+/// none.
 pub fn parameter_count<M: Module>(module: &M) -> usize {
-    let mut counter = Counter::default();
-    module.visit(&mut counter);
-    counter.all
+    count(module, false)
 }
 
 /// Parameters of `module` and its adapters that learn, counted in elements.
 pub fn trained_parameter_count<M: Module>(module: &M) -> usize {
-    let mut counter = Counter::default();
-    module.visit(&mut counter);
-    counter.trained
+    count(module, true)
 }
 
-#[derive(Default)]
+fn count<M: Module>(module: &M, only_learning: bool) -> usize {
+    let mut counter = Counter {
+        only_learning,
+        elements: 0,
+    };
+    module.visit(&mut counter);
+    counter.elements
+}
+
 struct Counter {
-    all: usize,
-    trained: usize,
+    only_learning: bool,
+    elements: usize,
 }
 
 impl ModuleVisitor for Counter {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let elements = param_shape(param).num_elements();
-        self.all += elements;
-        if param.base().is_require_grad() {
-            self.trained += elements;
+        // To ask whether a parameter learns gives it values.
+        if !self.only_learning || param.base().is_require_grad() {
+            self.elements += param_shape(param).num_elements();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::nn::{Linear, linear};
+    use crate::weights::named_tensors;
+
+    /// A model of many gigabytes is looked at without memory for its zeros.
+    #[test]
+    fn looking_at_a_module_gives_it_no_values() {
+        let map: Linear = linear(3, 5, true, &Device::default().autodiff());
+        assert_eq!(parameter_count(&map), 20);
+        assert_eq!(linear_maps(&map, str::to_owned).len(), 1);
+        assert_eq!(named_tensors(&map, str::to_owned).len(), 2);
+        assert!(!map.weight.is_initialized());
+        assert_eq!(trained_parameter_count(&map), 20);
+        assert_eq!(trained_parameter_count(&map.no_grad()), 0);
     }
 }
