@@ -184,6 +184,43 @@ fn inspect_names_the_parts() {
     }
 }
 
+/// The connector of a whole model before another language model.
+#[test]
+fn a_connector_alone_is_a_start() {
+    let home = home("system_blip2");
+    let sets = [
+        "model.connector.path=system",
+        "model.vision.path=system",
+        "model.vision.post_layernorm=true",
+        "train.max_steps=0",
+        "eval.baselines=[]",
+    ];
+    home.train("run", &sets).done();
+    let stored = read(&home.path("system/model.safetensors"));
+    let head = read(&home.path("run/model/head.safetensors"));
+    let own = |name: &String| name.starts_with("qformer.") || name == "query_tokens";
+    let mut compared = 0;
+    for (name, tensor) in head.iter().filter(|(name, _)| own(name)) {
+        assert_eq!(tensor.values(), stored[name].values(), "{name}");
+        compared += 1;
+    }
+    assert!(compared >= 20, "{compared}");
+    // The projector leads to this language model's width.
+    assert_eq!(head["mm_projector.0.weight"].shape, [32, 12]);
+    let sets = [
+        "--set",
+        "run.dir=other",
+        "--set",
+        "model.connector.path=system",
+        "--set",
+    ];
+    let train = [["train", "tiny.toml"].as_slice(), &sets].concat();
+    let kind = [train.as_slice(), &["model.connector.kind=resampler"]].concat();
+    home.refused(&kind, &["model.connector.path", "QFormer", "Resampler"]);
+    let width = [train.as_slice(), &["model.vision.hidden_size=24"]].concat();
+    home.refused(&width, &["features of width 12", "gives 24"]);
+}
+
 /// A spoilt copy is refused by training, and nothing is written.
 fn refused(system: &str, spoil: impl FnOnce(&Home), words: &[&str]) {
     let home = home(system);

@@ -259,6 +259,11 @@ impl WholeSystem {
     }
 }
 
+/// Whether a tensor of the head is the connector's, without a projector behind it.
+pub(crate) fn is_bare_connector(name: &str) -> bool {
+    is_connector(name) && !name.starts_with("mm_projector.")
+}
+
 /// Whether a tensor of the head is the connector's or the projector's.
 pub(crate) fn is_connector(name: &str) -> bool {
     let parts = ["query_tokens", "qformer.", "mm_projector.", "resampler."];

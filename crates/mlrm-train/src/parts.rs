@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use mlrm_config::{ImageLayout, ModelSettings};
+use mlrm_config::{ConnectorKind, ImageLayout, ModelSettings};
 use mlrm_model::decoder::DecoderConfig;
 use mlrm_model::embedder::{EmbedderConfig, TokenIds, WeightSource};
-use mlrm_model::system::{SystemPart, WholeSystem};
+use mlrm_model::system::{System, SystemPart, WholeSystem};
 use mlrm_model::vision::VisionConfig;
 
 use crate::error::TrainError;
@@ -14,15 +14,43 @@ use crate::error::TrainError;
 /// `[model]` speak.
 pub(crate) struct Parts {
     whole: Option<WholeSystem>,
+    /// What `model.connector.path` holds.
+    connector: Option<WholeSystem>,
 }
 
 impl Parts {
-    /// Reads config and tensor names of `model.checkpoint`.
+    /// Reads config and tensor names of `model.checkpoint` and `model.connector.path`.
     pub(crate) fn open(settings: &ModelSettings) -> Result<Self, TrainError> {
-        let whole = settings.checkpoint.as_deref().map(WholeSystem::open);
-        Ok(Self {
-            whole: whole.transpose()?,
-        })
+        let open = |path: &Option<PathBuf>| path.as_deref().map(WholeSystem::open).transpose();
+        let parts = Self {
+            whole: open(&settings.checkpoint)?,
+            connector: open(&settings.connector.path)?,
+        };
+        let wanted = settings.connector.kind;
+        let found = match parts.connector.as_ref().map(|whole| whole.system) {
+            None => return Ok(parts),
+            Some(System::Blip2) => ConnectorKind::QFormer,
+            Some(System::QwenVl) => ConnectorKind::Resampler,
+            Some(System::NoteLlm2) => {
+                return Err(TrainError::Run(
+                    "model.connector.path: the config.json of a NoteLLM-2 does not describe its \
+                     Q-Former; start from the whole of it with model.checkpoint"
+                        .into(),
+                ));
+            }
+        };
+        if found != wanted {
+            return Err(TrainError::Run(format!(
+                "model.connector.path holds a connector of the kind {found:?}, but \
+                 model.connector.kind says {wanted:?}; make them agree"
+            )));
+        }
+        Ok(parts)
+    }
+
+    /// Whose connector a head from scratch starts with.
+    pub(crate) fn bare_connector(&self) -> Option<WholeSystem> {
+        self.connector.clone()
     }
 
     /// The folder that may hold the tokenizer.
@@ -83,8 +111,10 @@ impl Parts {
         tokens: TokenIds,
     ) -> Result<EmbedderConfig, TrainError> {
         let Some(whole) = &self.whole else {
-            return Ok(EmbedderConfig::from_settings(
-                settings, layout, llm, vision, tokens,
+            let connector = self.connector.as_ref().map(WholeSystem::connector);
+            let connector = connector.transpose()?.flatten();
+            return Ok(EmbedderConfig::with_connector(
+                settings, layout, llm, vision, connector, tokens,
             )?);
         };
         let mut settings = settings.clone();

@@ -126,6 +126,7 @@ fn build_options(
         llm,
         vision,
         head,
+        connector: None,
         seed: config.run.seed,
         query_init_std: config.model.connector.query_init_std,
         temperature_logit: config.objective.initial_temperature_logit(),
@@ -251,6 +252,7 @@ fn build_model(
     encoding.visual_tokens = sizes.visual_tokens();
     let options = BuildOptions {
         new_words,
+        connector: parts.bare_connector(),
         ..build_options(config, parts.sources(settings)?, None)
     };
     let embedder = Embedder::build(sizes, &options, device)?;

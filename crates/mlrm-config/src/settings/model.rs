@@ -431,6 +431,9 @@ pub enum SelectFeature {
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-source" = "method §2.2; NoteLLM-2 released code"))]
 pub struct ConnectorSettings {
+    /// A folder with a whole BLIP-2 or Qwen-VL whose Q-Former or resampler to start from; it brings the
+    /// sizes. The projector behind a Q-Former starts from scratch.
+    pub path: Option<PathBuf>,
     /// The kind of connector.
     pub kind: ConnectorKind,
     /// Visual tokens (V) of a Q-Former or resampler. Paper: 16; BLIP-2: 32; Qwen-VL: 256.
@@ -481,6 +484,7 @@ impl ConnectorSettings {
 impl Default for ConnectorSettings {
     fn default() -> Self {
         Self {
+            path: None,
             kind: ConnectorKind::QFormer,
             queries: 16,
             layers: 6,

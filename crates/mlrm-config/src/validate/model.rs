@@ -21,10 +21,11 @@ pub(super) fn check(config: &RunConfig, findings: &mut Vec<Finding>) {
     if model.variant.vision() && model.vision.path.is_none() {
         vision(&model.vision, findings);
     }
-    if model.variant.image_tokens() {
+    let scratch = model.variant.image_tokens() && model.connector.path.is_none();
+    if scratch {
         connector(&model.connector, findings);
     }
-    if model.variant.image_tokens() && model.connector.kind == ConnectorKind::Resampler {
+    if scratch && model.connector.kind == ConnectorKind::Resampler {
         resampler(model, findings);
     }
 }
@@ -38,12 +39,13 @@ fn sources(model: &ModelSettings, findings: &mut Vec<Finding>) {
     let others = [
         ("model.path", model.path.is_some()),
         ("model.llm.path", model.llm.path.is_some()),
+        ("model.connector.path", model.connector.path.is_some()),
     ];
     for (key, _) in others.into_iter().filter(|(_, set)| *set) {
         findings.push(
             Finding::new(
                 CHECKPOINT,
-                format!("it brings the language model, and so does `{key}`"),
+                format!("it brings language model and connector, and so would `{key}`"),
             )
             .related([key])
             .help(format!("leave out one of `{CHECKPOINT}` and `{key}`")),

@@ -95,6 +95,11 @@ fn moot(config: &RunConfig) -> Vec<(&'static str, Vec<String>)> {
         ),
     );
     add(
+        model.connector.path.is_some(),
+        "`model.connector.path` brings the sizes",
+        below("model.connector", &["path", "kind", "projector"]),
+    );
+    add(
         model.connector.kind == ConnectorKind::Mlp,
         "the connector \"mlp\" is the projector alone",
         below("model.connector", &["kind", "projector"]),

@@ -15,7 +15,7 @@ use crate::decoder::{Decoder, DecoderConfig};
 use crate::error::ModelError;
 use crate::nn::DropoutClock;
 use crate::ops::{Bits, block_size};
-use crate::system::{System, SystemPart, WholeSystem, is_connector};
+use crate::system::{System, SystemPart, WholeSystem, is_bare_connector, is_connector};
 use crate::vision::{VisionConfig, VisionTower};
 use crate::weights::{
     Checkpoint, InitRule, LoadOptions, NameTable, NamedTensor, NewRows, Tensors, fill,
@@ -53,6 +53,8 @@ pub struct BuildOptions {
     pub vision: WeightSource,
     /// Everything else.
     pub head: WeightSource,
+    /// Whose connector a head from scratch starts with; its projector is not read.
+    pub connector: Option<WholeSystem>,
     /// Seed of initial values.
     pub seed: u64,
     /// Standard deviation of initial queries.
@@ -361,16 +363,24 @@ fn build_head(
         Some(_) if !connector_only => head,
         _ => scratch_head(head, config, options),
     };
+    let of_connector = |only| LoadOptions {
+        only,
+        ..options.load()
+    };
     let Some(checkpoint) = checkpoint else {
-        return Ok(head);
+        return match &options.connector {
+            Some(whole) if config.connector.is_some() => {
+                let named = |name: &str| is_bare_connector(name).then(|| name.to_owned());
+                let checkpoint = whole.checkpoint(SystemPart::Head)?.part(named);
+                let options = of_connector(is_bare_connector);
+                load(head, &checkpoint, "", names, &options)
+            }
+            _ => Ok(head),
+        };
     };
     if connector_only {
-        let load_options = LoadOptions {
-            only: is_connector,
-            ..options.load()
-        };
         return match config.connector {
-            Some(_) => load(head, &checkpoint, "", names, &load_options),
+            Some(_) => load(head, &checkpoint, "", names, &of_connector(is_connector)),
             None => Ok(head),
         };
     }

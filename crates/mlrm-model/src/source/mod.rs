@@ -230,6 +230,7 @@ fn build_options(folder: &ModelFolder, options: &LoadOptions) -> BuildOptions {
         llm: WeightSource::Checkpoint(folder.llm()),
         vision: WeightSource::Checkpoint(folder.vision()),
         head: WeightSource::Checkpoint(folder.head()),
+        connector: None,
         seed: 0,
         query_init_std: 0.0,
         temperature_logit: 0.0,

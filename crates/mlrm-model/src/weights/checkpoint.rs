@@ -136,8 +136,8 @@ impl Checkpoint {
 
     /// A part of the checkpoint: the tensors that `rename` has a name for, under that name.
     pub(crate) fn part(mut self, rename: impl Fn(&str) -> Option<String>) -> Self {
-        let tensors = std::mem::take(&mut self.tensors).into_values();
-        let renamed = tensors.filter_map(|place| Some((rename(&place.name)?, place)));
+        let tensors = std::mem::take(&mut self.tensors).into_iter();
+        let renamed = tensors.filter_map(|(name, place)| Some((rename(&name)?, place)));
         self.tensors = renamed.collect();
         self
     }

@@ -253,6 +253,7 @@ fn build_options(
         llm: source("llm"),
         vision: source("vision"),
         head: source("head.safetensors"),
+        connector: None,
         seed: 0,
         query_init_std: 0.0,
         temperature_logit: case.temperature,
