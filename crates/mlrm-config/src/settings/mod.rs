@@ -1,15 +1,21 @@
 //! The settings of a run, section by section.
 
 mod absent;
+mod connector;
 mod data;
 mod device;
+mod llm;
 mod model;
 mod training;
+mod vision;
 
+pub use connector::*;
 pub use data::*;
 pub use device::*;
+pub use llm::*;
 pub use model::*;
 pub use training::*;
+pub use vision::*;
 
 use std::path::PathBuf;
 use std::str::FromStr;

@@ -1,0 +1,109 @@
+//! `[model.vision]`: the frozen vision encoder.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// `[model.vision]`: the frozen vision encoder. Sizes are read only when `path` is not set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-source" = "Hugging Face config.json"))]
+pub struct VisionSettings {
+    /// A Hugging Face folder: config.json, model*.safetensors, preprocessor_config.json. Of a whole
+    /// model (clip, siglip, blip-2, Qwen-VL) the vision half is read.
+    pub path: Option<PathBuf>,
+    /// Architecture when built from scratch (HF `model_type`).
+    pub family: VisionFamily,
+    /// Width of the hidden states.
+    #[schemars(range(min = 1))]
+    pub hidden_size: usize,
+    /// Transformer layers.
+    #[schemars(range(min = 1))]
+    pub num_hidden_layers: usize,
+    /// Attention heads.
+    #[schemars(range(min = 1))]
+    pub num_attention_heads: usize,
+    /// Inner width of the feed-forward network.
+    #[schemars(range(min = 1))]
+    pub intermediate_size: usize,
+    /// Side of the square input in pixels.
+    #[schemars(range(min = 1))]
+    pub image_size: usize,
+    /// Side of a patch in pixels.
+    #[schemars(range(min = 1))]
+    pub patch_size: usize,
+    /// Activation of the feed-forward network.
+    pub hidden_act: VisionActivation,
+    /// Hidden state that is read, counted like HF's `hidden_states`: -1 is the last layer's output,
+    /// before the post-layernorm.
+    #[schemars(extend("x-source" = "method §2.1"))]
+    pub select_layer: i32,
+    /// Which positions the connector reads; without a class token both mean the patches.
+    #[schemars(extend("x-source" = "method §2.1"))]
+    pub select_feature: SelectFeature,
+    /// Whether the encoder's last norm is applied to the state that is read, as BLIP-2 does.
+    #[schemars(extend("x-source" = "BLIP-2 (ICML 2023)"))]
+    pub post_layernorm: bool,
+}
+
+impl Default for VisionSettings {
+    fn default() -> Self {
+        Self {
+            path: None,
+            family: VisionFamily::Clip,
+            hidden_size: 192,
+            num_hidden_layers: 2,
+            num_attention_heads: 3,
+            intermediate_size: 768,
+            image_size: 64,
+            patch_size: 16,
+            hidden_act: VisionActivation::QuickGelu,
+            select_layer: -1,
+            select_feature: SelectFeature::ClsPatch,
+            post_layernorm: false,
+        }
+    }
+}
+
+/// Vision encoder architectures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum VisionFamily {
+    /// CLIP and OpenCLIP: a class token, a norm before the first layer.
+    #[default]
+    #[serde(rename = "clip_vision_model")]
+    Clip,
+    /// SigLIP: no class token; an attention head pools the patches for late fusion.
+    #[serde(rename = "siglip_vision_model")]
+    Siglip,
+    /// BLIP-2's EVA ViT: a class token, no norm before the first layer.
+    #[serde(rename = "blip_2_vision_model")]
+    Blip2,
+    /// Qwen-VL's: no class token; late fusion reads the mean of the patches.
+    #[serde(rename = "qwen_vl_visual")]
+    QwenVl,
+}
+
+/// Activation of the vision encoder's feed-forward network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VisionActivation {
+    /// x * sigmoid(1.702 x) (OpenAI's CLIP).
+    #[default]
+    QuickGelu,
+    /// The exact (erf) GELU (OpenCLIP, BLIP-2, Qwen-VL).
+    Gelu,
+    /// GELU with the tanh approximation (SigLIP).
+    GeluPytorchTanh,
+}
+
+/// Which positions of the vision features the connector reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SelectFeature {
+    /// Class token and patches.
+    #[default]
+    ClsPatch,
+    /// Patches only.
+    Patch,
+}
