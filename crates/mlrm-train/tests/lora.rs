@@ -1,23 +1,20 @@
 //! LoRA training steps against PyTorch and PEFT (`tests/golden/lora`, made by
 //! `tests/golden/oracle/make_lora.py`).
 
-use std::path::{Path, PathBuf};
+mod support;
+
+use std::path::Path;
 
 use burn::tensor::{DType, Device};
-use mlrm_config::TrainSettings;
-use mlrm_data::batch::NoteBatch;
 use mlrm_model::weights::{
     Checkpoint, ExportedTensor, export, export_adapters, export_gradients, trained_parameter_count,
 };
 use mlrm_train::objective::Exclusions;
 use mlrm_train::optimiser::AdamW;
-use mlrm_train::step::{StepContext, train_step};
+use mlrm_train::step::train_step;
 use mlrm_train::verify::GoldenCase;
 use serde_json::Value;
-
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden")
-}
+use support::{assert_close, batch, golden, number, training};
 
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a folder");
@@ -41,35 +38,6 @@ fn case(run: &str) -> GoldenCase {
         &folder.path().join("adapter"),
     );
     GoldenCase::open(folder.path(), &Device::flex(), DType::F32).expect("the case opens")
-}
-
-fn batch(case: &GoldenCase) -> NoteBatch {
-    let tokens = &case.tokens;
-    let pixels = case.pixels.clone().expect("the case has pictures");
-    let image_size = pixels.dims()[3];
-    NoteBatch {
-        notes: tokens.notes(),
-        seq: tokens.seq,
-        input_ids: tokens.input_ids.clone(),
-        lengths: tokens.lengths.clone(),
-        image_index: tokens.image_index.clone(),
-        image_emb_index: tokens.image_emb_index.clone(),
-        pixel_values: Some(pixels.try_into_vec_as::<f32>().expect("pixels")),
-        image_size,
-        rows: (0..tokens.notes() as u32).collect(),
-    }
-}
-
-fn number(value: &Value) -> f64 {
-    value.as_f64().expect("a number")
-}
-
-fn assert_close(what: &str, found: f64, expected: f64, relative: f64) {
-    let error = (found - expected).abs() / expected.abs();
-    assert!(
-        error <= relative,
-        "{what}: {found} is not {expected} (relative error {error:.2e})"
-    );
 }
 
 /// Compares `found` with every tensor below `prefix` in the fixture but gradients below a whole
@@ -144,23 +112,12 @@ fn follows_peft(run: &str, adapted_maps: usize) {
     });
     assert_eq!(compared, 2 * adapted_maps + 4);
 
-    let settings = TrainSettings {
-        weight_decay: number(&json["weight_decay"]),
-        ..TrainSettings::default()
-    };
-    let context = StepContext {
-        objective: case.objective.clone(),
-        partners: None,
-        shares: None,
-        clip_norm: number(&json["clip_norm"]),
-        device: Device::flex(),
-        sync_phases: false,
-    };
+    let (settings, context) = training(&case, json);
     let mut optimiser = AdamW::new(&settings);
     let rates = json["learning_rates"].as_array().expect("rates");
     let steps = json["steps"].as_array().expect("steps");
     for (index, (step, rate)) in steps.iter().zip(rates).enumerate() {
-        let batch = batch(&case);
+        let batch = batch(&case, (0..case.tokens.notes() as u32).collect());
         let model = &mut case.embedder;
         let stats = train_step(model, &mut optimiser, batch, number(rate), &context, false);
         let stats = stats.expect("the step is taken");

@@ -1,22 +1,18 @@
 //! Optimiser steps and objectives against PyTorch (`tests/golden/training`, made by
 //! `tests/golden/oracle/make_training.py`).
 
-use std::path::{Path, PathBuf};
+mod support;
 
 use burn::tensor::{DType, Device};
-use mlrm_config::{ObjectiveKind, TrainSettings};
-use mlrm_data::batch::NoteBatch;
+use mlrm_config::ObjectiveKind;
 use mlrm_data::split::{Pair, PairSplit, Partners};
 use mlrm_model::weights::{Checkpoint, ExportedTensor, export, export_gradients};
 use mlrm_train::objective::Exclusions;
 use mlrm_train::optimiser::AdamW;
-use mlrm_train::step::{StepContext, train_step};
+use mlrm_train::step::train_step;
 use mlrm_train::verify::GoldenCase;
 use serde_json::Value;
-
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden")
-}
+use support::{assert_close, batch, golden, number, training};
 
 fn expected() -> (Value, Checkpoint) {
     let folder = golden().join("training");
@@ -28,36 +24,6 @@ fn expected() -> (Value, Checkpoint) {
 fn case() -> GoldenCase {
     let folder = golden().join("cases/qwen2_notellm2");
     GoldenCase::open(&folder, &Device::flex(), DType::F32).expect("the case opens")
-}
-
-/// The case's inputs as the trainer's loader gives them, the notes named by `rows`.
-fn batch(case: &GoldenCase, rows: Vec<u32>) -> NoteBatch {
-    let tokens = &case.tokens;
-    let pixels = case.pixels.clone().expect("the case has pictures");
-    let image_size = pixels.dims()[3];
-    NoteBatch {
-        notes: tokens.notes(),
-        seq: tokens.seq,
-        input_ids: tokens.input_ids.clone(),
-        lengths: tokens.lengths.clone(),
-        image_index: tokens.image_index.clone(),
-        image_emb_index: tokens.image_emb_index.clone(),
-        pixel_values: Some(pixels.try_into_vec_as::<f32>().expect("pixels")),
-        image_size,
-        rows,
-    }
-}
-
-fn number(value: &Value) -> f64 {
-    value.as_f64().expect("a number")
-}
-
-fn assert_close(what: &str, found: f64, expected: f64, relative: f64) {
-    let error = (found - expected).abs() / expected.abs();
-    assert!(
-        error <= relative,
-        "{what}: {found} is not {expected} (relative error {error:.2e})"
-    );
 }
 
 fn largest_difference(found: &[f32], expected: &[f32]) -> f64 {
@@ -98,18 +64,7 @@ fn trajectory(name: &str) {
     let (json, tensors) = expected();
     let run = &json["runs"][name];
     let mut case = case();
-    let settings = TrainSettings {
-        weight_decay: number(&run["weight_decay"]),
-        ..TrainSettings::default()
-    };
-    let context = StepContext {
-        objective: case.objective.clone(),
-        partners: None,
-        shares: None,
-        clip_norm: number(&run["clip_norm"]),
-        device: Device::flex(),
-        sync_phases: false,
-    };
+    let (settings, context) = training(&case, run);
     let mut optimiser = AdamW::new(&settings);
     let rates = run["learning_rates"].as_array().expect("rates");
     let largest = rates.iter().map(number).fold(0.0, f64::max);
