@@ -31,46 +31,33 @@ pub(super) const FAMILY: Family = Family {
     initial,
 };
 
+/// Those of `Blip2VisionConfig`.
+const DEFAULTS: VisionConfig = VisionConfig {
+    family: VisionFamily::Blip2,
+    hidden_size: 1408,
+    intermediate_size: 6144,
+    num_hidden_layers: 39,
+    num_attention_heads: 16,
+    image_size: 224,
+    patch_size: 14,
+    hidden_act: Activation::Gelu,
+    layer_norm_eps: 1e-6,
+    qkv_bias: true,
+    position_grid: 224 / 14,
+};
+
 fn read(mut hf: HfConfig) -> Result<VisionConfig, ModelError> {
-    hf.refuse_unless("attention_dropout", &[json!(0.0), json!(0)], "set it to 0")?;
     hf.refuse_unless("dropout", &[json!(0.0), json!(0)], "set it to 0")?;
-    hf.refuse_unless("num_channels", &[json!(3)], "only RGB is")?;
-    let (image_size, patch_size) = (
-        hf.get("image_size", Some(224))?,
-        hf.get("patch_size", Some(14))?,
-    );
-    let config = VisionConfig {
-        family: VisionFamily::Blip2,
-        hidden_size: hf.get("hidden_size", Some(1408))?,
-        intermediate_size: hf.get("intermediate_size", Some(6144))?,
-        num_hidden_layers: hf.get("num_hidden_layers", Some(39))?,
-        num_attention_heads: hf.get("num_attention_heads", Some(16))?,
-        image_size,
-        patch_size,
-        hidden_act: hf.get("hidden_act", Some(Activation::Gelu))?,
-        layer_norm_eps: hf.get("layer_norm_eps", Some(1e-6))?,
-        qkv_bias: hf.get("qkv_bias", Some(true))?,
-        position_grid: image_size.checked_div(patch_size).unwrap_or(0),
-    };
+    let mut config = VisionConfig::read_common(&mut hf, &DEFAULTS)?;
+    config.qkv_bias = hf.get("qkv_bias", Some(true))?;
     hf.finish()?;
     Ok(config)
 }
 
 fn to_json(config: &VisionConfig) -> Value {
-    json!({
-        "architectures": ["Blip2VisionModel"],
-        "model_type": "blip_2_vision_model",
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "image_size": config.image_size,
-        "patch_size": config.patch_size,
-        "hidden_act": config.hidden_act,
-        "layer_norm_eps": config.layer_norm_eps,
-        "qkv_bias": config.qkv_bias,
-        "attention_dropout": 0.0,
-    })
+    let mut keys = config.common_json("blip_2_vision_model", "Blip2VisionModel");
+    keys["qkv_bias"] = json!(config.qkv_bias);
+    keys
 }
 
 /// Normal with 0.02 throughout. (Hugging Face's own 1e-10 only makes room for published weights: with

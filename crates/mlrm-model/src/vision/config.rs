@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use mlrm_config::{SelectFeature, VisionActivation, VisionFamily, VisionSettings};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::registry;
 use crate::error::ModelError;
@@ -45,6 +45,48 @@ impl VisionConfig {
         let config = registry::read(HfConfig::read(path)?)?;
         config.check().map_err(|m| ModelError::format(path, m))?;
         Ok(config)
+    }
+
+    /// Reads the keys that CLIP, SigLIP and BLIP-2 share; an absent one has the value in `defaults`.
+    pub(super) fn read_common(hf: &mut HfConfig, defaults: &Self) -> Result<Self, ModelError> {
+        hf.refuse_unless("attention_dropout", &[json!(0.0), json!(0)], "set it to 0")?;
+        hf.refuse_unless("num_channels", &[json!(3)], "only RGB is")?;
+        let mut size = |key, default| hf.get(key, Some(default));
+        let (image_size, patch_size) = (
+            size("image_size", defaults.image_size)?,
+            size("patch_size", defaults.patch_size)?,
+        );
+        Ok(Self {
+            family: defaults.family,
+            hidden_size: size("hidden_size", defaults.hidden_size)?,
+            intermediate_size: size("intermediate_size", defaults.intermediate_size)?,
+            num_hidden_layers: size("num_hidden_layers", defaults.num_hidden_layers)?,
+            num_attention_heads: size("num_attention_heads", defaults.num_attention_heads)?,
+            image_size,
+            patch_size,
+            hidden_act: hf.get("hidden_act", Some(defaults.hidden_act))?,
+            layer_norm_eps: hf.get("layer_norm_eps", Some(defaults.layer_norm_eps))?,
+            qkv_bias: defaults.qkv_bias,
+            position_grid: image_size.checked_div(patch_size).unwrap_or(0),
+        })
+    }
+
+    /// The keys of [`Self::read_common`], for the class `architecture`.
+    pub(super) fn common_json(&self, model_type: &str, architecture: &str) -> Value {
+        json!({
+            "architectures": [architecture],
+            "model_type": model_type,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": self.num_attention_heads,
+            "num_channels": 3,
+            "image_size": self.image_size,
+            "patch_size": self.patch_size,
+            "hidden_act": self.hidden_act,
+            "layer_norm_eps": self.layer_norm_eps,
+            "attention_dropout": 0.0,
+        })
     }
 
     fn check(&self) -> Result<(), String> {

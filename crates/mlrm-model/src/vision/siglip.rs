@@ -31,47 +31,31 @@ pub(super) const FAMILY: Family = Family {
     initial,
 };
 
+/// Those of `SiglipVisionConfig`.
+const DEFAULTS: VisionConfig = VisionConfig {
+    family: VisionFamily::Siglip,
+    hidden_size: 768,
+    intermediate_size: 3072,
+    num_hidden_layers: 12,
+    num_attention_heads: 12,
+    image_size: 224,
+    patch_size: 16,
+    hidden_act: Activation::GeluPytorchTanh,
+    layer_norm_eps: 1e-6,
+    qkv_bias: true,
+    position_grid: 224 / 16,
+};
+
 fn read(mut hf: HfConfig) -> Result<VisionConfig, ModelError> {
-    hf.refuse_unless("attention_dropout", &[json!(0.0), json!(0)], "set it to 0")?;
-    hf.refuse_unless("num_channels", &[json!(3)], "only RGB is")?;
     let hint = "the pooling head is the picture's vector in late fusion";
     hf.refuse_unless("vision_use_head", &[json!(true)], hint)?;
-    let (image_size, patch_size) = (
-        hf.get("image_size", Some(224))?,
-        hf.get("patch_size", Some(16))?,
-    );
-    let config = VisionConfig {
-        family: VisionFamily::Siglip,
-        hidden_size: hf.get("hidden_size", Some(768))?,
-        intermediate_size: hf.get("intermediate_size", Some(3072))?,
-        num_hidden_layers: hf.get("num_hidden_layers", Some(12))?,
-        num_attention_heads: hf.get("num_attention_heads", Some(12))?,
-        image_size,
-        patch_size,
-        hidden_act: hf.get("hidden_act", Some(Activation::GeluPytorchTanh))?,
-        layer_norm_eps: hf.get("layer_norm_eps", Some(1e-6))?,
-        qkv_bias: true,
-        position_grid: image_size.checked_div(patch_size).unwrap_or(0),
-    };
+    let config = VisionConfig::read_common(&mut hf, &DEFAULTS)?;
     hf.finish()?;
     Ok(config)
 }
 
 fn to_json(config: &VisionConfig) -> Value {
-    json!({
-        "architectures": ["SiglipVisionModel"],
-        "model_type": "siglip_vision_model",
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "num_channels": 3,
-        "image_size": config.image_size,
-        "patch_size": config.patch_size,
-        "hidden_act": config.hidden_act,
-        "layer_norm_eps": config.layer_norm_eps,
-        "attention_dropout": 0.0,
-    })
+    config.common_json("siglip_vision_model", "SiglipVisionModel")
 }
 
 /// Initial values close to Hugging Face's, which are Xavier-uniform where these are normal.
