@@ -127,26 +127,15 @@ impl WholeSystem {
         let path = root.join("config.json");
         let mut config = HfConfig::read(&path)?;
         let model_type: String = config.get("model_type", Some(String::new()))?;
-        let trained = [
-            "linear.weight",
-            "mm_projector_latefusion.weight",
-            "query_tokens",
-        ];
-        let system = match model_type.as_str() {
-            "blip-2" => System::Blip2,
-            "qwen" if config.take("visual").is_some() => System::QwenVl,
-            // The config says nothing: whoever reads a plain decoder says what is wrong with its files.
-            _ => match Checkpoint::open(root) {
-                Ok(checkpoint)
-                    if checkpoint.contains("temperature")
-                        && trained.iter().any(|name| checkpoint.contains(name)) =>
-                {
-                    System::NoteLlm2
-                }
-                _ => return Ok(None),
-            },
+        let checkpoint = Checkpoint::open(root);
+        let system = match (model_type.as_str(), &checkpoint) {
+            ("blip-2", _) => System::Blip2,
+            ("qwen", _) if config.take("visual").is_some() => System::QwenVl,
+            (_, Ok(checkpoint)) if is_notellm2(checkpoint) => System::NoteLlm2,
+            // Whoever reads a plain decoder says what is wrong with its files.
+            _ => return Ok(None),
         };
-        let checkpoint = Checkpoint::open(root)?;
+        let checkpoint = checkpoint?;
         let found = Self {
             system,
             root: root.to_owned(),
@@ -257,6 +246,16 @@ impl WholeSystem {
             System::NoteLlm2 => None,
         })
     }
+}
+
+/// Whether a decoder's checkpoint holds more of NoteLLM-2, which its config.json does not tell.
+fn is_notellm2(checkpoint: &Checkpoint) -> bool {
+    let trained = [
+        "linear.weight",
+        "mm_projector_latefusion.weight",
+        "query_tokens",
+    ];
+    checkpoint.contains("temperature") && trained.iter().any(|name| checkpoint.contains(name))
 }
 
 /// Whether a tensor of the head is the connector's, without a projector behind it.

@@ -249,6 +249,7 @@ fn load_tensors<M: Module>(
     let format = options.dtype.name();
     let findings = loader.not_finite.iter().map(|(name, count)| {
         let file = shard_name(checkpoint, name).map_or(String::new(), |f| format!(" ({f})"));
+        let name = checkpoint.stored_name(name);
         format!(
             "not finite: `{name}` holds {count} values that are NaN or infinite in {format}{file}"
         )
