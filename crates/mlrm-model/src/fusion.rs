@@ -5,7 +5,7 @@ use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Tensor};
 use mlrm_config::FusionKind;
 
-use crate::nn::{Linear, apply, linear};
+use crate::nn::{Linear, linear};
 use crate::ops::gelu;
 
 /// The gate. `out = z ⊙ h + (1 − z) ⊙ u`: z multiplies the LLM state h, not the picture u.
@@ -42,10 +42,10 @@ impl Gate {
         let both = Tensor::cat(vec![hidden.clone(), vision.clone()], 1);
         let mut logit = both;
         if let Some(map) = &self.trans_all {
-            logit = apply(map, logit);
+            logit = map.forward(logit);
         }
         if let Some([first, second]) = self.mlp.as_deref() {
-            logit = apply(second, gelu(apply(first, logit)));
+            logit = second.forward(gelu(first.forward(logit)));
         }
         let z = sigmoid(logit);
         let fused = vision.clone() + z.clone() * (hidden - vision);

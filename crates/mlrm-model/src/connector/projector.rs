@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
-use crate::nn::{Linear, linear, rows_linear};
+use crate::nn::{Linear, linear};
 use crate::ops::gelu;
 
 /// Sizes of the connector that is a projector alone, as `mlrm.toml` stores them.
@@ -44,8 +44,8 @@ impl Projector {
     /// `[batch, seq, inputs]` → `[batch, seq, outputs]`
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         let mut layers = self.layers.iter();
-        let first = layers.next().map(|layer| rows_linear(layer, x.clone()));
-        layers.fold(first.unwrap_or(x), |x, layer| rows_linear(layer, gelu(x)))
+        let first = layers.next().map(|layer| layer.forward(x.clone()));
+        layers.fold(first.unwrap_or(x), |x, layer| layer.forward(gelu(x)))
     }
 }
 

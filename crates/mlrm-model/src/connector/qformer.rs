@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 use mlrm_config::ConnectorSettings;
 use serde::{Deserialize, Serialize};
 
-use crate::nn::{AttentionMask, LayerNorm, Linear, PreparedMask, attend, linear, rows_linear};
+use crate::nn::{AttentionMask, LayerNorm, Linear, PreparedMask, attend, linear};
 use crate::ops::gelu;
 
 /// Sizes of a Q-Former, as `mlrm.toml` stores them; keys are those of HF's `qformer_config`.
@@ -125,7 +125,7 @@ impl BertAttention {
         let parts = &self.attention;
         let heads = |layer: &Linear, t: Tensor<3>| {
             let [batch, seq, _] = t.dims();
-            let y = rows_linear(layer, t);
+            let y = layer.forward(t);
             let width = y.dims()[2];
             y.reshape([batch, seq, parts.heads, width / parts.heads])
         };
@@ -145,8 +145,7 @@ impl BertOutput {
     }
 
     fn forward(&self, y: Tensor<3>, residual: Tensor<3>) -> Tensor<3> {
-        self.layer_norm
-            .forward(rows_linear(&self.dense, y) + residual)
+        self.layer_norm.forward(self.dense.forward(y) + residual)
     }
 }
 
@@ -191,7 +190,7 @@ impl QFormer {
             if let Some(cross) = &layer.crossattention {
                 x = cross.forward(per_note(x), features.clone(), &mask);
             }
-            let inner = gelu(rows_linear(&layer.intermediate_query.dense, x.clone()));
+            let inner = gelu(layer.intermediate_query.dense.forward(x.clone()));
             x = layer.output_query.forward(inner, x);
         }
         per_note(x)

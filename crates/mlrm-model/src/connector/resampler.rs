@@ -7,8 +7,7 @@ use mlrm_config::ConnectorSettings;
 use serde::{Deserialize, Serialize};
 
 use crate::nn::{
-    CrossAttention, LayerNorm, Linear, fixed_zeros, linear, resize_positions, rows_linear,
-    sin_cos_2d, zeros,
+    CrossAttention, LayerNorm, Linear, fixed_zeros, linear, resize_positions, sin_cos_2d, zeros,
 };
 use crate::weights::InitRule;
 
@@ -102,7 +101,7 @@ impl Resampler {
     pub fn forward(&self, features: Tensor<3>) -> Tensor<3> {
         let [batch, patches, _] = features.dims();
         let features = match &self.kv_proj {
-            Some(map) => rows_linear(map, features),
+            Some(map) => map.forward(features),
             None => features,
         };
         let features = self.ln_kv.forward(features);

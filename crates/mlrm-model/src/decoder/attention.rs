@@ -4,9 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::DecoderConfig;
-use crate::nn::{
-    AttentionProbe, Linear, PreparedMask, RmsNorm, RotaryTable, attend, linear, rows_linear,
-};
+use crate::nn::{AttentionProbe, Linear, PreparedMask, RmsNorm, RotaryTable, attend, linear};
 
 /// Self-attention with grouped queries.
 #[derive(Module, Debug)]
@@ -90,12 +88,12 @@ impl Qkv {
         };
         match self {
             Self::Separate(maps) => [
-                rows_linear(&maps.q_proj, pick(x.clone())),
-                rows_linear(&maps.k_proj, x.clone()),
-                rows_linear(&maps.v_proj, x),
+                maps.q_proj.forward(pick(x.clone())),
+                maps.k_proj.forward(x.clone()),
+                maps.v_proj.forward(x),
             ],
             Self::Fused(map) => {
-                let all = rows_linear(map, x);
+                let all = map.forward(x);
                 let keys = (all.dims()[2] - queries) / 2;
                 [
                     pick(all.clone().narrow(2, 0, queries)),
@@ -148,7 +146,7 @@ impl SelfAttention {
             };
             k = rope.apply(k);
         }
-        rows_linear(&self.o_proj, attend(q, k, v, &context.mask, probe))
+        self.o_proj.forward(attend(q, k, v, &context.mask, probe))
     }
 
     /// `[batch, seq, heads * head_dim]` → `[batch, seq, heads, head_dim]`, normalised per head

@@ -19,9 +19,7 @@ use burn::module::Module;
 use burn::nn::Embedding;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::nn::{
-    AttentionMask, AttentionProbe, Linear, Norm, RotaryCache, embedding, linear, rows_linear,
-};
+use crate::nn::{AttentionMask, AttentionProbe, Linear, Norm, RotaryCache, embedding, linear};
 use attention::{PassContext, WantedRows};
 
 /// Rows of a table of learnt positions before that of position 0 (HF's OPT).
@@ -146,7 +144,7 @@ impl Decoder {
     fn enter(&self, embeds: Tensor<3>) -> Tensor<3> {
         let seq = embeds.dims()[1];
         let x = match &self.project_in {
-            Some(map) => rows_linear(map, embeds),
+            Some(map) => map.forward(embeds),
             None => embeds,
         };
         match &self.embed_positions {
@@ -162,7 +160,7 @@ impl Decoder {
     fn leave(&self, x: Tensor<3>) -> Tensor<3> {
         let x = self.norm.forward(x);
         match &self.project_out {
-            Some(map) => rows_linear(map, x),
+            Some(map) => map.forward(x),
             None => x,
         }
     }

@@ -2,20 +2,20 @@
 
 use std::path::PathBuf;
 
-use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::module::Module;
+use burn::tensor::{DType, Device};
 use mlrm_config::{Quantisation, Tune};
 
+use super::build_head::build_head;
 use super::{Embedder, EmbedderConfig, EmbedderCore};
 use crate::adapter::{
     AdapterConfig, AdapterNames, add_adapters, check_targets, load_folder, same_adapters,
 };
-use crate::connector::Resampler;
 use crate::decoder::{Decoder, DecoderConfig};
 use crate::error::ModelError;
 use crate::nn::DropoutClock;
 use crate::ops::{Bits, block_size};
-use crate::system::{System, SystemPart, WholeSystem, is_bare_connector, is_connector};
+use crate::system::{SystemPart, WholeSystem};
 use crate::vision::{VisionConfig, VisionTower};
 use crate::weights::{
     Checkpoint, InitRule, LoadOptions, NameTable, NamedTensor, NewRows, Tensors, fill,
@@ -84,7 +84,7 @@ pub struct BuildOptions {
 }
 
 impl BuildOptions {
-    fn load(&self) -> LoadOptions {
+    pub(super) fn load(&self) -> LoadOptions {
         LoadOptions {
             allow_nan: self.allow_nan,
             ..LoadOptions::new(self.dtype)
@@ -108,52 +108,6 @@ pub fn llm_adapters(config: &EmbedderConfig) -> AdapterNames {
         rename: family.names.rename,
         prefix: family.prefix,
     }
-}
-
-impl EmbedderConfig {
-    /// Names of the head's tensors: those of the authors' released checkpoints.
-    pub fn head_names(&self) -> NameTable {
-        let rename = if self.projector == "linear" {
-            |path: &str| match path.strip_prefix("connector.mm_projector.layers.0.") {
-                Some(rest) => format!("mm_projector.{rest}"),
-                None => head_name(path),
-            }
-        } else {
-            |path: &str| {
-                let ours = "connector.mm_projector.layers.";
-                head_name(&sequential(path, ours, "mm_projector."))
-            }
-        };
-        NameTable {
-            rename,
-            ignored: &[],
-        }
-    }
-}
-
-/// Names of a connector's tensors, alone and with one linear map as projector: those in a whole
-/// model.
-pub(crate) const CONNECTOR_NAMES: NameTable = NameTable {
-    rename: |path| match path.strip_prefix("mm_projector.layers.0.") {
-        Some(rest) => format!("mm_projector.{rest}"),
-        None => head_name(path),
-    },
-    ignored: &[],
-};
-
-fn head_name(path: &str) -> String {
-    let path = path.strip_prefix("connector.").unwrap_or(path);
-    sequential(path, "gate.mlp.", "gate.mlp.").replace(".layer_norm.", ".LayerNorm.")
-}
-
-/// The n-th linear map of a PyTorch `Sequential` with activations between has index 2n.
-fn sequential(path: &str, own: &str, theirs: &str) -> String {
-    let renamed = || {
-        let (index, rest) = path.strip_prefix(own)?.split_once('.')?;
-        let index: usize = index.parse().ok()?;
-        Some(format!("{theirs}{}.{rest}", 2 * index))
-    };
-    renamed().unwrap_or_else(|| path.to_owned())
 }
 
 /// Prefix and names of a decoder's tensors in `checkpoint`.
@@ -347,76 +301,6 @@ fn build_llm(
     }
 }
 
-fn build_head(
-    head: super::Head,
-    config: &EmbedderConfig,
-    options: &BuildOptions,
-) -> Result<super::Head, ModelError> {
-    let names = config.head_names();
-    let checkpoint = options.head.open(SystemPart::Head)?;
-    // A system's own connector, with everything that it does not have from scratch.
-    let connector_only = match &options.head {
-        WeightSource::System(whole) => whole.system != System::NoteLlm2,
-        _ => false,
-    };
-    let head = match &checkpoint {
-        Some(_) if !connector_only => head,
-        _ => scratch_head(head, config, options),
-    };
-    let of_connector = |only| LoadOptions {
-        only,
-        ..options.load()
-    };
-    let Some(checkpoint) = checkpoint else {
-        return match &options.connector {
-            Some(whole) if config.connector.is_some() => {
-                let named = |name: &str| is_bare_connector(name).then(|| name.to_owned());
-                let checkpoint = whole.checkpoint(SystemPart::Head)?.part(named);
-                let options = of_connector(is_bare_connector);
-                load(head, &checkpoint, "", names, &options)
-            }
-            _ => Ok(head),
-        };
-    };
-    if connector_only {
-        return match config.connector {
-            Some(_) => load(head, &checkpoint, "", names, &of_connector(is_connector)),
-            None => Ok(head),
-        };
-    }
-    let head = load(head, &checkpoint, "", names, &options.load())?;
-    let stored = checkpoint.get("temperature")?;
-    let value = stored.and_then(|tensor| tensor.values.first().copied());
-    Ok(with_temperature(head, value.unwrap_or_default()))
-}
-
-fn scratch_head(head: super::Head, config: &EmbedderConfig, options: &BuildOptions) -> super::Head {
-    let names = config.head_names();
-    let mut value = |tensor: &NamedTensor| {
-        Some(match head_rule(config, options, tensor) {
-            Some(rule) => initial_values(tensor, rule, options.seed, "head"),
-            None => Resampler::positions(tensor.shape[0], tensor.shape[1]),
-        })
-    };
-    let head = fill(head, Tensors::Base, names.rename, options.dtype, &mut value);
-    with_temperature(head, options.temperature_logit as f32)
-}
-
-/// `head` with t in f32, whatever the format of the other weights: it is one number, exp(t) magnifies
-/// its rounding, and the losses, which alone read it, are computed in f32.
-fn with_temperature(mut head: super::Head, value: f32) -> super::Head {
-    let old = head.temperature.val();
-    let data = TensorData::new(vec![value], [1]);
-    let new = Tensor::from_data(data, (&old.device(), DType::F32));
-    let new = if old.is_require_grad() {
-        new.require_grad()
-    } else {
-        new
-    };
-    head.temperature = Param::initialized(head.temperature.id, new);
-    head
-}
-
 fn initialise<M: Module>(
     module: M,
     names: NameTable,
@@ -427,51 +311,4 @@ fn initialise<M: Module>(
     let value =
         &mut |tensor: &NamedTensor| Some(initial_values(tensor, rule(tensor), options.seed, part));
     fill(module, Tensors::Base, names.rename, options.dtype, value)
-}
-
-/// Initial values of the head: BERT's for the Q-Former, PyTorch's for plain linear maps,
-/// Xavier-normal for the gate (method §2.5); `None` for the resampler's fixed positions.
-fn head_rule(
-    config: &EmbedderConfig,
-    options: &BuildOptions,
-    tensor: &NamedTensor,
-) -> Option<InitRule> {
-    let name = tensor.name.as_str();
-    if let Some(part) = name.strip_prefix("resampler.") {
-        return Resampler::initial(part, config.llm.word_embed_proj_dim);
-    }
-    Some(match name {
-        "temperature" => InitRule::Constant(options.temperature_logit as f32),
-        "query_tokens" => InitRule::Normal(options.query_init_std),
-        "gate.trans_all.weight" => InitRule::XavierNormal,
-        "gate.mlp.2.bias" => {
-            let weight = config.fusion.as_ref().map_or(0.5, |f| f.initial_weight);
-            InitRule::Constant((weight / (1.0 - weight)).ln() as f32)
-        }
-        // With the last weights at 0 every note starts at exactly `initial_weight`.
-        "gate.mlp.2.weight" => InitRule::Constant(0.0),
-        _ if name.starts_with("qformer.") => {
-            if name.to_lowercase().contains("layernorm.weight") {
-                InitRule::Constant(1.0)
-            } else if name.ends_with(".bias") {
-                InitRule::Constant(0.0)
-            } else {
-                InitRule::Normal(0.02)
-            }
-        }
-        _ if name.ends_with(".bias") => InitRule::Uniform(1.0 / bias_inputs(config, name).sqrt()),
-        _ => InitRule::TorchLinear,
-    })
-}
-
-/// Inputs of the linear map that a head bias belongs to.
-fn bias_inputs(config: &EmbedderConfig, name: &str) -> f64 {
-    let width = config.llm.word_embed_proj_dim as f64;
-    let first = matches!(name, "mm_projector.bias" | "mm_projector.0.bias");
-    let projector = config.connector.as_ref().and_then(|c| c.projector_inputs());
-    match projector {
-        Some(inputs) if first => inputs as f64,
-        _ if name.starts_with("gate.") => 2.0 * width,
-        _ => width,
-    }
 }

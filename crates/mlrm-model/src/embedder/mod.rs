@@ -1,12 +1,14 @@
 //! The whole embedder (method §2): vision, connector, decoder, pooling, late fusion, head.
 
 mod build;
+mod build_head;
 mod config;
 mod folder;
 mod layout;
 
+pub(crate) use build::llm_names;
 pub use build::{BuildOptions, WeightSource, llm_adapters};
-pub(crate) use build::{CONNECTOR_NAMES, llm_names};
+pub(crate) use build_head::CONNECTOR_NAMES;
 pub use config::{EmbedderConfig, FusionConfig, PromptRecord, TokenIds};
 pub(crate) use folder::write_part;
 pub use folder::{ModelFolder, Provenance, WrittenPart};
@@ -21,7 +23,7 @@ use crate::connector::Connector;
 use crate::decoder::{Decoder, DecoderTrace};
 use crate::error::ModelError;
 use crate::fusion::Gate;
-use crate::nn::{DropoutClock, Linear, apply, linear, zeros};
+use crate::nn::{DropoutClock, Linear, linear, zeros};
 use crate::vision::{VisionFeatures, VisionTower};
 
 /// Everything but the LLM and the vision encoder; field names are those of the authors' released
@@ -169,7 +171,7 @@ impl Head {
 
     fn project(&self, fused: Tensor<2>) -> Tensor<2> {
         match &self.linear {
-            Some(linear) => apply(linear, fused),
+            Some(linear) => linear.forward(fused),
             None => fused,
         }
     }
@@ -260,7 +262,7 @@ impl EmbedderCore {
         trace: &mut Option<&mut EmbedderTrace>,
     ) -> Option<Tensor<2>> {
         let (map, features) = (self.head.mm_projector_latefusion.as_ref()?, features?);
-        let picture = apply(map, features.summary.clone());
+        let picture = map.forward(features.summary.clone());
         if let Some(trace) = trace {
             trace.cls_projected = Some(picture.clone());
         }

@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use super::attention::{AttentionMask, attend};
-use super::linear::{Linear, linear, rows_linear, zeros};
+use super::linear::{Linear, linear, zeros};
 
 /// Multi-head attention whose three input projections are one tensor (SigLIP's pooling head,
 /// Qwen-VL's resampler).
@@ -43,6 +43,6 @@ impl CrossAttention {
         };
         let mask = AttentionMask::None.prepare(1, 1, &query.device());
         let (q, k, v) = (project(0, query), project(1, key), project(2, value));
-        rows_linear(&self.out_proj, attend(q, k, v, &mask, None))
+        self.out_proj.forward(attend(q, k, v, &mask, None))
     }
 }

@@ -98,16 +98,3 @@ fn lazy_zeros<const D: usize>(
     };
     Param::uninitialized(ParamId::new(), init, device.clone(), learns, shape.into())
 }
-
-/// `layer` applied to rows, `[rows, inputs]` → `[rows, outputs]`.
-pub fn apply(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
-    layer.forward(x)
-}
-
-/// `layer` applied to the last axis of `x`.
-///
-/// # Shapes
-/// `[batch, seq, inputs]` → `[batch, seq, outputs]`
-pub fn rows_linear(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
-    layer.forward(x)
-}

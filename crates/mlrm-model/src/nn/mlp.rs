@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::linear::{Linear, apply, linear};
+use super::linear::{Linear, linear};
 
 /// The gated feed-forward network of Llama and Qwen: `down(silu(gate(x)) * up(x))`, no biases.
 #[derive(Module, Debug)]
@@ -29,9 +29,9 @@ impl SwiGlu {
 
     /// `[rows, hidden]` → `[rows, hidden]`
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let gate = apply(&self.gate_proj, x.clone());
-        let up = apply(&self.up_proj, x);
-        apply(&self.down_proj, crate::ops::swiglu(gate, up))
+        let gate = self.gate_proj.forward(x.clone());
+        let up = self.up_proj.forward(x);
+        self.down_proj.forward(crate::ops::swiglu(gate, up))
     }
 }
 
@@ -78,6 +78,6 @@ impl TwoLayerMlp {
 
     /// `[rows, hidden]` → `[rows, hidden]`
     pub fn forward(&self, x: Tensor<2>, activation: Activation) -> Tensor<2> {
-        apply(&self.fc2, activation.apply(apply(&self.fc1, x)))
+        self.fc2.forward(activation.apply(self.fc1.forward(x)))
     }
 }

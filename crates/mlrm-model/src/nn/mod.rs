@@ -13,7 +13,7 @@ mod rope;
 pub use attention::{AttentionMask, AttentionProbe, PreparedMask, ProbeSite, attend};
 pub use cross_attention::CrossAttention;
 pub use dropout::{Dropout, DropoutClock, DropoutOn};
-pub use linear::{Linear, apply, embedding, linear, rows_linear};
+pub use linear::{Linear, embedding, linear};
 pub(crate) use linear::{fixed_zeros, zeros};
 pub use lora::{AdapterShape, LowRank, attach_adapters};
 pub use mlp::{Activation, SwiGlu, TwoLayerMlp};

@@ -5,8 +5,7 @@ use burn::tensor::{Device, Tensor};
 
 use super::{FeatureSelection, VisionConfig, selected_state};
 use crate::nn::{
-    Activation, AttentionMask, LayerNorm, Linear, PreparedMask, TwoLayerMlp, attend, linear,
-    rows_linear, zeros,
+    Activation, AttentionMask, LayerNorm, Linear, PreparedMask, TwoLayerMlp, attend, linear, zeros,
 };
 
 /// Cuts a picture into patches and projects each.
@@ -91,14 +90,16 @@ impl SelfAttention for SplitAttention {
     fn forward(&self, x: Tensor<3>, mask: &PreparedMask) -> Tensor<3> {
         let [batch, seq, width] = x.dims();
         let heads = |layer: &Linear| {
-            rows_linear(layer, x.clone()).reshape([batch, seq, self.heads, width / self.heads])
+            layer
+                .forward(x.clone())
+                .reshape([batch, seq, self.heads, width / self.heads])
         };
         let (q, k, v) = (
             heads(&self.q_proj),
             heads(&self.k_proj),
             heads(&self.v_proj),
         );
-        rows_linear(&self.out_proj, attend(q, k, v, mask, None))
+        self.out_proj.forward(attend(q, k, v, mask, None))
     }
 }
 
@@ -127,7 +128,7 @@ impl SelfAttention for FusedAttention {
     fn forward(&self, x: Tensor<3>, mask: &PreparedMask) -> Tensor<3> {
         let [batch, seq, width] = x.dims();
         let (heads, head_dim) = (self.heads, width / self.heads);
-        let qkv = rows_linear(&self.qkv, x);
+        let qkv = self.qkv.forward(x);
         let part = |index: usize| {
             let part = if self.by_head {
                 let by_head = qkv.clone().reshape([batch, seq, heads, 3, head_dim]);
@@ -139,7 +140,7 @@ impl SelfAttention for FusedAttention {
             part.reshape([batch, seq, heads, head_dim])
         };
         let mixed = attend(part(0), part(1), part(2), mask, None);
-        rows_linear(&self.projection, mixed)
+        self.projection.forward(mixed)
     }
 }
 
