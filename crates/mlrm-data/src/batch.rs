@@ -1,5 +1,7 @@
 //! Padded host batches: what a model is fed, in plain memory.
 
+use std::ops::Range;
+
 use crate::prompt::EncodedNote;
 
 /// Notes of one step, ready to become tensors. For pairs the queries come first, then their targets
@@ -54,6 +56,32 @@ impl NoteBatch {
             rows: rows.to_vec(),
         }
     }
+
+    /// The notes at these places of the batch, padded to the longest of them only.
+    ///
+    /// # Panics
+    /// Where the batch has no such places.
+    pub fn slice(&self, notes: Range<usize>) -> Self {
+        let lengths = self.lengths[notes.clone()].to_vec();
+        let seq = lengths.iter().copied().max().unwrap_or(0);
+        let ids = &self.input_ids[notes.start * self.seq..notes.end * self.seq];
+        let ids = ids.chunks_exact(self.seq.max(1));
+        let index = |index: &Option<Vec<usize>>| index.as_ref().map(|i| i[notes.clone()].to_vec());
+        let values = 3 * self.image_size * self.image_size;
+        let pixels = self.pixel_values.as_ref();
+        Self {
+            notes: notes.len(),
+            seq,
+            input_ids: ids.flat_map(|ids| &ids[..seq]).copied().collect(),
+            lengths,
+            image_index: index(&self.image_index),
+            image_emb_index: index(&self.image_emb_index),
+            pixel_values: pixels
+                .map(|pixels| pixels[notes.start * values..notes.end * values].to_vec()),
+            image_size: self.image_size,
+            rows: self.rows[notes].to_vec(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -78,6 +106,24 @@ mod tests {
         assert_eq!(batch.image_index, Some(vec![1, 0]));
         assert_eq!(batch.image_emb_index, None);
         assert_eq!(batch.rows, [40, 2]);
+    }
+
+    #[test]
+    fn a_slice_is_padded_to_its_own_longest_prompt() {
+        let prompts = [
+            prompt(&[5, 6], Some(1)),
+            prompt(&[7], Some(0)),
+            prompt(&[7, 8, 9], Some(2)),
+        ];
+        let mut batch = NoteBatch::from_prompts(&prompts, &[40, 2, 7], 3);
+        batch.image_size = 1;
+        batch.pixel_values = Some((0..9_u8).map(f32::from).collect());
+        let mut expected = NoteBatch::from_prompts(&prompts[..2], &[40, 2], 3);
+        expected.image_size = 1;
+        expected.pixel_values = Some((0..6_u8).map(f32::from).collect());
+        assert_eq!(batch.slice(0..2), expected);
+        assert_eq!(batch.slice(0..3), batch);
+        assert_eq!(batch.slice(2..3).pixel_values, Some(vec![6.0, 7.0, 8.0]));
     }
 
     #[test]

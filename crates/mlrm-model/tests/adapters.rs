@@ -67,7 +67,7 @@ mod lora {
         let (map, x) = adapted(&device, 0.9, &clock);
         let rest = map.forward(x.clone());
         let dropped = {
-            let _on = clock.at_step(0);
+            let _on = clock.at_step(0, 0..1);
             map.forward(x.clone())
         };
         assert!(largest_difference(rest.clone(), dropped) > 1e-2);
@@ -102,7 +102,7 @@ mod dropout {
         let one = Dropout::new(0.25, 1, clock.clone());
         let other = Dropout::new(0.25, 2, clock.clone());
         let at = |dropout: &Dropout, step| {
-            let _on = clock.at_step(step);
+            let _on = clock.at_step(step, 0..30);
             dropped(dropout)
         };
         assert_eq!(at(&one, 7), at(&one, 7));
@@ -114,7 +114,7 @@ mod dropout {
     fn the_share_of_dropped_values_is_the_rate_in_every_row_and_column_block() {
         let clock = DropoutClock::default();
         let dropout = Dropout::new(0.1, 99, clock.clone());
-        let _on = clock.at_step(3);
+        let _on = clock.at_step(3, 0..30);
         let values = dropped(&dropout);
         let share = |values: &[f32]| {
             values.iter().filter(|v| **v == 0.0).count() as f64 / values.len() as f64
@@ -131,7 +131,7 @@ mod dropout {
     fn off_it_does_nothing() {
         let clock = DropoutClock::default();
         let dropout = Dropout::new(0.5, 1, clock.clone());
-        drop(clock.at_step(1));
+        drop(clock.at_step(1, 0..30));
         assert!(dropped(&dropout).iter().all(|v| *v == 1.0));
         assert_eq!(dropout.gain(), 1.0);
     }

@@ -1,7 +1,9 @@
 //! The contrastive objective (method §3).
 
+use std::ops::Range;
+
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Device, Gradients, Int, Tensor, TensorData};
 use mlrm_config::{ObjectiveKind, ObjectiveSettings};
 use mlrm_model::embedder::Embeddings;
 
@@ -18,6 +20,48 @@ pub struct Losses {
     pub multimodal: Tensor<1>,
     /// L(E_v), with mICL only.
     pub visual: Option<Tensor<1>>,
+}
+
+/// dL/dE, outside the autodiff graph.
+#[derive(Debug, Clone)]
+pub struct EmbeddingGradients {
+    /// Of the multimodal embeddings, `[notes, e]`.
+    pub multimodal: Tensor<2>,
+    /// Of the visual ones, `[notes, e]`.
+    pub visual: Option<Tensor<2>>,
+}
+
+/// Embeddings whose gradients a loss can be asked for, wherever they came from.
+pub fn leaves(embeddings: &Embeddings) -> Embeddings {
+    let leaf = |values: &Tensor<2>| values.clone().inner().autodiff().require_grad();
+    Embeddings {
+        multimodal: leaf(&embeddings.multimodal),
+        visual: embeddings.visual.as_ref().map(leaf),
+        gate: None,
+    }
+}
+
+impl EmbeddingGradients {
+    /// Takes the gradients of [`leaves`] out of `gradients`; zeros for what the loss does not read.
+    pub fn take(leaves: &Embeddings, gradients: &mut Gradients) -> Self {
+        let mut take = |leaf: &Tensor<2>| {
+            let gradient = leaf.grad_remove(gradients);
+            gradient.unwrap_or_else(|| leaf.clone().inner().zeros_like())
+        };
+        Self {
+            multimodal: take(&leaves.multimodal),
+            visual: leaves.visual.as_ref().map(take),
+        }
+    }
+
+    /// Those of some notes.
+    pub fn slice(&self, notes: Range<usize>) -> Self {
+        let slice = |all: &Tensor<2>| all.clone().narrow(0, notes.start, notes.len());
+        Self {
+            multimodal: slice(&self.multimodal),
+            visual: self.visual.as_ref().map(slice),
+        }
+    }
 }
 
 /// Which notes are not negatives of which, `[notes, notes]`, true where a pair does not count; and

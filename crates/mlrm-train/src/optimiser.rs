@@ -214,6 +214,17 @@ pub fn flat_gradients<M: Module>(module: &M, mut gradients: Gradients) -> FlatGr
     collector.flat
 }
 
+/// Adds `more` to `sum`, parameter by parameter.
+pub fn add_gradients(sum: &mut FlatGradients, more: FlatGradients) {
+    for (path, gradient) in more {
+        let gradient = match sum.remove(&path) {
+            Some(so_far) => so_far + gradient,
+            None => gradient,
+        };
+        sum.insert(path, gradient);
+    }
+}
+
 /// The square of the global L2 norm, `[1]`, on the device.
 pub fn squared_norm(gradients: &FlatGradients) -> Option<Tensor<1>> {
     let squares = gradients.values().cloned().map(ops::squared_norm);

@@ -28,7 +28,7 @@ impl<'a> PhaseClock<'a> {
         }
     }
 
-    /// Ends a phase; the next one begins.
+    /// Ends a phase, or one more part of it; the next one begins.
     pub(crate) fn lap(&mut self, phase: &str) -> Result<(), TrainError> {
         if let Some(device) = self.waits_for {
             let synced = device.sync();
@@ -36,7 +36,7 @@ impl<'a> PhaseClock<'a> {
         }
         let now = Instant::now();
         let seconds = now.duration_since(self.last).as_secs_f64();
-        self.seconds.insert(phase.to_owned(), seconds);
+        *self.seconds.entry(phase.to_owned()).or_insert(0.0) += seconds;
         self.last = now;
         Ok(())
     }

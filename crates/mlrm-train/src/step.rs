@@ -1,4 +1,7 @@
-//! One training step: batch → forward → objective → backward → check → update.
+//! One training step: batch → embeddings → objective → backward → check → update.
+
+mod numbers;
+mod slices;
 
 use burn::tensor::{DType, Device, Tensor};
 use mlrm_data::batch::NoteBatch;
@@ -6,13 +9,16 @@ use mlrm_data::split::Partners;
 use mlrm_events::Named;
 use mlrm_model::embedder::Embedder;
 
-use crate::encode::{pixels, token_batch};
 use crate::error::TrainError;
-use crate::objective::{Exclusions, Objective};
-use crate::optimiser::{AdamW, Clipping, flat_gradients, squared_norm};
+use crate::objective::{EmbeddingGradients, Exclusions, Objective, leaves};
+use crate::optimiser::{
+    AdamW, Clipping, FlatGradients, add_gradients, flat_gradients, squared_norm,
+};
 use crate::phases::PhaseClock;
 use crate::plan::RunPlan;
 use crate::sampling::SamplingShares;
+use numbers::StepNumbers;
+use slices::EmbeddedBatch;
 
 /// What a step needs besides model, optimiser and batch.
 pub struct StepContext {
@@ -24,6 +30,8 @@ pub struct StepContext {
     pub shares: Option<SamplingShares>,
     /// Largest global gradient norm; 0 turns clipping off.
     pub clip_norm: f64,
+    /// Notes whose activations are held at a time; 0 for all of the batch.
+    pub micro_batch_notes: usize,
     /// Where the model computes.
     pub device: Device,
     /// Wait for the device at phase borders, so that phases are timed apart (benchmarks).
@@ -67,6 +75,7 @@ impl StepContext {
             partners: masked.then(|| pairs.known_partners(notes)),
             shares: corrected.then(|| SamplingShares::new(&pairs.train, notes)),
             clip_norm: plan.config.train.clip_norm,
+            micro_batch_notes: 0,
             device: plan.device.clone(),
             sync_phases: false,
         }
@@ -86,61 +95,42 @@ impl StepContext {
     }
 }
 
+/// What a batch says of the weights.
+pub struct BatchGradients {
+    /// Gradients of the parameters that learn.
+    pub gradients: FlatGradients,
+    /// The minimised loss, `[1]`.
+    pub loss: Tensor<1>,
+    /// L(E_m), `[1]`.
+    pub multimodal: Tensor<1>,
+    /// L(E_v), with mICL, `[1]`.
+    pub visual: Option<Tensor<1>>,
+    /// Gate values of the batch, as in [`mlrm_model::embedder::Embeddings`].
+    pub gate: Option<Tensor<2>>,
+}
+
 /// Takes one step; with `keep_gate` the gate's values are read back too.
 pub fn train_step(
     embedder: &mut Embedder,
     optimiser: &mut AdamW,
-    mut batch: NoteBatch,
+    batch: NoteBatch,
     learning_rate: f64,
     context: &StepContext,
     keep_gate: bool,
 ) -> Result<StepStats, TrainError> {
     let mut clock = PhaseClock::new(&context.device, context.sync_phases);
-    let frozen = context.device.clone().without_autodiff();
-    let features = pixels(&mut batch, &frozen).and_then(|p| embedder.encode_vision(p));
-    clock.lap("vision")?;
-
     // A resumed run counts on: the masks of a step are the same whenever it is taken.
-    let dropout = embedder.dropout.at_step(optimiser.updates as u64);
-    let core = &embedder.core;
-    let inputs = core.llm_inputs(&embedder.config, &token_batch(&batch), features, None)?;
-    clock.lap("connector")?;
-
-    let embeddings = core.embeddings(inputs, None);
-    let exclusions = context.exclusions(&batch);
-    let temperature = core.head.temperature.val();
-    let losses = context
-        .objective
-        .losses(&embeddings, temperature.clone(), &exclusions);
-    drop(dropout);
-    clock.lap("llm_forward")?;
-
-    let gradients = flat_gradients(core, losses.total.backward());
-    clock.lap("backward")?;
-
-    let single = |number: Tensor<1>| number.cast(DType::F32);
-    let loss = single(losses.total.inner());
-    let squared_norm = squared_norm(&gradients).ok_or_else(nothing_learns)?;
-    let clipping = Clipping::by_norm(loss.clone(), squared_norm.clone(), context.clip_norm);
-    let taken = clipping.take.clone();
-    let core = embedder.core.clone();
-    embedder.core = optimiser.step(core, gradients, learning_rate, clipping);
-
+    let step = optimiser.updates as u64;
+    let mut batch = batch_gradients(embedder, batch, step, context, &mut clock)?;
+    let gate = batch.gate.take();
+    let numbers = apply(embedder, optimiser, batch, learning_rate, context)?;
+    let gate_mean = gate.clone().map(Tensor::mean);
     // One read-back for every number of the step, once all of its work is on its way.
-    let gate = embeddings.gate.map(Tensor::inner);
-    let mut numbers = vec![
-        loss,
-        single(losses.multimodal.inner()),
-        single(temperature.inner()),
-        squared_norm,
-        taken,
-    ];
-    numbers.extend(losses.visual.map(|loss| single(loss.inner())));
-    numbers.extend(gate.clone().map(|gate| single(gate.mean())));
-    let numbers = Tensor::cat(numbers, 0)
-        .try_into_vec_as::<f32>()
-        .map_err(|e| TrainError::Run(format!("the device failed during the step: {e:?}")))?;
-    let mut stats = stats(&numbers, embeddings.visual.is_some(), gate.is_some());
+    let mut stats = StepNumbers {
+        gate_mean,
+        ..numbers
+    }
+    .read()?;
     optimiser.count(stats.updated);
     if keep_gate && let Some(gate) = gate {
         stats.gate_values = gate.try_into_vec_as::<f32>().ok();
@@ -150,20 +140,63 @@ pub fn train_step(
     Ok(stats)
 }
 
-fn nothing_learns() -> TrainError {
-    TrainError::Run("no parameter has a gradient: the model has nothing to learn".into())
+/// The gradients of `batch`, with the dropout masks of `step`.
+fn batch_gradients(
+    embedder: &Embedder,
+    batch: NoteBatch,
+    step: u64,
+    context: &StepContext,
+    clock: &mut PhaseClock<'_>,
+) -> Result<BatchGradients, TrainError> {
+    let exclusions = context.exclusions(&batch);
+    let mut embedded = EmbeddedBatch::new(embedder, batch, context.micro_batch_notes, step, clock)?;
+    let gate = embedded.embeddings.gate.take();
+
+    let leaves = leaves(&embedded.embeddings);
+    let temperature = embedder.core.head.temperature.val();
+    let losses = context.objective.losses(&leaves, temperature, &exclusions);
+    let mut gradients = losses.total.backward();
+    let of_embeddings = EmbeddingGradients::take(&leaves, &mut gradients);
+    // The temperature is the one parameter that the loss reads by itself.
+    let of_loss = flat_gradients(&embedder.core, gradients);
+    clock.lap("llm_forward")?;
+
+    let mut gradients = embedded.backward(embedder, &of_embeddings, clock)?;
+    add_gradients(&mut gradients, of_loss);
+    Ok(BatchGradients {
+        gradients,
+        loss: losses.total.inner(),
+        multimodal: losses.multimodal.inner(),
+        visual: losses.visual.map(Tensor::inner),
+        gate,
+    })
 }
 
-fn stats(numbers: &[f32], visual: bool, gate: bool) -> StepStats {
-    let number = |index: usize| f64::from(numbers[index]);
-    StepStats {
-        loss: number(0),
-        loss_multimodal: number(1),
-        temperature_logit: number(2),
-        gradient_norm: number(3).sqrt(),
-        updated: number(4) == 1.0,
-        loss_visual: visual.then(|| number(5)),
-        gate_mean: gate.then(|| number(5 + usize::from(visual))),
-        ..StepStats::default()
-    }
+/// Updates the weights, unless loss or gradients are not finite.
+fn apply(
+    embedder: &mut Embedder,
+    optimiser: &mut AdamW,
+    batch: BatchGradients,
+    learning_rate: f64,
+    context: &StepContext,
+) -> Result<StepNumbers, TrainError> {
+    let squared_norm = squared_norm(&batch.gradients).ok_or_else(nothing_learns)?;
+    let loss = batch.loss.clone().cast(DType::F32);
+    let clipping = Clipping::by_norm(loss, squared_norm.clone(), context.clip_norm);
+    let numbers = StepNumbers {
+        loss: batch.loss,
+        multimodal: batch.multimodal,
+        visual: batch.visual,
+        temperature: embedder.core.head.temperature.val().inner(),
+        gate_mean: None,
+        squared_norm,
+        taken: clipping.take.clone(),
+    };
+    let core = embedder.core.clone();
+    embedder.core = optimiser.step(core, batch.gradients, learning_rate, clipping);
+    Ok(numbers)
+}
+
+fn nothing_learns() -> TrainError {
+    TrainError::Run("no parameter has a gradient: the model has nothing to learn".into())
 }

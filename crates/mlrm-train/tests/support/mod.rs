@@ -42,6 +42,7 @@ pub fn training(case: &GoldenCase, run: &Value) -> (TrainSettings, StepContext) 
         partners: None,
         shares: None,
         clip_norm: number(&run["clip_norm"]),
+        micro_batch_notes: 0,
         device: Device::flex(),
         sync_phases: false,
     };
