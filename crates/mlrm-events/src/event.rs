@@ -285,7 +285,9 @@ pub struct RunEnded {
     pub step: u64,
     /// Why.
     pub reason: EndReason,
-    /// How long this process trained.
+    /// How long the run has trained: from the first step of each of its processes to the last
+    /// checkpoint, validation and saving included; pauses, preparation and the final table are left
+    /// out, and so is what a killed process did after its last checkpoint.
     #[serde(with = "number")]
     pub seconds: f64,
     /// The error, or a remark.

@@ -23,6 +23,10 @@ pub trait EventSink {
     fn emit_now(&mut self, event: Event) -> io::Result<()> {
         self.emit(&Stamped::now(event))
     }
+
+    /// Tells a person what the run is at between two events. It is not kept: the default does
+    /// nothing.
+    fn say(&mut self, _line: &str) {}
 }
 
 /// A subscriber in the same process. It never blocks, and a subscriber that has gone (a closed
@@ -37,5 +41,9 @@ impl EventSink for Sender<Stamped> {
 impl<T: EventSink + ?Sized> EventSink for Box<T> {
     fn emit(&mut self, event: &Stamped) -> io::Result<()> {
         (**self).emit(event)
+    }
+
+    fn say(&mut self, line: &str) {
+        (**self).say(line);
     }
 }

@@ -35,6 +35,11 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// An event that could not be kept.
+    pub(crate) fn event(error: std::io::Error) -> Self {
+        Self::Run(format!("an event cannot be written: {error}"))
+    }
+
     /// A file operation that failed.
     pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();

@@ -17,6 +17,7 @@ mod parts;
 mod phases;
 pub mod plan;
 pub mod probe;
+mod run;
 pub mod run_folder;
 pub mod sampling;
 pub mod schedule;
@@ -26,3 +27,4 @@ pub mod trainer;
 pub mod verify;
 
 pub use error::TrainError;
+pub use run::{Finished, Run, run};

@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 
 use mlrm_data::loader::{LoaderSettings, NoteEncoder, PairBatches};
 use mlrm_data::order::Cursor;
-use mlrm_events::{
-    Action, Control, EndReason, Evaluation, Event, EventSink, RunEnded, Split, Warning,
-};
+use mlrm_events::{Action, Control, Evaluation, Event, EventSink, Split, Warning};
 
 use crate::checkpoint::{self, RunState};
 use crate::corpus::Modality;
@@ -44,9 +42,10 @@ pub struct Trainer<'a> {
     probe: Option<SaliencyProbe>,
     system: SystemProbe,
     state: RunState,
-    started: Instant,
     /// When this process began to train, later by every pause.
     begun: Instant,
+    /// Seconds that earlier processes trained, up to the checkpoint that this one goes on from.
+    earlier_seconds: f64,
     refused: usize,
     saved_step: Option<usize>,
     /// The model folder that this model was last written to or read from.
@@ -54,16 +53,11 @@ pub struct Trainer<'a> {
     stopping: bool,
 }
 
-/// How a run ended.
-pub struct Finished {
-    /// The plan, with the weights that the run chose (the best, or the last without validation).
-    pub plan: RunPlan,
-    /// The run folder.
-    pub folder: RunFolder,
+/// How training ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trained {
     /// The step whose weights were chosen.
     pub chosen_step: usize,
-    /// The last step taken.
-    pub last_step: usize,
     /// Whether it was stopped before its end.
     pub stopped: bool,
 }
@@ -108,8 +102,8 @@ impl<'a> Trainer<'a> {
         let context = StepContext::new(&plan);
         Ok(Self {
             encoder: Arc::new(encoder),
-            started: Instant::now(),
             begun: Instant::now(),
+            earlier_seconds: state.seconds,
             system: SystemProbe::new(),
             refused: 0,
             saved_step: None,
@@ -127,22 +121,33 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Trains to the end, or until a stop is asked for. Errors are logged as the run's end.
-    pub fn run(mut self) -> Result<Finished, TrainError> {
-        match self.run_steps().and_then(|()| self.finish()) {
-            Ok(chosen_step) => Ok(Finished {
-                plan: self.plan,
-                folder: self.folder,
-                chosen_step,
-                last_step: self.state.step,
-                stopped: self.stopping,
-            }),
-            Err(error) => {
-                // The log keeps the reason; the error itself goes to the caller either way.
-                let _unlogged = self.emit_end(EndReason::Failed, Some(error.to_string()));
-                Err(error)
-            }
-        }
+    /// Trains to the end, or until a stop is asked for.
+    ///
+    /// # Errors
+    ///
+    /// Data, device or files that failed, or a run that diverged.
+    pub fn run(&mut self) -> Result<Trained, TrainError> {
+        self.run_steps()?;
+        let chosen_step = self.finish()?;
+        Ok(Trained {
+            chosen_step,
+            stopped: self.stopping,
+        })
+    }
+
+    /// The last step taken.
+    pub fn step(&self) -> usize {
+        self.state.step
+    }
+
+    /// Seconds that the run has trained, over all of its processes, pauses left out.
+    pub fn seconds(&self) -> f64 {
+        self.earlier_seconds + self.begun.elapsed().as_secs_f64()
+    }
+
+    /// The plan, with the chosen weights once training has ended, and the run folder.
+    pub fn into_parts(self) -> (RunPlan, RunFolder) {
+        (self.plan, self.folder)
     }
 
     fn run_steps(&mut self) -> Result<(), TrainError> {
@@ -153,7 +158,7 @@ impl<'a> Trainer<'a> {
         let encoder = Arc::clone(&self.encoder);
         let mut batches =
             PairBatches::new(encoder, pairs, config.run.seed, self.state.cursor, loader)?;
-        (self.started, self.begun) = (Instant::now(), Instant::now());
+        self.begun = Instant::now();
         while self.state.step < self.plan.total_steps && !self.stopping {
             let begin = Instant::now();
             let (cursor, batch) = batches.next().ok_or_else(no_batches)??;
@@ -183,20 +188,6 @@ impl<'a> Trainer<'a> {
             self.obey_requests()?;
         }
         Ok(())
-    }
-
-    /// Logs the end of the run; called once everything after training is done too.
-    pub fn end_event(finished: &Finished, seconds: f64) -> Event {
-        Event::RunEnded(RunEnded {
-            step: finished.last_step as u64,
-            reason: if finished.stopped {
-                EndReason::Stopped
-            } else {
-                EndReason::Completed
-            },
-            seconds,
-            message: None,
-        })
     }
 
     fn check_update(&mut self, stats: &StepStats) -> Result<(), TrainError> {
@@ -303,9 +294,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn emit(&mut self, event: Event) -> Result<(), TrainError> {
-        self.sink
-            .emit_now(event)
-            .map_err(|e| TrainError::Run(format!("an event cannot be written: {e}")))
+        self.sink.emit_now(event).map_err(TrainError::event)
     }
 
     fn emit_step(
@@ -336,15 +325,6 @@ impl<'a> Trainer<'a> {
             whole,
         };
         self.emit(taken.event(stats))
-    }
-
-    fn emit_end(&mut self, reason: EndReason, message: Option<String>) -> Result<(), TrainError> {
-        self.emit(Event::RunEnded(RunEnded {
-            step: self.state.step as u64,
-            reason,
-            seconds: self.state.seconds + self.started.elapsed().as_secs_f64(),
-            message,
-        }))
     }
 }
 

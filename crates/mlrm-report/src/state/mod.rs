@@ -304,7 +304,8 @@ impl RunState {
             .map(|total| (self.step as f64 / total as f64).clamp(0.0, 1.0))
     }
 
-    /// Seconds that this process has trained for, pauses left out, up to its newest event.
+    /// Seconds that the run has trained for, pauses left out: over all of its processes once it has
+    /// ended, of this process up to its newest event until then.
     pub fn active_seconds(&self) -> Option<f64> {
         match &self.ended {
             Some(ended) => Some(ended.seconds),
@@ -327,7 +328,8 @@ impl RunState {
 
     /// Share of this process's time that saliency probes took.
     pub fn probe_share(&self) -> Option<f64> {
-        let seconds = self.active_seconds().filter(|&seconds| seconds > 0.0)?;
+        let seconds = self.pace.active_seconds(self.last_time?);
+        let seconds = seconds.filter(|&seconds| seconds > 0.0)?;
         Some(self.probe_seconds / seconds)
     }
 

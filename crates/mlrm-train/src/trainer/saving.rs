@@ -1,7 +1,5 @@
 //! Checkpoints of a run, and the model that it ends with.
 
-use std::time::Instant;
-
 use mlrm_events::{CheckpointSaved, Event};
 use mlrm_model::embedder::Provenance;
 
@@ -50,8 +48,7 @@ impl Trainer<'_> {
     pub(super) fn save(&mut self, reason: &str) -> Result<(), TrainError> {
         let step = self.state.step;
         let best = self.state.best.is_some_and(|(_, best)| best == step);
-        self.state.seconds += self.started.elapsed().as_secs_f64();
-        self.started = Instant::now();
+        self.state.seconds = self.seconds();
         let provenance = self.provenance(step);
         let root = &self.folder.root;
         let path = checkpoint::save(

@@ -1,0 +1,201 @@
+//! A whole run, from its settings to the final table.
+
+use std::io;
+use std::sync::mpsc::Receiver;
+
+use mlrm_config::{Baseline, RunConfig};
+use mlrm_eval::EvalReport;
+use mlrm_events::{Action, EndReason, Evaluation, Event, EventLog, EventSink};
+use mlrm_events::{RunEnded, Split, Stamped};
+
+use crate::encode::Inference;
+use crate::error::TrainError;
+use crate::evaluate::{BaselineSources, Measured, Retrieval, full_report};
+use crate::examples::write_examples;
+use crate::plan::RunPlan;
+use crate::run_folder::{Existing, RunFolder, write_beside};
+use crate::trainer::{Trained, Trainer, event_slices};
+
+/// A run that is about to train: everything is checked and opened, and the run folder is its own.
+pub struct Run {
+    plan: RunPlan,
+    folder: RunFolder,
+    log: EventLog,
+    /// The model before training, where it is a baseline of the final table.
+    untrained: Option<Inference>,
+}
+
+/// How a run ended.
+pub struct Finished {
+    /// The plan, with the weights that the run chose (the best, or the last without validation).
+    pub plan: RunPlan,
+    /// The run folder.
+    pub folder: RunFolder,
+    /// The step whose weights were chosen.
+    pub chosen_step: usize,
+    /// The last step taken.
+    pub last_step: usize,
+    /// Whether it was stopped before its end.
+    pub stopped: bool,
+    /// The final table; absent for a run that was stopped or holds no test pairs out.
+    pub report: Option<EvalReport>,
+}
+
+/// Trains what `config` describes, and measures the chosen model on the test pairs beside its
+/// baselines. Everything that happens is an event: in the run's own log, and in `sink`. `requests`
+/// may stop, pause and save.
+///
+/// # Errors
+///
+/// As [`Run::open`] and [`Run::train`].
+pub fn run(
+    config: RunConfig,
+    existing: Existing,
+    sink: &mut dyn EventSink,
+    requests: Receiver<Action>,
+) -> Result<Finished, TrainError> {
+    Run::open(config, existing)?.train(sink, requests)
+}
+
+impl Run {
+    /// Checks and opens data, model and run folder.
+    ///
+    /// # Errors
+    ///
+    /// Settings, data, models or devices that cannot train, or a folder that holds a run already.
+    /// Nothing is written then but a drawn sample set.
+    pub fn open(config: RunConfig, existing: Existing) -> Result<Self, TrainError> {
+        RunFolder::check(&config, existing)?;
+        let plan = RunPlan::prepare_training(config)?;
+        let zero_shot = plan.config.eval.baselines.contains(&Baseline::ZeroShot);
+        let untrained = zero_shot.then(|| Inference::new(&plan.embedder));
+        let (folder, log) = RunFolder::open(&plan.config, existing)?;
+        Ok(Self {
+            plan,
+            folder,
+            log,
+            untrained,
+        })
+    }
+
+    /// Trains, and measures the chosen model. The last event is the run's [`RunEnded`], whatever
+    /// happened.
+    ///
+    /// # Errors
+    ///
+    /// Data, device or files that failed, or a run that diverged.
+    pub fn train(
+        self,
+        sink: &mut dyn EventSink,
+        requests: Receiver<Action>,
+    ) -> Result<Finished, TrainError> {
+        let log = self.log;
+        let mut sink = Logged { log, sink };
+        let mut trainer = Trainer::new(self.plan, self.folder, &mut sink, requests)?;
+        let trained = trainer.run();
+        let (step, seconds) = (trainer.step(), trainer.seconds());
+        let (plan, folder) = trainer.into_parts();
+        let measured = trained.and_then(|trained| {
+            let untrained = self.untrained.as_ref();
+            let report = match trained.stopped {
+                true => None,
+                false => measure(&plan, &folder, trained, untrained, &mut sink)?,
+            };
+            Ok((trained, report))
+        });
+        let ended = sink.emit_now(Event::RunEnded(RunEnded {
+            step: step as u64,
+            reason: match &measured {
+                Ok((trained, _)) if trained.stopped => EndReason::Stopped,
+                Ok(_) => EndReason::Completed,
+                Err(_) => EndReason::Failed,
+            },
+            seconds,
+            message: measured.as_ref().err().map(ToString::to_string),
+        }));
+        // The error of the run goes before that of its log.
+        let (trained, report) = measured?;
+        ended.map_err(TrainError::event)?;
+        Ok(Finished {
+            plan,
+            folder,
+            chosen_step: trained.chosen_step,
+            last_step: step,
+            stopped: trained.stopped,
+            report,
+        })
+    }
+}
+
+/// The run's log, and whoever else listens.
+struct Logged<'a> {
+    log: EventLog,
+    sink: &'a mut dyn EventSink,
+}
+
+impl EventSink for Logged<'_> {
+    fn emit(&mut self, event: &Stamped) -> io::Result<()> {
+        self.log.emit(event)?;
+        self.sink.emit(event)
+    }
+
+    fn say(&mut self, line: &str) {
+        self.sink.say(line);
+    }
+}
+
+/// Measures the chosen model on the test pairs; `None` where there are none.
+fn measure(
+    plan: &RunPlan,
+    folder: &RunFolder,
+    trained: Trained,
+    untrained: Option<&Inference>,
+    sink: &mut dyn EventSink,
+) -> Result<Option<EvalReport>, TrainError> {
+    let test = &plan.pairs.pairs.test;
+    if test.is_empty() {
+        return Ok(None);
+    }
+    let eval = &plan.config.eval;
+    let retrieval = Retrieval::new(&plan.notes.set, &plan.pairs, test, eval)?;
+    let model = Inference::new(&plan.embedder);
+    let sources = BaselineSources {
+        note_users: &plan.pairs.note_users,
+        untrained: untrained.ok_or("it is not among `eval.baselines`"),
+    };
+    sink.say("measuring retrieval on the held-out notes");
+    let Measured { report, embeddings } = full_report(
+        &retrieval,
+        &model,
+        &plan.notes,
+        &plan.encoding,
+        eval,
+        &sources,
+    )?;
+    let (_, own) = &embeddings[0];
+    let geometry = retrieval.geometry(own)?;
+    let baselines = report.baselines.iter();
+    let event = Event::Evaluation(Evaluation {
+        step: trained.chosen_step as u64,
+        split: Split::Test,
+        pool: report.pool as u64,
+        queries: report.queries as u64,
+        slices: event_slices(&report.slices),
+        baselines: baselines
+            .map(|(k, v)| (k.clone(), event_slices(v)))
+            .collect(),
+        uniformity: Some(geometry.uniformity),
+        alignment: Some(geometry.alignment),
+    });
+    sink.emit_now(event).map_err(TrainError::event)?;
+    let path = folder.root.join("eval.json");
+    let json = serde_json::to_string_pretty(&report)
+        .map_err(|e| TrainError::Run(format!("{} cannot be written: {e}", path.display())))?;
+    write_beside(&path, &format!("{json}\n"))?;
+    let models: Vec<_> = embeddings.iter().map(|(name, all)| (*name, all)).collect();
+    let images = plan.config.data.root.join(&plan.config.data.images);
+    let seed = plan.config.run.seed;
+    let task = retrieval.task();
+    write_examples(&folder.root, &plan.notes, &images, task, &models, seed)?;
+    Ok(Some(report))
+}
