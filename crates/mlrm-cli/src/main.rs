@@ -1,5 +1,9 @@
 //! `mlrm`: train, evaluate and run multimodal embedding models.
 
+// First: its macros are for all that follow.
+#[macro_use]
+mod output;
+
 mod commands;
 mod errors;
 
@@ -50,7 +54,8 @@ enum Command {
 fn main() -> ExitCode {
     let command = Cli::parse().command;
     // `mlrm eval … | head` ends quietly; a training run outlives whoever read its output.
-    if !matches!(command, Command::Train(_)) {
+    let trains = matches!(command, Command::Train(_));
+    if !trains {
         sigpipe::reset();
     }
     let result = match command {
@@ -70,6 +75,10 @@ fn main() -> ExitCode {
         Command::Config(args) => commands::config::run(args),
     };
     match result {
+        Ok(_) if output::lost() && !trains => {
+            errors::print(&miette::miette!("standard output could not be written"))
+        }
+        // What a training says is in its folder too.
         Ok(code) => code,
         Err(error) => errors::print(&error),
     }

@@ -372,3 +372,116 @@ fn signals_give_the_terminal_back() {
         terminal.is_clean(&home);
     }
 }
+
+/// Closes the terminal under whatever runs in it.
+fn close(terminal: Terminal) {
+    drop(terminal);
+}
+
+/// Sends a signal by the shell's own `kill`, which is everywhere; whether there was such a process.
+fn kill(signal: &str, process: &str) -> bool {
+    let kill = format!("kill -{signal} {} 2> /dev/null", process.trim());
+    Command::new("sh")
+        .args(["-c", &kill])
+        .status()
+        .expect("a shell")
+        .success()
+}
+
+/// Whether a process ends within ten seconds.
+fn ends(process: &str) -> bool {
+    let start = Instant::now();
+    while kill("0", process) {
+        if start.elapsed() > Duration::from_secs(10) {
+            return false;
+        }
+        sleep(Duration::from_millis(50));
+    }
+    true
+}
+
+#[test]
+fn watching_ends_with_its_terminal() {
+    let home = Home::trained();
+    let mlrm = support::binary();
+    let watch = format!("echo $$ > pid; exec {} watch run", mlrm.display());
+    // With the signal that a closed terminal sends, and (in a session of its own) without.
+    for session in ["", "setsid -w "] {
+        let Some(terminal) = Terminal::open("closed", &home.path("."), (80, 24)) else {
+            return;
+        };
+        terminal.enter(&format!("{session}sh -c '{watch}'"));
+        terminal.wait_for("the dashboard", |screen| screen.contains("completed"));
+        close(terminal);
+        assert!(ends(&home.read("pid")), "it runs without a terminal");
+    }
+}
+
+#[test]
+fn a_stopped_terminal_does_not_keep_a_watcher_from_ending() {
+    let home = Home::trained();
+    let Some(terminal) = Terminal::open("stopped", &home.path("."), (80, 24)) else {
+        return;
+    };
+    terminal.enter(&noted("watch run --frames-per-second 60"));
+    terminal.wait_for("the dashboard", |screen| screen.contains("completed"));
+    // Nobody takes the output any more, as behind a connection that is broken.
+    let (tmux, tty) = (terminal.flag("pid"), terminal.flag("pane_tty"));
+    assert!(kill("STOP", &tmux));
+    let watcher = home.read("pid");
+    // New sizes make it draw all anew, until the terminal's buffer is full.
+    for turn in 0..40 {
+        let columns = (80 + turn % 2).to_string();
+        let resized = Command::new("stty")
+            .args(["-F", &tty, "cols", &columns])
+            .status();
+        assert!(resized.expect("stty").success());
+        sleep(Duration::from_millis(25));
+    }
+    kill("TERM", &watcher);
+    let ended_by_itself = ends(&watcher);
+    kill("KILL", &watcher);
+    assert!(kill("CONT", &tmux));
+    assert!(ended_by_itself, "a stopped terminal holds it");
+    ended(&terminal, 143);
+}
+
+#[test]
+fn a_training_outlives_its_terminal() {
+    let home = Home::with_config();
+    let mlrm = support::binary();
+    // In a session of its own no signal tells it that the terminal has gone; writing fails.
+    let train = format!(
+        "setsid -w {} train tiny.toml --set train.max_steps=150 --set train.eval_every_steps=0 \
+         --set train.save_every_steps=0 --set eval.baselines=[]",
+        mlrm.display()
+    );
+    for (run, detached) in [("watched", false), ("detached", true)] {
+        let Some(terminal) = Terminal::open("outlived", &home.path("."), (80, 24)) else {
+            return;
+        };
+        let errors = if detached { "2> detached.err" } else { "" };
+        terminal.enter(&format!(
+            "{train} {errors} --set run.dir={run} --set 'dashboard.enabled=\"on\"'"
+        ));
+        terminal.wait_for("a step", |screen| step(screen) > Some(1));
+        if detached {
+            terminal.press(&["q"]);
+            terminal.wait_for("the plain screen", |screen| !screen.contains("1 Overview"));
+        }
+        close(terminal);
+        let start = Instant::now();
+        let log = format!("{run}/events.jsonl");
+        while !home.read(&log).contains("\"run_ended\"") {
+            assert!(start.elapsed() < PATIENCE, "the run stood still");
+            sleep(Duration::from_millis(50));
+        }
+        let events = events(&home, run);
+        assert_eq!(events.last().expect("events")["reason"], "completed");
+        assert!(home.path(format!("{run}/model/mlrm.toml")).is_file());
+        if detached {
+            let said = home.read("detached.err");
+            assert!(!said.contains("panicked"), "{said}");
+        }
+    }
+}

@@ -111,7 +111,7 @@ pub struct TrainStep {
     /// Notes (two a pair) trained on per second of this step.
     #[serde(with = "number")]
     pub notes_per_second: f64,
-    /// Phase (`data`, `vision`, `connector`, `llm`, `backward`, `optimiser`, …) → seconds.
+    /// Phase (`data`, `vision`, `connector`, `llm_forward`, `backward`, `optimiser`, …) → seconds.
     #[serde(default, with = "number::map")]
     pub seconds_by_phase: Named<f64>,
 }
@@ -205,10 +205,10 @@ pub struct System {
     /// Use of all processor cores together, 0 to 100.
     #[serde(with = "number")]
     pub host_cpu_percent: f64,
-    /// Device memory that this process holds.
+    /// Device memory that this process holds; absent where the backend does not tell, as none does yet.
     #[serde(default)]
     pub device_memory_bytes: Option<u64>,
-    /// Use of the device, 0 to 100.
+    /// Use of the device, 0 to 100; absent as `device_memory_bytes` is.
     #[serde(default, with = "number::option")]
     pub device_use_percent: Option<f64>,
 }

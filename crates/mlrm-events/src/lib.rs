@@ -35,6 +35,7 @@ mod number;
 mod read;
 mod sink;
 mod tail;
+pub mod text;
 
 pub use event::{
     Action, AttentionMass, CheckpointSaved, Control, EndReason, Evaluation, Event, GATE_BINS,
@@ -43,6 +44,6 @@ pub use event::{
 };
 pub use line::Stamped;
 pub use log::EventLog;
-pub use read::{LineError, ReadError, read_events};
+pub use read::{LineError, Log, ReadError, read_events, read_log};
 pub use sink::EventSink;
 pub use tail::{EventTail, TailBatch};

@@ -38,27 +38,52 @@ pub enum ReadError {
     },
 }
 
-/// Reads all events of the log at `path`. A torn last line (without line break) is left out: it is
-/// being written, or its writer was killed.
+/// What a log holds.
+#[derive(Debug, Default)]
+pub struct Log {
+    /// The events, in order.
+    pub events: Vec<Stamped>,
+    /// Whole lines that are no events, in order.
+    pub malformed: Vec<LineError>,
+}
+
+/// Reads all that can be read of the log at `path`. A torn last line (without line break) is left
+/// out: it is being written, or its writer was killed.
 ///
 /// # Errors
 ///
-/// The file cannot be read, or a whole line is not an event.
-pub fn read_events(path: impl AsRef<Path>) -> Result<Vec<Stamped>, ReadError> {
+/// The file cannot be read.
+pub fn read_log(path: impl AsRef<Path>) -> Result<Log, ReadError> {
     let path = path.as_ref();
     let bytes = std::fs::read(path).map_err(|source| ReadError::Io {
         path: path.to_owned(),
         source,
     })?;
     let (whole, _torn) = split_whole_lines(&bytes);
-    let mut events = Vec::new();
+    let mut log = Log::default();
     for parsed in parse_lines(whole, 1) {
-        events.push(parsed.map_err(|source| ReadError::Line {
-            path: path.to_owned(),
-            source,
-        })?);
+        match parsed {
+            Ok(event) => log.events.push(event),
+            Err(error) => log.malformed.push(error),
+        }
     }
-    Ok(events)
+    Ok(log)
+}
+
+/// [`read_log`] for those who need every line.
+///
+/// # Errors
+///
+/// The file cannot be read, or a whole line is not an event.
+pub fn read_events(path: impl AsRef<Path>) -> Result<Vec<Stamped>, ReadError> {
+    let log = read_log(&path)?;
+    match log.malformed.into_iter().next() {
+        None => Ok(log.events),
+        Some(source) => Err(ReadError::Line {
+            path: path.as_ref().to_owned(),
+            source,
+        }),
+    }
 }
 
 /// Splits `bytes` after the last line break.

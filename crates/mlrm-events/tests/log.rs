@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
 use mlrm_events::{
-    Event, EventLog, EventSink, EventTail, ReadError, Stamped, Warning, read_events,
+    Event, EventLog, EventSink, EventTail, ReadError, Stamped, Warning, read_events, read_log,
 };
 use tempfile::TempDir;
 
@@ -106,6 +106,24 @@ fn errors_name_file_and_line() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("events.none"), "{error}");
+}
+
+#[test]
+fn what_can_be_read_is_read_and_the_rest_counted() {
+    let (_folder, path) = folder();
+    let lines = [
+        &warning(1).to_line(),
+        "garbage",
+        &warning(2).to_line(),
+        "{\"event\":1}",
+        &warning(3).to_line(),
+        "torn",
+    ];
+    write_raw(&path, lines.join("\n").as_bytes());
+    let log = read_log(&path).unwrap();
+    assert_eq!(steps(&log.events), [1, 2, 3]);
+    let malformed: Vec<usize> = log.malformed.iter().map(|error| error.line).collect();
+    assert_eq!(malformed, [2, 4]);
 }
 
 #[test]

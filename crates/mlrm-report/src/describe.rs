@@ -1,11 +1,17 @@
 //! Events as lines of text, for the log view and for terminals without a dashboard.
 
+use mlrm_events::text::one_line;
 use mlrm_events::{Action, EndReason, Evaluation, Event, RunStarted, Split, TrainStep};
 
 use crate::format;
 
-/// One line that says what happened, without time and step.
+/// One line that says what happened, without time and step. Paths and messages may hold anything:
+/// what steers a terminal is written out.
 pub fn describe(event: &Event) -> String {
+    one_line(&words(event))
+}
+
+fn words(event: &Event) -> String {
     match event {
         Event::RunStarted(started) => run_started(started),
         Event::TrainStep(step) => train_step(step),

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use mlrm_events::Evaluation;
+use mlrm_events::text::{markdown, one_line};
 
 use crate::describe;
 use crate::format;
@@ -14,9 +15,9 @@ use crate::state::{interval, metric_names, normalised};
 pub fn page(runs: &[Run]) -> String {
     let mut text = String::new();
     for run in runs {
-        let _ = writeln!(text, "## {}\n\n| | |\n| --- | --- |", cell(&run.name));
+        let _ = writeln!(text, "## {}\n\n| | |\n| --- | --- |", markdown(&run.name));
         for (name, value) in facts(&run.state) {
-            let _ = writeln!(text, "| {name} | {} |", cell(&value));
+            let _ = writeln!(text, "| {name} | {} |", markdown(&value));
         }
         text.push('\n');
     }
@@ -40,7 +41,7 @@ fn retrieval(runs: &[Run], text: &mut String) {
         let _ = writeln!(
             text,
             "{}: {} notes at step {}, {} queries in a pool of {} notes.\n",
-            cell(&run.name),
+            markdown(&run.name),
             describe::split(evaluation.split),
             evaluation.step,
             evaluation.queries,
@@ -53,7 +54,7 @@ fn retrieval(runs: &[Run], text: &mut String) {
         .iter()
         .filter(|(_, evaluation)| evaluation.slices.len() > 1)
     {
-        let _ = writeln!(text, "### By slice: {}\n", cell(&run.name));
+        let _ = writeln!(text, "### By slice: {}\n", markdown(&run.name));
         let rows: Vec<TableRow> = evaluation
             .slices
             .iter()
@@ -70,14 +71,14 @@ fn retrieval(runs: &[Run], text: &mut String) {
 fn table(rows: &[TableRow], metrics: &[String], text: &mut String) {
     text.push('|');
     for metric in metrics {
-        let _ = write!(text, " | {}", cell(&format::metric_title(metric)));
+        let _ = write!(text, " | {}", markdown(&format::metric_title(metric)));
     }
     text.push_str(" |\n| ---");
     text.push_str(&" | ---:".repeat(metrics.len()));
     text.push_str(" |\n");
     for row in rows {
         let mark = if row.is_model { "**" } else { "" };
-        let _ = write!(text, "| {mark}{}{mark}", cell(&row.name));
+        let _ = write!(text, "| {mark}{}{mark}", markdown(&row.name));
         for metric in metrics {
             let found = interval(row.metrics, metric);
             let value = found.map_or("-".to_owned(), |found| match found.bounds {
@@ -102,9 +103,9 @@ fn saliency(run: &Run, text: &mut String) {
         text,
         "## Saliency by layer: {}\n\nStep {}, `{}`, percent of each layer.\n\n\
          | layer | visual | text | other |\n| ---: | ---: | ---: | ---: |",
-        cell(&run.name),
+        markdown(&run.name),
         newest.step,
-        newest.formula.replace('`', "'")
+        one_line(&newest.formula.replace('`', "'"))
     );
     for (layer, shares) in newest.layers.iter().copied().map(normalised).enumerate() {
         let [visual, words, other] = shares.map(|share| share * 100.0);
@@ -115,23 +116,4 @@ fn saliency(run: &Run, text: &mut String) {
         );
     }
     text.push('\n');
-}
-
-/// Text that stays within its cell, and is no markup.
-fn cell(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '\n' | '\r' => safe.push(' '),
-            '|' | '*' | '_' | '`' | '[' | ']' | '\\' | '#' => {
-                safe.push('\\');
-                safe.push(letter);
-            }
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '&' => safe.push_str("&amp;"),
-            letter => safe.push(letter),
-        }
-    }
-    safe
 }

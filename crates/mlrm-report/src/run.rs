@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mlrm_events::{Evaluation, ReadError, Split, read_events};
+use mlrm_events::{Evaluation, ReadError, Split, read_log};
 use thiserror::Error;
 
 use crate::examples::{Example, ExamplesError, read_examples};
@@ -66,18 +66,19 @@ impl Run {
     ///
     /// # Errors
     ///
-    /// A file cannot be read, or a line of it is malformed; or there is no event.
+    /// A file cannot be read, a line of the examples is malformed, or there is no event. Lines of the
+    /// log that are no events are counted ([`RunState::unreadable_lines`]).
     pub fn read(run: &Path) -> Result<Self, RunError> {
         let path = event_log_path(run);
-        let events = read_events(&path)?;
-        if events.is_empty() {
+        let log = read_log(&path)?;
+        if log.events.is_empty() {
             return Err(RunError::Empty { path });
         }
         let (folder, name) = folder_and_name(run);
         let examples = read_examples(&folder.join("report").join("examples.jsonl"))?;
         Ok(Self {
             name,
-            state: RunState::from_events(&events),
+            state: RunState::from_log(&log),
             folder,
             examples,
         })

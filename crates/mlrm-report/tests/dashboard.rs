@@ -5,7 +5,9 @@ mod support;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use mlrm_events::{Action, Control, Event, EventLog, EventSink, EventTail, Split, Stamped};
+use mlrm_events::{
+    Action, Control, Evaluation, Event, EventLog, EventSink, EventTail, Split, Stamped,
+};
 use mlrm_report::state::{RunState, Series};
 use mlrm_report::tui::{App, ColorDepth, Effect, Theme, View};
 use ratatui::Terminal;
@@ -419,4 +421,103 @@ fn the_course_is_kept_once_the_test_is_measured() {
     );
     assert!(text.contains("test, 412 queries in 3,255 notes  ╍ validation"));
     insta::assert_snapshot!("retrieval_tested", text);
+}
+
+#[test]
+fn each_list_keeps_its_own_place() {
+    let state = RunState::from_events(&run(Shape::default()));
+    let mut app = app(View::Log, false);
+    let size = (80, 24);
+    screen(&mut app, &state, START, size);
+    app.handle(&key(KeyCode::End), &state);
+    let log = screen(&mut app, &state, START, size);
+    // The config is the shorter list.
+    app.view = View::Config;
+    screen(&mut app, &state, START, size);
+    app.handle(&key(KeyCode::End), &state);
+    let config = screen(&mut app, &state, START, size);
+    app.view = View::Log;
+    assert_eq!(screen(&mut app, &state, START, size), log);
+    app.view = View::Config;
+    assert_eq!(screen(&mut app, &state, START, size), config);
+}
+
+#[test]
+fn a_small_overview_names_the_metric_that_it_shows() {
+    let overview = |metrics: &[(&str, f64)]| {
+        let metrics = metrics
+            .iter()
+            .map(|&(name, value)| (name.to_owned(), value));
+        let evaluation = Event::Evaluation(Evaluation {
+            step: 4,
+            slices: [("all".to_owned(), metrics.collect())].into(),
+            ..Evaluation::default()
+        });
+        let state = RunState::from_events(&[Stamped {
+            time_seconds: START,
+            event: evaluation,
+        }]);
+        screen(&mut app(View::Overview, false), &state, START, (60, 15))
+    };
+    let of_100 = overview(&[("recall@100", 0.9), ("mrr", 0.2)]);
+    assert!(
+        of_100.contains("Recall@100") && of_100.contains("90.00 %"),
+        "{of_100}"
+    );
+    assert!(!of_100.contains("Recall@10 "), "{of_100}");
+    let of_mrr = overview(&[("mrr", 0.2), ("ndcg@10", 0.3)]);
+    assert!(
+        of_mrr.contains("MRR") && !of_mrr.contains("Recall"),
+        "{of_mrr}"
+    );
+    let of_10 = overview(&[("recall@100", 0.9), ("recall@10", 0.4)]);
+    assert!(
+        of_10.contains("Recall@10 ") && of_10.contains("40.00 %"),
+        "{of_10}"
+    );
+}
+
+#[test]
+fn a_run_that_diverged_is_drawn_as_it_is() {
+    let mut events = run(Shape::default());
+    for stamped in &mut events {
+        match &mut stamped.event {
+            Event::TrainStep(step) if step.step > 20 => {
+                (step.loss, step.gradient_norm) = (f64::NAN, f64::INFINITY);
+                (step.temperature_logit, step.gate_mean) = (f64::NAN, Some(f64::NAN));
+            }
+            Event::Evaluation(evaluation) => {
+                for values in evaluation.slices.values_mut() {
+                    values.values_mut().for_each(|value| *value = f64::NAN);
+                }
+                evaluation.uniformity = Some(f64::NAN);
+                evaluation.alignment = Some(f64::INFINITY);
+            }
+            Event::Saliency(saliency) => saliency
+                .layers
+                .iter_mut()
+                .for_each(|layer| *layer = [f64::NAN; 3]),
+            _ => {}
+        }
+    }
+    let state = RunState::from_events(&events);
+    for view in View::ALL {
+        for size in [(60, 15), (120, 40), (200, 60)] {
+            let shown = screen(&mut app(view, false), &state, START, size);
+            if view == View::Retrieval {
+                assert!(shown.contains("NaN"), "{shown}");
+            }
+        }
+    }
+}
+
+#[test]
+fn lines_that_cannot_be_read_are_counted_on_the_overview() {
+    let mut state = RunState::from_events(&run(Shape::default()));
+    state.unreadable_lines = 1234;
+    let shown = screen(&mut app(View::Overview, false), &state, START, (120, 40));
+    assert!(
+        shown.contains("1,234 unreadable lines in the log"),
+        "{shown}"
+    );
 }

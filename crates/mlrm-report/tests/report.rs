@@ -275,3 +275,52 @@ fn values_of_two_splits_make_no_line() {
     assert!(course(&after).1.contains("posters, test"));
     assert!(after.contains("on the test notes"));
 }
+
+#[test]
+fn names_and_messages_stay_text_in_markdown() {
+    let (_folder, path) = folder("nasty", Shape::default());
+    let mut run = Run::read(&path).unwrap();
+    run.name = "a\u{1b}[31m|b\u{202e}\n# c".into();
+    let text = mlrm_report::markdown::page(&[run]);
+    assert!(
+        text.contains("## a\\\\u001b\\[31m\\|b\\\\u202e \\# c\n"),
+        "{text}"
+    );
+    assert!(!text.contains(['\u{1b}', '\u{202e}']));
+}
+
+#[test]
+fn a_run_that_diverged_has_a_report() {
+    let (_folder, path) = folder("diverged", Shape::default());
+    let log = path.join("events.jsonl");
+    let text = std::fs::read_to_string(&log).unwrap();
+    let diverged: Vec<String> = text
+        .lines()
+        .map(|line| {
+            let mut event: serde_json::Value = serde_json::from_str(line).unwrap();
+            if event["event"] == "evaluation" {
+                for slice in event["slices"].as_object_mut().unwrap().values_mut() {
+                    for value in slice.as_object_mut().unwrap().values_mut() {
+                        *value = "NaN".into();
+                    }
+                }
+                event["uniformity"] = "NaN".into();
+            }
+            if event["event"] == "train_step" {
+                event["loss"] = "NaN".into();
+                event["gradient_norm"] = "Infinity".into();
+            }
+            event.to_string()
+        })
+        .collect();
+    std::fs::write(&log, diverged.join("\n") + "\n").unwrap();
+    let runs = [Run::read(&path).unwrap()];
+    let html = page(&runs);
+    assert!(html.contains("NaN"));
+    assert!(
+        !html.contains("=\"NaN") && !html.contains(" NaN,"),
+        "a place that is no number"
+    );
+    assert_tags_match(&html);
+    assert!(mlrm_report::markdown::page(&runs).contains("NaN"));
+}

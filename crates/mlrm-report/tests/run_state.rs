@@ -3,8 +3,8 @@
 mod support;
 
 use mlrm_events::{
-    Action, CheckpointSaved, Control, EndReason, Event, RunEnded, RunStarted, Stamped, TrainStep,
-    Warning,
+    Action, CheckpointSaved, Control, EndReason, Evaluation, Event, RunEnded, RunStarted, Split,
+    Stamped, TrainStep, Warning,
 };
 use mlrm_report::progress::ProgressLine;
 use mlrm_report::state::{RunState, Status, normalised};
@@ -196,4 +196,38 @@ fn the_status_line_follows_every_step() {
     );
     assert!(progress.terminal(&control(4.0, 2, Action::Pause)).is_some());
     assert!(progress.status().ends_with(", paused"));
+}
+
+fn evaluation(at_step: u64, split: Split, metrics: &[(&str, f64)]) -> Stamped {
+    let metrics = metrics
+        .iter()
+        .map(|&(name, value)| (name.to_owned(), value));
+    let event = Evaluation {
+        step: at_step,
+        split,
+        slices: [("all".to_owned(), metrics.collect())].into(),
+        ..Evaluation::default()
+    };
+    at(at_step as f64, Event::Evaluation(event))
+}
+
+#[test]
+fn the_best_evaluation_is_one_of_the_newest_ones_split_and_has_a_number() {
+    let of = |step, split, value| evaluation(step, split, &[("recall@10", value)]);
+    let events = [
+        of(1, Split::Validation, 0.2),
+        of(2, Split::Validation, 0.4),
+        of(3, Split::Validation, 0.4),
+        of(4, Split::Test, 0.9),
+        of(5, Split::Validation, f64::NAN),
+        of(6, Split::Validation, 0.3),
+    ];
+    let best = |count: usize| {
+        let state = RunState::from_events(&events[..count]);
+        state.best_evaluation("recall@10").map(|best| best.step)
+    };
+    assert_eq!(best(3), Some(2));
+    assert_eq!(best(4), Some(4));
+    assert_eq!(best(6), Some(2));
+    assert_eq!(RunState::from_events(&events).best_evaluation("mrr"), None);
 }

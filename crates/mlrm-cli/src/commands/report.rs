@@ -1,7 +1,7 @@
 //! `mlrm report RUN…`: one self-contained file about one run, or several compared.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
@@ -9,6 +9,8 @@ use miette::{IntoDiagnostic, WrapErr, miette};
 use mlrm_report::files::write_whole;
 use mlrm_report::run::Run;
 use mlrm_report::{html, markdown};
+
+use super::watch::say_unreadable;
 
 /// Write a report of one run, or of several compared.
 ///
@@ -58,7 +60,9 @@ pub fn run(args: ReportArgs) -> miette::Result<ExitCode> {
                     run.display()
                 ));
             }
-            Run::read(run).into_diagnostic()
+            let read = Run::read(run).into_diagnostic()?;
+            say_unreadable(run, read.state.unreadable_lines);
+            Ok(read)
         })
         .collect::<miette::Result<Vec<Run>>>()?;
     let runs = named_apart(runs);
@@ -66,11 +70,11 @@ pub fn run(args: ReportArgs) -> miette::Result<ExitCode> {
         Some(ReportFormat::Markdown) => runs[0].folder.join("report.md"),
         _ => runs[0].folder.join("report.html"),
     });
-    let by_ending = match out.extension().and_then(|ending| ending.to_str()) {
-        Some("md" | "markdown") => ReportFormat::Markdown,
-        _ => ReportFormat::Html,
+    let format = match args.format {
+        Some(format) => format,
+        None => format_of(&out)?,
     };
-    let text = match args.format.unwrap_or(by_ending) {
+    let text = match format {
         ReportFormat::Html => html::page(
             &runs,
             &html::Options {
@@ -91,6 +95,20 @@ pub fn run(args: ReportArgs) -> miette::Result<ExitCode> {
         println!("{}", out.display());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The format that a file's ending says; without an ending, and for standard output, HTML.
+fn format_of(out: &Path) -> miette::Result<ReportFormat> {
+    let ending = out.extension().map(|ending| ending.to_string_lossy());
+    match ending.map(|ending| ending.to_ascii_lowercase()).as_deref() {
+        Some("md" | "markdown") => Ok(ReportFormat::Markdown),
+        Some("html" | "htm") | None => Ok(ReportFormat::Html),
+        Some(_) => Err(miette!(
+            help = "end it in .html or .md, or say which with --format",
+            "{}: a report is written as HTML or Markdown",
+            out.display()
+        )),
+    }
 }
 
 /// Runs of the same folder name get their numbers.

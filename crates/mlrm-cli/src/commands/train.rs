@@ -142,8 +142,12 @@ impl Screen {
                 self.progress.terminal(event);
                 return;
             }
-            // Somebody closed the dashboard: the run goes on with plain lines.
-            self.dashboard = None;
+            // Somebody closed the dashboard, or its terminal failed: the run goes on with plain lines.
+            if let Some((handle, _)) = self.dashboard.take()
+                && let Err(error) = handle.close()
+            {
+                eprintln!("the dashboard ended: {error}");
+            }
         }
         if self.bar.is_hidden() {
             if let Some(line) = self.progress.plain(event) {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use miette::{IntoDiagnostic, WrapErr, miette};
-use mlrm_events::{EventTail, read_events};
+use mlrm_events::{EventTail, read_log};
 use mlrm_report::files::write_whole;
 use mlrm_report::run::{event_log_path, folder_and_name};
 use mlrm_report::state::RunState;
@@ -157,8 +157,9 @@ fn watch(args: &WatchArgs, tail: EventTail, run_name: String) -> miette::Result<
 
 /// One frame as a picture.
 fn write_frame(args: &WatchArgs, svg: &Path, run_name: String) -> miette::Result<ExitCode> {
-    let events = read_events(event_log_path(&args.run)).into_diagnostic()?;
-    let state = RunState::from_events(&events);
+    let log = read_log(event_log_path(&args.run)).into_diagnostic()?;
+    say_unreadable(&args.run, log.malformed.len() as u64);
+    let state = RunState::from_log(&log);
     let theme = Theme {
         colors: args.color.depth().unwrap_or(ColorDepth::True),
         unicode: !args.ascii,
@@ -170,4 +171,14 @@ fn write_frame(args: &WatchArgs, svg: &Path, run_name: String) -> miette::Result
         .into_diagnostic()
         .wrap_err_with(|| format!("cannot write {}", svg.display()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says how many lines of a log were passed over.
+pub fn say_unreadable(run: &Path, lines: u64) {
+    if lines > 0 {
+        eprintln!(
+            "warning: {}: {lines} lines are no events and were passed over",
+            event_log_path(run).display()
+        );
+    }
 }

@@ -13,6 +13,8 @@ pub(crate) use summary::facts;
 
 use std::fmt::Write;
 
+use mlrm_events::text::is_unseen_control;
+
 use crate::run::Run;
 
 /// How the report is made.
@@ -63,8 +65,8 @@ pub fn page(runs: &[Run], options: &Options) -> String {
     html
 }
 
-/// `text` with what HTML and XML read as markup written as entities. Control characters that
-/// neither may hold are left out.
+/// `text` with what HTML and XML read as markup written as entities. Control characters, which
+/// neither may hold, and those that turn the direction of the text around are left out.
 pub fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -74,7 +76,7 @@ pub fn escaped(text: &str) -> String {
             '>' => safe.push_str("&gt;"),
             '"' => safe.push_str("&quot;"),
             '\'' => safe.push_str("&#39;"),
-            letter if letter.is_control() && !"\n\t".contains(letter) => {}
+            letter if is_unseen_control(letter) && !"\n\t".contains(letter) => {}
             letter => safe.push(letter),
         }
     }
@@ -99,7 +101,7 @@ mod tests {
     #[test]
     fn markup_becomes_text() {
         assert_eq!(
-            escaped("<script>alert('x') && \"y\"</script>\u{0}\u{1b}[31m"),
+            escaped("<script>alert('x') && \"y\"</script>\u{0}\u{1b}[31m\u{202e}"),
             "&lt;script&gt;alert(&#39;x&#39;) &amp;&amp; &quot;y&quot;&lt;/script&gt;[31m"
         );
     }

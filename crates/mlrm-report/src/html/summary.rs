@@ -93,6 +93,12 @@ pub(crate) fn facts(state: &RunState) -> Vec<(&'static str, String)> {
         facts.push(("time in saliency probes", format::percent(share)));
     }
     facts.push(("warnings", format::count(state.warnings)));
+    if state.unreadable_lines > 0 {
+        facts.push((
+            "unreadable lines in the log",
+            format::count(state.unreadable_lines),
+        ));
+    }
     facts
 }
 

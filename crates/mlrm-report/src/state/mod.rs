@@ -8,7 +8,7 @@ mod series;
 use std::sync::Arc;
 
 use mlrm_events::{
-    Action, AttentionMass, CheckpointSaved, EndReason, Evaluation, Event, GateHistogram,
+    Action, AttentionMass, CheckpointSaved, EndReason, Evaluation, Event, GateHistogram, Log,
     ModalityShares, Named, RunEnded, RunStarted, Saliency, Stamped, System, TrainStep,
 };
 
@@ -62,6 +62,8 @@ pub struct RunState {
     pub checkpoints: History<CheckpointSaved>,
     /// Warnings, counted.
     pub warnings: u64,
+    /// Lines of the log that are no events, counted; the fold goes on without them.
+    pub unreadable_lines: u64,
     log: log::Log,
 }
 
@@ -117,8 +119,6 @@ impl TrainSeries {
 pub struct MachineSeries {
     pub host_memory_bytes: Series,
     pub host_cpu_percent: Series,
-    pub device_memory_bytes: Series,
-    pub device_use_percent: Series,
 }
 
 /// Where a run stands.
@@ -157,12 +157,20 @@ impl Default for RunState {
             probe_seconds: 0.0,
             checkpoints: History::new(HISTORY),
             warnings: 0,
+            unreadable_lines: 0,
             log: log::Log::default(),
         }
     }
 }
 
 impl RunState {
+    /// Folds what is left of a log: its events, and a count of the lines that are none.
+    pub fn from_log(log: &Log) -> Self {
+        let mut state = Self::from_events(&log.events);
+        state.unreadable_lines = log.malformed.len() as u64;
+        state
+    }
+
     /// Folds all of `events`.
     pub fn from_events<'a>(events: impl IntoIterator<Item = &'a Stamped>) -> Self {
         let mut state = Self::default();
@@ -212,8 +220,6 @@ impl RunState {
         for series in [
             &mut machine.host_memory_bytes,
             &mut machine.host_cpu_percent,
-            &mut machine.device_memory_bytes,
-            &mut machine.device_use_percent,
         ] {
             series.forget_after(from);
         }
@@ -257,12 +263,6 @@ impl RunState {
         self.machine
             .host_cpu_percent
             .push(at, system.host_cpu_percent);
-        if let Some(bytes) = system.device_memory_bytes {
-            self.machine.device_memory_bytes.push(at, bytes as f64);
-        }
-        if let Some(percent) = system.device_use_percent {
-            self.machine.device_use_percent.push(at, percent);
-        }
         self.system = Some(system.clone());
     }
 
@@ -333,18 +333,21 @@ impl RunState {
         Some(self.probe_seconds / seconds)
     }
 
-    /// The newest evaluation, and the best earlier or equal one of the same split by `metric`.
+    /// Of the evaluations of the newest one's split, the best by `metric` over all queries; the
+    /// first of equals. One that has no such number (or a NaN, of a run that diverged) is none.
     pub fn best_evaluation(&self, metric: &str) -> Option<&Evaluation> {
-        let value = |evaluation: &&Evaluation| {
-            let value = evaluation
-                .slices
-                .get("all")
-                .and_then(|metrics| metrics.get(metric));
-            value.copied().unwrap_or(f64::NEG_INFINITY)
-        };
-        self.evaluations
+        let split = self.evaluations.last()?.split;
+        let same = self
+            .evaluations
             .iter()
-            .max_by(|a, b| value(a).total_cmp(&value(b)))
+            .filter(|evaluation| evaluation.split == split);
+        let valued = same.filter_map(|evaluation| {
+            let value = *evaluation.slices.get("all")?.get(metric)?;
+            (!value.is_nan()).then_some((value, evaluation))
+        });
+        // `max_by` takes the last of equals.
+        let best = valued.rev().max_by(|(a, _), (b, _)| a.total_cmp(b));
+        best.map(|(_, evaluation)| evaluation)
     }
 
     /// The entries of the log view, the newest first.

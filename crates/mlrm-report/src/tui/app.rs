@@ -202,14 +202,16 @@ impl App {
             theme: &self.theme,
             now,
         };
-        let length = match self.view {
-            View::Log => views::log::lines(&screen).count(),
-            View::Config => views::config::lines(&screen).len(),
+        let (scroll, length) = match self.view {
+            View::Log => (self.log_scroll, views::log::lines(&screen).count()),
+            View::Config => (self.config_scroll, views::config::lines(&screen).len()),
             _ => return,
         };
-        let last = length.saturating_sub(1);
-        self.log_scroll = self.log_scroll.min(last);
-        self.config_scroll = self.config_scroll.min(last);
+        let within = scroll.min(length.saturating_sub(1));
+        match self.view {
+            View::Log => self.log_scroll = within,
+            _ => self.config_scroll = within,
+        }
     }
 
     /// [`App::draw`] into a buffer.

@@ -1,6 +1,7 @@
 //! The thread that owns the terminal.
 
 use std::io::{self, IsTerminal};
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
@@ -12,14 +13,16 @@ use ratatui::crossterm::event;
 
 use super::app::{App, View};
 use super::input::{Effect, Request};
-use super::terminal::{self, Signals};
+use super::terminal::{self, Input, Keyboard, Signals};
 use super::theme::Theme;
 use crate::state::RunState;
 use crate::unix_time;
 
 /// How often a log file is looked at.
 const TAIL_INTERVAL: Duration = Duration::from_millis(250);
-/// How long [`DashboardHandle::close`] waits for a terminal that takes no more output.
+/// How often an owner that waits looks after its dashboard.
+const OWNER_INTERVAL: Duration = Duration::from_millis(50);
+/// How long an owner waits for a terminal that takes no more output.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where the events come from.
@@ -78,6 +81,7 @@ pub struct DashboardHandle {
     done: Receiver<io::Result<Outcome>>,
     outcome: Option<io::Result<Outcome>>,
     thread: Option<JoinHandle<()>>,
+    signals: Option<Arc<Signals>>,
 }
 
 impl Dashboard {
@@ -91,7 +95,8 @@ impl Dashboard {
             .requests
             .is_none()
             .then(Signals::watch)
-            .transpose()?;
+            .transpose()?
+            .map(Arc::new);
         let terminal = terminal::take()?;
         let closing = Arc::new(AtomicBool::new(false));
         let (report, done) = mpsc::channel();
@@ -104,8 +109,8 @@ impl Dashboard {
             state: RunState::default(),
             requests: options.requests,
             frame: Duration::from_secs_f64(1.0 / frames_per_second),
-            terminal,
-            signals,
+            terminal: ManuallyDrop::new(terminal),
+            signals: signals.clone(),
             closing: Arc::clone(&closing),
             next_tail: Instant::now(),
             shown_second: 0,
@@ -123,6 +128,7 @@ impl Dashboard {
             done,
             outcome: None,
             thread: Some(thread),
+            signals,
         })
     }
 }
@@ -140,20 +146,27 @@ impl DashboardHandle {
         self.outcome.is_none()
     }
 
-    /// Waits until a person closes the dashboard.
+    /// Waits until a person or a signal closes the dashboard.
     ///
     /// # Errors
     ///
     /// The terminal failed.
     pub fn wait(mut self) -> io::Result<Outcome> {
-        let outcome = match self.outcome.take() {
-            Some(outcome) => outcome,
-            None => self.done.recv().unwrap_or_else(|_| Err(ended_early())),
-        };
-        if let Some(thread) = self.thread.take() {
-            let _panicked = thread.join();
+        let mut signalled: Option<Instant> = None;
+        while self.is_open() {
+            let signal = self.signals.as_ref().and_then(|signals| signals.received());
+            if let Some(signal) = signal
+                && signalled.get_or_insert_with(Instant::now).elapsed() > CLOSE_PATIENCE
+            {
+                // The thread hangs in a terminal that takes no output (a stopped one, a broken
+                // connection). A signal ends the program all the same.
+                terminal::abandon();
+                self.thread = None;
+                return Ok(Outcome::Interrupted(signal));
+            }
+            std::thread::sleep(OWNER_INTERVAL);
         }
-        outcome
+        self.shut()
     }
 
     /// Closes the dashboard and gives the terminal back.
@@ -251,8 +264,10 @@ struct ScreenLoop {
     state: RunState,
     requests: Option<Sender<Request>>,
     frame: Duration,
-    terminal: ratatui::Terminal<ratatui::backend::CrosstermBackend<io::Stdout>>,
-    signals: Option<Signals>,
+    /// Never dropped: ratatui's destructor writes to the terminal, which may be gone, and panics
+    /// where it cannot complain of that. [`terminal::restore`] does all that it would do.
+    terminal: ManuallyDrop<terminal::Screen>,
+    signals: Option<Arc<Signals>>,
     closing: Arc<AtomicBool>,
     next_tail: Instant,
     shown_second: u64,
@@ -260,17 +275,17 @@ struct ScreenLoop {
 
 impl ScreenLoop {
     fn run(&mut self) -> io::Result<Outcome> {
+        let keyboard = Keyboard::open()?;
         let (mut changed, mut touched) = (true, true);
         let mut pace = FramePace::new(self.frame);
         loop {
-            if let Some(signal) = self.signals.as_ref().and_then(Signals::received) {
+            if let Some(signal) = self.signals.as_ref().and_then(|signals| signals.received()) {
                 return Ok(Outcome::Interrupted(signal));
             }
             // A panic elsewhere has given the terminal back already.
             if self.closing.load(Ordering::SeqCst) || !terminal::is_taken() {
                 return Ok(Outcome::Finished);
             }
-            // A terminal that has hung up is readable for ever: waiting for its keys would spin.
             if !io::stdout().is_terminal() {
                 return Ok(Outcome::Closed);
             }
@@ -279,8 +294,14 @@ impl ScreenLoop {
             let now = Instant::now();
             if changed && pace.wait(now, touched).is_zero() {
                 let time = unix_time();
-                self.terminal
-                    .draw(|frame| self.app.draw(frame, &self.state, time))?;
+                let drawn = self
+                    .terminal
+                    .draw(|frame| self.app.draw(frame, &self.state, time));
+                // A terminal that went between two looks at it is no failure.
+                if drawn.is_err() && keyboard.wait(Duration::ZERO) == Input::Gone {
+                    return Ok(Outcome::Closed);
+                }
+                drawn?;
                 pace.drawn(now, now.elapsed());
                 (changed, touched) = (false, false);
             }
@@ -289,8 +310,12 @@ impl ScreenLoop {
             } else {
                 self.frame
             };
-            let mut wait = wait.min(Duration::from_millis(100));
-            while event::poll(wait)? {
+            // crossterm reads a terminal that has hung up for ever and never comes back: it is asked
+            // for keys only while the terminal is there.
+            if keyboard.wait(wait.min(Duration::from_millis(100))) == Input::Gone {
+                return Ok(Outcome::Closed);
+            }
+            while event::poll(Duration::ZERO)? {
                 match self.app.handle(&event::read()?, &self.state) {
                     Effect::None => {}
                     Effect::Redraw => (changed, touched) = (true, true),
@@ -300,7 +325,6 @@ impl ScreenLoop {
                     }
                     Effect::Close => return Ok(Outcome::Closed),
                 }
-                wait = Duration::ZERO;
             }
         }
     }
@@ -329,8 +353,11 @@ impl ScreenLoop {
                             .events
                             .iter()
                             .for_each(|event| self.state.apply(event));
+                        self.state.unreadable_lines += batch.malformed.len() as u64;
                         if let Some(error) = batch.malformed.last() {
-                            self.app.tell(format!("unreadable event skipped: {error}"));
+                            let lines = self.state.unreadable_lines;
+                            self.app
+                                .tell(format!("{lines} unreadable lines skipped, {error}"));
                         }
                         batch.restarted || !batch.events.is_empty() || !batch.malformed.is_empty()
                     }

@@ -3,6 +3,7 @@
 use std::io::{self, Stdout};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
@@ -13,6 +14,9 @@ use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 
+/// The terminal as the dashboard draws on it.
+pub(super) type Screen = Terminal<CrosstermBackend<Stdout>>;
+
 /// Whether the dashboard holds the terminal.
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 static PANIC_HOOK: Once = Once::new();
@@ -22,7 +26,7 @@ static PANIC_HOOK: Once = Once::new();
 /// # Errors
 ///
 /// Another dashboard holds the terminal, or standard output is none; it is then as it was.
-pub(super) fn take() -> io::Result<Terminal<CrosstermBackend<Stdout>>> {
+pub(super) fn take() -> io::Result<Screen> {
     if ACTIVE.swap(true, Ordering::SeqCst) {
         return Err(io::Error::other(
             "a dashboard is open on this terminal already",
@@ -53,6 +57,77 @@ pub fn restore() {
         let _ = execute!(io::stdout(), DisableMouseCapture);
         let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
         let _ = disable_raw_mode();
+    }
+}
+
+/// [`restore`] for a terminal that takes no output: its settings alone are given back.
+pub(super) fn abandon() {
+    if ACTIVE.swap(false, Ordering::SeqCst) {
+        let _ = disable_raw_mode();
+    }
+}
+
+/// What a look at the keyboard found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Input {
+    /// There may be something to read.
+    Waiting,
+    /// The terminal is gone: its window was closed, its connection is lost.
+    Gone,
+}
+
+/// Where keys come from, the same as crossterm reads: standard input where it is a terminal, else
+/// the terminal that controls the process.
+pub(super) struct Keyboard {
+    #[cfg(unix)]
+    own: Option<std::fs::File>,
+}
+
+#[cfg(unix)]
+impl Keyboard {
+    pub(super) fn open() -> io::Result<Self> {
+        use std::io::IsTerminal;
+        let own = match io::stdin().is_terminal() {
+            true => None,
+            false => Some(std::fs::File::open("/dev/tty")?),
+        };
+        Ok(Self { own })
+    }
+
+    /// Waits until there is something to read, a signal has come, or `patience` has passed.
+    pub(super) fn wait(&self, patience: Duration) -> Input {
+        use std::os::fd::AsRawFd;
+        let fd = self
+            .own
+            .as_ref()
+            .map_or(libc::STDIN_FILENO, AsRawFd::as_raw_fd);
+        let mut look = libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let patience = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the pointer is to one `pollfd`, as the count says, which outlives the call.
+        let found = unsafe { libc::poll(&raw mut look, 1, patience) };
+        let gone = libc::POLLHUP | libc::POLLERR | libc::POLLNVAL;
+        if found > 0 && look.revents & gone != 0 {
+            Input::Gone
+        } else {
+            Input::Waiting
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl Keyboard {
+    pub(super) fn open() -> io::Result<Self> {
+        Ok(Self {})
+    }
+
+    pub(super) fn wait(&self, patience: Duration) -> Input {
+        // An error shows itself when the key is read.
+        let _ = ratatui::crossterm::event::poll(patience);
+        Input::Waiting
     }
 }
 

@@ -302,6 +302,13 @@ fn warnings(screen: &Screen, area: Rect, buffer: &mut Buffer) {
     };
     let area = panel(buffer, area, theme, "Warnings", vec![remark]);
     let mut row = 0;
+    if state.unreadable_lines > 0 {
+        let lines = format::count(state.unreadable_lines);
+        let text = format!("{lines} unreadable lines in the log");
+        let text = fitted(&text, usize::from(area.width), theme);
+        put(buffer, area, row, &text, theme.role(Role::Warning));
+        row += 1;
+    }
     for entry in state.newest_warnings() {
         if row >= area.height {
             break;
@@ -344,23 +351,28 @@ fn wrapped(text: &str, width: usize, limit: usize, screen: &Screen) -> Vec<Strin
 fn compact_figures(screen: &Screen, area: Rect, buffer: &mut Buffer) {
     let (theme, state) = (screen.theme, screen.state);
     let below = panel(buffer, area, theme, "Now", Vec::new());
-    let mut figures = state
+    let steps = state
         .last_step
         .as_ref()
         .map(step_figures)
-        .unwrap_or_default();
-    figures.retain(|(name, _)| !["loss", "multimodal", "visual"].contains(name));
-    for (name, value, _) in machine_figures(screen) {
-        figures.push((name, value));
-    }
+        .into_iter()
+        .flatten();
+    let steps = steps.filter(|(name, _)| !["loss", "multimodal", "visual"].contains(name));
+    let machine = machine_figures(screen).into_iter();
+    let machine = machine.map(|(name, value, _)| (name, value));
+    let mut figures: Vec<(String, String)> = steps
+        .chain(machine)
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
     if let Some(newest) = state.evaluations.last()
         && let Some(metrics) = newest.slices.get("all")
     {
-        let recall = metrics
-            .iter()
-            .find(|(name, _)| name.starts_with("recall@10"));
-        if let Some((_, value)) = recall.or_else(|| metrics.first()) {
-            figures.push(("Recall@10", format::percent(*value)));
+        // Recall@10 is what runs are compared by; where it was not measured, what was.
+        if let Some((name, value)) = metrics
+            .get_key_value("recall@10")
+            .or_else(|| metrics.first())
+        {
+            figures.push((format::metric_title(name), format::percent(*value)));
         }
     }
     if figures.is_empty() {
