@@ -17,6 +17,7 @@ use mlrm_train::bench::{
 use mlrm_train::plan::RunPlan;
 use serde_json::Value;
 
+use super::at_least_one;
 use super::model_source::ModelSource;
 use compare::Earlier;
 
@@ -101,14 +102,6 @@ struct LoadArgs {
     warmup: usize,
     #[command(flatten)]
     output: Output,
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("at least 1".into()),
-        Ok(count) => Ok(count),
-        Err(error) => Err(format!("not a count: {error}")),
-    }
 }
 
 impl What {

@@ -1,23 +1,27 @@
 //! `mlrm embed MODEL --notes FILE --out FILE`: embeddings of a corpus.
 
-use std::path::{Path, PathBuf};
+mod parts;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::Args;
 use indicatif::ProgressBar;
 use miette::miette;
-use mlrm_config::DataSettings;
-use mlrm_eval::{EmbeddingSet, Embeddings, read_embeddings, write_embeddings};
+use mlrm_config::{DType, DataSettings};
+use mlrm_eval::{EmbeddingSet, Embeddings, write_embeddings};
 use mlrm_train::corpus::{Modality, Notes};
 use mlrm_train::encode::{CorpusEmbeddings, Inference};
 
+use self::parts::{Job, Kept, Parts};
+use super::at_least_one;
 use super::model_source::{ModelSource, images_of};
 
-/// Notes embedded between two writes of the partial result.
-const NOTES_A_PART: usize = 50_000;
-
 /// Write the embeddings of a corpus.
+///
+/// A long job keeps a part beside the result every --part-notes notes; the same command, given again
+/// after an interruption, goes on after the last one.
 #[derive(Debug, Args)]
 pub struct EmbedArgs {
     #[command(flatten)]
@@ -38,8 +42,11 @@ pub struct EmbedArgs {
     #[arg(long, value_name = "I/N", default_value = "0/1")]
     pub shard: Shard,
     /// Notes encoded at a time.
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, value_parser = at_least_one)]
     pub batch_notes: usize,
+    /// Notes between two saves of what is done so far.
+    #[arg(long, default_value_t = 50_000, value_parser = at_least_one, value_name = "N")]
+    pub part_notes: usize,
 }
 
 /// One of n equal parts of a corpus.
@@ -83,6 +90,15 @@ pub fn run(args: EmbedArgs) -> miette::Result<ExitCode> {
     };
     let notes = Notes::open(&settings, model.embedder.reads_pictures())?;
     let rows = args.shard.rows(notes.set.len());
+    if rows.is_empty() {
+        return Err(miette!(
+            help = "give at most as many shards as there are notes",
+            "shard {}/{} of {} notes holds none",
+            args.shard.index,
+            args.shard.count,
+            notes.set.len()
+        ));
+    }
     if args.visual && !model.embedder.config.variant.micl() {
         return Err(miette!(
             "--visual: variant `{}` has no visual embeddings (mICL variants do)",
@@ -95,19 +111,35 @@ pub fn run(args: EmbedArgs) -> miette::Result<ExitCode> {
         .require_pictures(rows.iter().copied())
         .map_err(mlrm_train::TrainError::from)?;
     let inference = Inference::new(&model.embedder);
+    let chunks: Vec<&[u32]> = rows.chunks(args.part_notes).collect();
+    // A job of one part has nothing to go on from.
+    let parts = match chunks.len() {
+        0 | 1 => None,
+        _ => Some(Parts::of(
+            &args.out,
+            job(&args, &notes, &rows, config.backend.dtype)?,
+        )),
+    };
     let bar = ProgressBar::new(rows.len() as u64);
-    let mut parts = Vec::new();
-    for (index, chunk) in rows.chunks(NOTES_A_PART).enumerate() {
-        let partial = part_path(&args.out, index);
-        let ids: Vec<&str> = chunk
-            .iter()
-            .map(|&row| notes.set[row].id.as_str())
-            .collect();
-        if let Some(part) = finished_part(&partial, &ids) {
-            parts.push((partial, part));
-            continue;
+    let mut sets = Vec::new();
+    let mut taken = 0;
+    for (number, chunk) in chunks.into_iter().enumerate() {
+        let done = number * args.part_notes;
+        if let Some(parts) = &parts {
+            let ids = chunk.iter().map(|&row| notes.set[row].id.as_str());
+            match parts.kept(number, &ids.collect::<Vec<_>>()) {
+                Kept::Whole(set) => {
+                    taken += set.multimodal().len();
+                    sets.push(set);
+                    bar.set_position((done + chunk.len()) as u64);
+                    continue;
+                }
+                Kept::Nothing => {}
+                Kept::Refused(path, why) => bar.suspend(|| {
+                    eprintln!("computing {} again: {why}", path.display());
+                }),
+            }
         }
-        let done = index * NOTES_A_PART;
         let embeddings = inference.embed_corpus(
             &encoder,
             chunk,
@@ -116,18 +148,16 @@ pub fn run(args: EmbedArgs) -> miette::Result<ExitCode> {
             &mut |n| bar.set_position((done + n) as u64),
         )?;
         let set = embedding_set(embeddings, args.visual)?;
-        if rows.len() > NOTES_A_PART {
-            write_embeddings(&partial, &set).map_err(mlrm_train::TrainError::from)?;
+        if let Some(parts) = &parts {
+            parts.keep(number, &set)?;
         }
-        parts.push((partial, set));
+        sets.push(set);
     }
     bar.finish_and_clear();
-    let (partials, sets): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
     let whole = concat(sets)?;
     write_embeddings(&args.out, &whole).map_err(mlrm_train::TrainError::from)?;
-    for partial in partials.iter().filter(|path| path.exists()) {
-        // What is left over does no harm: it is read again only for the same notes.
-        let _left = std::fs::remove_file(partial);
+    if let Some(parts) = &parts {
+        parts.clear();
     }
     let count = whole.multimodal().len();
     println!(
@@ -135,29 +165,39 @@ pub fn run(args: EmbedArgs) -> miette::Result<ExitCode> {
         whole.multimodal().dim(),
         args.out.display()
     );
+    if taken > 0 {
+        println!("{taken} of them are from an interrupted run of the same job");
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The name of what the numbers depend on: model, notes, pictures, and the options that touch them.
+fn job(args: &EmbedArgs, notes: &Notes, rows: &[u32], dtype: DType) -> miette::Result<String> {
+    let mut job = Job::new(&format!(
+        "{} {dtype:?} {} {} {:?} {} {}",
+        args.source.device,
+        args.source.allow_nan,
+        args.visual,
+        args.shard,
+        args.batch_notes,
+        args.part_notes
+    ));
+    job.content(&args.source.folder()?)?;
+    job.content(&args.notes)?;
+    if notes.images.is_some() {
+        let images = images_of(&args.notes, args.images.as_deref());
+        job.pictures(
+            &images,
+            rows.iter()
+                .filter_map(|&row| notes.set[row].image.as_deref()),
+        )?;
+    }
+    Ok(job.name())
 }
 
 fn embedding_set(embeddings: CorpusEmbeddings, visual: bool) -> miette::Result<EmbeddingSet> {
     let visual = embeddings.visual.filter(|_| visual);
     Ok(EmbeddingSet::new(embeddings.multimodal, visual).map_err(mlrm_train::TrainError::from)?)
-}
-
-/// Where a part of a long job is kept until the whole is there.
-fn part_path(out: &Path, index: usize) -> PathBuf {
-    out.with_extension(format!("part-{index}.safetensors"))
-}
-
-/// A part of an interrupted job, where it holds just these notes.
-fn finished_part(path: &Path, ids: &[&str]) -> Option<EmbeddingSet> {
-    let set = read_embeddings(path).ok()?;
-    let same = set
-        .multimodal()
-        .ids()
-        .iter()
-        .map(String::as_str)
-        .eq(ids.iter().copied());
-    same.then_some(set)
 }
 
 fn concat(sets: Vec<EmbeddingSet>) -> miette::Result<EmbeddingSet> {

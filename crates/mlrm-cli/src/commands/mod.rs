@@ -16,3 +16,24 @@ pub mod similar;
 pub mod train;
 pub mod verify;
 pub mod watch;
+
+/// Reads a count of an option that must not be 0.
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1".into()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("not a count: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::at_least_one;
+
+    #[test]
+    fn counts_are_at_least_one() {
+        assert_eq!(at_least_one("3"), Ok(3));
+        assert!(at_least_one("0").is_err());
+        assert!(at_least_one("-1").is_err());
+    }
+}

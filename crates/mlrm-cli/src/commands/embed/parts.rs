@@ -1,0 +1,227 @@
+//! Parts of a long `mlrm embed`, kept beside the result until the whole is there.
+//!
+//! A part is the embedding file `OUT.part-N-JOB-SUM.safetensors`. JOB is a hash of all that the
+//! numbers depend on, SUM one of the file itself, so that a part of another model, of changed notes
+//! or pictures, or one that was damaged is never taken.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use miette::{IntoDiagnostic, WrapErr};
+use mlrm_eval::{EmbeddingSet, read_embeddings, write_embeddings};
+
+/// Letters of a hash in a file's name: 64 bits, against accidents and not against forgers.
+const HASH_LETTERS: usize = 16;
+
+/// Stands for the sum while a part is written: its writer was killed, or is at it.
+const UNSEALED: &str = "unsealed";
+
+/// Collects what the numbers of a job depend on, and names it.
+pub struct Job(blake3::Hasher);
+
+impl Job {
+    /// A job that depends on `options`, and on the version of this program.
+    pub fn new(options: &str) -> Self {
+        let mut job = Self(blake3::Hasher::new());
+        job.text(env!("CARGO_PKG_VERSION"));
+        job.text(options);
+        job
+    }
+
+    /// Adds the content of a file, or of every file below a folder with its place there.
+    pub fn content(&mut self, path: &Path) -> miette::Result<()> {
+        if !path.is_dir() {
+            let sum = hash_of(path).into_diagnostic();
+            let sum = sum.wrap_err_with(|| format!("cannot read {}", path.display()))?;
+            self.0.update(sum.as_bytes());
+            return Ok(());
+        }
+        for entry in entries_of(path)? {
+            self.text(&entry.file_name().to_string_lossy());
+            self.content(&entry.path())?;
+        }
+        Ok(())
+    }
+
+    /// Adds the pictures `keys` of a folder or shard: their files and the shards of the folder, by
+    /// [`Job::look`].
+    pub fn pictures<'a>(
+        &mut self,
+        images: &Path,
+        keys: impl Iterator<Item = &'a str>,
+    ) -> miette::Result<()> {
+        if !images.is_dir() {
+            self.look(images);
+            return Ok(());
+        }
+        for entry in entries_of(images)? {
+            if entry
+                .path()
+                .extension()
+                .is_some_and(|ending| ending == "tar")
+            {
+                self.look(&entry.path());
+            }
+        }
+        keys.for_each(|key| self.look(&images.join(key)));
+        Ok(())
+    }
+
+    /// Adds name, size and time of the last change of a file: what a look without reading tells. One
+    /// that cannot be looked at counts as such; reading it will say more.
+    fn look(&mut self, path: &Path) {
+        self.text(&path.to_string_lossy());
+        let Ok(seen) = fs::metadata(path) else {
+            self.text("not seen");
+            return;
+        };
+        let changed = seen.modified().ok();
+        let changed = changed.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        self.text(&format!("{} {changed:?}", seen.len()));
+    }
+
+    fn text(&mut self, text: &str) {
+        // The length first, so that no two lists of texts are the same bytes.
+        self.0.update(&(text.len() as u64).to_le_bytes());
+        self.0.update(text.as_bytes());
+    }
+
+    /// The job's name.
+    pub fn name(&self) -> String {
+        short(self.0.finalize())
+    }
+}
+
+/// What a folder holds, by name.
+fn entries_of(folder: &Path) -> miette::Result<Vec<fs::DirEntry>> {
+    let listed = fs::read_dir(folder)
+        .and_then(|entries| entries.collect::<io::Result<Vec<_>>>())
+        .into_diagnostic();
+    let mut entries = listed.wrap_err_with(|| format!("cannot list {}", folder.display()))?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    Ok(entries)
+}
+
+fn short(hash: blake3::Hash) -> String {
+    let mut name = hash.to_hex().to_string();
+    name.truncate(HASH_LETTERS);
+    name
+}
+
+fn hash_of(path: &Path) -> io::Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(fs::File::open(path)?)?;
+    Ok(hasher.finalize())
+}
+
+/// The parts of one result.
+pub struct Parts {
+    folder: PathBuf,
+    /// `OUT.part-`
+    prefix: String,
+    job: String,
+}
+
+/// What the name of a part says.
+struct PartFile {
+    path: PathBuf,
+    number: usize,
+    job: String,
+    sum: String,
+}
+
+/// What was kept of a part.
+pub enum Kept {
+    /// It is whole and of this job.
+    Whole(EmbeddingSet),
+    /// There is none.
+    Nothing,
+    /// There is one that is not taken, and why.
+    Refused(PathBuf, &'static str),
+}
+
+impl Parts {
+    /// The parts of the result `out`, for a job of this name.
+    pub fn of(out: &Path, job: String) -> Self {
+        let folder = match out.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let name = out.file_name().unwrap_or_default().to_string_lossy();
+        Self {
+            folder: folder.to_owned(),
+            prefix: format!("{name}.part-"),
+            job,
+        }
+    }
+
+    /// Every file that is a part of this result.
+    fn files(&self) -> Vec<PartFile> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let middle = name
+                    .strip_prefix(&self.prefix)?
+                    .strip_suffix(".safetensors")?;
+                let mut words = middle.split('-');
+                let number = words.next()?.parse().ok()?;
+                Some(PartFile {
+                    path: entry.path(),
+                    number,
+                    job: words.next()?.to_owned(),
+                    sum: words.next()?.to_owned(),
+                })
+            })
+            .collect()
+    }
+
+    /// Part `number`, which should hold the notes `ids`.
+    pub fn kept(&self, number: usize, ids: &[&str]) -> Kept {
+        let mut found = Kept::Nothing;
+        let of_number = |file: &PartFile| file.number == number && file.sum != UNSEALED;
+        for PartFile { path, job, sum, .. } in self.files().into_iter().filter(of_number) {
+            if job != self.job {
+                let why = "it is of another model, other notes, pictures or options";
+                found = Kept::Refused(path, why);
+            } else if hash_of(&path).map(short).ok().as_ref() != Some(&sum) {
+                found = Kept::Refused(path, "it is damaged");
+            } else {
+                match read_embeddings(&path) {
+                    Ok(set) if set.multimodal().ids().iter().eq(ids) => return Kept::Whole(set),
+                    _ => found = Kept::Refused(path, "it does not hold these notes"),
+                }
+            }
+        }
+        found
+    }
+
+    /// Keeps part `number`. Its name, and so the part, is there once all of it is written.
+    ///
+    /// # Errors
+    ///
+    /// The folder cannot be written.
+    pub fn keep(&self, number: usize, set: &EmbeddingSet) -> miette::Result<()> {
+        let stem = format!("{}{number}-{}", self.prefix, self.job);
+        let written = self.folder.join(format!("{stem}-{UNSEALED}.safetensors"));
+        write_embeddings(&written, set).map_err(mlrm_train::TrainError::from)?;
+        let seal = || {
+            let sum = short(hash_of(&written)?);
+            let sealed = self.folder.join(format!("{stem}-{sum}.safetensors"));
+            fs::rename(&written, sealed)
+        };
+        seal()
+            .into_diagnostic()
+            .wrap_err_with(|| format!("cannot keep {}", written.display()))
+    }
+
+    /// Removes every part, once the whole is there. One that cannot be removed does no harm: it is
+    /// taken only for the same job.
+    pub fn clear(&self) {
+        for file in self.files() {
+            let _left = fs::remove_file(file.path);
+        }
+    }
+}
