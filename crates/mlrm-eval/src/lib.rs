@@ -21,6 +21,7 @@ mod files;
 mod geometry;
 mod metrics;
 mod order;
+mod product;
 mod rank;
 mod report;
 mod score;
@@ -43,7 +44,7 @@ pub use rank::{QueryRanks, Ranks, rank_embeddings, rank_scores};
 pub use report::EvalReport;
 pub use sum::exact_sum;
 pub use task::{Query, Relevance, Task};
-pub use topk::{Neighbour, nearest, top_k};
+pub use topk::{Neighbour, top_k};
 
 /// Ranks one set of embeddings and measures it: [`rank_embeddings`] without priors, then
 /// [`summarise`] without intervals.

@@ -3,12 +3,11 @@
 //! All metrics of method §6 follow from the ranks of the relevant notes. A note's rank is 1 + the
 //! number of candidates that beat it, so one pass over the scores counts them.
 
-use rayon::prelude::*;
-
 use crate::embeddings::Embeddings;
 use crate::error::Error;
 use crate::order::IdOrder;
-use crate::score::{Candidates, QUERY_BLOCK, dot};
+use crate::product::{Candidates, Scores, compare};
+use crate::score::dot;
 use crate::task::{Query, Task};
 
 /// Where one query's relevant notes rank.
@@ -51,29 +50,25 @@ pub fn rank_embeddings(
         });
     }
     let prior = |row: u32| prior.map_or(0.0, |prior| prior[row as usize]);
-    let candidates = Candidates::pack(embeddings, task.pool().to_vec());
     let vector = |row: u32| embeddings.row(row as usize);
-    let blocks: Vec<Vec<QueryRanks>> = task
-        .queries()
-        .par_chunks(QUERY_BLOCK)
-        .map(|queries| {
-            let mut counters: Vec<RankCounter> = queries
-                .iter()
-                .map(|query| {
-                    let score = |row| f64::from(dot(vector(query.row), vector(row))) + prior(row);
-                    RankCounter::new(query, task.order(), score)
-                })
-                .collect();
-            let vectors: Vec<&[f32]> = queries.iter().map(|query| vector(query.row)).collect();
-            candidates.score(&vectors, |query, row, score| {
-                counters[query].observe(row, f64::from(score) + prior(row));
-            });
-            let counters = counters.into_iter();
-            counters.map(|counter| counter.finish(task)).collect()
-        })
-        .collect();
+    let score = |query: u32, row: u32| f64::from(dot(vector(query), vector(row))) + prior(row);
+    let rows: Vec<u32> = task.queries().iter().map(|query| query.row).collect();
+    let counters = compare(
+        embeddings,
+        &rows,
+        &Candidates::Rows(task.pool()),
+        |place| {
+            let query = &task.queries()[place];
+            RankCounter::new(query, task.order(), |row| score(query.row, row))
+        },
+        |counter, scores| counter.observe_all(scores, prior, score),
+        RankCounter::join,
+    );
     Ok(Ranks {
-        queries: blocks.into_iter().flatten().collect(),
+        queries: counters
+            .into_iter()
+            .map(|counter| counter.finish(task))
+            .collect(),
         notes: task.ids().len(),
     })
 }
@@ -125,6 +120,39 @@ impl<'a> RankCounter<'a> {
                 .map(|(_, position, row)| (position, row))
                 .collect(),
         }
+    }
+
+    /// Counts candidates by approximate scores where these decide, else by `score(query, row)`.
+    fn observe_all(
+        &mut self,
+        scores: &Scores,
+        prior: impl Fn(u32) -> f64,
+        score: impl Fn(u32, u32) -> f64,
+    ) {
+        for (at, &value) in scores.values.iter().enumerate() {
+            let row = scores.row(at);
+            let (value, prior) = (f64::from(value), prior(row));
+            let highest = value + scores.error + prior;
+            if highest < self.worst || row == self.query {
+                continue;
+            }
+            let lowest = value - scores.error + prior;
+            let first_beaten = self.scores.partition_point(|&other| other > highest);
+            match self.scores.get(first_beaten) {
+                // A relevant note may be before or behind it, or tie.
+                Some(&other) if other >= lowest => self.observe(row, score(self.query, row)),
+                Some(_) => self.beaten[first_beaten] += 1,
+                None => {}
+            }
+        }
+    }
+
+    /// What two counters of one query have counted.
+    fn join(mut self, other: Self) -> Self {
+        for (count, more) in self.beaten.iter_mut().zip(other.beaten) {
+            *count += more;
+        }
+        self
     }
 
     #[inline]
@@ -253,6 +281,57 @@ mod tests {
                 prop_assert_eq!(&found.relevant, &sorted);
                 prop_assert_eq!(&rank_scores(&task, query, score), found);
                 prop_assert!(sorted.iter().all(|&(_, rank)| rank as usize <= found.candidates));
+            }
+        }
+    }
+
+    /// As `counting_equals_sorting`, with more notes than a block and values whose sums round: copies
+    /// tie exactly, near copies by the last bits.
+    #[test]
+    fn counting_equals_sorting_where_products_round() {
+        let mut state = 3u64;
+        let mut next = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 40) as u32
+        };
+        let (notes, dim) = (2500, 12);
+        let kinds: Vec<f32> = (0..7 * dim).map(|_| next() as f32 / 8e6 - 1.0).collect();
+        let mut values: Vec<f32> = Vec::new();
+        for _ in 0..notes {
+            let (kind, first) = (next() as usize % 7, values.len());
+            values.extend_from_slice(&kinds[kind * dim..(kind + 1) * dim]);
+            let value = &mut values[first + next() as usize % dim];
+            *value = f32::from_bits(value.to_bits() ^ (next() & 1));
+        }
+        let ids: Vec<String> = (0..notes).rev().map(|id| id.to_string()).collect();
+        let embeddings = Embeddings::new(ids, dim, values).unwrap();
+        let queries = (0..140)
+            .map(|row| Query {
+                row,
+                relevant: (0..6).map(|_| next() % notes as u32).collect(),
+            })
+            .collect();
+        let relevance = Relevance {
+            queries,
+            unknown_pairs: 0,
+        };
+        let task = Task::all_pairs(embeddings.ids(), &relevance).unwrap();
+        let prior: Vec<f64> = (0..notes)
+            .map(|row| f64::from(row as u8 % 3) * 1e-7)
+            .collect();
+        for prior in [None, Some(prior.as_slice())] {
+            let ranks = rank_embeddings(&task, &embeddings, prior).unwrap();
+            for (query, found) in task.queries().iter().zip(&ranks.queries).step_by(7) {
+                let score = |row: u32| {
+                    let product = dot(
+                        embeddings.row(query.row as usize),
+                        embeddings.row(row as usize),
+                    );
+                    f64::from(product) + prior.map_or(0.0, |prior| prior[row as usize])
+                };
+                assert_eq!(found.relevant, ranks_by_sorting(&task, query, score));
             }
         }
     }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use mlrm_events::text::{markdown, one_line};
+
 use crate::metrics::SliceMetrics;
 use crate::report::EvalReport;
 
@@ -51,7 +53,7 @@ impl EvalReport {
             }
         }
         for (name, reason) in &self.left_out {
-            let _ = writeln!(text, "\nnot measured: {name}: {reason}");
+            let _ = writeln!(text, "\nnot measured: {name}: {}", one_line(reason));
         }
         text
     }
@@ -67,7 +69,7 @@ impl EvalReport {
             let _ = writeln!(
                 text,
                 "**{}**: {} queries, pool of {} notes, in %\n",
-                escape(slice),
+                markdown(slice),
                 metrics.queries,
                 self.pool
             );
@@ -82,11 +84,16 @@ impl EvalReport {
                     .iter()
                     .map(|c| format!(" {} |", cell(metrics, c)))
                     .collect();
-                let _ = writeln!(text, "| {} |{cells}", escape(name));
+                let _ = writeln!(text, "| {} |{cells}", markdown(name));
             }
         }
         for (name, reason) in &self.left_out {
-            let _ = writeln!(text, "\nNot measured: {}: {}", escape(name), escape(reason));
+            let _ = writeln!(
+                text,
+                "\nNot measured: {}: {}",
+                markdown(name),
+                markdown(reason)
+            );
         }
         text
     }
@@ -169,11 +176,6 @@ fn cell(metrics: Option<&SliceMetrics>, column: &Column) -> String {
         || MISSING.to_owned(),
         |value| format!("{:.2}", value * 100.0),
     )
-}
-
-/// A name inside a Markdown table.
-fn escape(name: &str) -> String {
-    name.replace('|', "\\|")
 }
 
 #[cfg(test)]

@@ -3,12 +3,14 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use rayon::prelude::*;
-
 use crate::embeddings::Embeddings;
 use crate::error::Error;
 use crate::order::IdOrder;
-use crate::score::{Candidates, QUERY_BLOCK};
+use crate::product::{Candidates, Scores, compare};
+use crate::score::dot;
+
+/// Candidates that are passed over by one look where none of them can be among the best.
+const LOOK: usize = 16;
 
 /// A note near a query.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,7 +22,8 @@ pub struct Neighbour {
 }
 
 /// The `k` best notes for each query row, best first, the query itself left out; ties by id. All
-/// other notes are compared, so the result is exact.
+/// other notes are compared by matrix products, and those that may be among the best by their scores
+/// as they are given, so the result is exact.
 ///
 /// # Errors
 ///
@@ -36,38 +39,20 @@ pub fn top_k(
         return Err(Error::NoSuchRow { row, notes });
     }
     let order = IdOrder::new(embeddings.ids());
-    let candidates = Candidates::pack(embeddings, (0..notes as u32).collect());
-    let blocks: Vec<Vec<Vec<Neighbour>>> = queries
-        .par_chunks(QUERY_BLOCK)
-        .map(|queries| {
-            let mut best: Vec<Best> = queries.iter().map(|_| Best::new(k)).collect();
-            let vectors: Vec<&[f32]> = queries
-                .iter()
-                .map(|&row| embeddings.row(row as usize))
-                .collect();
-            candidates.score(&vectors, |query, row, score| {
-                if row != queries[query] {
-                    best[query].observe(row, score, &order);
-                }
-            });
-            best.into_iter().map(Best::finish).collect()
-        })
-        .collect();
-    Ok(blocks.into_iter().flatten().collect())
-}
-
-/// The `k` nearest notes of one note: [`top_k`] for a single row.
-///
-/// # Errors
-///
-/// If the row does not exist.
-pub fn nearest(embeddings: &Embeddings, row: u32, k: usize) -> Result<Vec<Neighbour>, Error> {
-    let mut all = top_k(embeddings, &[row], k)?;
-    Ok(all.pop().unwrap_or_default())
+    let best = compare(
+        embeddings,
+        queries,
+        &Candidates::All,
+        |place| Best::new(queries[place], k),
+        |best, scores| best.observe_all(scores, embeddings, &order),
+        Best::join,
+    );
+    Ok(best.into_iter().map(Best::finish).collect())
 }
 
 /// The best `k` notes seen so far, the worst of them on top of the heap.
 struct Best {
+    query: u32,
     k: usize,
     heap: BinaryHeap<Entry>,
 }
@@ -100,24 +85,56 @@ impl PartialOrd for Entry {
 }
 
 impl Best {
-    fn new(k: usize) -> Self {
+    fn new(query: u32, k: usize) -> Self {
         Self {
+            query,
             k,
             heap: BinaryHeap::new(),
         }
     }
 
-    #[inline]
-    fn observe(&mut self, row: u32, score: f32, order: &IdOrder) {
-        if self.heap.len() == self.k && self.heap.peek().is_none_or(|worst| score < worst.score) {
+    /// Sees approximate scores; those that may be good enough are computed as they are defined.
+    fn observe_all(&mut self, scores: &Scores, embeddings: &Embeddings, order: &IdOrder) {
+        if self.k == 0 {
             return;
         }
-        let position = order.position(row);
-        let entry = Entry {
-            score,
-            position,
-            row,
-        };
+        let vector = |row: u32| embeddings.row(row as usize);
+        let mut least = self.least(scores.error);
+        for (look, values) in scores.values.chunks(LOOK).enumerate() {
+            // All of them, so that the comparisons are made side by side.
+            if values
+                .iter()
+                .fold(true, |below, &value| below & (value < least))
+            {
+                continue;
+            }
+            for (at, &value) in values.iter().enumerate() {
+                let row = scores.row(look * LOOK + at);
+                if value < least || row == self.query {
+                    continue;
+                }
+                self.push(Entry {
+                    score: dot(vector(self.query), vector(row)),
+                    position: order.position(row),
+                    row,
+                });
+                least = self.least(scores.error);
+            }
+        }
+    }
+
+    /// Approximate scores below this, which may be off by `error`, are not among the best.
+    fn least(&self, error: f64) -> f32 {
+        match self.heap.peek() {
+            Some(worst) if self.heap.len() == self.k => {
+                // The conversion may round up.
+                ((f64::from(worst.score) - error) as f32).next_down()
+            }
+            _ => f32::NEG_INFINITY,
+        }
+    }
+
+    fn push(&mut self, entry: Entry) {
         if self.heap.len() < self.k {
             self.heap.push(entry);
         } else if let Some(mut worst) = self.heap.peek_mut()
@@ -125,6 +142,11 @@ impl Best {
         {
             *worst = entry;
         }
+    }
+
+    fn join(mut self, other: Self) -> Self {
+        other.heap.into_iter().for_each(|entry| self.push(entry));
+        self
     }
 
     fn finish(self) -> Vec<Neighbour> {
@@ -165,15 +187,67 @@ mod tests {
                 let expected: Vec<Neighbour> =
                     sorted.iter().map(|&row| Neighbour { row, score: score(row) }).collect();
                 prop_assert_eq!(found, &expected);
-                prop_assert_eq!(&nearest(&embeddings, query, k).unwrap(), &expected);
+                prop_assert_eq!(&top_k(&embeddings, &[query], k).unwrap()[0], &expected);
             }
+        }
+    }
+
+    /// Notes of several blocks, most of them copies of a few with a last bit changed, so that the
+    /// order hangs on what a matrix product rounds away.
+    #[test]
+    fn near_ties_are_decided_by_the_scores_that_are_given_on_any_number_of_threads() {
+        let (notes, dim) = (70_000_usize, 24);
+        let mut state = 1_u64;
+        let mut next = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 40) as u32
+        };
+        let kinds: Vec<f32> = (0..5 * dim).map(|_| next() as f32 / 8e6 - 1.0).collect();
+        let mut values = Vec::with_capacity(notes * dim);
+        for _ in 0..notes {
+            let kind = next() as usize % 5;
+            let first = values.len();
+            values.extend_from_slice(&kinds[kind * dim..(kind + 1) * dim]);
+            let value: &mut f32 = &mut values[first + next() as usize % dim];
+            *value = f32::from_bits(value.to_bits() ^ (next() & 1));
+        }
+        let ids = (0..notes).rev().map(|id| id.to_string()).collect();
+        let embeddings = Embeddings::new(ids, dim, values).unwrap();
+        let queries: Vec<u32> = (0..150).map(|_| next() % notes as u32).collect();
+        let with = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            let pool = pool.build().unwrap();
+            pool.install(|| top_k(&embeddings, &queries, 20).unwrap())
+        };
+        let found = with(1);
+        assert_eq!(found, with(3));
+        for (&query, found) in queries.iter().zip(&found).step_by(30) {
+            let score =
+                |row: u32| dot(embeddings.row(query as usize), embeddings.row(row as usize));
+            let mut sorted: Vec<u32> = (0..notes as u32).filter(|&row| row != query).collect();
+            let scores: Vec<f32> = (0..notes as u32).map(score).collect();
+            sorted.sort_by(|&a, &b| {
+                let by_score = scores[b as usize].partial_cmp(&scores[a as usize]).unwrap();
+                by_score.then(b.cmp(&a))
+            });
+            let expected: Vec<Neighbour> = sorted[..20]
+                .iter()
+                .map(|&row| Neighbour {
+                    row,
+                    score: scores[row as usize],
+                })
+                .collect();
+            assert_eq!(found, &expected);
         }
     }
 
     #[test]
     fn rows_must_exist() {
         let one = Embeddings::new(vec!["a".into()], 1, vec![1.0]).unwrap();
-        assert!(nearest(&one, 1, 3).is_err());
-        assert_eq!(nearest(&one, 0, 3).unwrap(), []);
+        assert!(top_k(&one, &[0, 1], 3).is_err());
+        assert_eq!(top_k(&one, &[0], 3).unwrap(), [vec![]]);
+        assert!(top_k(&one, &[], 3).unwrap().is_empty());
     }
 }

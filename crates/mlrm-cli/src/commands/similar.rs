@@ -1,14 +1,16 @@
 //! `mlrm similar`: the nearest notes of a note.
 
-use std::collections::HashMap;
-use std::io::{self, Write};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use miette::{IntoDiagnostic, miette};
 use mlrm_data::notes::NoteSet;
-use mlrm_eval::{Embeddings, nearest, read_embeddings};
+use mlrm_eval::{Embeddings, Neighbour, read_embeddings, top_k};
+use mlrm_events::text::one_line;
 use serde::Serialize;
+
+use super::at_least_one;
 
 /// Shows the nearest notes of a note by cosine similarity.
 ///
@@ -64,17 +66,15 @@ pub fn run(args: SimilarArgs) -> miette::Result<ExitCode> {
     let titles = args.notes.as_deref().map(titles_of).transpose()?;
     let answers = answer(&embeddings, &args.ids, args.k, titles.as_ref())
         .map_err(|problem| miette!("{}: {problem}", args.embeddings.display()))?;
-    let mut out = io::stdout().lock();
-    let written = if args.json {
-        print_json(&mut out, &answers)
+    if args.json {
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&answers).into_diagnostic()?
+        );
     } else {
-        print_text(&mut out, &answers)
-    };
-    match written.and_then(|()| out.flush()) {
-        // Whoever reads the output has read enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        other => other.into_diagnostic().map(|()| ExitCode::SUCCESS),
+        print!("{}", text(&answers));
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Embeddings of length 1 from a file.
@@ -117,9 +117,19 @@ fn answer(
 ) -> Result<Vec<Answer>, String> {
     let title = |id: &str| titles.and_then(|titles| titles.get(id)).cloned();
     let known = embeddings.ids();
-    let answer = |id: &String| {
-        let row = embeddings.find(id).ok_or_else(|| unknown(id, known))?;
-        let neighbours = nearest(embeddings, row as u32, k).map_err(|error| error.to_string())?;
+    // One look at each id of the file, however many are asked for.
+    let wanted: HashSet<&str> = ids.iter().map(String::as_str).collect();
+    let found = known.iter().map(String::as_str).zip(0..);
+    let found: HashMap<&str, u32> = found.filter(|(id, _)| wanted.contains(id)).collect();
+    let row = |id: &String| {
+        found
+            .get(id.as_str())
+            .copied()
+            .ok_or_else(|| unknown(id, known))
+    };
+    let rows = ids.iter().map(row).collect::<Result<Vec<u32>, String>>()?;
+    let best = top_k(embeddings, &rows, k).map_err(|error| error.to_string())?;
+    let answer = |(id, neighbours): (&String, Vec<Neighbour>)| {
         let neighbours = neighbours.into_iter().map(|neighbour| {
             let id = known[neighbour.row as usize].clone();
             Similar {
@@ -128,13 +138,13 @@ fn answer(
                 id,
             }
         });
-        Ok(Answer {
+        Answer {
             id: id.clone(),
             title: title(id),
             neighbours: neighbours.collect(),
-        })
+        }
     };
-    ids.iter().map(answer).collect()
+    Ok(ids.iter().zip(best).map(answer).collect())
 }
 
 /// Message for an id without an embedding, with an example of what ids look like here.
@@ -146,59 +156,32 @@ fn unknown(id: &str, known: &[String]) -> String {
     format!("no note has the id {id:?}; {example}")
 }
 
-fn print_json(out: &mut impl Write, answers: &[Answer]) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, answers)?;
-    writeln!(out)
-}
-
-fn print_text(out: &mut impl Write, answers: &[Answer]) -> io::Result<()> {
+fn text(answers: &[Answer]) -> String {
+    let mut text = String::new();
     for (at, answer) in answers.iter().enumerate() {
         if at > 0 {
-            writeln!(out)?;
+            text.push('\n');
         }
-        writeln!(out, "{}", line(&answer.id, answer.title.as_deref()))?;
+        text += &line(&answer.id, answer.title.as_deref());
+        text.push('\n');
         let ids = answer
             .neighbours
             .iter()
-            .map(|similar| printable(&similar.id).chars().count());
+            .map(|similar| one_line(&similar.id).chars().count());
         let width = ids.max().unwrap_or(0);
         for (rank, similar) in (1..).zip(&answer.neighbours) {
-            let id = format!("{:width$}", printable(&similar.id));
+            let id = format!("{:width$}", one_line(&similar.id));
             let note = line(&id, similar.title.as_deref());
-            writeln!(out, "{rank:5}  {:7.4}  {note}", similar.score)?;
+            text += &format!("{rank:5}  {:7.4}  {note}\n", similar.score);
         }
     }
-    Ok(())
+    text
 }
 
 /// Id and title of a note on one line.
 fn line(id: &str, title: Option<&str>) -> String {
-    let text = format!(
-        "{}  {}",
-        printable(id),
-        printable(title.unwrap_or_default())
-    );
+    let text = format!("{}  {}", one_line(id), one_line(title.unwrap_or_default()));
     text.trim_end().to_owned()
-}
-
-/// Text of a note without control characters, which could move the cursor or recolour the terminal.
-fn printable(text: &str) -> String {
-    let visible = |character: char| {
-        if character.is_control() {
-            ' '
-        } else {
-            character
-        }
-    };
-    text.chars().map(visible).collect()
-}
-
-fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("must be at least 1".into()),
-        Ok(number) => Ok(number),
-        Err(_) => Err("not a whole number".into()),
-    }
 }
 
 #[cfg(test)]
@@ -209,12 +192,6 @@ mod tests {
         let ids = ["9", "10", "11", "200"].map(str::to_owned).to_vec();
         let values = vec![1.0, 0.0, 0.6, 0.8, 0.6, 0.8, 0.0, -1.0];
         Embeddings::new(ids, 2, values).unwrap()
-    }
-
-    fn text(answers: &[Answer]) -> String {
-        let mut out = Vec::new();
-        print_text(&mut out, answers).unwrap();
-        String::from_utf8(out).unwrap()
     }
 
     #[test]
@@ -228,7 +205,7 @@ mod tests {
 9  Heat
     1   0.6000  10
     2   0.6000  11
-    3   0.0000  200  A [31mlien
+    3   0.0000  200  A\\u001b[31mlien
 ";
         assert_eq!(text(&answers), expected);
     }
@@ -236,12 +213,10 @@ mod tests {
     #[test]
     fn json_is_a_list_with_one_entry_for_each_id() {
         let answers = answer(&embeddings(), &["200".into(), "9".into()], 1, None).unwrap();
-        let mut out = Vec::new();
-        print_json(&mut out, &answers).unwrap();
-        let found: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        let found = serde_json::to_value(&answers).unwrap();
         let expected = serde_json::json!([
             {"id": "200", "neighbours": [{"id": "9", "score": 0.0}]},
-            {"id": "9", "neighbours": [{"id": "10", "score": 0.6}]},
+            {"id": "9", "neighbours": [{"id": "10", "score": 0.6_f32}]},
         ]);
         assert_eq!(found, expected);
     }
@@ -253,12 +228,5 @@ mod tests {
             problem,
             "no note has the id \"7\"; it holds 4 notes, the first is \"9\""
         );
-    }
-
-    #[test]
-    fn counts_are_at_least_one() {
-        assert_eq!(at_least_one("3"), Ok(3));
-        assert!(at_least_one("0").is_err());
-        assert!(at_least_one("-1").is_err());
     }
 }
