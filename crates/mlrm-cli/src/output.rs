@@ -14,13 +14,15 @@ use mlrm_events::text::printable;
 /// Whether standard output has refused something.
 static LOST: AtomicBool = AtomicBool::new(false);
 
-/// Writes to standard output.
+/// Writes words for people to standard output.
 pub fn out(text: Arguments) {
+    data(printable(&text.to_string()).as_bytes());
+}
+
+/// Writes bytes that are a result themselves (a table, a page) to standard output, as they are.
+pub fn data(bytes: &[u8]) {
     let mut stdout = io::stdout().lock();
-    let text = printable(&text.to_string());
-    let written = stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush());
+    let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
     if written.is_err() {
         LOST.store(true, Ordering::Relaxed);
     }
@@ -32,7 +34,7 @@ pub fn err(text: Arguments) {
     let _nobody_listens = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Whether any of [`out`] was lost.
+/// Whether any of [`out`] and [`data`] was lost.
 pub fn lost() -> bool {
     LOST.load(Ordering::Relaxed)
 }

@@ -87,7 +87,8 @@ fn a_log_with_lines_that_are_no_events_is_read_without_them() {
     );
     let ran = home.mlrm(&["watch", "run", "--svg", "w.svg"]);
     assert!(ran.done().err.contains(says), "{ran:?}");
-    assert!(home.read("w.svg").contains("2 unreadable lines in the log"));
+    // A picture places every word by itself.
+    assert!(home.read("w.svg").contains(">unreadable</text>"));
 }
 
 #[test]
@@ -106,4 +107,15 @@ fn what_would_steer_a_terminal_is_written_out() {
     let ran = home.mlrm(&["report", path]);
     ran.failed_with(1, &["no\\u001b[31m\\u202ething"]);
     assert!(!ran.err.contains(['\u{1b}', '\u{202e}']), "{ran:?}");
+}
+
+#[test]
+fn a_run_that_diverges_says_so_and_can_be_looked_at() {
+    let home = Home::with_config();
+    let ran = home.train("run", &["train.learning_rate=1e30", "eval.baselines=[]"]);
+    ran.failed_with(1, &["the model has diverged", "`train.learning_rate`"]);
+    home.mlrm(&["report", "run", "--out", "r.html"]).done();
+    home.mlrm(&["report", "run", "--out", "r.md"]).done();
+    assert!(home.read("r.md").contains("the model has diverged"));
+    home.mlrm(&["watch", "run", "--svg", "w.svg"]).done();
 }

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::embeddings::Embeddings;
 use crate::error::Error;
-use crate::score::{Candidates, QUERY_BLOCK, dot};
+use crate::score::{Panels, QUERY_BLOCK, dot};
 use crate::task::Task;
 
 /// Notes whose distances to each other are all computed. Of a larger pool, so many notes evenly
@@ -66,7 +66,7 @@ fn alignment(task: &Task, embeddings: &Embeddings) -> f64 {
 fn uniformity(embeddings: &Embeddings, rows: &[u32]) -> f64 {
     let vector = |row: u32| embeddings.row(row as usize);
     let lengths: Vec<f32> = rows.iter().map(|&r| dot(vector(r), vector(r))).collect();
-    let candidates = Candidates::pack(embeddings, rows.to_vec());
+    let candidates = Panels::pack(embeddings, rows.to_vec());
     let blocks: Vec<f64> = rows
         .par_chunks(QUERY_BLOCK)
         .zip(lengths.par_chunks(QUERY_BLOCK))

@@ -93,8 +93,7 @@ pub(crate) fn compare<A: Send>(
             lengths.fold(0.0, f64::max)
         })
         .collect();
-    let mut results = Vec::with_capacity(queries.len());
-    for (block, queries) in queries.chunks(QUERIES).enumerate() {
+    let of_block = |(block, queries): (usize, &[u32])| {
         let places = block * QUERIES..block * QUERIES + queries.len();
         let vectors: Vec<f32> = queries
             .iter()
@@ -130,9 +129,10 @@ pub(crate) fn compare<A: Send>(
             )
             .map(|(accumulators, ..)| accumulators)
             .reduce_with(|a, b| a.into_iter().zip(b).map(|(a, b)| join(a, b)).collect());
-        results.extend(seen.unwrap_or_else(fresh));
-    }
-    results
+        seen.unwrap_or_else(fresh)
+    };
+    let blocks = queries.par_chunks(QUERIES).enumerate().map(of_block);
+    blocks.flatten_iter().collect()
 }
 
 /// The vectors of a run of candidates, `[run, dim]`, copied only where they do not lie together.

@@ -25,15 +25,15 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).fold(0.0, |sum, (x, y)| sum + x * y)
 }
 
-/// Candidate rows laid out for [`Candidates::score`]: panels of [`LANES`] rows, each `[dim, LANES]`.
-pub(crate) struct Candidates {
+/// Candidate rows laid out for [`Panels::score`]: panels of [`LANES`] rows, each `[dim, LANES]`.
+pub(crate) struct Panels {
     rows: Vec<u32>,
     dim: usize,
     /// `[panels, dim, LANES]`; lanes past the last row are zero.
     panels: Vec<f32>,
 }
 
-impl Candidates {
+impl Panels {
     /// Copies `rows` of `embeddings` into panels.
     pub(crate) fn pack(embeddings: &Embeddings, rows: Vec<u32>) -> Self {
         let dim = embeddings.dim();
@@ -52,7 +52,7 @@ impl Candidates {
     }
 
     /// Calls `visit(query, candidate row, score)` for every pair; for each query the candidates come
-    /// in the order of the rows given to [`Candidates::pack`].
+    /// in the order of the rows given to [`Panels::pack`].
     ///
     /// `queries`: vectors `[dim]`, best [`QUERY_BLOCK`] of them.
     pub(crate) fn score(&self, queries: &[&[f32]], mut visit: impl FnMut(usize, u32, f32)) {
@@ -128,7 +128,7 @@ mod tests {
             let rows: Vec<u32> = (0..notes as u32).rev().collect();
             let vectors: Vec<&[f32]> = (0..queries).map(|q| embeddings.row(q % notes)).collect();
             let mut seen = vec![Vec::new(); queries];
-            Candidates::pack(&embeddings, rows.clone())
+            Panels::pack(&embeddings, rows.clone())
                 .score(&vectors, |query, row, score| seen[query].push((row, score.to_bits())));
             for (vector, seen) in vectors.iter().zip(seen) {
                 let plain: Vec<(u32, u32)> = rows

@@ -121,12 +121,24 @@ impl Inference {
                 .collect()
         };
         Ok(CorpusEmbeddings {
-            multimodal: Embeddings::new(ids(), width, multimodal)?,
+            multimodal: embeddings(ids(), width, multimodal)?,
             visual: visual
-                .map(|values| Embeddings::new(ids(), width, values))
+                .map(|values| embeddings(ids(), width, values))
                 .transpose()?,
         })
     }
+}
+
+/// [`Embeddings::new`] for what a model gave: numbers that are none are the model's fault, and said so.
+fn embeddings(ids: Vec<String>, width: usize, values: Vec<f32>) -> Result<Embeddings, TrainError> {
+    Embeddings::new(ids, width, values).map_err(|error| match error {
+        mlrm_eval::Error::NotFinite { id, value, .. } => TrainError::Run(format!(
+            "the model has diverged: the embedding of note {id:?} is {value}; go back to an earlier \
+             checkpoint, or train with a lower `train.learning_rate`, a larger `train.warmup_ratio` \
+             or a smaller `train.clip_norm`"
+        )),
+        other => other.into(),
+    })
 }
 
 /// Embeddings of a corpus.

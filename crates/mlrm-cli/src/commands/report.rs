@@ -1,6 +1,5 @@
 //! `mlrm report RUN…`: one self-contained file about one run, or several compared.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -85,9 +84,7 @@ pub fn run(args: ReportArgs) -> miette::Result<ExitCode> {
         ReportFormat::Markdown => markdown::page(&runs),
     };
     if out.as_os_str() == "-" {
-        std::io::stdout()
-            .write_all(text.as_bytes())
-            .into_diagnostic()?;
+        crate::output::data(text.as_bytes());
     } else {
         write_whole(&out, text.as_bytes())
             .into_diagnostic()

@@ -187,7 +187,8 @@ pub(super) fn run(args: &PairsArgs) -> miette::Result<ExitCode> {
             let Some(out) = out else {
                 let mut text = Vec::new();
                 write_pairs_csv(&mut text, rows).map_err(|error| miette!("{error}"))?;
-                return print(&String::from_utf8_lossy(&text));
+                crate::output::data(&text);
+                return Ok(ExitCode::SUCCESS);
             };
             write_pairs(out, rows).map_err(report)?;
             summary(args, &log, out, &[("pairs", pairs.len() as u64)])
