@@ -447,6 +447,22 @@ fn a_stopped_terminal_does_not_keep_a_watcher_from_ending() {
 }
 
 #[test]
+fn a_training_without_a_keyboard_has_plain_lines() {
+    let home = Home::with_config();
+    let Some(terminal) = Terminal::open("no keyboard", &home.path("."), (120, 40)) else {
+        return;
+    };
+    // In a session of its own there is no terminal to fall back to.
+    let mlrm = support::binary();
+    terminal.enter(&format!(
+        "setsid -w {} train tiny.toml --set eval.baselines=[] < /dev/null; echo {DONE}$?",
+        mlrm.display()
+    ));
+    let screen = terminal.wait_for("the end", |screen| screen.contains(&format!("\n{DONE}0")));
+    assert!(screen.contains("going on without"), "{screen}");
+}
+
+#[test]
 fn a_training_outlives_its_terminal() {
     let home = Home::with_config();
     let mlrm = support::binary();

@@ -5,12 +5,14 @@
 //! into bounded memory; the other modules draw that.
 
 mod axis;
+mod color;
 pub mod describe;
 pub mod examples;
 pub mod files;
 pub mod format;
 pub mod html;
 pub mod markdown;
+mod markup;
 pub mod progress;
 pub mod run;
 pub mod saliency_plot;

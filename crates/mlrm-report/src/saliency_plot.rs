@@ -5,7 +5,7 @@ use std::fmt::Write;
 use mlrm_events::ModalityShares;
 
 use crate::axis::{Axis, Scale, tick_labels};
-use crate::html::escaped;
+use crate::markup::escaped;
 use crate::state::normalised;
 
 /// One model's panel.

@@ -109,7 +109,14 @@ impl Screen {
             Toggle::On => true,
             Toggle::Off => false,
         };
-        let dashboard = (wanted && !no_dashboard).then(|| open_dashboard(config, ask));
+        let dashboard = match (wanted && !no_dashboard).then(|| open_dashboard(config, ask)) {
+            // Nobody asked for it: without a keyboard (`< /dev/null`) plain lines will do.
+            Some(Err(error)) if matches!(config.dashboard.enabled, Toggle::Auto) => {
+                eprintln!("{error}: going on without");
+                None
+            }
+            other => other.transpose()?,
+        };
         let folder = config.run.dir.join("tensorboard");
         let tensorboard = config
             .train
@@ -118,7 +125,6 @@ impl Screen {
             .transpose()
             .into_diagnostic()
             .wrap_err_with(|| format!("cannot write {}", folder.display()))?;
-        let dashboard = dashboard.transpose()?;
         let bar = if terminal && dashboard.is_none() {
             ProgressBar::new_spinner()
         } else {

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::escaped;
 use crate::axis::{Axis, Scale, tick_labels};
+use crate::markup::escaped;
 use crate::state::Series;
 
 /// About the pixels of a card, so that text has about its own size.

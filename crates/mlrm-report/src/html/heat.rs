@@ -5,11 +5,11 @@ use std::fmt::Write;
 use mlrm_events::{GATE_BINS, GateHistogram, ModalityShares};
 
 use super::chart::{Chart, ChartLine};
-use super::escaped;
+use crate::color::cividis;
 use crate::format;
+use crate::markup::escaped;
 use crate::run::Run;
 use crate::state::normalised;
-use crate::tui::cividis;
 
 const MODALITIES: [(&str, &str, &str); 3] = [
     ("visual", "var(--visual)", ""),

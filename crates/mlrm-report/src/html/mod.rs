@@ -13,8 +13,7 @@ pub(crate) use summary::facts;
 
 use std::fmt::Write;
 
-use mlrm_events::text::is_unseen_control;
-
+use crate::markup::escaped;
 use crate::run::Run;
 
 /// How the report is made.
@@ -65,24 +64,6 @@ pub fn page(runs: &[Run], options: &Options) -> String {
     html
 }
 
-/// `text` with what HTML and XML read as markup written as entities. Control characters, which
-/// neither may hold, and those that turn the direction of the text around are left out.
-pub fn escaped(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            letter if is_unseen_control(letter) && !"\n\t".contains(letter) => {}
-            letter => safe.push(letter),
-        }
-    }
-    safe
-}
-
 /// The style variable of the `index`-th run.
 fn run_color(index: usize) -> String {
     format!("var(--c{})", index % 6)
@@ -92,17 +73,4 @@ fn run_color(index: usize) -> String {
 /// told apart.
 fn run_dash(index: usize) -> &'static str {
     ["", "7 3", "2 3", "9 3 2 3", "4 2", "1 2"][index % 6]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::escaped;
-
-    #[test]
-    fn markup_becomes_text() {
-        assert_eq!(
-            escaped("<script>alert('x') && \"y\"</script>\u{0}\u{1b}[31m\u{202e}"),
-            "&lt;script&gt;alert(&#39;x&#39;) &amp;&amp; &quot;y&quot;&lt;/script&gt;[31m"
-        );
-    }
 }

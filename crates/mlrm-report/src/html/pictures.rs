@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use image::codecs::jpeg::JpegEncoder;
 use image::{ImageReader, Limits};
 
-use super::escaped;
 use crate::examples::{Example, Hit, Note};
 use crate::format;
+use crate::markup::escaped;
 use crate::run::Run;
 
 /// A thumbnail's longer side, in pixels: twice what a phone shows.

@@ -5,9 +5,10 @@ use std::fmt::Write;
 use mlrm_events::{Evaluation, Metrics, Split};
 
 use super::chart::{Chart, ChartLine, Mark};
-use super::{escaped, run_color, run_dash};
+use super::{run_color, run_dash};
 use crate::describe;
 use crate::format;
+use crate::markup::escaped;
 use crate::run::Run;
 use crate::state::{interval, metric_names};
 

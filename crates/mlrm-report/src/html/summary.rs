@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use mlrm_events::EndReason;
 
-use super::escaped;
 use crate::describe;
 use crate::format;
+use crate::markup::escaped;
 use crate::run::Run;
 use crate::state::{RunState, Status};
 

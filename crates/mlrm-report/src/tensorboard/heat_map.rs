@@ -7,8 +7,8 @@ use mlrm_events::ModalityShares;
 
 use super::png;
 use super::proto::Picture;
+use crate::color::cividis;
 use crate::state::normalised;
-use crate::tui::cividis;
 
 /// A cell's side, in pixels.
 const CELL: u32 = 24;

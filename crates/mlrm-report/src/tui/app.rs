@@ -58,13 +58,6 @@ impl View {
         }
     }
 
-    /// The page of a title, in any case.
-    pub fn from_title(title: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|view| view.title().eq_ignore_ascii_case(title))
-    }
-
     pub(super) fn index(self) -> usize {
         Self::ALL.iter().position(|&view| view == self).unwrap_or(0)
     }

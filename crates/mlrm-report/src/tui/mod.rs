@@ -19,5 +19,4 @@ pub use dashboard::{Dashboard, DashboardHandle, Options, Outcome, Source};
 pub use input::{Effect, Request};
 pub use svg::to_svg;
 pub use terminal::restore as restore_terminal;
-pub(crate) use theme::cividis;
 pub use theme::{ColorDepth, Role, Theme};

@@ -185,7 +185,7 @@ fn text(svg: &mut String, start: usize, top: f64, run: &[&Cell], ink: &Ink, opac
     if opacity < 1.0 {
         let _ = write!(svg, " fill-opacity=\"{opacity}\"");
     }
-    let _ = writeln!(svg, ">{}</text>", crate::html::escaped(&content));
+    let _ = writeln!(svg, ">{}</text>", crate::markup::escaped(&content));
 }
 
 /// All dots of a run as one path.
