@@ -4,20 +4,15 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use crate::error::{DataError, Problem, ProblemKind, Result, shorten};
+use mlrm_config::TimeUnit;
+
+use crate::error::{DataError, Problem, Result, shorten};
 use crate::notes::NoteSet;
-use crate::table::{Cell, Columns, Header, read_table};
+use crate::table::{Table, TableOptions};
+use crate::time::TimeColumn;
 use crate::write::write_file;
 
-/// The latest time that is taken for seconds, the end of the year 9999. Milliseconds lie beyond
-/// it; read as seconds they would silently shrink every window by a thousand.
-const LATEST_SECONDS: i64 = 253_402_300_799;
-
-const COLUMNS: Columns<3> = Columns {
-    names: ["user_id", "note_id", "timestamp"],
-    required: 3,
-    header: Header::Required,
-};
+const COLUMNS: [&str; 3] = ["user_id", "note_id", "timestamp"];
 
 /// One event of a log: a user saw a note. Users and notes are numbers of the log's [`Interner`]s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,19 +82,21 @@ pub struct Interactions {
     pub notes: Interner,
     /// Events in the order of the file. A row that occurs twice is two events.
     pub events: Vec<Interaction>,
+    /// What the user should know of how the file was read.
+    pub notices: Vec<String>,
 }
 
 impl Interactions {
-    /// Reads a log: CSV with the header user_id,note_id,timestamp (any order, further columns are
-    /// not read), or Parquet with these columns. Times are whole Unix seconds; Parquet timestamp
-    /// columns are converted.
+    /// Reads a log: a table (JSON Lines, CSV and its kin, Parquet) with the columns user_id,
+    /// note_id and timestamp; further columns are not read. Times are whole numbers of `unit`, ISO
+    /// 8601, or of a Parquet type of its own; all of a file in one form.
     ///
     /// # Errors
     /// The first row that is no event.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub fn read(path: &Path, unit: TimeUnit) -> Result<Self> {
         let mut log = Self::default();
         let mut failed = None;
-        for_each_interaction(path, |row, event| match event {
+        log.notices = for_each_interaction(path, unit, |row, event| match event {
             Ok(event) => {
                 log.push(event.user, event.note, event.timestamp_seconds);
                 ControlFlow::Continue(())
@@ -160,22 +157,36 @@ pub struct RawInteraction<'a> {
     pub timestamp_seconds: i64,
 }
 
-/// Hands every event of a file to `each`, with its line (CSV) or row (Parquet) counted from 1,
-/// until `each` breaks. Rows that are no event are handed over as problems; what makes the whole
-/// file unreadable is the error.
+/// Hands every event of a file to `each`, with its line (of Parquet its row) counted from 1, until
+/// `each` breaks. Rows that are no event are handed over as problems; what makes the whole file
+/// unreadable is the error. Gives what the user should know of how the file was read.
+///
+/// # Errors
+/// A file that is no table or lacks a column.
 pub fn for_each_interaction(
     path: &Path,
+    unit: TimeUnit,
     mut each: impl FnMut(u64, Result<RawInteraction<'_>, Problem>) -> ControlFlow<()>,
-) -> Result<()> {
-    read_table(path, &COLUMNS, |row, cells| {
-        let [user, note, time] = match cells {
-            Ok(cells) => cells,
-            Err(problem) => return each(row, Err(problem)),
-        };
-        let ids = user
-            .id("user_id")
-            .and_then(|user| Ok((user, note.id("note_id")?)));
-        match ids.and_then(|ids| Ok((ids, seconds(&time)?))) {
+) -> Result<Vec<String>> {
+    let options = TableOptions {
+        known: &COLUMNS,
+        ..TableOptions::default()
+    };
+    let table = Table::open(path, &options)?;
+    table.require(&COLUMNS)?;
+    let mut notices = table.notices().to_vec();
+    let mut times = TimeColumn::new(unit);
+    let [user_id, note_id, _] = COLUMNS;
+    table.rows(&COLUMNS, |row, cells| {
+        let cells = cells.and_then(|cells| Ok([cells.cell(0)?, cells.cell(1)?, cells.cell(2)?]));
+        let event = cells
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|[user, note, time]| {
+                let ids = (user.id(user_id)?, note.id(note_id)?);
+                Ok((ids, times.seconds(row, time)?))
+            });
+        match event {
             Ok(((user, note), timestamp_seconds)) => each(
                 row,
                 Ok(RawInteraction {
@@ -186,43 +197,10 @@ pub fn for_each_interaction(
             ),
             Err(problem) => each(row, Err(problem)),
         }
-    })
-}
-
-fn seconds(cell: &Cell<'_>) -> Result<i64, Problem> {
-    let bad = |message: String, mend: &str| Problem::new(ProblemKind::BadTime, message, mend);
-    let whole = "write whole Unix seconds";
-    let seconds = match cell {
-        Cell::Null => return Err(bad("`timestamp` is empty".into(), whole)),
-        Cell::Integer(seconds) => *seconds,
-        Cell::Number(number) => {
-            return Err(bad(
-                format!("`timestamp` is the floating point number {number}"),
-                whole,
-            ));
-        }
-        Cell::Text(text) => match text.trim().parse() {
-            Ok(seconds) => seconds,
-            Err(_) => {
-                let text = shorten(text);
-                return Err(bad(
-                    format!("`timestamp` is `{text}`, no whole number"),
-                    whole,
-                ));
-            }
-        },
-    };
-    match seconds {
-        ..0 => Err(bad(
-            format!("`timestamp` {seconds} lies before 1970"),
-            whole,
-        )),
-        0..=LATEST_SECONDS => Ok(seconds),
-        _ => Err(bad(
-            format!("`timestamp` {seconds} lies after the year 9999"),
-            "write whole Unix seconds, not milliseconds",
-        )),
-    }
+    })?;
+    let times = times.notice();
+    notices.extend(times.map_err(|problem| DataError::file(path, problem.message, problem.mend))?);
+    Ok(notices)
 }
 
 /// Writes a log as CSV, whole or not at all.
@@ -232,7 +210,7 @@ pub fn write_interactions<'a>(
 ) -> Result<()> {
     write_file(path, |out| {
         let mut out = csv::Writer::from_writer(out);
-        out.write_record(COLUMNS.names)?;
+        out.write_record(COLUMNS)?;
         for event in events {
             let time = event.timestamp_seconds.to_string();
             out.write_record([event.user, event.note, &time])?;
@@ -274,7 +252,7 @@ mod tests {
     fn columns_are_found_by_name() {
         let csv = "\u{feff}x,timestamp,note_id,user_id\r\n,5,\"a,b\",u\r\n\r\nq,0, b ,u\r\n";
         let (_home, path) = file("log.csv", csv);
-        let log = Interactions::read(&path).unwrap();
+        let log = Interactions::read(&path, TimeUnit::Auto).unwrap();
         assert_eq!(rows(&log), [("u", "a,b", 5), ("u", "b", 0)]);
         assert_eq!(log.users.len(), 1);
         assert_eq!(log.notes.number("b"), Some(1));
@@ -290,7 +268,7 @@ mod tests {
                 }),
         )
         .unwrap();
-        let again = Interactions::read(&again).unwrap();
+        let again = Interactions::read(&again, TimeUnit::Auto).unwrap();
         assert_eq!(rows(&again), rows(&log));
     }
 
@@ -305,7 +283,14 @@ mod tests {
             (format!("{head}u,n,1.5\n"), ":2: `timestamp` is `1.5`"),
             (format!("{head}u,n,\n"), ":2: `timestamp` is ``"),
             (format!("{head}u,n,-1\n"), "before 1970"),
-            (format!("{head}u,n,1700000000000\n"), "not milliseconds"),
+            (
+                format!("{head}u,n,5\nu,n,1700000000000\n"),
+                ":3: `timestamp` 1700000000000 is written as milliseconds, that of row 2 as seconds",
+            ),
+            (
+                format!("{head}u,n,20230101\n"),
+                "every `timestamp` reads as a day without hyphens",
+            ),
             (format!("{head},n,1\n"), ":2: `user_id` is empty"),
             (
                 format!("{head}u,n\n"),
@@ -318,7 +303,9 @@ mod tests {
             (String::new(), "the file is empty"),
         ] {
             let (_home, path) = file("log.csv", content);
-            let message = Interactions::read(&path).unwrap_err().to_string();
+            let message = Interactions::read(&path, TimeUnit::Auto)
+                .unwrap_err()
+                .to_string();
             assert!(message.contains(wanted), "{message}");
         }
     }
@@ -349,7 +336,7 @@ mod tests {
                 Arc::new(BinaryArray::from_iter_values([b"not read", b"not read"])),
             ),
         ]);
-        let log = Interactions::read(&path).unwrap();
+        let log = Interactions::read(&path, TimeUnit::Auto).unwrap();
         assert_eq!(
             rows(&log),
             [("u", "18446744073709551615", 1), ("v", "7", 5)]
@@ -364,10 +351,14 @@ mod tests {
             ("user_id", ids()),
             ("timestamp", Arc::new(Int32Array::from(vec![1, 1]))),
         ]);
-        let message = Interactions::read(&path).unwrap_err().to_string();
+        let message = Interactions::read(&path, TimeUnit::Auto)
+            .unwrap_err()
+            .to_string();
         assert!(message.contains(":2: `user_id` is empty"), "{message}");
         let (_home, path) = parquet(vec![("note_id", ids()), ("user_id", ids())]);
-        let message = Interactions::read(&path).unwrap_err().to_string();
+        let message = Interactions::read(&path, TimeUnit::Auto)
+            .unwrap_err()
+            .to_string();
         assert!(message.contains("timestamp are not all there"), "{message}");
         let binary: ArrayRef = Arc::new(BinaryArray::from_iter_values([b"a", b"b"]));
         let (_home, path) = parquet(vec![
@@ -375,7 +366,9 @@ mod tests {
             ("user_id", binary),
             ("timestamp", ids()),
         ]);
-        let message = Interactions::read(&path).unwrap_err().to_string();
+        let message = Interactions::read(&path, TimeUnit::Auto)
+            .unwrap_err()
+            .to_string();
         assert!(
             message.contains("column `user_id` has the type Binary"),
             "{message}"
@@ -395,7 +388,7 @@ mod tests {
                     content.splice(0..0, *b"user_id,note_id,timestamp\n");
                 }
                 let (_home, path) = file("log.csv", content);
-                let _ = Interactions::read(&path);
+                let _ = Interactions::read(&path, TimeUnit::Auto);
             }
         });
     }

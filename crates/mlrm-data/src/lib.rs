@@ -3,8 +3,9 @@
 //!
 //! | module | what it does |
 //! | --- | --- |
-//! | [`notes`] | notes (JSON Lines, Parquet) and the store that their pictures are read from |
-//! | [`interactions`] | the behaviour log (CSV, Parquet) |
+//! | [`table`] | rows of named columns from JSON Lines, CSV and its kin, and Parquet |
+//! | [`notes`] | notes and the store that their pictures are read from |
+//! | [`interactions`] | the behaviour log |
 //! | [`pairs`] | log → scored pairs of related notes (method §5), and files of pairs |
 //! | [`split`] | training, validation and test pairs without leakage |
 //! | [`synth`] | a drawn sample set of any size |
@@ -34,7 +35,8 @@ pub mod pairs;
 pub mod prompt;
 pub mod split;
 pub mod synth;
-mod table;
+pub mod table;
+mod time;
 pub mod tokenizer;
 mod write;
 

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use mlrm_config::id_ranks;
+
 /// Notes by id, ascending: by value where all ids are integers, else by code point (which is also
 /// the byte order of UTF-8). Notes with equal scores are ranked in this order (method §6).
 #[derive(Debug, Clone)]
@@ -13,35 +15,15 @@ pub struct IdOrder {
 impl IdOrder {
     /// The order of `ids`, at most `u32::MAX` of them.
     pub fn new(ids: &[String]) -> Self {
-        let mut rows: Vec<u32> = (0..ids.len() as u32).collect();
-        match ids.iter().map(|id| integer(id)).collect::<Option<Vec<_>>>() {
-            // `7` and `007` are different ids of the same value: the spelling decides.
-            Some(values) => rows.sort_unstable_by_key(|&row| {
-                let row = row as usize;
-                (values[row], ids[row].as_str())
-            }),
-            None => rows.sort_unstable_by_key(|&row| ids[row as usize].as_str()),
+        Self {
+            position: id_ranks(ids),
         }
-        let mut position = vec![0; ids.len()];
-        for (place, row) in (0u32..).zip(rows) {
-            position[row as usize] = place;
-        }
-        Self { position }
     }
 
     /// Position of a row in the order, from 0.
     pub fn position(&self, row: u32) -> u32 {
         self.position[row as usize]
     }
-}
-
-/// The value of an id that is written as a decimal integer.
-fn integer(id: &str) -> Option<i128> {
-    let digits = id.strip_prefix('-').unwrap_or(id);
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    id.parse().ok()
 }
 
 /// Row of every id.

@@ -16,15 +16,17 @@ pub struct DataSettings {
     /// Folder that the other paths of this section are relative to.
     #[schemars(length(min = 1))]
     pub root: PathBuf,
-    /// Notes, JSON Lines or Parquet: id, title, topics, content, image, category.
+    /// Notes, a table (JSON Lines, CSV, Parquet): id, title, topics, content, image, category.
     #[schemars(length(min = 1))]
     pub notes: PathBuf,
-    /// Behaviour log, CSV or Parquet: user_id, note_id, timestamp (Unix seconds); `""` when there is
-    /// none.
+    /// Behaviour log, a table: user_id, note_id, timestamp; `""` when there is none.
     #[serde(with = "super::absent::empty_path")]
     #[schemars(with = "Option<PathBuf>")]
     pub interactions: Option<PathBuf>,
-    /// Ready-made pairs instead of a log, CSV or Parquet: query_id, target_id, weight.
+    /// Unit of the log's times where they are numbers. `auto` takes it from the size of the
+    /// numbers, which must be that of one unit in the whole log.
+    pub time_unit: TimeUnit,
+    /// Ready-made pairs instead of a log, a table: query_id, target_id, weight.
     pub pairs_file: Option<PathBuf>,
     /// Folder (or `.tar` shard) that the notes' `image` keys are relative to.
     #[schemars(length(min = 1))]
@@ -48,6 +50,7 @@ impl Default for DataSettings {
             root: PathBuf::from("."),
             notes: PathBuf::from("notes.jsonl"),
             interactions: Some(PathBuf::from("interactions.csv")),
+            time_unit: TimeUnit::Auto,
             pairs_file: None,
             images: PathBuf::from("."),
             loader_threads: 0,
@@ -67,6 +70,23 @@ pub enum DataSource {
     Folder,
     /// A deterministic drawn sample set, made on first use.
     Synth,
+}
+
+/// Unit of times that are numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeUnit {
+    /// By the size of the numbers.
+    #[default]
+    Auto,
+    /// Seconds.
+    S,
+    /// Milliseconds.
+    Ms,
+    /// Microseconds.
+    Us,
+    /// Nanoseconds.
+    Ns,
 }
 
 /// `[data.synth]`: size of the drawn sample set.
@@ -111,6 +131,11 @@ pub struct PairSettings {
     /// Longest time from the first view to the second, inclusive.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub window_days: f64,
+    /// What two views of one user at the same time are: `ignore` takes no pair from them, as the
+    /// order is unknown; `both` takes them for a pair in both directions, as suits baskets and logs
+    /// that tell only the day.
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub ties: Ties,
     /// How co-occurrences add up to a score.
     pub weight: PairWeight,
     /// Pairs that fewer users have in common are dropped before scoring bounds apply.
@@ -166,6 +191,7 @@ impl Default for PairSettings {
     fn default() -> Self {
         Self {
             window_days: 7.0,
+            ties: Ties::Ignore,
             weight: PairWeight::InverseActivity,
             min_users: 1,
             lower: None,
@@ -179,6 +205,17 @@ impl Default for PairSettings {
             test_targets: TestTargets::HeldOut,
         }
     }
+}
+
+/// What two views of one user at the same time are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Ties {
+    /// No co-occurrence.
+    #[default]
+    Ignore,
+    /// A co-occurrence in both directions.
+    Both,
 }
 
 /// How co-occurrences of an ordered pair (A, B) add up to its score.

@@ -139,7 +139,7 @@ impl<'a> Rest<'a> {
         };
         let ids = ids(notes);
         let mut log = Interactions::default();
-        for_each_interaction(path, |row, event| {
+        for_each_interaction(path, sources.time_unit, |row, event| {
             let used: &[&str] = match &event {
                 Ok(event) => &[event.note],
                 Err(_) => &[],

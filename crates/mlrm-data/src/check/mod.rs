@@ -7,14 +7,14 @@ use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use mlrm_config::DataSettings;
+use mlrm_config::{DataSettings, TimeUnit};
 use rayon::prelude::*;
 use serde::Serialize;
 
 pub use fix::{FixSummary, write_clean};
 pub use picture::check_picture;
 
-use crate::error::{DataError, Problem, ProblemKind, shorten};
+use crate::error::{DataError, Problem, ProblemKind, Result, shorten};
 use crate::interactions::{Interner, for_each_interaction};
 use crate::notes::{ImageStore, Note, for_each_note};
 use crate::pairs::for_each_pair;
@@ -30,6 +30,8 @@ pub struct Sources {
     pub pairs: Option<PathBuf>,
     /// Folder or shard of the pictures.
     pub images: PathBuf,
+    /// Unit of the log's times.
+    pub time_unit: TimeUnit,
 }
 
 impl Sources {
@@ -43,6 +45,7 @@ impl Sources {
             interactions: log.filter(|log| settings.pairs_file.is_none() || log.is_file()),
             pairs: settings.pairs_file.as_ref().map(path),
             images: path(&settings.images),
+            time_unit: settings.time_unit,
         }
     }
 }
@@ -119,6 +122,15 @@ impl Finding {
     }
 }
 
+/// What the user should know of how a file was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Notice {
+    /// The file.
+    pub file: PathBuf,
+    /// What was found out, or decided.
+    pub message: String,
+}
+
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct CheckReport {
@@ -130,8 +142,25 @@ pub struct CheckReport {
     pub pairs: u64,
     /// Pictures that were decoded.
     pub images: u64,
+    /// How the files were read, where the user should know it.
+    pub notices: Vec<Notice>,
     /// All problems: notes file, pictures, log, pairs; by row within each.
     pub findings: Vec<Finding>,
+}
+
+impl CheckReport {
+    /// Takes what reading a file to its end, or not, has told.
+    fn read(&mut self, path: &Path, read: Result<Vec<String>>) {
+        match read {
+            Ok(messages) => self
+                .notices
+                .extend(messages.into_iter().map(|message| Notice {
+                    file: path.to_path_buf(),
+                    message,
+                })),
+            Err(error) => self.findings.push(Finding::of_file(path, error)),
+        }
+    }
 }
 
 /// Looks for every problem of a data set; pictures are decoded on all cores.
@@ -140,7 +169,7 @@ pub fn check(sources: &Sources, limits: ImageLimits) -> CheckReport {
     let notes = check_notes(&sources.notes, &mut report);
     check_images(sources, &notes.images, limits, &mut report);
     if let Some(path) = &sources.interactions {
-        check_interactions(path, &notes.ids, &mut report);
+        check_interactions(path, sources.time_unit, &notes.ids, &mut report);
     }
     if let Some(path) = &sources.pairs {
         check_pairs(path, &notes.ids, &mut report);
@@ -172,7 +201,7 @@ fn check_notes(path: &Path, report: &mut CheckReport) -> SeenNotes {
         }
         ControlFlow::Continue(())
     });
-    findings.extend(read.err().map(|error| Finding::of_file(path, error)));
+    report.read(path, read);
     seen
 }
 
@@ -255,10 +284,15 @@ fn dangling(id: &str, ids: &HashMap<String, u64>) -> Option<Problem> {
     })
 }
 
-fn check_interactions(path: &Path, ids: &HashMap<String, u64>, report: &mut CheckReport) {
+fn check_interactions(
+    path: &Path,
+    unit: TimeUnit,
+    ids: &HashMap<String, u64>,
+    report: &mut CheckReport,
+) {
     let findings = &mut report.findings;
     let rows = &mut report.interactions;
-    let read = for_each_interaction(path, |row, event| {
+    let read = for_each_interaction(path, unit, |row, event| {
         *rows += 1;
         let problem = match event {
             Ok(event) => dangling(event.note, ids),
@@ -267,7 +301,7 @@ fn check_interactions(path: &Path, ids: &HashMap<String, u64>, report: &mut Chec
         findings.extend(problem.map(|problem| Finding::new(path, row, problem)));
         ControlFlow::Continue(())
     });
-    findings.extend(read.err().map(|error| Finding::of_file(path, error)));
+    report.read(path, read);
 }
 
 fn check_pairs(path: &Path, ids: &HashMap<String, u64>, report: &mut CheckReport) {
@@ -301,7 +335,7 @@ fn check_pairs(path: &Path, ids: &HashMap<String, u64>, report: &mut CheckReport
         findings.extend(problem.map(|problem| Finding::new(path, row, problem)));
         ControlFlow::Continue(())
     });
-    findings.extend(read.err().map(|error| Finding::of_file(path, error)));
+    report.read(path, read);
 }
 
 #[cfg(test)]

@@ -53,6 +53,7 @@ fn broken() -> (tempfile::TempDir, Sources) {
         interactions: Some(home.path().join("interactions.csv")),
         pairs: Some(home.path().join("pairs.csv")),
         images: home.path().into(),
+        time_unit: TimeUnit::Auto,
     };
     (home, sources)
 }
@@ -158,13 +159,14 @@ fn the_clean_rest_is_clean_and_the_list_is_complete() {
         interactions: Some(out.join("interactions.csv")),
         pairs: Some(out.join("pairs.csv")),
         images: out.clone(),
+        time_unit: TimeUnit::Auto,
     };
     let again = check(&clean, limits());
     assert_eq!(again.findings, []);
     let notes = NoteSet::read(&clean.notes).unwrap();
     assert_eq!(notes.get("a").unwrap().extra["year"], 1);
     assert_eq!(
-        Interactions::read(&out.join("interactions.csv"))
+        Interactions::read(&out.join("interactions.csv"), TimeUnit::Auto)
             .unwrap()
             .events
             .len(),

@@ -14,6 +14,7 @@ pub use image_store::ImageStore;
 pub use read::for_each_note;
 
 use crate::error::{DataError, Problem, ProblemKind, Result};
+use crate::table::FLOAT_IDS;
 use crate::write::write_file;
 
 /// An item with text and, mostly, a picture (method §1).
@@ -96,6 +97,11 @@ fn id_field(value: Value) -> Result<String, Problem> {
     match value {
         Value::String(id) if !id.trim().is_empty() => Ok(id.trim().to_owned()),
         Value::Number(id) if !id.is_f64() => Ok(id.to_string()),
+        Value::Number(id) => Err(Problem::new(
+            ProblemKind::BadField,
+            format!("`id` must be text or a whole number, found a number with a point: {id}"),
+            FLOAT_IDS,
+        )),
         other => Err(bad_field("id", "text or a whole number", &other)),
     }
 }
@@ -133,11 +139,12 @@ fn topics_field(value: Value) -> Result<Vec<String>, Problem> {
 pub struct NoteSet {
     notes: Vec<Note>,
     rows: HashMap<String, u32>,
+    notices: Vec<String>,
 }
 
 impl NoteSet {
-    /// Reads a notes file: JSON Lines, Parquet, or the headerless CSV of the NoteLLM authors (name
-    /// ends in `.csv`).
+    /// Reads a table of notes (JSON Lines, CSV and its kin, Parquet), or the headerless CSV of the
+    /// NoteLLM authors.
     ///
     /// # Errors
     /// The first row that is no note, or that repeats an id; a file without any note.
@@ -145,7 +152,7 @@ impl NoteSet {
         let mut notes = Vec::new();
         let mut lines = Vec::new();
         let mut failed = None;
-        for_each_note(path, |line, note| match note {
+        let notices = for_each_note(path, |line, note| match note {
             Ok(note) => {
                 notes.push(note);
                 lines.push(line);
@@ -166,7 +173,7 @@ impl NoteSet {
                 "write one JSON object a line, as in {\"id\": \"1\", \"title\": \"…\"}",
             ));
         }
-        Self::new(notes).map_err(|repeated| {
+        let set = Self::new(notes).map_err(|repeated| {
             DataError::row(
                 path,
                 lines.get(repeated.second).copied().unwrap_or_default(),
@@ -177,7 +184,13 @@ impl NoteSet {
                 ),
                 "give every note an id of its own; `mlrm data check --fix` keeps the first",
             )
-        })
+        })?;
+        Ok(Self { notices, ..set })
+    }
+
+    /// What the user should know of how the file was read.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
     }
 
     /// A set of these notes, in this order.
@@ -192,7 +205,11 @@ impl NoteSet {
                 });
             }
         }
-        Ok(Self { notes, rows })
+        Ok(Self {
+            notes,
+            rows,
+            notices: Vec::new(),
+        })
     }
 
     /// The note of this id.

@@ -171,7 +171,7 @@ fn the_authors_headerless_csv_is_read() {
     assert_eq!(notes.rows()[1].category, None);
     let message = error_of("notes.csv", "a,b,c,d,e\nx,y\n");
     assert!(
-        message.contains("notes.csv:2: 2 fields where 5 are needed"),
+        message.contains("notes.csv:2: 2 fields where the first row has 5"),
         "{message}"
     );
 }

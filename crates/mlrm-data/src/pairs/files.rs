@@ -14,14 +14,10 @@ use parquet::file::properties::WriterProperties;
 
 use super::{PairList, ScoredPair};
 use crate::error::{Problem, ProblemKind, Result};
-use crate::table::{Cell, Columns, Header, read_table};
+use crate::table::{Cell, Header, Table, TableOptions};
 use crate::write::write_file;
 
-const COLUMNS: Columns<3> = Columns {
-    names: ["query_id", "target_id", "weight"],
-    required: 2,
-    header: Header::Optional,
-};
+const COLUMNS: [&str; 3] = ["query_id", "target_id", "weight"];
 
 /// A row of a pairs file, before its ids become numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,23 +30,41 @@ pub struct RawPair<'a> {
     pub weight: f64,
 }
 
-/// Hands every pair of a file to `each`, with its line (CSV) or row (Parquet) counted from 1, until
-/// `each` breaks. CSV may come without a header row, as the files of the NoteLLM authors do (query
-/// id, target id). Rows that are no pair are handed over as problems; what makes the whole file
-/// unreadable is the error.
+/// Hands every pair of a table to `each`, with its line (of Parquet its row) counted from 1, until
+/// `each` breaks. Separated fields may come without a header row, as in the files of the NoteLLM
+/// authors (query id, target id). Rows that are no pair are handed over as problems; what makes the
+/// whole file unreadable is the error. Gives what the user should know of how the file was read.
+///
+/// # Errors
+/// A file that is no table or lacks a column.
 pub fn for_each_pair(
     path: &Path,
     mut each: impl FnMut(u64, Result<RawPair<'_>, Problem>) -> ControlFlow<()>,
-) -> Result<()> {
-    read_table(path, &COLUMNS, |row, cells| {
-        let [query, target, weight] = match cells {
-            Ok(cells) => cells,
-            Err(problem) => return each(row, Err(problem)),
-        };
-        let ids = query
-            .id("query_id")
-            .and_then(|query| Ok((query, target.id("target_id")?)));
-        match ids.and_then(|ids| Ok((ids, weight_field(&weight)?))) {
+) -> Result<Vec<String>> {
+    let options = TableOptions {
+        known: &COLUMNS,
+        header: Header::Optional {
+            names: &COLUMNS,
+            fields: 2..=3,
+        },
+        ..TableOptions::default()
+    };
+    let table = Table::open(path, &options)?;
+    let [query_id, target_id, _] = COLUMNS;
+    if !table.columns().is_empty() {
+        table.require(&[query_id, target_id])?;
+    }
+    let notices = table.notices().to_vec();
+    table.rows(&COLUMNS, |row, cells| {
+        let cells = cells.and_then(|cells| Ok([cells.cell(0)?, cells.cell(1)?, cells.cell(2)?]));
+        let pair = cells
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|[query, target, weight]| {
+                let ids = (query.id(query_id)?, target.id(target_id)?);
+                Ok((ids, weight_field(weight)?))
+            });
+        match pair {
             Ok(((query, target), weight)) => each(
                 row,
                 Ok(RawPair {
@@ -61,15 +75,21 @@ pub fn for_each_pair(
             ),
             Err(problem) => each(row, Err(problem)),
         }
-    })
+    })?;
+    Ok(notices)
 }
 
 fn weight_field(cell: &Cell<'_>) -> Result<f64, Problem> {
     let bad = |found: String| {
+        let mend = match found.replacen(',', ".", 1).trim().parse::<f64>() {
+            Ok(_) if found.contains(',') => "write a decimal point where the comma is",
+            _ => "write a finite number of at least 0, or leave the column out",
+        };
+        let found = crate::error::shorten(&found);
         Problem::new(
             ProblemKind::BadWeight,
-            format!("`weight` is `{}`", crate::error::shorten(&found)),
-            "write a finite number of at least 0, or leave the column out",
+            format!("`weight` is `{found}`"),
+            mend,
         )
     };
     match cell.number().map_err(bad)? {
@@ -86,7 +106,7 @@ fn weight_field(cell: &Cell<'_>) -> Result<f64, Problem> {
 pub fn read_pairs(path: &Path) -> Result<PairList> {
     let mut list = PairList::default();
     let mut failed = None;
-    for_each_pair(path, |row, pair| match pair {
+    list.notices = for_each_pair(path, |row, pair| match pair {
         Ok(pair) => {
             let pair = ScoredPair {
                 query: list.notes.intern(pair.query),
@@ -123,7 +143,7 @@ pub fn write_pairs_csv<'a>(
     pairs: impl IntoIterator<Item = RawPair<'a>>,
 ) -> std::io::Result<()> {
     let mut out = csv::Writer::from_writer(out);
-    out.write_record(COLUMNS.names)?;
+    out.write_record(COLUMNS)?;
     for pair in pairs {
         out.write_record([pair.query, pair.target, &pair.weight.to_string()])?;
     }
@@ -135,7 +155,7 @@ fn write_parquet<'a>(
     mut pairs: impl Iterator<Item = RawPair<'a>>,
 ) -> parquet::errors::Result<()> {
     const ROWS_AT_A_TIME: usize = 1 << 16;
-    let [query, target, weight] = COLUMNS.names;
+    let [query, target, weight] = COLUMNS;
     let schema = Arc::new(Schema::new(vec![
         Field::new(query, DataType::Utf8, false),
         Field::new(target, DataType::Utf8, false),

@@ -1,17 +1,16 @@
 //! Related notes from a behaviour log (method §5), and files of pairs.
 //!
 //! A *co-occurrence event* of a user for the ordered pair (A, B), A ≠ B, is two events of that
-//! user, (A, t) and (B, t′), with 0 < t′ − t ≤ window: equal times do not count, exactly the window
-//! does, other notes in between do not matter, and (B, A) is another pair.
+//! user, (A, t) and (B, t′), with 0 < t′ − t ≤ window: equal times do not count (with `ties = "both"`
+//! they do, in both directions), exactly the window does, other notes in between do not matter, and
+//! (B, A) is another pair.
 
 mod files;
 mod inverse_sum;
-mod order;
 mod score;
 mod timeline;
 
 pub use files::{RawPair, for_each_pair, read_pairs, write_pairs, write_pairs_csv};
-pub use order::id_ranks;
 pub use score::{Scoring, score_pairs, score_pairs_where};
 
 use crate::interactions::Interner;
@@ -35,6 +34,8 @@ pub struct PairList {
     /// Query ascending by id, then weight descending, then target ascending by id, when they come
     /// from [`score_pairs`]; the order of the file, when they come from [`read_pairs`].
     pub pairs: Vec<ScoredPair>,
+    /// What the user should know of how the file was read, when they come from [`read_pairs`].
+    pub notices: Vec<String>,
 }
 
 #[cfg(test)]

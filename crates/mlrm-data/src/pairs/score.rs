@@ -10,12 +10,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use mlrm_config::{PairSettings, PairWeight};
+use mlrm_config::{PairSettings, PairWeight, Ties, id_ranks};
 use rayon::prelude::*;
 
 use super::ScoredPair;
 use super::inverse_sum::{exact_sum, round_fixed};
-use super::order::id_ranks;
 use super::timeline::Timeline;
 use crate::error::{DataError, Result};
 use crate::interactions::{Interaction, Interactions};
@@ -25,6 +24,8 @@ use crate::interactions::{Interaction, Interactions};
 pub struct Scoring {
     /// Longest time from the first view to the second, inclusive.
     pub window_seconds: i64,
+    /// What views at the same time are.
+    pub ties: Ties,
     /// How co-occurrences add up.
     pub weight: PairWeight,
     /// Pairs that fewer users have in common are dropped.
@@ -64,8 +65,18 @@ impl Scoring {
                 ));
             }
         }
+        if let (Some(lower), Some(upper)) = (settings.lower, settings.upper)
+            && lower > upper
+        {
+            return Err(DataError::setting(
+                "data.pairs.lower",
+                format!("no score is at least {lower} (`lower`) and at most {upper} (`upper`)"),
+                "swap the two, or leave one out",
+            ));
+        }
         Ok(Self {
             window_seconds: (days * SECONDS_PER_DAY).round() as i64,
+            ties: settings.ties,
             weight: settings.weight,
             min_users: settings.min_users,
             lower: settings.lower,

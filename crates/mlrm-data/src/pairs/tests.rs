@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use mlrm_config::{PairSettings, PairWeight};
+use mlrm_config::{PairSettings, PairWeight, Ties, TimeUnit};
 use proptest::prelude::*;
 
 use super::*;
@@ -31,7 +31,8 @@ fn naive(events: &[Event], rules: &Scoring) -> Vec<(u8, u8, f64)> {
         let mut seen: HashMap<(u8, u8), u32> = HashMap::new();
         for &(time, a) in rows {
             for &(later, b) in rows {
-                if a != b && 0 < later - time && later - time <= rules.window_seconds {
+                let follows = 0 < later - time || rules.ties == Ties::Both && later == time;
+                if a != b && follows && later - time <= rules.window_seconds {
                     *seen.entry((a, b)).or_default() += 1;
                 }
             }
@@ -102,11 +103,22 @@ fn scorings() -> impl Strategy<Value = Scoring> {
         prop::option::of(prop::sample::select(vec![0.2, 0.5, 1.0, 3.0])),
         prop::option::of(0usize..5),
         prop::option::of(0usize..12),
+        prop::sample::select(vec![Ties::Ignore, Ties::Both]),
     )
         .prop_map(
-            |(window_seconds, weight, min_users, lower, upper, top_k, max_events_per_user)| {
+            |(
+                window_seconds,
+                weight,
+                min_users,
+                lower,
+                upper,
+                top_k,
+                max_events_per_user,
+                ties,
+            )| {
                 Scoring {
                     window_seconds,
+                    ties,
                     weight,
                     min_users,
                     lower,
@@ -172,13 +184,14 @@ fn extreme_times_do_not_overflow() {
 #[test]
 fn python_gives_the_same_doubles() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pairs");
-    let log = Interactions::read(&folder.join("interactions.csv")).unwrap();
+    let log = Interactions::read(&folder.join("interactions.csv"), TimeUnit::Auto).unwrap();
     let cases = std::fs::read_to_string(folder.join("expected.json")).unwrap();
     let cases: Vec<serde_json::Value> = serde_json::from_str(&cases).unwrap();
     for case in &cases {
         let number = |key: &str| case[key].as_u64();
         let rules = Scoring {
             window_seconds: number("window").unwrap_or(7 * 24 * 3600) as i64,
+            ties: Ties::Ignore,
             weight: serde_json::from_value(case["weight"].clone()).unwrap(),
             min_users: number("min_users").unwrap_or(1) as u32,
             lower: case["lower"].as_f64(),
@@ -216,6 +229,16 @@ fn settings_that_mean_nothing_are_refused() {
         ..PairSettings::default()
     };
     assert!(Scoring::new(&settings).is_err());
+    let settings = PairSettings {
+        lower: Some(5.0),
+        upper: Some(1.0),
+        ..PairSettings::default()
+    };
+    let message = Scoring::new(&settings).unwrap_err().to_string();
+    assert!(
+        message.contains("at least 5 (`lower`) and at most 1"),
+        "{message}"
+    );
     // 0.3 days are 25,919.999… seconds as a double.
     let settings = PairSettings {
         window_days: 0.3,

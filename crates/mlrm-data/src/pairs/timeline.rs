@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use mlrm_config::PairWeight;
+use mlrm_config::{PairWeight, Ties};
 use rayon::prelude::*;
 
 use super::inverse_sum::fixed_inverse;
@@ -19,6 +19,7 @@ struct View {
 pub(super) struct Timeline {
     window_seconds: i64,
     each_occurrence: bool,
+    ties: Ties,
     views: Vec<View>,
     /// Per user the part of `views` that counts.
     spans: Vec<(usize, usize)>,
@@ -73,6 +74,7 @@ impl Timeline {
         Self {
             window_seconds: scoring.window_seconds,
             each_occurrence: scoring.weight == PairWeight::Events,
+            ties: scoring.ties,
             views,
             spans,
             terms: match scoring.weight {
@@ -98,6 +100,27 @@ impl Timeline {
         &self.places[start..self.place_ends[note]]
     }
 
+    /// Where the views begin that may follow the view at `index` of a user's: after it, or, where
+    /// ties count, with the first view of its time.
+    fn first_partner(&self, views: &[View], index: usize) -> usize {
+        match self.ties {
+            Ties::Ignore => index + 1,
+            Ties::Both => {
+                let time = views[index].time;
+                let ties = views[..index]
+                    .iter()
+                    .rev()
+                    .take_while(|view| view.time == time);
+                index - ties.count()
+            }
+        }
+    }
+
+    /// Whether a view at `later` may follow one at `time`, the window aside.
+    fn may_follow(&self, time: i64, later: i64) -> bool {
+        later > time || self.ties == Ties::Both && later == time
+    }
+
     /// Tells `visit` of every co-occurrence event that begins with `note`: the other note, the
     /// user, and what the user adds to the pair's sum. Where a user counts once a pair, an event may
     /// be left out when the user has another for the same pair.
@@ -116,12 +139,12 @@ impl Timeline {
             let term = self.terms[user as usize];
             // Where a user counts once a pair, windows of one user that overlap are walked once:
             // what an earlier view of A has reached need not be reached again.
-            let mut at = index as usize + 1;
+            let mut at = self.first_partner(views, index as usize);
             if !self.each_occurrence {
                 at = at.max(walked);
             }
             while let Some(view) = views.get(at).filter(|view| view.time <= latest) {
-                if view.time > time && view.note != note {
+                if self.may_follow(time, view.time) && view.note != note {
                     visit(view.note, user, term);
                 }
                 at += 1;
@@ -140,9 +163,9 @@ impl Timeline {
             let follows = |&(_, index): &(u32, u32)| {
                 let time = span[index as usize].time;
                 let latest = time.saturating_add(self.window_seconds);
-                let window = span[index as usize..].iter();
+                let window = span[self.first_partner(span, index as usize)..].iter();
                 let mut window = window.take_while(|view| view.time <= latest);
-                window.any(|view| view.time > time && view.note == target)
+                window.any(|view| self.may_follow(time, view.time) && view.note == target)
             };
             if views.iter().any(follows) {
                 activities.push(self.activity[user]);

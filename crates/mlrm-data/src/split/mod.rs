@@ -113,14 +113,14 @@ pub fn load_pairs(settings: &DataSettings, notes: &NoteSet, seed: u64) -> Result
             let mut data = split_pairs(&pairs, &pairs_path, notes, rules, seed)?;
             // The default log name is no promise that the file exists.
             if let Some(log) = log.as_ref().map(path).filter(|log| log.is_file()) {
-                let log = Interactions::read(&log)?;
+                let log = Interactions::read(&log, settings.time_unit)?;
                 data.note_users = count_users(&log, &log.events, notes);
             }
             data
         }
         (None, Some(log)) => {
             let log_path = path(log);
-            let log = Interactions::read(&log_path)?;
+            let log = Interactions::read(&log_path, settings.time_unit)?;
             log.refuse_unknown(&log_path, notes)?;
             split_log(&log, notes, rules, seed)?
         }

@@ -1,241 +1,355 @@
-//! Rows of named columns, from CSV or Parquet alike.
+//! Rows of named columns, alike from JSON Lines, CSV and its kin, and Parquet.
+//!
+//! | form | known by | packing |
+//! | --- | --- | --- |
+//! | Parquet | its first bytes | every codec of the format |
+//! | CSV: commas, tabs, semicolons or vertical bars | the name's ending, or else that it is no JSON | gzip and zstd, known by their first bytes |
+//! | JSON Lines | the name's ending, or else a `{` at the beginning | gzip and zstd |
+//!
+//! [`Table::open`] finds the form and the columns; [`Table::rows`] hands over the cells of some
+//! columns and [`Table::objects`] whole rows as JSON objects. Both stream: what is in memory is a
+//! row (of Parquet a batch).
+//!
+//! ```
+//! use std::ops::ControlFlow;
+//! use mlrm_data::table::{Table, TableOptions};
+//!
+//! # let home = tempfile::tempdir().unwrap();
+//! # let path = home.path().join("shop.csv");
+//! # std::fs::write(&path, "sku;name\n7;shoe\n").unwrap();
+//! let table = Table::open(&path, &TableOptions::default())?;
+//! assert_eq!(table.columns(), ["sku", "name"]);
+//! table.rows(&["name", "sku"], |line, row| {
+//!     let sku = row.and_then(|row| Ok(row.cell(1)?.id("sku")?.into_owned()));
+//!     assert_eq!((line, sku), (2, Ok("7".to_owned())));
+//!     ControlFlow::Continue(())
+//! })?;
+//! # Ok::<(), mlrm_data::DataError>(())
+//! ```
 
+mod cell;
+mod delimited;
+mod input;
+mod json;
+mod options;
 mod parquet;
+mod row;
+mod view;
 
-use std::borrow::Cow;
-use std::fs::File;
-use std::io::Read;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-pub(crate) use self::parquet::{View, read_parquet};
+use arrow_array::RecordBatch;
+use csv::ByteRecord;
+use serde_json::{Map, Value};
 
-use self::parquet::parquet_rows;
-use crate::error::{DataError, Problem, ProblemKind, Result};
+pub use self::cell::Cell;
+pub use self::input::Encoding;
+pub use self::options::{Header, TableOptions};
+pub use self::row::Row;
 
-/// One field of a row.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Cell<'a> {
-    /// Nothing there: an absent optional column, or a null of a Parquet file.
-    Null,
-    /// Text, as in every CSV field.
-    Text(Cow<'a, str>),
-    /// A whole number of a Parquet column, or the seconds of a timestamp column.
-    Integer(i64),
-    /// A floating point number of a Parquet column.
-    Number(f64),
+pub(crate) use self::cell::FLOAT_IDS;
+
+use self::delimited::Delimited;
+use self::input::{Input, Text};
+use self::parquet::ParquetFile;
+use self::row::{RowForm, utf8};
+use self::view::{View, is_bytes};
+use crate::error::{DataError, Problem, Result, shorten};
+
+/// A file of rows, open at its first.
+pub struct Table {
+    path: PathBuf,
+    columns: Vec<String>,
+    notices: Vec<String>,
+    known: Vec<String>,
+    form: Form,
 }
 
-impl Cell<'_> {
-    /// An id: non-empty text or a whole number.
-    pub(crate) fn id(&self, column: &str) -> Result<Cow<'_, str>, Problem> {
-        match self {
-            Self::Text(text) if !text.trim().is_empty() => Ok(Cow::Borrowed(text.trim())),
-            Self::Integer(number) => Ok(Cow::Owned(number.to_string())),
-            Self::Number(number) => Err(Problem::new(
-                ProblemKind::BadField,
-                format!("`{column}` is the floating point number {number}"),
-                "write ids as text or whole numbers",
-            )),
-            Self::Null | Self::Text(_) => Err(Problem::new(
-                ProblemKind::BadField,
-                format!("`{column}` is empty"),
-                "give the id or delete the row",
-            )),
-        }
-    }
-
-    /// A finite number, or `None` when nothing is there.
-    pub(crate) fn number(&self) -> Result<Option<f64>, String> {
-        let number = match self {
-            Self::Null => return Ok(None),
-            Self::Text(text) if text.trim().is_empty() => return Ok(None),
-            Self::Text(text) => text.trim().parse().map_err(|_| text.to_string())?,
-            Self::Integer(number) => *number as f64,
-            Self::Number(number) => *number,
-        };
-        if f64::is_finite(number) {
-            Ok(Some(number))
-        } else {
-            Err(number.to_string())
-        }
-    }
+enum Form {
+    Parquet(ParquetFile),
+    Json(Text),
+    Delimited(Delimited),
 }
 
-/// How a CSV file without a header row is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Header {
-    /// The header row names the columns.
-    Required,
-    /// A first row with none of the names is data: the columns come in the given order.
-    Optional,
-}
-
-/// The columns that a caller wants.
-pub(crate) struct Columns<const N: usize> {
-    /// Names, in the order in which the cells are handed over.
-    pub(crate) names: [&'static str; N],
-    /// The first so many must be there; the others are null when absent.
-    pub(crate) required: usize,
-    /// Whether a CSV file may come without a header row.
-    pub(crate) header: Header,
-}
-
-/// What [`read_table`] hands over for each row: its number and its cells, or why it has none.
-pub(crate) type Row<'a, const N: usize> = Result<[Cell<'a>; N], Problem>;
-
-/// Whether the file is Parquet, judged by its first bytes.
-pub(crate) fn is_parquet(path: &Path) -> Result<bool> {
-    let mut magic = [0; 4];
-    let mut file = File::open(path).map_err(DataError::io("read", path))?;
-    match file.read_exact(&mut magic) {
-        Ok(()) => Ok(&magic == b"PAR1"),
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(DataError::io("read", path)(error)),
-    }
-}
-
-/// Hands every row of a CSV or Parquet file to `each`, with its line (CSV) or row (Parquet)
-/// counted from 1, until `each` breaks. Broken rows are handed over as problems; what makes the
-/// whole file unreadable is the error.
-pub(crate) fn read_table<const N: usize>(
-    path: &Path,
-    columns: &Columns<N>,
-    mut each: impl FnMut(u64, Row<'_, N>) -> ControlFlow<()>,
-) -> Result<()> {
-    if is_parquet(path)? {
-        read_parquet(path, Some(&columns.names), |batch, first_row| {
-            parquet_rows(path, columns, batch, first_row, &mut each)
-        })
-    } else {
-        read_csv(path, columns, &mut each)
-    }
-}
-
-fn read_csv<const N: usize>(
-    path: &Path,
-    columns: &Columns<N>,
-    each: &mut impl FnMut(u64, Row<'_, N>) -> ControlFlow<()>,
-) -> Result<()> {
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .buffer_capacity(1 << 18)
-        .from_path(path)
-        .map_err(|error| csv_error(path, error))?;
-    let mut record = csv::ByteRecord::new();
-    let mut plan: Option<CsvPlan<N>> = None;
-    while reader
-        .read_byte_record(&mut record)
-        .map_err(|error| csv_error(path, error))?
-    {
-        let row = record.position().map_or(0, csv::Position::line);
-        let plan = match &plan {
-            Some(plan) => plan,
-            None => {
-                let made = CsvPlan::new(path, columns, &record)?;
-                let is_header = made.has_header;
-                let made = plan.insert(made);
-                if is_header {
-                    continue;
-                }
-                made
+impl Table {
+    /// Opens a file and finds its form and its columns.
+    ///
+    /// # Errors
+    /// A file that cannot be read, that is no table (UTF-16, archives, spreadsheets, …), or whose
+    /// first bytes cannot be unpacked.
+    pub fn open(path: &Path, options: &TableOptions<'_>) -> Result<Self> {
+        let mut notices = Vec::new();
+        let (columns, form) = match input::open(path, options.encoding)? {
+            Input::Parquet(file) => {
+                let file = ParquetFile::open(path, file)?;
+                (file.columns.clone(), Form::Parquet(file))
+            }
+            Input::Text(text) if is_json(path, text.head()) => {
+                (json::first_fields(&text), Form::Json(text))
+            }
+            Input::Text(text) => {
+                let file = Delimited::open(path, text, options, &mut notices)?;
+                (file.columns.clone(), Form::Delimited(file))
             }
         };
-        if each(row, plan.cells(&record)).is_break() {
+        Ok(Self {
+            path: path.to_path_buf(),
+            columns,
+            notices,
+            known: options
+                .known
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect(),
+            form,
+        })
+    }
+
+    /// Names of the columns; of JSON Lines the fields of the first object, others may follow.
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// Whether the fields are text between separators.
+    pub fn is_delimited(&self) -> bool {
+        matches!(self.form, Form::Delimited(_))
+    }
+
+    /// Whether the names of the columns stand in the file.
+    pub fn has_header(&self) -> bool {
+        match &self.form {
+            Form::Delimited(file) => file.has_header,
+            Form::Parquet(_) | Form::Json(_) => true,
+        }
+    }
+
+    /// What was found out about the file and the user should know: its separator, that it has no
+    /// header row.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    /// The columns that [`Self::objects`] leaves out: those of bytes, and those without a name.
+    pub fn left_out(&self) -> Vec<&str> {
+        match &self.form {
+            Form::Parquet(file) => file.bytes_columns(),
+            Form::Json(_) => Vec::new(),
+            Form::Delimited(_) => {
+                let unnamed = self.columns.iter().filter(|name| name.is_empty());
+                unnamed.map(|_| "(a column without a name)").collect()
+            }
+        }
+    }
+
+    /// Refuses a file without these columns. Of JSON Lines nothing is known before its rows are.
+    ///
+    /// # Errors
+    /// Names that are not there, with those that are.
+    pub fn require(&self, names: &[&str]) -> Result<()> {
+        let has = |name: &&str| self.columns.iter().any(|column| column == name);
+        if matches!(self.form, Form::Json(_)) || names.iter().all(has) {
             return Ok(());
         }
-    }
-    if plan.is_none() && columns.header == Header::Required {
-        return Err(wrong_columns(path, columns, "the file is empty"));
-    }
-    Ok(())
-}
-
-/// Where the wanted columns stand in a CSV file.
-struct CsvPlan<const N: usize> {
-    positions: [Option<usize>; N],
-    fields: usize,
-    has_header: bool,
-}
-
-impl<const N: usize> CsvPlan<N> {
-    fn new(path: &Path, columns: &Columns<N>, first: &csv::ByteRecord) -> Result<Self> {
-        let find = |name: &str| {
-            first
-                .iter()
-                .position(|field| field.trim_ascii() == name.as_bytes())
+        let wanted = names.join(",");
+        let found = match self.columns.is_empty() {
+            true => "the file is empty".to_owned(),
+            false => format!("the file has {}", shorten(&self.columns.join(","))),
         };
-        let positions = columns.names.map(find);
-        let fields = first.len();
-        if positions[..columns.required].iter().all(Option::is_some) {
-            return Ok(Self {
-                positions,
-                fields,
-                has_header: true,
-            });
-        }
-        let none_named = positions.iter().all(Option::is_none);
-        let plausible = (columns.required..=N).contains(&fields);
-        if columns.header == Header::Optional && none_named && plausible {
-            return Ok(Self {
-                positions: std::array::from_fn(|index| (index < fields).then_some(index)),
-                fields,
-                has_header: false,
-            });
-        }
-        let found: Vec<_> = first.iter().map(String::from_utf8_lossy).collect();
-        let found = crate::error::shorten(&found.join(","));
-        Err(wrong_columns(
-            path,
-            columns,
-            &format!("the first row is `{found}`"),
+        let nearly = names.iter().filter(|name| !has(name)).find_map(|name| {
+            let mut columns = self.columns.iter();
+            let column = columns.find(|column| column.eq_ignore_ascii_case(name))?;
+            Some(format!("write `{name}` for `{}`", shorten(column)))
+        });
+        Err(DataError::row(
+            &self.path,
+            1,
+            format!("the columns {wanted} are not all there: {found}"),
+            nearly.unwrap_or_else(|| {
+                format!(
+                    "begin the file with a header row that names {wanted}, or let \
+                     `mlrm data import` read these from columns of other names"
+                )
+            }),
         ))
     }
 
-    fn cells<'a>(&self, record: &'a csv::ByteRecord) -> Row<'a, N> {
-        if record.len() != self.fields {
-            return Err(Problem::new(
-                ProblemKind::WrongColumns,
-                format!(
-                    "{} fields where the first row has {}",
-                    record.len(),
-                    self.fields
-                ),
-                "give every row the same fields, and quote fields that hold a comma",
-            ));
+    /// Hands every row to `each`, with its line (of Parquet its row) counted from 1, until `each`
+    /// breaks. Cells are found by their place in `names`. Broken rows are handed over as problems;
+    /// what makes the whole file unreadable is the error.
+    ///
+    /// # Errors
+    /// A name that two columns have; a column of a type that has no cells; damaged files.
+    pub fn rows(
+        self,
+        names: &[&str],
+        mut each: impl FnMut(u64, Result<Row<'_>, Problem>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        for name in names {
+            self.refuse_doubled(name)?;
         }
-        let mut cells = std::array::from_fn(|_| Cell::Null);
-        for (cell, position) in cells.iter_mut().zip(self.positions) {
-            let Some(field) = position.and_then(|position| record.get(position)) else {
-                continue;
-            };
-            let text = std::str::from_utf8(field).map_err(|_| {
-                Problem::new(
-                    ProblemKind::BadField,
-                    "the row is no UTF-8 text",
-                    "save the file as UTF-8",
-                )
-            })?;
-            *cell = Cell::Text(Cow::Borrowed(text));
+        let path = &self.path;
+        match self.form {
+            Form::Parquet(file) => file.read(path, Some(names), |batch, first_row| {
+                let views = views_of(path, batch, names)?;
+                for row in 0..batch.num_rows() {
+                    let cells = Row(RowForm::Parquet(&views, row));
+                    if each(first_row + row as u64, Ok(cells)).is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Ok(ControlFlow::Continue(()))
+            }),
+            Form::Json(text) => json::read(path, text, |row, fields| match fields {
+                Ok(fields) => each(row, Ok(Row(RowForm::Json(&fields, names)))),
+                Err(problem) => each(row, Err(problem)),
+            }),
+            Form::Delimited(mut file) => {
+                let place = |name: &&str| self.columns.iter().position(|column| column == name);
+                let positions: Vec<_> = names.iter().map(place).collect();
+                let mut record = ByteRecord::new();
+                while let Some(row) = file.next(path, &mut record)? {
+                    let cells = match file.problem_of(&record) {
+                        Some(problem) => Err(problem),
+                        None => Ok(Row(RowForm::Delimited(&record, &positions))),
+                    };
+                    if each(row, cells).is_break() {
+                        break;
+                    }
+                }
+                Ok(())
+            }
         }
-        Ok(cells)
+    }
+
+    /// As [`Self::rows`], with every field of the row as JSON. Nulls of Parquet and empty fields of
+    /// CSV are absent; days and times of Parquet are texts (ISO 8601); bytes are left out
+    /// ([`Self::left_out`]), but refused in a known column.
+    ///
+    /// # Errors
+    /// As of [`Self::rows`].
+    pub fn objects(
+        mut self,
+        mut each: impl FnMut(u64, Result<Map<String, Value>, Problem>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        for index in 0..self.columns.len() {
+            let name = std::mem::take(&mut self.columns[index]);
+            if !name.is_empty() && self.columns[index + 1..].contains(&name) {
+                return Err(doubled(&self.path, &name));
+            }
+            self.columns[index] = name;
+        }
+        let path = &self.path;
+        match self.form {
+            Form::Parquet(file) => file.read(path, None, |batch, first_row| {
+                for name in &self.known {
+                    views_of(path, batch, &[name])?;
+                }
+                let schema = batch.schema();
+                let columns = schema.fields().iter().zip(batch.columns());
+                let views = columns.map(|(field, array)| (field.name(), View::of(array)));
+                let views: Vec<_> = views.collect();
+                for row in 0..batch.num_rows() {
+                    let mut fields = Map::new();
+                    for (name, view) in &views {
+                        match view.json(row) {
+                            Value::Null => {}
+                            value => _ = fields.insert((*name).clone(), value),
+                        }
+                    }
+                    if each(first_row + row as u64, Ok(fields)).is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Ok(ControlFlow::Continue(()))
+            }),
+            Form::Json(text) => json::read(path, text, each),
+            Form::Delimited(mut file) => {
+                let mut record = ByteRecord::new();
+                while let Some(row) = file.next(path, &mut record)? {
+                    let fields = match file.problem_of(&record) {
+                        Some(problem) => Err(problem),
+                        None => text_fields(&self.columns, &record),
+                    };
+                    if each(row, fields).is_break() {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn refuse_doubled(&self, name: &str) -> Result<()> {
+        match self.columns.iter().filter(|column| *column == name).nth(1) {
+            Some(name) => Err(doubled(&self.path, name)),
+            None => Ok(()),
+        }
     }
 }
 
-fn csv_error(path: &Path, error: csv::Error) -> DataError {
-    match error.into_kind() {
-        csv::ErrorKind::Io(source) => DataError::io("read", path)(source),
-        kind => DataError::file(path, format!("no CSV: {kind:?}"), "check the file"),
-    }
-}
-
-fn wrong_columns<const N: usize>(path: &Path, columns: &Columns<N>, found: &str) -> DataError {
-    let names = columns.names[..columns.required].join(",");
+fn doubled(path: &Path, name: &str) -> DataError {
     DataError::row(
         path,
         1,
-        format!("the columns {names} are not all there: {found}"),
-        format!("begin the file with a header row that names {names}"),
+        format!("two columns have the name `{}`", shorten(name)),
+        "rename one of them",
     )
 }
+
+/// By the ending of the name, without that of a packing; or else by the first character.
+fn is_json(path: &Path, head: &[u8]) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.to_ascii_lowercase();
+    let bare = [".gz", ".zst", ".zstd"]
+        .iter()
+        .find_map(|ending| name.strip_suffix(ending));
+    let ending = bare
+        .unwrap_or(&name)
+        .rsplit_once('.')
+        .map_or("", |(_, ending)| ending);
+    match ending {
+        "jsonl" | "ndjson" | "json" => true,
+        "csv" | "tsv" | "tab" => false,
+        _ => head.trim_ascii_start().starts_with(b"{"),
+    }
+}
+
+fn views_of<'a>(
+    path: &Path,
+    batch: &'a RecordBatch,
+    names: &[&str],
+) -> Result<Vec<Option<View<'a>>>> {
+    let view = |name: &&str| {
+        let Some(array) = batch.column_by_name(name) else {
+            return Ok(None);
+        };
+        match is_bytes(array.data_type()) {
+            true => Err(bytes_column(path, name, array.data_type())),
+            false => Ok(Some(View::of(array))),
+        }
+    };
+    names.iter().map(view).collect()
+}
+
+fn bytes_column(path: &Path, name: &str, found: &arrow_schema::DataType) -> DataError {
+    DataError::file(
+        path,
+        format!("column `{name}` has the type {found}, which is neither text nor number"),
+        "write it as text, a number or a list of these",
+    )
+}
+
+fn text_fields(columns: &[String], record: &ByteRecord) -> Result<Map<String, Value>, Problem> {
+    let mut fields = Map::new();
+    for (name, field) in columns.iter().zip(record) {
+        let text = utf8(field)?;
+        if !name.is_empty() && !text.is_empty() {
+            fields.insert(name.clone(), text.into());
+        }
+    }
+    Ok(fields)
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,12 +6,13 @@ use std::process::ExitCode;
 
 use clap::Args;
 use miette::miette;
-use mlrm_config::{DataSettings, RunConfig};
+use mlrm_config::{DataSettings, RunConfig, TimeUnit};
 use mlrm_data::check::{
     CheckReport, Finding, FixSummary, ImageLimits, Sources, check, write_clean,
 };
 use serde::Serialize;
 
+use super::pairs::word;
 use super::{print, print_json, report, table};
 
 /// Findings of one kind that are shown; `--json` shows all.
@@ -23,7 +24,7 @@ pub(super) struct CheckArgs {
     #[arg(value_name = "DIR", default_value = ".")]
     root: PathBuf,
     /// Take the files from the `[data]` section of a run's config instead.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["root", "notes", "interactions", "pairs", "images"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["root", "notes", "interactions", "pairs", "images", "time_unit"])]
     config: Option<PathBuf>,
     /// Notes file [default: notes.jsonl].
     #[arg(long, value_name = "FILE")]
@@ -37,6 +38,9 @@ pub(super) struct CheckArgs {
     /// Folder or .tar shard of the pictures [default: DIR].
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
+    /// Unit of the log's times where they are numbers: auto, s, ms, us or ns [default: auto].
+    #[arg(long, value_name = "UNIT", value_parser = word::<TimeUnit>)]
+    time_unit: Option<TimeUnit>,
     /// Most pixels (width times height) of a picture.
     #[arg(long, value_name = "N", default_value_t = ImageLimits::default().pixels)]
     max_pixels: u64,
@@ -105,6 +109,7 @@ fn sources(args: &CheckArgs) -> miette::Result<Sources> {
         interactions: optional(&args.interactions, "interactions.csv"),
         pairs: optional(&args.pairs, "pairs.csv"),
         images: file(&args.images, &usual.images),
+        time_unit: args.time_unit.unwrap_or(usual.time_unit),
     })
 }
 
@@ -126,6 +131,9 @@ fn text(found: &CheckReport) -> String {
     }
     if !text.is_empty() {
         text.push('\n');
+    }
+    for notice in &found.notices {
+        text.push_str(&format!("{}: {}\n", notice.file.display(), notice.message));
     }
     text.push_str("checked\n");
     text.push_str(&table(&[
@@ -198,6 +206,7 @@ mod tests {
             interactions: None,
             pairs: None,
             images: home.path().into(),
+            time_unit: mlrm_config::TimeUnit::Auto,
         };
         let found = super::check(&sources, super::ImageLimits::default());
         let text = super::text(&found);

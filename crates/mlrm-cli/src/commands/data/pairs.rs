@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use miette::miette;
-use mlrm_config::{PairSettings, PairWeight, RunConfig, Split, TestTargets};
+use mlrm_config::{PairSettings, PairWeight, RunConfig, Split, TestTargets, Ties, TimeUnit};
 use mlrm_data::interactions::Interactions;
 use mlrm_data::notes::{Note, NoteSet};
 use mlrm_data::pairs::{RawPair, Scoring, score_pairs, write_pairs, write_pairs_csv};
@@ -31,6 +31,9 @@ pub(super) struct PairsArgs {
     /// validation.csv and test.csv. Without it, CSV on standard output.
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
+    /// Unit of the log's times where they are numbers: auto, s, ms, us or ns [default: auto].
+    #[arg(long, value_name = "UNIT", value_parser = word::<TimeUnit>)]
+    time_unit: Option<TimeUnit>,
     #[command(flatten)]
     rules: RuleArgs,
     /// Seed of the split.
@@ -47,6 +50,10 @@ struct RuleArgs {
     /// Longest time from the first view to the second, inclusive [default: 7].
     #[arg(long, value_name = "DAYS")]
     window_days: Option<f64>,
+    /// What views of one user at the same time are: ignore (no pair), or both (a pair in both
+    /// directions) [default: ignore].
+    #[arg(long, value_parser = word::<Ties>)]
+    ties: Option<Ties>,
     /// count, events, inverse_activity or cosine [default: inverse_activity].
     #[arg(long, value_parser = word::<PairWeight>)]
     weight: Option<PairWeight>,
@@ -89,6 +96,7 @@ impl RuleArgs {
         let top_k = self.top_k.or(base.top_k).filter(|k| *k < usize::MAX);
         PairSettings {
             window_days: self.window_days.unwrap_or(base.window_days),
+            ties: self.ties.unwrap_or(base.ties),
             weight: self.weight.unwrap_or(base.weight),
             min_users: self.min_users.unwrap_or(base.min_users),
             lower: self.lower.or(base.lower),
@@ -109,7 +117,7 @@ impl RuleArgs {
 }
 
 /// A word that a setting knows; the error names them all.
-fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+pub(super) fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     let word: StrDeserializer<'_, WordError> = StrDeserializer::new(text);
     T::deserialize(word).map_err(|error| error.to_string())
 }
@@ -127,6 +135,7 @@ fn count_or_all(text: &str) -> Result<usize, String> {
 struct Plan {
     log: PathBuf,
     notes: Option<PathBuf>,
+    time_unit: TimeUnit,
     rules: PairSettings,
 }
 
@@ -135,6 +144,7 @@ impl Plan {
         let mut plan = Self {
             log: args.interactions.clone().unwrap_or_default(),
             notes: args.notes.clone(),
+            time_unit: args.time_unit.unwrap_or_default(),
             rules: args.rules.over(PairSettings::default()),
         };
         if let Some(path) = &args.config {
@@ -151,6 +161,7 @@ impl Plan {
                 plan.log = data.root.join(log);
                 plan.notes = plan.notes.or(Some(data.root.join(data.notes)));
             }
+            plan.time_unit = args.time_unit.unwrap_or(data.time_unit);
             plan.rules = args.rules.over(data.pairs);
         }
         Ok(plan)
@@ -159,7 +170,7 @@ impl Plan {
 
 pub(super) fn run(args: &PairsArgs) -> miette::Result<ExitCode> {
     let plan = Plan::new(args)?;
-    let log = Interactions::read(&plan.log).map_err(report)?;
+    let log = Interactions::read(&plan.log, plan.time_unit).map_err(report)?;
     let notes = notes_of(&plan, &log)?;
     match (&args.out, args.rules.split) {
         (None, Some(_)) => Err(miette!(

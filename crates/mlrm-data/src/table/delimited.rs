@@ -1,0 +1,256 @@
+//! CSV and its kin: fields between separators.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use csv::ByteRecord;
+
+use super::input::Text;
+use super::{Header, TableOptions};
+use crate::error::{DataError, Problem, ProblemKind, Result, shorten};
+
+/// Separators that are looked for, the most usual first.
+const SEPARATORS: [(&str, &str); 4] = [
+    (",", "commas"),
+    ("\t", "tabs"),
+    (";", "semicolons"),
+    ("|", "vertical bars"),
+];
+
+/// A file of separated fields, read up to its first row of data.
+pub(super) struct Delimited {
+    records: Records,
+    /// Names of the columns; those without a name are empty.
+    pub(super) columns: Vec<String>,
+    /// Whether they stand in the first row.
+    pub(super) has_header: bool,
+    /// Fields of the first row.
+    fields: usize,
+    /// The first row, when it is data.
+    first: Option<(u64, ByteRecord)>,
+}
+
+enum Records {
+    Csv(csv::Reader<Text>),
+    /// Lines cut at a separator of several characters, which knows no quotes.
+    Lines {
+        reader: BufReader<Text>,
+        separator: String,
+        line: Vec<u8>,
+        row: u64,
+    },
+}
+
+impl Delimited {
+    /// Reads the first row; `said` gets what was found out about the file.
+    pub(super) fn open(
+        path: &Path,
+        text: Text,
+        options: &TableOptions<'_>,
+        said: &mut Vec<String>,
+    ) -> Result<Self> {
+        let separator = match options.separator {
+            Some(separator) => separator,
+            None => find_separator(text.head(), options),
+        };
+        let named = |(text, name): &(&str, &'static str)| (*text == separator).then_some(*name);
+        if let Some(name) = SEPARATORS[1..].iter().find_map(named)
+            && options.separator.is_none()
+        {
+            said.push(format!("fields are separated by {name}"));
+        }
+        let mut records = Records::new(text, separator, options.quotes);
+        let mut record = ByteRecord::new();
+        let row = records.read(path, &mut record)?;
+        let first: Vec<String> = record
+            .iter()
+            .map(|field| String::from_utf8_lossy(field.trim_ascii()).into_owned())
+            .collect();
+        let fields = first.len();
+        let positional = |names: &[&str]| -> Vec<String> {
+            let name = |index: usize| names.get(index).copied().unwrap_or_default().to_owned();
+            (0..fields).map(name).collect()
+        };
+        let (columns, is_header) = match &options.header {
+            Header::First => (first, true),
+            Header::None(names) => (positional(names), false),
+            Header::Optional { names, fields } => {
+                let is_name =
+                    |field: &String| options.known.contains(&field.as_str()) || names_an_id(field);
+                match first.iter().any(is_name) || !fields.contains(&first.len()) {
+                    true => (first, true),
+                    false => {
+                        let first = shorten(&first.join(separator));
+                        if row.is_some() {
+                            said.push(format!(
+                                "there is no header row (the first row is `{first}`): the columns \
+                                 are {}",
+                                names[..names.len().min(fields.end().to_owned())].join(", ")
+                            ));
+                        }
+                        (positional(names), false)
+                    }
+                }
+            }
+        };
+        Ok(Self {
+            records,
+            columns,
+            has_header: is_header,
+            fields,
+            first: row.filter(|_| !is_header).map(|row| (row, record)),
+        })
+    }
+
+    /// Reads the next row, and gives its line; none at the end.
+    pub(super) fn next(&mut self, path: &Path, record: &mut ByteRecord) -> Result<Option<u64>> {
+        if let Some((row, first)) = self.first.take() {
+            *record = first;
+            return Ok(Some(row));
+        }
+        self.records.read(path, record)
+    }
+
+    /// Why a row of this many fields is none.
+    pub(super) fn problem_of(&self, record: &ByteRecord) -> Option<Problem> {
+        if record.len() == self.fields {
+            return None;
+        }
+        let counts = format!(
+            "{} fields where the first row has {}",
+            record.len(),
+            self.fields
+        );
+        let breaks = record
+            .as_slice()
+            .iter()
+            .filter(|&&byte| byte == b'\n')
+            .count();
+        Some(match breaks {
+            0 => Problem::new(
+                ProblemKind::WrongColumns,
+                counts,
+                "give every row the same fields, and quote fields that hold a separator",
+            ),
+            _ => Problem::new(
+                ProblemKind::WrongColumns,
+                format!("{counts}; a quote goes on over {breaks} line breaks"),
+                "close the quote, and write quotes inside of quoted fields twice",
+            ),
+        })
+    }
+}
+
+impl Records {
+    fn new(text: Text, separator: &str, quotes: bool) -> Self {
+        match separator.as_bytes() {
+            [byte] => Self::Csv(
+                csv::ReaderBuilder::new()
+                    .has_headers(false)
+                    .flexible(true)
+                    .delimiter(*byte)
+                    .quoting(quotes)
+                    .buffer_capacity(1 << 18)
+                    .from_reader(text),
+            ),
+            _ => Self::Lines {
+                reader: BufReader::with_capacity(1 << 18, text),
+                separator: separator.to_owned(),
+                line: Vec::new(),
+                row: 0,
+            },
+        }
+    }
+
+    fn read(&mut self, path: &Path, record: &mut ByteRecord) -> Result<Option<u64>> {
+        match self {
+            Self::Csv(reader) => {
+                let more = reader
+                    .read_byte_record(record)
+                    .map_err(|error| csv_error(path, error))?;
+                Ok(more.then(|| record.position().map_or(0, csv::Position::line)))
+            }
+            Self::Lines {
+                reader,
+                separator,
+                line,
+                row,
+            } => loop {
+                line.clear();
+                let read = reader.read_until(b'\n', line);
+                if read.map_err(DataError::io("read", path))? == 0 {
+                    return Ok(None);
+                }
+                *row += 1;
+                if line.trim_ascii().is_empty() {
+                    continue;
+                }
+                record.clear();
+                let whole = line.strip_suffix(b"\n").unwrap_or(line);
+                let mut rest = whole.strip_suffix(b"\r").unwrap_or(whole);
+                let cut = separator.as_bytes();
+                while let Some(at) = rest.windows(cut.len()).position(|part| part == cut) {
+                    record.push_field(&rest[..at]);
+                    rest = &rest[at + cut.len()..];
+                }
+                record.push_field(rest);
+                return Ok(Some(*row));
+            },
+        }
+    }
+}
+
+/// Whether a field of the first row is the name of a column of ids, as in `item_id` or `movieId`:
+/// a header row of other names must not become a row of data.
+fn names_an_id(field: &str) -> bool {
+    field.eq_ignore_ascii_case("id")
+        || ["_id", "_ID", "Id"]
+            .iter()
+            .any(|ending| field.ends_with(ending))
+}
+
+/// The separator of the first row: the one that finds most of the known names; where none is
+/// found, the one that gives as many fields as a file without header has; or else the one that
+/// gives most fields.
+fn find_separator(head: &[u8], options: &TableOptions<'_>) -> &'static str {
+    let first_row = |separator: &str| {
+        let mut records = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .delimiter(separator.as_bytes()[0])
+            .quoting(options.quotes)
+            .from_reader(head);
+        let mut record = ByteRecord::new();
+        let _ = records.read_byte_record(&mut record);
+        record
+    };
+    let rows = SEPARATORS.map(|(separator, _)| (separator, first_row(separator)));
+    // Of equals the first: `max_by_key` would take the last.
+    let best = |score: &dyn Fn(&ByteRecord) -> usize| {
+        let scored = rows
+            .iter()
+            .rev()
+            .map(|(separator, row)| (score(row), *separator));
+        scored
+            .max_by_key(|(score, _)| *score)
+            .filter(|(score, _)| *score > 0)
+    };
+    let known = |field: &[u8]| {
+        let field = field.trim_ascii();
+        options.known.iter().any(|name| name.as_bytes() == field)
+    };
+    let names = best(&|row| row.iter().filter(|field| known(field)).count());
+    let by_count = || match &options.header {
+        Header::Optional { fields, .. } => best(&|row| usize::from(fields.contains(&row.len()))),
+        _ => None,
+    };
+    let found = names.or_else(by_count).or_else(|| best(&ByteRecord::len));
+    found.map_or(",", |(_, separator)| separator)
+}
+
+fn csv_error(path: &Path, error: csv::Error) -> DataError {
+    match error.into_kind() {
+        csv::ErrorKind::Io(source) => DataError::io("read", path)(source),
+        kind => DataError::file(path, format!("no CSV: {kind:?}"), "check the file"),
+    }
+}
