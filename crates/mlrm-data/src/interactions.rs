@@ -7,7 +7,7 @@ use std::path::Path;
 use mlrm_config::TimeUnit;
 
 use crate::error::{DataError, Problem, Result, shorten};
-use crate::notes::NoteSet;
+use crate::notes::{NearIds, NoteSet};
 use crate::table::{Table, TableOptions};
 use crate::time::TimeColumn;
 use crate::write::write_file;
@@ -136,6 +136,8 @@ impl Interactions {
                 shorten(first)
             ),
         };
+        let near = NearIds::new(notes.rows().iter().map(|note| note.id.as_str()));
+        let message = message + &near.hint(first);
         let mend = "add the notes, or let `mlrm data check --fix DIR` leave such rows out";
         Err(DataError::file(path, message, mend))
     }

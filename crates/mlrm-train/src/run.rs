@@ -78,6 +78,22 @@ impl Run {
         })
     }
 
+    /// What the user should know of how the data was read, one line each.
+    pub fn notices(&self) -> Vec<String> {
+        let data = &self.plan.config.data;
+        let path = data.root.join(&data.notes);
+        let notes = self.plan.notes.set.notices().iter();
+        let notes = notes.map(|notice| format!("{}: {notice}", path.display()));
+        let pairs = &self.plan.pairs;
+        let few = pairs
+            .losses
+            .map(|losses| format!("few training pairs ({}): {losses}", pairs.pairs.train.len()));
+        notes
+            .chain(pairs.notices.iter().cloned())
+            .chain(few)
+            .collect()
+    }
+
     /// Trains, and measures the chosen model. The last event is the run's [`RunEnded`], whatever
     /// happened.
     ///

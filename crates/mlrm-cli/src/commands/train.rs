@@ -57,6 +57,9 @@ pub fn run(args: TrainArgs) -> miette::Result<ExitCode> {
     eprintln!("preparing {}", args.config.display());
     let config = loaded.config;
     let run = Run::open(config.clone(), existing)?;
+    for notice in run.notices() {
+        eprintln!("{notice}");
+    }
     let (ask, requests) = mpsc::channel();
     stop_on_signals(ask.clone())?;
     let mut screen = Screen::open(&config, ask, args.no_dashboard)?;

@@ -3,6 +3,7 @@
 mod fix;
 mod picture;
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ pub use picture::check_picture;
 
 use crate::error::{DataError, Problem, ProblemKind, Result, shorten};
 use crate::interactions::{Interner, for_each_interaction};
-use crate::notes::{ImageStore, Note, for_each_note};
+use crate::notes::{ImageStore, NearIds, Note, for_each_note};
 use crate::pairs::for_each_pair;
 
 /// The files of a data set.
@@ -273,12 +274,22 @@ fn check_images(
     }
 }
 
-/// Whether `id` is unknown, as a problem.
-fn dangling(id: &str, ids: &HashMap<String, u64>) -> Option<Problem> {
+/// Whether `id` is unknown, as a problem; `near` is filled when it is first needed.
+fn dangling<'a>(
+    id: &str,
+    ids: &'a HashMap<String, u64>,
+    near: &OnceCell<NearIds<'a>>,
+) -> Option<Problem> {
     (!ids.contains_key(id)).then(|| {
+        let near = near.get_or_init(|| {
+            // In the order of the rows: a hash map has none that stays.
+            let mut known: Vec<_> = ids.iter().map(|(id, row)| (*row, id.as_str())).collect();
+            known.sort_unstable();
+            NearIds::new(known.into_iter().map(|(_, id)| id))
+        });
         Problem::new(
             ProblemKind::DanglingId,
-            format!("no note has the id `{}`", shorten(id)),
+            format!("no note has the id `{}`{}", shorten(id), near.hint(id)),
             "add the note, or delete the row",
         )
     })
@@ -292,10 +303,11 @@ fn check_interactions(
 ) {
     let findings = &mut report.findings;
     let rows = &mut report.interactions;
+    let near = OnceCell::new();
     let read = for_each_interaction(path, unit, |row, event| {
         *rows += 1;
         let problem = match event {
-            Ok(event) => dangling(event.note, ids),
+            Ok(event) => dangling(event.note, ids, &near),
             Err(problem) => Some(problem),
         };
         findings.extend(problem.map(|problem| Finding::new(path, row, problem)));
@@ -307,6 +319,7 @@ fn check_interactions(
 fn check_pairs(path: &Path, ids: &HashMap<String, u64>, report: &mut CheckReport) {
     let findings = &mut report.findings;
     let rows = &mut report.pairs;
+    let near = OnceCell::new();
     let mut numbers = Interner::default();
     let mut seen = HashSet::new();
     let read = for_each_pair(path, |row, pair| {
@@ -317,8 +330,8 @@ fn check_pairs(path: &Path, ids: &HashMap<String, u64>, report: &mut CheckReport
                 format!("`{}` is paired with itself", shorten(pair.query)),
                 "delete the row",
             )),
-            Ok(pair) => dangling(pair.query, ids)
-                .or_else(|| dangling(pair.target, ids))
+            Ok(pair) => dangling(pair.query, ids, &near)
+                .or_else(|| dangling(pair.target, ids, &near))
                 .or_else(|| {
                     let query = numbers.intern(pair.query);
                     let fresh = seen.insert((query, numbers.intern(pair.target)));

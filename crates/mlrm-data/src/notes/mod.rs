@@ -1,6 +1,7 @@
 //! Notes: what an item is, where its text and picture come from.
 
 mod image_store;
+mod near;
 mod read;
 
 use std::collections::HashMap;
@@ -12,6 +13,8 @@ use serde_json::{Map, Value};
 
 pub use image_store::ImageStore;
 pub use read::for_each_note;
+
+pub(crate) use near::NearIds;
 
 use crate::error::{DataError, Problem, ProblemKind, Result};
 use crate::table::FLOAT_IDS;

@@ -7,11 +7,13 @@
 
 mod files;
 mod inverse_sum;
+mod losses;
 mod score;
 mod timeline;
 
 pub use files::{RawPair, for_each_pair, read_pairs, write_pairs, write_pairs_csv};
-pub use score::{Scoring, score_pairs, score_pairs_where};
+pub use losses::{EventLosses, Losses, PairLosses};
+pub use score::{Scored, Scoring, score_pairs, score_pairs_where};
 
 use crate::interactions::Interner;
 

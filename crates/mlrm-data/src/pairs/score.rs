@@ -15,6 +15,7 @@ use rayon::prelude::*;
 
 use super::ScoredPair;
 use super::inverse_sum::{exact_sum, round_fixed};
+use super::losses::{EventLosses, Losses, PairLosses};
 use super::timeline::Timeline;
 use crate::error::{DataError, Result};
 use crate::interactions::{Interaction, Interactions};
@@ -100,9 +101,35 @@ impl Scoring {
     }
 }
 
+/// Pairs of a log, and what was dropped on the way to them.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Scored {
+    /// Query ascending by id, then weight descending, then target ascending by id.
+    pub pairs: Vec<ScoredPair>,
+    /// What was dropped.
+    pub dropped: PairLosses,
+}
+
+impl Scored {
+    /// Why there are no more pairs, where there are fewer than notes: that is fewer than one for
+    /// each. `events` are those that the pairs come from.
+    pub fn losses(
+        &self,
+        log: &Interactions,
+        events: &[Interaction],
+        scoring: &Scoring,
+    ) -> Option<Losses> {
+        (self.pairs.len() < log.notes.len()).then(|| Losses {
+            events: events.len() as u64,
+            lost_events: EventLosses::of(log, events, scoring),
+            lost_pairs: self.dropped,
+        })
+    }
+}
+
 /// All pairs of a log: query ascending by id, then weight descending, then target ascending by id.
 pub fn score_pairs(log: &Interactions, scoring: &Scoring) -> Vec<ScoredPair> {
-    score_pairs_where(log, &log.events, scoring, |_, _| true)
+    score_pairs_where(log, &log.events, scoring, |_, _| true).pairs
 }
 
 /// As [`score_pairs`], from some `events` of the log, and for the pairs (query, target) that
@@ -113,7 +140,7 @@ pub fn score_pairs_where(
     events: &[Interaction],
     scoring: &Scoring,
     eligible: impl Fn(u32, u32) -> bool + Sync,
-) -> Vec<ScoredPair> {
+) -> Scored {
     let ranks = id_ranks(log.notes.texts());
     let timeline = Timeline::new(events, log.users.len(), &ranks, scoring);
     let context = Context {
@@ -142,7 +169,7 @@ pub fn score_pairs_where(
             for (rank, &note) in by_rank.iter().enumerate().take(end).skip(start) {
                 let first = found.pairs.len();
                 timeline.walk(note, |target, user, term| scores.add(target, user, term));
-                scores.take_best(&context, note, &eligible, &mut found.pairs);
+                scores.take_best(&context, note, &eligible, &mut found);
                 found.spans.push((rank, first, found.pairs.len()));
             }
         }
@@ -150,6 +177,10 @@ pub fn score_pairs_where(
     let workers = rayon::current_num_threads();
     let parts: Vec<Found> = (0..workers).into_par_iter().map(work).collect();
 
+    let mut dropped = PairLosses::default();
+    for part in &parts {
+        dropped += part.dropped;
+    }
     let mut spans: Vec<_> = parts
         .iter()
         .flat_map(|part| {
@@ -160,11 +191,11 @@ pub fn score_pairs_where(
         })
         .collect();
     spans.sort_unstable_by_key(|&(rank, _)| rank);
-    spans
-        .into_iter()
-        .flat_map(|(_, pairs)| pairs)
-        .copied()
-        .collect()
+    let pairs = spans.into_iter().flat_map(|(_, pairs)| pairs).copied();
+    Scored {
+        pairs: pairs.collect(),
+        dropped,
+    }
 }
 
 /// What all workers read.
@@ -179,6 +210,7 @@ struct Context<'a> {
 struct Found {
     pairs: Vec<ScoredPair>,
     spans: Vec<(usize, usize, usize)>,
+    dropped: PairLosses,
 }
 
 /// Scores of all partners of one note, in arrays over the notes that are reused for every note.
@@ -225,13 +257,13 @@ impl Scores {
         }
     }
 
-    /// Appends the best partners of `query` to `pairs`, and is empty again.
+    /// Appends the best partners of `query` to `found`, and is empty again.
     fn take_best(
         &mut self,
         context: &Context<'_>,
         query: u32,
         eligible: &impl Fn(u32, u32) -> bool,
-        pairs: &mut Vec<ScoredPair>,
+        found: &mut Found,
     ) {
         let Context {
             scoring,
@@ -243,10 +275,15 @@ impl Scores {
         let mut touched = std::mem::take(&mut self.touched);
         for target in touched.drain(..) {
             let index = target as usize;
-            if self.users[index] >= scoring.min_users && eligible(query, target) {
+            if self.users[index] < scoring.min_users {
+                found.dropped.min_users += 1;
+            } else if !eligible(query, target) {
+                found.dropped.split += 1;
+            } else {
                 let weight = self.weight_of(timeline, query, target);
-                if scoring.keeps(weight) {
-                    candidates.push((weight, target));
+                match scoring.keeps(weight) {
+                    true => candidates.push((weight, target)),
+                    false => found.dropped.bounds += 1,
                 }
             }
             self.users[index] = 0;
@@ -261,17 +298,20 @@ impl Scores {
         };
         let kept = scoring.top_k.unwrap_or(usize::MAX);
         if kept < candidates.len() {
+            found.dropped.top_k += (candidates.len() - kept) as u64;
             if kept > 0 {
                 candidates.select_nth_unstable_by(kept - 1, better);
             }
             candidates.truncate(kept);
         }
         candidates.sort_unstable_by(better);
-        pairs.extend(candidates.iter().map(|&(weight, target)| ScoredPair {
-            query,
-            target,
-            weight,
-        }));
+        found
+            .pairs
+            .extend(candidates.iter().map(|&(weight, target)| ScoredPair {
+                query,
+                target,
+                weight,
+            }));
         self.touched = touched;
         self.candidates = candidates;
     }

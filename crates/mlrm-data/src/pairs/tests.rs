@@ -165,7 +165,13 @@ fn only_eligible_partners_take_places() {
         ..Scoring::new(&PairSettings::default()).unwrap()
     };
     let two = log.notes.number("2").unwrap();
-    let pairs = score_pairs_where(&log, &log.events, &rules, |_, target| target != two);
+    let scored = score_pairs_where(&log, &log.events, &rules, |_, target| target != two);
+    let dropped = PairLosses {
+        split: 1,
+        ..PairLosses::default()
+    };
+    assert_eq!(scored.dropped, dropped);
+    let pairs = scored.pairs;
     let ids = with_ids(&log, &pairs);
     let ids: Vec<_> = ids
         .iter()

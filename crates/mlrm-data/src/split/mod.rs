@@ -21,9 +21,9 @@ use mlrm_config::{DataSettings, PairSettings, Split};
 
 use crate::error::{DataError, Result, shorten};
 use crate::interactions::{Interaction, Interactions};
-use crate::notes::NoteSet;
+use crate::notes::{NearIds, NoteSet};
 use crate::pairs::{
-    PairList, RawPair, ScoredPair, Scoring, read_pairs, score_pairs, score_pairs_where, write_pairs,
+    Losses, PairList, RawPair, ScoredPair, Scoring, read_pairs, score_pairs_where, write_pairs,
 };
 use crate::write::write_folder;
 
@@ -93,6 +93,10 @@ pub struct PairData {
     /// `split = "note"`, which holds out notes and not events; the events before the held-out parts
     /// with `split = "time"`. From a file of pairs, the training pairs that the note is target of.
     pub note_users: Vec<u32>,
+    /// What the user should know of how the files were read.
+    pub notices: Vec<String>,
+    /// Why there are few training pairs, where there are.
+    pub losses: Option<Losses>,
 }
 
 /// Pairs from the settings of a run: reads the log or the file of pairs (paths are relative to
@@ -111,9 +115,11 @@ pub fn load_pairs(settings: &DataSettings, notes: &NoteSet, seed: u64) -> Result
             let pairs_path = path(pairs);
             let pairs = read_pairs(&pairs_path)?;
             let mut data = split_pairs(&pairs, &pairs_path, notes, rules, seed)?;
+            data.notices = said_of(&pairs_path, &pairs.notices);
             // The default log name is no promise that the file exists.
-            if let Some(log) = log.as_ref().map(path).filter(|log| log.is_file()) {
-                let log = Interactions::read(&log, settings.time_unit)?;
+            if let Some(log_path) = log.as_ref().map(path).filter(|log| log.is_file()) {
+                let log = Interactions::read(&log_path, settings.time_unit)?;
+                data.notices.extend(said_of(&log_path, &log.notices));
                 data.note_users = count_users(&log, &log.events, notes);
             }
             data
@@ -122,7 +128,10 @@ pub fn load_pairs(settings: &DataSettings, notes: &NoteSet, seed: u64) -> Result
             let log_path = path(log);
             let log = Interactions::read(&log_path, settings.time_unit)?;
             log.refuse_unknown(&log_path, notes)?;
-            split_log(&log, notes, rules, seed)?
+            PairData {
+                notices: said_of(&log_path, &log.notices),
+                ..split_log(&log, notes, rules, seed)?
+            }
         }
         (None, None) => {
             return Err(DataError::setting(
@@ -133,13 +142,21 @@ pub fn load_pairs(settings: &DataSettings, notes: &NoteSet, seed: u64) -> Result
         }
     };
     if data.pairs.train.is_empty() {
+        let why = data
+            .losses
+            .map_or(String::new(), |losses| format!(": {losses}"));
         return Err(DataError::setting(
             "data.pairs",
-            "no training pair is left",
+            format!("no training pair is left{why}"),
             "lower `min_users` or `lower`, widen `window_days`, or check that the log fits the notes",
         ));
     }
     Ok(data)
+}
+
+fn said_of(path: &Path, notices: &[String]) -> Vec<String> {
+    let said = |notice| format!("{}: {notice}", path.display());
+    notices.iter().map(said).collect()
 }
 
 fn check_fractions(rules: &PairSettings) -> Result<()> {
@@ -188,7 +205,8 @@ pub fn split_log(
             };
             let deepest = scoring.keeping(deeper(rules.top_k, rules.training_partners()));
             let scored = score_pairs_where(log, &log.events, &deepest, eligible);
-            let mut pairs = by_part(to_pairs(scored), &parts);
+            let losses = scored.losses(log, &log.events, &deepest);
+            let mut pairs = by_part(to_pairs(scored.pairs), &parts);
             pairs.train = best_of_each(pairs.train, rules.training_partners());
             pairs.validation = best_of_each(pairs.validation, rules.top_k);
             pairs.test = best_of_each(pairs.test, rules.top_k);
@@ -196,6 +214,8 @@ pub fn split_log(
                 pairs,
                 note_users: count_users(log, &log.events, notes),
                 parts,
+                losses,
+                notices: Vec::new(),
             })
         }
         Split::Time => {
@@ -204,22 +224,30 @@ pub fn split_log(
             let mut score = |events: &[Interaction], scoring: &Scoring| {
                 let fresh = |query, target| !known.contains(&unordered(query, target));
                 let scored = score_pairs_where(log, events, scoring, fresh);
-                known.extend(scored.iter().map(|pair| unordered(pair.query, pair.target)));
-                to_pairs(scored)
+                let ends = |pair: &ScoredPair| unordered(pair.query, pair.target);
+                known.extend(scored.pairs.iter().map(ends));
+                let losses = scored.losses(log, events, scoring);
+                (to_pairs(scored.pairs), losses)
             };
+            let for_training = scoring.keeping(rules.training_partners());
+            let (train_pairs, losses) = score(&train, &for_training);
             Ok(PairData {
                 pairs: PairSplit {
-                    train: score(&train, &scoring.keeping(rules.training_partners())),
-                    validation: score(&validation, &scoring),
-                    test: score(&test, &scoring),
+                    train: train_pairs,
+                    validation: score(&validation, &scoring).0,
+                    test: score(&test, &scoring).0,
                 },
                 parts: vec![Part::Train; notes.len()],
                 note_users: count_users(log, &train, notes),
+                losses,
+                notices: Vec::new(),
             })
         }
         Split::None => {
             let deepest = scoring.keeping(deeper(rules.top_k, rules.training_partners()));
-            let pairs = to_pairs(score_pairs(log, &deepest));
+            let scored = score_pairs_where(log, &log.events, &deepest, |_, _| true);
+            let losses = scored.losses(log, &log.events, &deepest);
+            let pairs = to_pairs(scored.pairs);
             let truth = best_of_each(pairs.clone(), rules.top_k);
             Ok(PairData {
                 pairs: PairSplit {
@@ -228,6 +256,8 @@ pub fn split_log(
                 },
                 parts: vec![Part::Train; notes.len()],
                 note_users: count_users(log, &log.events, notes),
+                losses,
+                notices: Vec::new(),
             })
         }
     }
@@ -247,7 +277,12 @@ fn split_pairs(
             notes.row(&list.notes[note]).ok_or_else(|| {
                 DataError::file(
                     path,
-                    format!("no note has the id `{}`", shorten(&list.notes[note])),
+                    format!(
+                        "no note has the id `{}`{}",
+                        shorten(&list.notes[note]),
+                        NearIds::new(notes.rows().iter().map(|note| note.id.as_str()))
+                            .hint(&list.notes[note])
+                    ),
                     "add the note, or let `mlrm data check --fix DIR` leave such rows out",
                 )
             })
@@ -288,6 +323,7 @@ fn split_pairs(
         pairs,
         parts,
         note_users,
+        ..PairData::default()
     })
 }
 

@@ -8,7 +8,7 @@ use miette::miette;
 use mlrm_config::{PairSettings, PairWeight, RunConfig, Split, TestTargets, Ties, TimeUnit};
 use mlrm_data::interactions::Interactions;
 use mlrm_data::notes::{Note, NoteSet};
-use mlrm_data::pairs::{RawPair, Scoring, score_pairs, write_pairs, write_pairs_csv};
+use mlrm_data::pairs::{Losses, RawPair, Scoring, score_pairs_where, write_pairs, write_pairs_csv};
 use mlrm_data::split::split_log;
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error as WordError, StrDeserializer};
@@ -170,7 +170,11 @@ impl Plan {
 
 pub(super) fn run(args: &PairsArgs) -> miette::Result<ExitCode> {
     let plan = Plan::new(args)?;
+    check_out(args, &plan)?;
     let log = Interactions::read(&plan.log, plan.time_unit).map_err(report)?;
+    for notice in &log.notices {
+        eprintln!("{}: {notice}", plan.log.display());
+    }
     let notes = notes_of(&plan, &log)?;
     match (&args.out, args.rules.split) {
         (None, Some(_)) => Err(miette!(
@@ -180,6 +184,7 @@ pub(super) fn run(args: &PairsArgs) -> miette::Result<ExitCode> {
         (Some(out), Some(_)) => {
             let data = split_log(&log, &notes, &plan.rules, args.seed).map_err(report)?;
             data.pairs.write(out, &notes).map_err(report)?;
+            say_losses(data.pairs.train.len(), data.losses);
             let counts = [
                 ("train", data.pairs.train.len() as u64),
                 ("validation", data.pairs.validation.len() as u64),
@@ -189,7 +194,12 @@ pub(super) fn run(args: &PairsArgs) -> miette::Result<ExitCode> {
         }
         (out, _) => {
             let scoring = Scoring::new(&plan.rules).map_err(report)?;
-            let pairs = score_pairs(&log, &scoring);
+            let scored = score_pairs_where(&log, &log.events, &scoring, |_, _| true);
+            say_losses(
+                scored.pairs.len(),
+                scored.losses(&log, &log.events, &scoring),
+            );
+            let pairs = scored.pairs;
             let rows = pairs.iter().map(|pair| RawPair {
                 query: &log.notes[pair.query],
                 target: &log.notes[pair.target],
@@ -207,10 +217,51 @@ pub(super) fn run(args: &PairsArgs) -> miette::Result<ExitCode> {
     }
 }
 
+/// Refuses to write over what is read, and files whose form is unknown.
+fn check_out(args: &PairsArgs, plan: &Plan) -> miette::Result<()> {
+    let Some(out) = &args.out else {
+        return Ok(());
+    };
+    let inputs = [Some(&plan.log), plan.notes.as_ref(), args.config.as_ref()];
+    let place = |path: &Path| path.canonicalize().ok();
+    let here = place(out);
+    if here.is_some()
+        && inputs
+            .into_iter()
+            .flatten()
+            .any(|input| place(input) == here)
+    {
+        return Err(miette!(
+            help = "name another file",
+            "--out {} is a file that is read",
+            out.display()
+        ));
+    }
+    let ending = out.extension().unwrap_or_default().to_string_lossy();
+    if args.rules.split.is_none() && !["csv", "parquet"].contains(&ending.as_ref()) {
+        return Err(miette!(
+            help = "let its name end in .csv or .parquet",
+            "--out {}: pairs are written as CSV or Parquet",
+            out.display()
+        ));
+    }
+    Ok(())
+}
+
+/// Says to standard error why there are few pairs.
+fn say_losses(pairs: usize, losses: Option<Losses>) {
+    if let Some(losses) = losses {
+        eprintln!("few pairs ({pairs}): {losses}");
+    }
+}
+
 /// The notes of the notes file, which must have every note of the log; or else those of the log.
 fn notes_of(plan: &Plan, log: &Interactions) -> miette::Result<NoteSet> {
     if let Some(path) = &plan.notes {
         let notes = NoteSet::read(path).map_err(report)?;
+        for notice in notes.notices() {
+            eprintln!("{}: {notice}", path.display());
+        }
         log.refuse_unknown(&plan.log, &notes).map_err(report)?;
         return Ok(notes);
     }
