@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use support::{Home, events, named};
+use support::{Home, events, named, skipped};
 
 /// What the shell writes once a command has ended.
 const DONE: &str = "exit code ";
@@ -24,7 +24,11 @@ impl Terminal {
     /// A shell in `folder` on a terminal of this size; `None`, loudly, where there is no tmux.
     fn open(name: &str, folder: &Path, (columns, rows): (u16, u16)) -> Option<Self> {
         if Command::new("tmux").arg("-V").output().is_err() {
-            eprintln!("SKIPPED: {name}: tmux is not installed, so no terminal can be driven");
+            skipped(
+                name,
+                "tmux",
+                "tmux is not installed, so no terminal can be driven",
+            );
             return None;
         }
         let socket = folder.join("tmux");

@@ -7,7 +7,7 @@ mod tensors;
 use std::fs;
 use std::path::Path;
 
-use support::{Home, events, losses, named};
+use support::{Home, events, losses, named, skipped};
 use tensors::{copy_folder, read};
 
 const LORA: [&str; 5] = [
@@ -238,6 +238,7 @@ fn inspect_counts_the_adapters_that_are_meant() {
 
 #[test]
 fn peft_loads_what_a_run_wrote() {
+    const TEST: &str = "peft_loads_what_a_run_wrote";
     let home = Home::with_config();
     home.train("run", &LORA).done();
     let python = std::env::var("MLRM_PYTHON").unwrap_or("python3".into());
@@ -247,12 +248,16 @@ fn peft_loads_what_a_run_wrote() {
         .arg(home.path("run/model"))
         .output();
     let Ok(output) = output else {
-        eprintln!("SKIPPED: there is no `{python}` (set MLRM_PYTHON)");
+        skipped(
+            TEST,
+            "peft",
+            &format!("there is no `{python}` (set MLRM_PYTHON)"),
+        );
         return;
     };
     let said = String::from_utf8_lossy(&output.stderr);
     match output.status.code() {
-        Some(77) => eprintln!("{said}"),
+        Some(77) => skipped(TEST, "peft", &said),
         code => assert_eq!(code, Some(0), "{said}"),
     }
 }

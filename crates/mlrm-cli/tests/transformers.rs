@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{Home, golden_cases};
+use support::{Home, golden_cases, skipped};
 
 /// Python with the packages, or `None` with a notice that nothing was tested.
 fn python(test: &str) -> Option<String> {
@@ -17,10 +17,10 @@ fn python(test: &str) -> Option<String> {
     if found.is_ok_and(|output| output.status.success()) {
         return Some(python);
     }
-    eprintln!(
-        "SKIPPED {test}: `{python}` has no torch, transformers and safetensors; set MLRM_PYTHON to a \
-         Python that has"
+    let why = format!(
+        "`{python}` has no torch, transformers and safetensors; set MLRM_PYTHON to a Python that has"
     );
+    skipped(test, "transformers", &why);
     None
 }
 

@@ -3,13 +3,12 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use mlrm_events::{Event, EventSink, RunStarted, Stamped};
 use mlrm_report::tensorboard::TensorBoardWriter;
-use support::{Shape, run};
+use support::{Shape, run, skipped};
 
 /// The fields of a protocol buffer: number → values.
 #[derive(Debug, Default)]
@@ -245,7 +244,7 @@ for tag in tags["images"]:
 
 #[test]
 fn tensorboard_reads_them() {
-    let python = std::env::var("MLRM_TEST_PYTHON").unwrap_or_else(|_| "python3".into());
+    let python = std::env::var("MLRM_PYTHON").unwrap_or_else(|_| "python3".into());
     let has_tensorboard = Command::new(&python)
         .args(["-c", "import tensorboard"])
         .stdout(Stdio::null())
@@ -253,12 +252,9 @@ fn tensorboard_reads_them() {
         .status()
         .is_ok_and(|status| status.success());
     if !has_tensorboard {
-        // Past the test harness's capture, so that it is seen.
-        let _ = writeln!(
-            std::io::stderr(),
-            "SKIPPED: tensorboard_reads_them: {python} has no tensorboard package \
-             (MLRM_TEST_PYTHON names another interpreter)"
-        );
+        let why =
+            format!("{python} has no tensorboard package (MLRM_PYTHON names another interpreter)");
+        skipped("tensorboard_reads_them", "tensorboard", &why);
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,12 @@
 //! The real `mlrm` binary in a folder of its own, with a run small enough to train in a second.
 
 // Every test file uses a part of this.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
+
+#[path = "../../../../tests/skipped.rs"]
+mod skipped;
+
+pub use skipped::skipped;
 
 use std::collections::BTreeMap;
 use std::fs;

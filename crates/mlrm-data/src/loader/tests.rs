@@ -1,6 +1,5 @@
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use mlrm_config::{PromptSettings, SwapField, SwapSettings, SwapSide};
 
@@ -224,9 +223,7 @@ fn dropping_stops_the_threads() {
         for _ in 0..taken {
             batches.next().unwrap().unwrap();
         }
-        let before = Instant::now();
         drop(batches);
-        assert!(before.elapsed() < Duration::from_secs(5));
         // The threads hold the encoder as long as they run.
         assert_eq!(Arc::strong_count(&encoder), 1);
     }

@@ -1,5 +1,10 @@
 //! A made-up run that looks like a real one; the same every time.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, unused_imports, reason = "each test file uses a part")]
+
+#[path = "../../../../tests/skipped.rs"]
+mod skipped;
+
+pub use skipped::skipped;
 
 use mlrm_events::{
     AttentionMass, CheckpointSaved, EndReason, Evaluation, Event, GATE_BINS, GateHistogram,
