@@ -6,10 +6,12 @@ mod output;
 
 mod commands;
 mod errors;
+mod hub;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Train, evaluate and run multimodal embedding models for item-to-item recommendation.
 #[derive(Debug, Parser)]
@@ -49,14 +51,38 @@ enum Command {
     Bench(commands::bench::BenchArgs),
     /// Explain and check settings.
     Config(commands::config::ConfigArgs),
+    /// Write the completions of a shell.
+    Completions(commands::completions::CompletionsArgs),
+    /// Write manual pages.
+    Man(commands::man::ManArgs),
+}
+
+impl Command {
+    /// The models that are named on the command line.
+    fn models(&mut self) -> Vec<&mut PathBuf> {
+        match self {
+            Self::Eval(args) => vec![&mut args.source.model],
+            Self::Embed(args) => vec![&mut args.source.model],
+            Self::Saliency(args) => args.models.iter_mut().collect(),
+            Self::Inspect(args) => vec![&mut args.model],
+            Self::Export(args) => vec![&mut args.model],
+            _ => Vec::new(),
+        }
+    }
 }
 
 fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let mut command = Cli::parse().command;
     // `mlrm eval … | head` ends quietly; a training run outlives whoever read its output.
     let trains = matches!(command, Command::Train(_));
     if !trains {
         sigpipe::reset();
+    }
+    for model in command.models() {
+        match hub::folder(model) {
+            Ok(folder) => *model = folder,
+            Err(error) => return errors::print(&error),
+        }
     }
     let result = match command {
         Command::Train(args) => commands::train::run(args),
@@ -73,6 +99,8 @@ fn main() -> ExitCode {
         Command::Devices(args) => commands::devices::run(args),
         Command::Bench(args) => commands::bench::run(args),
         Command::Config(args) => commands::config::run(args),
+        Command::Completions(args) => commands::completions::run(args, Cli::command()),
+        Command::Man(args) => commands::man::run(args, Cli::command()),
     };
     match result {
         Ok(_) if output::lost() && !trains => {

@@ -1,6 +1,6 @@
 //! Writes the generated page of the guide, the configuration reference.
 //!
-//! `cargo run -p mlrm-config --example reference`
+//! `cargo run --release --workspace --example reference`
 
 use std::path::Path;
 

@@ -454,7 +454,7 @@ fn settings_that_exclude_each_other() {
       help: set `data.interactions` (a log) or `data.pairs_file` (ready-made pairs)
 
     error: there is no tokenizer
-      help: set `tokenizer.train_vocab_size` (train one on the notes, say 8000), `tokenizer.path` (a tokenizer.json) or `model.llm.path` (a folder that holds one)
+      help: set `tokenizer.train_vocab_size` (train one on the notes, say 8000), `tokenizer.path` (a tokenizer.json), or `model.llm.path` or `model.checkpoint` (a folder that holds one)
 
     2 errors in the config
     "###);

@@ -1,8 +1,8 @@
 //! Where the parts of a new model come from: a whole model of others, folders of its parts, or nowhere.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use mlrm_config::{ConnectorKind, ImageLayout, ModelSettings};
+use mlrm_config::{ConnectorKind, ImageLayout, ModelPath, ModelSettings};
 use mlrm_model::decoder::DecoderConfig;
 use mlrm_model::embedder::{EmbedderConfig, TokenIds, WeightSource};
 use mlrm_model::system::{System, SystemPart, WholeSystem};
@@ -21,7 +21,7 @@ pub(crate) struct Parts {
 impl Parts {
     /// Reads config and tensor names of `model.checkpoint` and `model.connector.path`.
     pub(crate) fn open(settings: &ModelSettings) -> Result<Self, TrainError> {
-        let open = |path: &Option<PathBuf>| path.as_deref().map(WholeSystem::open).transpose();
+        let open = |path: &Option<ModelPath>| path.as_deref().map(WholeSystem::open).transpose();
         let parts = Self {
             whole: open(&settings.checkpoint)?,
             connector: open(&settings.connector.path)?,
@@ -137,8 +137,8 @@ impl Parts {
         &self,
         settings: &ModelSettings,
     ) -> Result<[WeightSource; 3], TrainError> {
-        let folder = |path: &Option<PathBuf>| match path {
-            Some(path) => WeightSource::Checkpoint(path.clone()),
+        let folder = |path: &Option<ModelPath>| match path {
+            Some(path) => WeightSource::Checkpoint(path.to_path_buf()),
             None => WeightSource::Scratch,
         };
         let Some(whole) = &self.whole else {

@@ -132,7 +132,7 @@ fn build_options(
         temperature_logit: config.objective.initial_temperature_logit(),
         tune: config.model.llm.tune,
         quantisation: config.model.llm.quantisation,
-        adapter: adapter.or(lora.path.clone()),
+        adapter: adapter.or_else(|| lora.path.clone().map(|path| path.to_path_buf())),
         // What a PEFT folder brings, the config does not say again.
         lora: match lora.path {
             Some(_) => None,

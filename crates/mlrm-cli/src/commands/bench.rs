@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use super::at_least_one;
 use super::model_source::ModelSource;
+use crate::hub;
 use compare::Earlier;
 
 /// Measure speed and memory: medians over several runs, after some that do not count.
@@ -148,8 +149,10 @@ impl What {
 }
 
 impl ModelArgs {
-    fn config(&self) -> Result<RunConfig, TrainError> {
-        Ok(RunConfig::load(&self.config, &self.set)?)
+    fn config(&self) -> miette::Result<RunConfig> {
+        let mut config = RunConfig::load(&self.config, &self.set).map_err(TrainError::from)?;
+        hub::resolve(&mut config)?;
+        Ok(config)
     }
 
     fn samples(&self) -> Samples {

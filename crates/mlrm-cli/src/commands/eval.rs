@@ -107,7 +107,12 @@ fn untrained(
     }
     // The folders that the run began with may be gone; the rest of the table does not need them.
     let device = source.device(config)?;
-    let start = starting_model(config, &device, notes, pairs);
+    let mut config = config.clone();
+    let start = crate::hub::resolve(&mut config)
+        .map_err(|error| error.to_string())
+        .and_then(|()| {
+            starting_model(&config, &device, notes, pairs).map_err(|error| error.to_string())
+        });
     Ok(start
         .map(|start| Inference::new(&start.embedder))
         .map_err(|error| format!("the model before training cannot be opened: {error}")))

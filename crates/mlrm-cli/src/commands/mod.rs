@@ -1,6 +1,7 @@
 //! One file a subcommand: arguments, and what they do.
 
 pub mod bench;
+pub mod completions;
 pub mod config;
 pub mod data;
 pub mod devices;
@@ -9,6 +10,7 @@ pub mod eval;
 pub mod export;
 mod formats;
 pub mod inspect;
+pub mod man;
 mod model_source;
 pub mod report;
 pub mod saliency;
@@ -16,6 +18,9 @@ pub mod similar;
 pub mod train;
 pub mod verify;
 pub mod watch;
+
+#[cfg(feature = "hub")]
+pub use formats::bytes;
 
 /// Reads a count of an option that must not be 0.
 fn at_least_one(text: &str) -> Result<usize, String> {

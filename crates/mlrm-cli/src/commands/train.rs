@@ -14,10 +14,11 @@ use mlrm_report::progress::ProgressLine;
 use mlrm_report::run::folder_and_name;
 use mlrm_report::tensorboard::TensorBoardWriter;
 use mlrm_report::tui::{Dashboard, DashboardHandle, Options, Source};
-use mlrm_train::run_folder::Existing;
+use mlrm_train::run_folder::{Existing, RunFolder};
 use mlrm_train::{Finished, Run, TrainError};
 
 use super::model_source::ALLOW_NAN;
+use crate::hub;
 
 /// Train a model from a config file, and measure it beside its baselines.
 #[derive(Debug, Args)]
@@ -54,8 +55,15 @@ pub fn run(args: TrainArgs) -> miette::Result<ExitCode> {
         (_, true) => Existing::Overwrite,
         _ => Existing::Refuse,
     };
+    let mut config = loaded.config;
+    if existing == Existing::Resume {
+        pin_hub_names(&mut config)?;
+    } else {
+        // Before anything is downloaded for it.
+        RunFolder::check(&config, existing)?;
+    }
+    hub::resolve(&mut config)?;
     eprintln!("preparing {}", args.config.display());
-    let config = loaded.config;
     let run = Run::open(config.clone(), existing)?;
     for notice in run.notices() {
         eprintln!("{notice}");
@@ -67,6 +75,16 @@ pub fn run(args: TrainArgs) -> miette::Result<ExitCode> {
     screen.close();
     print_outcome(&finished?);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Names on the Hub without a revision mean, in a run that goes on, the commits that it began with.
+fn pin_hub_names(config: &mut RunConfig) -> miette::Result<()> {
+    let path = config.run.dir.join("config.toml");
+    if path.is_file() {
+        let earlier = RunConfig::load(&path, &[]).map_err(TrainError::from)?;
+        hub::pin(config, &earlier);
+    }
+    Ok(())
 }
 
 fn print_outcome(finished: &Finished) {

@@ -1,9 +1,9 @@
 //! `[model.connector]`, `[model.fusion]`, `[model.head]`: what is between and behind the two.
 
-use std::path::PathBuf;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::ModelPath;
 
 /// `[model.connector]`: from vision features to visual tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 #[schemars(extend("x-source" = "method §2.2; NoteLLM-2 released code"))]
 pub struct ConnectorSettings {
     /// A folder with a whole BLIP-2 or Qwen-VL whose Q-Former or resampler to start from; it brings the
-    /// sizes. The projector behind a Q-Former starts from scratch.
-    pub path: Option<PathBuf>,
+    /// sizes. The projector behind a Q-Former starts from scratch. Or `hf:owner/name@revision`.
+    pub path: Option<ModelPath>,
     /// The kind of connector.
     pub kind: ConnectorKind,
     /// Visual tokens (V) of a Q-Former or resampler. Paper: 16; BLIP-2: 32; Qwen-VL: 256.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::ModelPath;
+
 /// `[data]`: notes, pictures and the pairs to train on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -352,8 +354,9 @@ pub enum ImageLayout {
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-source" = "method §1"))]
 pub struct TokenizerSettings {
-    /// A Hugging Face `tokenizer.json`; default: the one beside `model.llm.path`.
-    pub path: Option<PathBuf>,
+    /// A Hugging Face `tokenizer.json`, or the folder of one; default: the one beside `model.llm.path` or
+    /// `model.checkpoint`. Or `hf:owner/name@revision`.
+    pub path: Option<ModelPath>,
     /// Train a byte-level BPE of this many words on the training notes instead.
     #[schemars(range(min = 300, max = 1_000_000))]
     pub train_vocab_size: Option<usize>,

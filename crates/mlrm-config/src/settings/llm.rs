@@ -1,9 +1,9 @@
 //! `[model.llm]`: the decoder and how it learns.
 
-use std::path::PathBuf;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::ModelPath;
 
 /// `[model.llm]`: the decoder. Sizes are read only when `path` is not set and carry the names of a
 /// Hugging Face `config.json`.
@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-source" = "Hugging Face config.json"))]
 pub struct LlmSettings {
-    /// A Hugging Face folder: config.json, model*.safetensors, tokenizer.json.
-    pub path: Option<PathBuf>,
+    /// A Hugging Face folder: config.json, model*.safetensors, tokenizer.json. Or its name on the Hub:
+    /// `hf:owner/name`, or `hf:owner/name@revision` with a branch, tag or commit.
+    pub path: Option<ModelPath>,
     /// Architecture when built from scratch (HF `model_type`).
     pub family: LlmFamily,
     /// Rows of the embedding table; default one a token. More rows pad it: no token reads them.
@@ -180,8 +181,8 @@ pub enum Quantisation {
 #[schemars(extend("x-source" = "LoRA (arXiv 2106.09685); PEFT"))]
 pub struct LoraSettings {
     /// An adapter folder in PEFT's layout (adapter_config.json, adapter_model.safetensors) to start
-    /// from. It brings rank, alpha and targets.
-    pub path: Option<PathBuf>,
+    /// from. It brings rank, alpha and targets. Or `hf:owner/name@revision`.
+    pub path: Option<ModelPath>,
     /// Width of the product between A and B (PEFT: `r`).
     #[schemars(range(min = 1))]
     pub rank: usize,

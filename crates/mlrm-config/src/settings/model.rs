@@ -1,9 +1,9 @@
 //! `[model]`: the parts of the embedder (method §2).
 
-use std::path::PathBuf;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::ModelPath;
 
 use super::{ConnectorSettings, FusionSettings, HeadSettings, LlmSettings, VisionSettings};
 
@@ -12,15 +12,16 @@ use super::{ConnectorSettings, FusionSettings, HeadSettings, LlmSettings, Vision
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-source" = "method §2; NoteLLM-2 (KDD 2025)"))]
 pub struct ModelSettings {
-    /// A model folder that mlrm wrote, to start from; the sections below are then not read.
-    pub path: Option<PathBuf>,
+    /// A model folder that mlrm wrote, to start from; the sections below are then not read. Or
+    /// `hf:owner/name@revision`.
+    pub path: Option<ModelPath>,
     /// A whole multimodal model as others published it, to start from: BLIP-2 or Qwen-VL in Hugging
     /// Face's layout, or what NoteLLM-2's released code saves. It brings the language model, the vision
     /// encoder and the connector; what the variant has beside them starts from scratch. NoteLLM-2's
     /// brings all weights, but its config.json describes the language model alone: `vision.path` names
-    /// the encoder's folder, `connector` and `head` the sizes.
+    /// the encoder's folder, `connector` and `head` the sizes. Or `hf:owner/name@revision`.
     #[schemars(extend("x-source" = "Hugging Face config.json; NoteLLM-2 released code"))]
-    pub checkpoint: Option<PathBuf>,
+    pub checkpoint: Option<ModelPath>,
     /// Which of the paper's models to build.
     pub variant: Variant,
     /// Take weights that are NaN or infinite as they are; they are refused otherwise, with the names

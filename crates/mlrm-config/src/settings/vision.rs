@@ -1,9 +1,9 @@
 //! `[model.vision]`: the frozen vision encoder.
 
-use std::path::PathBuf;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::ModelPath;
 
 /// `[model.vision]`: the frozen vision encoder. Sizes are read only when `path` is not set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 #[schemars(extend("x-source" = "Hugging Face config.json"))]
 pub struct VisionSettings {
     /// A Hugging Face folder: config.json, model*.safetensors, preprocessor_config.json. Of a whole
-    /// model (clip, siglip, blip-2, Qwen-VL) the vision half is read.
-    pub path: Option<PathBuf>,
+    /// model (clip, siglip, blip-2, Qwen-VL) the vision half is read. Or `hf:owner/name@revision`.
+    pub path: Option<ModelPath>,
     /// Architecture when built from scratch (HF `model_type`).
     pub family: VisionFamily,
     /// Width of the hidden states.

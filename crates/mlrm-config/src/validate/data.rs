@@ -61,7 +61,14 @@ fn scores(config: &RunConfig, findings: &mut Vec<Finding>) {
 
 fn tokenizer(config: &RunConfig, findings: &mut Vec<Finding>) {
     let tokenizer = &config.tokenizer;
-    let keys = ["tokenizer.path", "model.llm.path", "model.path"];
+    let keys = [
+        "tokenizer.path",
+        "model.llm.path",
+        "model.path",
+        "model.checkpoint",
+    ];
+    let model = &config.model;
+    let folders = [&model.path, &model.checkpoint, &model.llm.path];
     match (&tokenizer.path, tokenizer.train_vocab_size) {
         (Some(_), Some(_)) => findings.push(
             Finding::new(
@@ -71,14 +78,14 @@ fn tokenizer(config: &RunConfig, findings: &mut Vec<Finding>) {
             .related(["tokenizer.path"])
             .help("keep one: a tokenizer is either read or trained"),
         ),
-        (None, None) if config.model.path.is_none() && config.model.llm.path.is_none() => {
+        (None, None) if folders.iter().all(|folder| folder.is_none()) => {
             findings.push(
                 Finding::new("tokenizer.train_vocab_size", "there is no tokenizer")
                     .related(keys)
                     .help(
                         "set `tokenizer.train_vocab_size` (train one on the notes, say 8000), \
-                         `tokenizer.path` (a tokenizer.json) or `model.llm.path` (a folder that \
-                         holds one)",
+                         `tokenizer.path` (a tokenizer.json), or `model.llm.path` or \
+                         `model.checkpoint` (a folder that holds one)",
                     ),
             );
         }

@@ -4,6 +4,7 @@
 //! ([`crate::check`]); this module holds what a range cannot say.
 
 mod data;
+mod hub;
 mod model;
 mod training;
 mod unread;
@@ -16,6 +17,7 @@ use crate::error::Finding;
 /// All cross-key findings of a config.
 pub(crate) fn cross_checks(config: &RunConfig) -> Vec<Finding> {
     let mut findings = Vec::new();
+    hub::check(config, &mut findings);
     data::check(config, &mut findings);
     model::check(config, &mut findings);
     training::check(config, &mut findings);

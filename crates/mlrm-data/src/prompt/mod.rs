@@ -72,7 +72,7 @@ pub fn open_tokenizer<'a>(
         DataError::setting(
             "tokenizer",
             "there is no tokenizer",
-            "set `tokenizer.train_vocab_size`, `tokenizer.path` or `model.llm.path`",
+            "set `tokenizer.train_vocab_size`, `tokenizer.path`, `model.llm.path` or `model.checkpoint`",
         )
     })?;
     let mut tokenizer = Tokenizer::load(path)?;

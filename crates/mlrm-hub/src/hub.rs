@@ -1,0 +1,202 @@
+//! From a name to a folder.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use mlrm_config::HubName;
+use serde_json::Value;
+
+use crate::cache::RepoCache;
+use crate::client::{Client, Listing, RemoteFile};
+use crate::download::Download;
+use crate::needs::INDEX;
+use crate::{Environment, HubError, Needs, Watch};
+
+/// The Hub, and the cache of what came from it.
+pub struct Hub {
+    environment: Environment,
+    client: Client,
+}
+
+/// What a name stands for, as files of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The folder.
+    pub folder: PathBuf,
+    /// The commit that it is of.
+    pub commit: String,
+}
+
+impl Hub {
+    /// The Hub of an environment.
+    pub fn new(environment: Environment) -> Self {
+        Self {
+            client: Client::new(&environment),
+            environment,
+        }
+    }
+
+    /// The folder of a name: what is needed of it and not in the cache yet is downloaded.
+    ///
+    /// A Hub that cannot be reached is no fault where the cache has it all; `watch` is told so.
+    ///
+    /// # Errors
+    ///
+    /// When the Hub refuses, the download breaks off, or the cache does not have what may not be asked
+    /// for.
+    pub fn fetch(
+        &self,
+        name: &HubName,
+        needs: Needs,
+        watch: &mut dyn Watch,
+    ) -> Result<Snapshot, HubError> {
+        let cache = RepoCache::new(&self.environment.cache, name);
+        if self.environment.offline {
+            return cached(&cache, needs).map_err(|missing| HubError::Offline {
+                name: name.clone(),
+                cache: self.environment.cache.clone(),
+                missing,
+            });
+        }
+        let listing = match self.client.list(name) {
+            Ok(listing) => listing,
+            Err(error @ HubError::Unreachable { .. }) => {
+                let Ok(snapshot) = cached(&cache, needs) else {
+                    return Err(error);
+                };
+                watch.say(&format!(
+                    "{error}; taking commit {} from the cache",
+                    snapshot.commit
+                ));
+                return Ok(snapshot);
+            }
+            Err(error) => return Err(error),
+        };
+        self.download(name, needs, &cache, &listing, watch)?;
+        cache.remember(&listing.commit)?;
+        Ok(Snapshot {
+            folder: cache.snapshot(&listing.commit),
+            commit: listing.commit,
+        })
+    }
+
+    /// Brings every needed file of a commit into the cache.
+    fn download(
+        &self,
+        name: &HubName,
+        needs: Needs,
+        cache: &RepoCache,
+        listing: &Listing,
+        watch: &mut dyn Watch,
+    ) -> Result<(), HubError> {
+        let paths: Vec<&str> = listing
+            .files
+            .iter()
+            .map(|file| file.path.as_str())
+            .collect();
+        let missing = needs.missing(&paths);
+        if !missing.is_empty() {
+            return Err(HubError::NothingToRead {
+                name: name.clone(),
+                found: lacking(&missing, &paths),
+            });
+        }
+        let find = |path: &str| listing.files.iter().find(|file| file.path == path);
+        let mut shards = BTreeSet::new();
+        for file in needs.of(&paths).into_iter().filter_map(find) {
+            self.file(name, cache, &listing.commit, file, watch)?;
+            if file.path.ends_with(INDEX) {
+                shards.extend(shards_of(&cache.snapshot(&listing.commit), &file.path));
+            }
+        }
+        for shard in &shards {
+            let file = find(shard).ok_or_else(|| HubError::NothingToRead {
+                name: name.clone(),
+                found: format!("no {shard}, which its {INDEX} names"),
+            })?;
+            self.file(name, cache, &listing.commit, file, watch)?;
+        }
+        Ok(())
+    }
+
+    fn file(
+        &self,
+        name: &HubName,
+        cache: &RepoCache,
+        commit: &str,
+        file: &RemoteFile,
+        watch: &mut dyn Watch,
+    ) -> Result<(), HubError> {
+        let blob = cache.blob(&file.etag);
+        let whole = |path: &Path| fs::metadata(path).is_ok_and(|held| held.len() == file.bytes);
+        if !whole(&cache.snapshot(commit).join(&file.path)) {
+            let _lock = cache.lock(&file.etag, watch)?;
+            // Another process may have brought it while this one waited.
+            if !whole(&blob) {
+                let download = Download {
+                    client: &self.client,
+                    name,
+                    commit,
+                    file,
+                    blob: &blob,
+                };
+                download.run(watch)?;
+            }
+        }
+        cache.link(commit, &file.path, &blob)
+    }
+}
+
+/// What the cache has of a name, or what it lacks.
+fn cached(cache: &RepoCache, needs: Needs) -> Result<Snapshot, Vec<String>> {
+    let commit = cache.known_commit().ok_or_else(|| vec!["it".to_owned()])?;
+    let folder = cache.snapshot(&commit);
+    let files = cache.files(&commit);
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let mut missing = needs.missing(&files);
+    let indices = files
+        .iter()
+        .filter(|file| needs == Needs::Model && file.ends_with(INDEX));
+    for index in indices {
+        let shards = shards_of(&folder, index);
+        missing.extend(
+            shards
+                .into_iter()
+                .filter(|shard| !files.contains(&shard.as_str())),
+        );
+    }
+    match missing.is_empty() {
+        true => Ok(Snapshot { folder, commit }),
+        false => Err(missing),
+    }
+}
+
+/// The shards that an index names, as paths of the repository. An index that is none names nothing: it
+/// is refused where weights are read, with what is wrong in it.
+fn shards_of(folder: &Path, index: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(folder.join(index)).unwrap_or_default();
+    let json: Value = serde_json::from_str(&text).unwrap_or_default();
+    let map = json.get("weight_map").and_then(Value::as_object);
+    let below = index.strip_suffix(INDEX).unwrap_or_default();
+    let files = map
+        .into_iter()
+        .flatten()
+        .filter_map(|(_, file)| file.as_str());
+    files.map(|file| format!("{below}{file}")).collect()
+}
+
+/// What a repository lacks, and what it has in its place.
+fn lacking(missing: &[String], paths: &[&str]) -> String {
+    let pickled = paths
+        .iter()
+        .find(|path| path.ends_with(".bin") || path.ends_with(".pth"));
+    let missing = missing.join(" and no ");
+    match pickled {
+        Some(file) if missing.contains("safetensors") => format!(
+            "no {missing}: its weights are {file}, which may run code when it is read; a revision with \
+             safetensors may be among its pull requests (@refs/pr/N)"
+        ),
+        _ => format!("no {missing}"),
+    }
+}

@@ -1,0 +1,32 @@
+//! Model folders from the Hugging Face Hub, by `hf:owner/name@revision`.
+//!
+//! Files lie where `huggingface_hub` for Python keeps them, in the same layout, so that both share one
+//! cache: `models--owner--name/{blobs, refs, snapshots}`. The layout and the addresses are those of the
+//! `hf-hub` crate. Its download is not used: it takes a file of any length for whole, appends to a part
+//! what a server sends from the start, and knows neither `HF_TOKEN`, `HF_HUB_CACHE` nor
+//! `HF_HUB_OFFLINE`.
+
+mod cache;
+mod client;
+mod download;
+mod environment;
+mod error;
+mod hub;
+mod needs;
+
+pub use environment::Environment;
+pub use error::HubError;
+pub use hub::{Hub, Snapshot};
+pub use needs::Needs;
+
+/// Who is told how a download goes on.
+pub trait Watch {
+    /// A file begins, of which `held` of its `bytes` are there from an interrupted download.
+    fn begin(&mut self, file: &str, held: u64, bytes: u64);
+    /// Bytes of it that are there now.
+    fn at(&mut self, held: u64);
+    /// The file is whole.
+    fn end(&mut self);
+    /// Something that the user should know.
+    fn say(&mut self, text: &str);
+}
