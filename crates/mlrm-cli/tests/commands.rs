@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 use support::Home;
@@ -388,4 +389,147 @@ fn settings_are_explained_and_checked() {
         (&rule["type"], &rule["minimum"]),
         (&"integer".into(), &2.into())
     );
+}
+
+#[test]
+fn shells_complete_every_command() {
+    let home = Home::empty();
+    for (shell, word) in [
+        ("bash", "complete -F"),
+        ("zsh", "#compdef mlrm"),
+        ("fish", "complete -c mlrm"),
+        ("elvish", "edit:completion"),
+        ("powershell", "Register-ArgumentCompleter"),
+    ] {
+        let script = home.mlrm(&["completions", shell]);
+        let script = &script.done().out;
+        assert!(script.contains(word), "{shell}");
+        for name in ["saliency", "movielens", "no-dashboard", "shard-size"] {
+            assert!(script.contains(name), "{shell}: {name}");
+        }
+    }
+    home.mlrm(&["completions", "tcsh"])
+        .failed_with(2, &["tcsh", "possible values"]);
+}
+
+#[test]
+fn bash_completes_what_is_typed() {
+    let home = Home::empty();
+    home.write(
+        "completion.sh",
+        &home.mlrm(&["completions", "bash"]).done().out,
+    );
+    let script = "source ./completion.sh; COMP_WORDS=(mlrm insp); COMP_CWORD=1; \
+                  _mlrm mlrm insp mlrm; echo ${COMPREPLY[@]}";
+    let bash = std::process::Command::new("bash")
+        .args(["-c", script])
+        .current_dir(home.path(""))
+        .output();
+    let Ok(bash) = bash else {
+        return support::skipped("bash_completes_what_is_typed", "bash", "there is no bash");
+    };
+    assert_eq!(
+        String::from_utf8_lossy(&bash.stdout).trim(),
+        "inspect",
+        "{bash:?}"
+    );
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let home = Home::empty();
+    let page = home.mlrm(&["man"]);
+    let page = &page.done().out;
+    assert!(
+        page.contains(".TH mlrm 1") && page.contains("mlrm\\-train(1)"),
+        "{page}"
+    );
+    home.mlrm(&["man", "--out", "man1"]).done();
+    for (name, words) in [
+        ("mlrm.1", "mlrm"),
+        ("mlrm-train.1", "\\-\\-resume"),
+        ("mlrm-data-check.1", "\\-\\-fix"),
+        ("mlrm-config-explain.1", "KEY"),
+    ] {
+        let page = home.read(format!("man1/{name}"));
+        assert!(
+            page.contains(".TH") && page.contains(words),
+            "{name}: {page}"
+        );
+    }
+    assert!(!home.path("man1/mlrm-help.1").exists());
+    home.write("file", "");
+    home.refused(&["man", "--out", "file"], &["manual pages", "file"]);
+}
+
+/// The code blocks of a language in a page of the guide, without their indentation.
+fn printed(page: &str, language: &str) -> Vec<String> {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/src");
+    let text = fs::read_to_string(guide.join(page)).expect("a page");
+    let fence = format!("```{language}\n");
+    let blocks = text.split(&fence).skip(1);
+    let body = |block: &str| block.split("```").next().unwrap_or_default().to_owned();
+    blocks
+        .map(|block| {
+            body(block)
+                .lines()
+                .map(|line| format!("{}\n", line.trim()))
+                .collect()
+        })
+        .collect()
+}
+
+#[test]
+fn the_quick_start_works_on_a_folder_of_ones_own() {
+    let home = Home::with_notes();
+    fs::create_dir(home.path("shop")).expect("a folder");
+    fs::rename(home.path("data"), home.path("shop/moved")).expect("moved");
+    fs::create_dir(home.path("data")).expect("a folder");
+    fs::rename(home.path("shop/moved"), home.path("data/shop")).expect("moved");
+    assert!(
+        home.read("data/shop/notes.jsonl")
+            .contains("\"image\":\"images/")
+    );
+    home.mlrm(&["data", "check", "data/shop"]).done();
+    // The page: copy the demo's config, and let this section name the folder.
+    let section = &printed("quick-start.md", "toml")[0];
+    let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+    let demo = fs::read_to_string(configs.join("demo.toml")).expect("the demo");
+    let (head, rest) = demo.split_once("[data]\n").expect("a section");
+    let (_, tail) = rest.split_once("[data.pairs]").expect("a section");
+    home.write("my.toml", format!("{head}{section}\n[data.pairs]{tail}"));
+    home.mlrm(&["data", "check", "--config", "my.toml"]).done();
+    home.mlrm(&["data", "pairs", "--config", "my.toml", "--out", "pairs.csv"])
+        .done();
+    let train = [
+        "train",
+        "my.toml",
+        "--set",
+        "run.dir=runs/shop",
+        "--set",
+        "train.max_steps=1",
+    ];
+    assert!(home.mlrm(&train).done().out.contains("bm25"));
+    let embed = [
+        "embed",
+        "runs/shop",
+        "--notes",
+        "data/shop/notes.jsonl",
+        "--out",
+        "shop.parquet",
+    ];
+    home.mlrm(&embed).done();
+    // Keys that are paths below a folder of pictures: each command that is told finds them, and the check
+    // says what to tell.
+    let keys = home
+        .read("data/shop/notes.jsonl")
+        .replace("\"image\":\"images/", "\"image\":\"");
+    home.write("data/shop/notes.jsonl", keys);
+    let ran = home.mlrm(&["data", "check", "data/shop"]);
+    ran.failed_with(1, &["--images images", "data.images = \"images\""]);
+    home.mlrm(&["data", "check", "data/shop", "--images", "images"])
+        .done();
+    let images = ["--set", "data.images=images", "--overwrite"];
+    home.mlrm(&[train.as_slice(), &images].concat()).done();
+    home.mlrm(&embed).done();
 }

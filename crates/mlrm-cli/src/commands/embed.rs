@@ -2,7 +2,7 @@
 
 mod parts;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -29,7 +29,8 @@ pub struct EmbedArgs {
     /// The notes, JSON Lines or Parquet.
     #[arg(long, value_name = "FILE")]
     pub notes: PathBuf,
-    /// Folder or tar file of the pictures; default: the folder of the notes.
+    /// Folder or tar file of the pictures; default: the folder of the notes, or what the run's config says
+    /// for its own notes.
     #[arg(long, value_name = "PATH")]
     pub images: Option<PathBuf>,
     /// Where to write: `.parquet`, `.npy` or `.safetensors`.
@@ -82,9 +83,10 @@ pub fn run(args: EmbedArgs) -> miette::Result<ExitCode> {
     mlrm_eval::Format::of(&args.out).map_err(mlrm_train::TrainError::from)?;
     let config = args.source.run_config(&[])?;
     let model = args.source.open(&config)?;
+    let images = images_of(&args.notes, args.images.as_deref(), &config.data);
     let settings = DataSettings {
         root: PathBuf::new(),
-        images: images_of(&args.notes, args.images.as_deref()),
+        images: images.clone(),
         notes: args.notes.clone(),
         ..DataSettings::default()
     };
@@ -117,7 +119,7 @@ pub fn run(args: EmbedArgs) -> miette::Result<ExitCode> {
         0 | 1 => None,
         _ => Some(Parts::of(
             &args.out,
-            job(&args, &notes, &rows, config.backend.dtype)?,
+            job(&args, &notes, &images, &rows, config.backend.dtype)?,
         )),
     };
     let bar = ProgressBar::new(rows.len() as u64);
@@ -172,7 +174,13 @@ pub fn run(args: EmbedArgs) -> miette::Result<ExitCode> {
 }
 
 /// The name of what the numbers depend on: model, notes, pictures, and the options that touch them.
-fn job(args: &EmbedArgs, notes: &Notes, rows: &[u32], dtype: DType) -> miette::Result<String> {
+fn job(
+    args: &EmbedArgs,
+    notes: &Notes,
+    images: &Path,
+    rows: &[u32],
+    dtype: DType,
+) -> miette::Result<String> {
     let mut job = Job::new(&format!(
         "{} {dtype:?} {} {} {:?} {} {}",
         args.source.device,
@@ -185,9 +193,8 @@ fn job(args: &EmbedArgs, notes: &Notes, rows: &[u32], dtype: DType) -> miette::R
     job.content(&args.source.folder()?)?;
     job.content(&args.notes)?;
     if notes.images.is_some() {
-        let images = images_of(&args.notes, args.images.as_deref());
         job.pictures(
-            &images,
+            images,
             rows.iter()
                 .filter_map(|&row| notes.set[row].image.as_deref()),
         )?;

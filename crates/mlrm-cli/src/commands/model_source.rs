@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use miette::miette;
-use mlrm_config::{DeviceNames, RunConfig};
+use mlrm_config::{DataSettings, DeviceNames, RunConfig};
 use mlrm_train::device::{self, Device};
 use mlrm_train::plan::{OpenModel, open_model};
 
@@ -72,10 +72,14 @@ impl ModelSource {
     }
 }
 
-/// Where the pictures of a notes file are: `images`, or the folder of the file.
-pub fn images_of(notes: &Path, images: Option<&Path>) -> PathBuf {
+/// Where the pictures of a notes file are: `images`, else where `data` says if these are its notes, else the
+/// folder of the file.
+pub fn images_of(notes: &Path, images: Option<&Path>, data: &DataSettings) -> PathBuf {
+    let own = data.root.join(&data.notes);
+    let same = matches!((notes.canonicalize(), own.canonicalize()), (Ok(a), Ok(b)) if a == b);
     match images {
         Some(images) => images.to_owned(),
+        None if same => data.root.join(&data.images),
         None => notes.parent().unwrap_or(Path::new(".")).to_owned(),
     }
 }

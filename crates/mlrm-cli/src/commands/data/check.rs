@@ -82,12 +82,30 @@ pub(super) fn run(args: &CheckArgs) -> miette::Result<ExitCode> {
     } else {
         print(&text(&found))?;
     }
+    if let Some(help) = other_place(args, &found) {
+        eprintln!("help: {help}");
+    }
     // The findings first: they say why a set cannot be cleaned.
     let fixed = fixed.map_err(report)?;
     if let (Some(out), Some(fixed), false) = (&args.fix, fixed, args.json) {
         print(&fixed_text(out, &fixed))?;
     }
     Ok(ExitCode::from(u8::from(!found.findings.is_empty())))
+}
+
+/// Where pictures that are missing may be: in `images/`, by keys that are paths below it.
+fn other_place(args: &CheckArgs, found: &CheckReport) -> Option<String> {
+    let folder = args.root.join("images");
+    let missing = |finding: &Finding| finding.kind.name() == "missing_image";
+    let guessed = args.config.is_none() && args.images.is_none();
+    (guessed && folder.is_dir() && found.findings.iter().any(missing)).then(|| {
+        format!(
+            "keys of pictures are paths below {}; if they are paths below {}, give `--images images`, and \
+             set `data.images = \"images\"` in the config",
+            args.root.display(),
+            folder.display()
+        )
+    })
 }
 
 fn sources(args: &CheckArgs) -> miette::Result<Sources> {
