@@ -7,8 +7,9 @@ mod tensors;
 use std::fs;
 use std::path::Path;
 
+use serde_json::{Value, json};
 use support::{Home, events, losses, named, skipped};
-use tensors::{copy_folder, read};
+use tensors::{RawTensor, Tensors, copy_folder, read, write};
 
 const LORA: [&str; 5] = [
     "model.llm.tune=lora",
@@ -348,6 +349,16 @@ fn adapter_folders_that_mean_something_else() {
             "\"bias\": \"none\", \"new\": 1",
             ["`new` = 1", "does not know"],
         ),
+        (
+            "\"lora_alpha\": 8.0",
+            "\"lora_alpha\": -8.0",
+            ["`lora_alpha` above 0", "adapter_config.json"],
+        ),
+        (
+            "\"bias\": \"none\"",
+            "\"bias\": \"none\", \"modules_to_save\": [\"norm\"]",
+            ["modules_to_save", "embed_tokens and lm_head"],
+        ),
     ] {
         assert!(config.contains(right), "{right} in {config}");
         copy_folder(&home.path("run/model/adapter"), &home.path("bad"));
@@ -356,5 +367,98 @@ fn adapter_folders_that_mean_something_else() {
         let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
         home.refused(&[&["train", "tiny.toml"], sets.as_slice()].concat(), &words);
         fs::remove_dir_all(home.path("bad")).expect("removed");
+    }
+}
+
+/// The folder `run/model/adapter` as `name`, its config and tensors changed as PEFT may save them.
+fn peft_folder(
+    home: &Home,
+    name: &str,
+    config: impl FnOnce(&mut Value),
+    tensors: impl FnOnce(&mut Tensors),
+) {
+    copy_folder(&home.path("run/model/adapter"), &home.path(name));
+    let mut json = home.json(&format!("{name}/adapter_config.json"));
+    config(&mut json);
+    home.write(&format!("{name}/adapter_config.json"), json.to_string());
+    let file = home.path(format!("{name}/adapter_model.safetensors"));
+    let mut all = read(&file);
+    tensors(&mut all);
+    write(&file, &all);
+}
+
+#[test]
+fn adapter_folders_in_every_spelling_of_peft() {
+    let home = Home::with_config();
+    home.train("run", &[LORA.as_slice(), &["train.max_steps=2"]].concat())
+        .done();
+    let table = read(&home.path("run/model/llm/model.safetensors"));
+    let table = table["model.embed_tokens.weight"].clone();
+
+    let pattern = r"^model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj$";
+    peft_folder(
+        &home,
+        "pattern",
+        |c| c["target_modules"] = pattern.into(),
+        |_| {},
+    );
+    // A plain state_dict has the adapter's own name in every tensor's.
+    let own_name = |all: &mut Tensors| {
+        let named = std::mem::take(all).into_iter();
+        all.extend(named.map(|(name, t)| (name.replace(".weight", ".default.weight"), t)));
+    };
+    peft_folder(&home, "state_dict", |_| {}, own_name);
+    let word_table = "base_model.model.model.embed_tokens.weight";
+    let saved = |c: &mut Value| c["modules_to_save"] = json!(["embed_tokens", "lm_head"]);
+    let with = |words: RawTensor| {
+        move |all: &mut Tensors| {
+            all.insert("base_model.model.lm_head.weight".into(), words.clone());
+            all.insert(word_table.into(), words);
+        }
+    };
+    peft_folder(&home, "words", saved, with(table.clone()));
+    let larger: Vec<f32> = table.values().iter().map(|value| value * 1.5).collect();
+    let other = RawTensor::of(&table.shape, &larger);
+    peft_folder(&home, "other_words", saved, with(other.clone()));
+
+    let losses_from = |folder: &str| {
+        let path = format!("model.llm.lora.path={folder}");
+        let run = format!("from_{}", folder.replace('/', "_"));
+        let sets = [
+            "model.llm.path=run/model/llm",
+            LORA[0],
+            &path,
+            "train.max_steps=2",
+        ];
+        home.train(&run, &[sets.as_slice(), &LORA[3..]].concat())
+            .done();
+        losses(&events(&home, &run))
+    };
+    let plain = losses_from("run/model/adapter");
+    for same in ["pattern", "state_dict", "words"] {
+        assert_eq!(losses_from(same), plain, "{same}");
+    }
+    assert_ne!(losses_from("other_words"), plain);
+    let written = read(&home.path("from_other_words/model/llm/model.safetensors"));
+    assert_eq!(written["model.embed_tokens.weight"], other);
+
+    peft_folder(
+        &home,
+        "none",
+        |c| c["target_modules"] = r".*\.c_attn".into(),
+        |_| {},
+    );
+    let (rows, half) = (table.shape[0], table.shape[1] / 2);
+    let narrow = RawTensor::of(&[rows, half], &vec![0.0; rows * half]);
+    peft_folder(&home, "narrow", saved, with(narrow));
+    for (folder, words) in [
+        ("none", ["no linear map", "c_attn"]),
+        ("narrow", ["table of words", "does not fit"]),
+    ] {
+        let path = format!("model.llm.lora.path={folder}");
+        let sets = ["run.dir=bad", LORA[0], &path]
+            .map(|set| ["--set", set])
+            .concat();
+        home.refused(&[&["train", "tiny.toml"], sets.as_slice()].concat(), &words);
     }
 }

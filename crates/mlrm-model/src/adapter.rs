@@ -13,8 +13,8 @@ use crate::error::ModelError;
 use crate::hf_config::HfConfig;
 use crate::nn::{AdapterShape, DropoutClock, attach_adapters};
 use crate::weights::{
-    Checkpoint, InitRule, LinearMap, NamedTensor, Tensors, export_adapters, fill, initial_values,
-    linear_maps, load_adapters, stable_hash, write_safetensors,
+    Checkpoint, InitRule, LinearMap, NamedTensor, StoredTensor, Tensors, export_adapters, fill,
+    initial_values, linear_maps, load_adapters, stable_hash, write_safetensors,
 };
 
 const CONFIG: &str = "adapter_config.json";
@@ -31,8 +31,10 @@ pub struct AdapterConfig {
     pub alpha: f64,
     /// Share of the adapter's inputs that a training step leaves out (`lora_dropout`).
     pub dropout: f64,
-    /// Ends of the adapted maps' names, or `all-linear` alone.
+    /// Ends of the adapted maps' names, `all-linear` alone, or a pattern alone.
     pub target_modules: Vec<String>,
+    /// `target_modules` is one regular expression that matches whole names.
+    pub pattern: bool,
     /// The scale is alpha / sqrt(rank), not alpha / rank (`use_rslora`).
     pub rslora: bool,
 }
@@ -45,6 +47,7 @@ impl AdapterConfig {
             alpha: settings.alpha,
             dropout: settings.dropout,
             target_modules: settings.target_modules.clone(),
+            pattern: false,
             rslora: settings.rslora,
         }
     }
@@ -53,29 +56,45 @@ impl AdapterConfig {
     pub fn read(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join(CONFIG);
         let mut peft = HfConfig::read(&path)?;
-        peft.refuse_unless("peft_type", &[json!("LORA")], "only LORA is")?;
-        peft.refuse_unless("bias", &[json!("none")], "only `none` is")?;
+        peft.refuse_unless("peft_type", &[json!("LORA")], "only LORA is");
+        peft.refuse_unless("bias", &[json!("none")], "only `none` is");
         for key in REFUSED {
             let nothing = [json!(false), json!({}), json!([])];
-            peft.refuse_unless(key, &nothing, "")?;
+            peft.refuse_unless(key, &nothing, "");
+        }
+        let layers = peft.get("modules_to_save", Some(Vec::<String>::new()))?;
+        if layers
+            .iter()
+            .any(|name| !SAVED_WHOLE.contains(&name.as_str()))
+        {
+            let hint = format!(
+                "of layers that are saved whole only {} are",
+                SAVED_WHOLE.join(" and ")
+            );
+            return Err(peft.unsupported("modules_to_save", &json!(layers), &hint));
         }
         peft.refuse_unless(
             "init_lora_weights",
             &[json!(true), json!(false), json!("gaussian")],
             "such an initialisation changes the base weights as well",
-        )?;
+        );
         for key in WITHOUT_EFFECT {
             peft.take(key);
         }
+        let mut pattern = false;
         let targets = match peft.take("target_modules") {
             Some(Value::String(name)) if name == ALL_LINEAR => vec![name],
+            Some(Value::String(text)) if !text.is_empty() => {
+                pattern = true;
+                vec![text]
+            }
             Some(Value::Array(names)) if !names.is_empty() => names
                 .iter()
                 .filter_map(|name| name.as_str().map(str::to_owned))
                 .collect(),
             other => {
                 let value = other.unwrap_or(Value::Null);
-                let hint = "it must be a list of names, or \"all-linear\"";
+                let hint = "it must be a list of names, a pattern, or \"all-linear\"";
                 return Err(peft.unsupported("target_modules", &value, hint));
             }
         };
@@ -84,11 +103,14 @@ impl AdapterConfig {
             alpha: peft.get("lora_alpha", None)?,
             dropout: peft.get("lora_dropout", Some(0.0))?,
             target_modules: targets,
+            pattern,
             rslora: peft.get("use_rslora", Some(false))?,
         };
         peft.finish()?;
-        if config.rank == 0 || !(0.0..1.0).contains(&config.dropout) {
-            let message = "`r` must be at least 1 and `lora_dropout` in [0, 1)";
+        let sound = config.rank > 0 && config.alpha > 0.0 && (0.0..1.0).contains(&config.dropout);
+        if !sound {
+            let message =
+                "`r` must be at least 1, `lora_alpha` above 0 and `lora_dropout` in [0, 1)";
             return Err(ModelError::format(&path, message));
         }
         Ok(config)
@@ -123,6 +145,9 @@ impl AdapterConfig {
         if self.target_modules == [ALL_LINEAR] {
             return Ok(maps.iter().collect());
         }
+        if let (true, [pattern]) = (self.pattern, self.target_modules.as_slice()) {
+            return matching(pattern, maps);
+        }
         let is = |map: &LinearMap, target: &String| {
             // PEFT counts names from the causal model, whose decoder is called `model`.
             let full = format!(".model.{}", map.name);
@@ -138,8 +163,37 @@ impl AdapterConfig {
     }
 }
 
+/// The maps whose whole name `pattern` matches, as PEFT does it (`re.fullmatch`): the name in a
+/// causal model (`model.layers.0.self_attn.q_proj`), or in a headless one.
+fn matching<'a>(pattern: &str, maps: &'a [LinearMap]) -> Result<Vec<&'a LinearMap>, ModelError> {
+    let refusal =
+        |why: String| ModelError::Input(format!("LoRA target_modules = {}: {why}", json!(pattern)));
+    let whole = fancy_regex::Regex::new(&format!("^(?:{pattern})$"));
+    let whole = whole.map_err(|e| refusal(format!("not a regular expression: {e}")))?;
+    let mut found = Vec::new();
+    for map in maps {
+        let full = format!("model.{}", map.name);
+        let mut matched = false;
+        for name in [&map.name, &full] {
+            let result = whole.is_match(name);
+            matched |= result.map_err(|e| refusal(format!("cannot be matched: {e}")))?;
+        }
+        if matched {
+            found.push(map);
+        }
+    }
+    match (found.is_empty(), maps.first()) {
+        (false, _) => Ok(found),
+        (true, Some(map)) => Err(refusal(format!(
+            "no linear map of the language model has such a name; the first is `model.{}`",
+            map.name
+        ))),
+        (true, None) => Err(refusal("the language model has no linear maps".into())),
+    }
+}
+
 /// Keys that change what is computed, or to what; all of them off by default.
-const REFUSED: [&str; 25] = [
+const REFUSED: [&str; 24] = [
     "alora_invocation_tokens",
     "alpha_pattern",
     "arrow_config",
@@ -156,7 +210,6 @@ const REFUSED: [&str; 25] = [
     "lora_bias",
     "lora_ga_config",
     "megatron_config",
-    "modules_to_save",
     "monteclora_config",
     "rank_pattern",
     "target_parameters",
@@ -166,6 +219,10 @@ const REFUSED: [&str; 25] = [
     "use_qalora",
     "velora_config",
 ];
+
+/// Layers that a folder may bring whole: the table of words, which takes the place of the model's,
+/// and the LM head, which is never computed.
+const SAVED_WHOLE: [&str; 2] = ["embed_tokens", "lm_head"];
 
 /// Keys that describe provenance, or belong to options that are off.
 const WITHOUT_EFFECT: [&str; 8] = [
@@ -276,7 +333,7 @@ fn attach<M: Module>(
 }
 
 /// `module` with the adapters of a PEFT folder that `config` was read from, strictly: every target
-/// must be there in its shape, and nothing else.
+/// must be there in its shape, and nothing else but a table of words ([`saved_words`]) and an LM head.
 pub fn load_folder<M: Module>(
     module: M,
     names: AdapterNames,
@@ -290,14 +347,44 @@ pub fn load_folder<M: Module>(
         other => other,
     };
     let module = attach(module, names, config, seed, clock).map_err(in_folder)?;
-    let checkpoint = Checkpoint::open(&folder.join(WEIGHTS))?;
+    let checkpoint = Checkpoint::open(&folder.join(WEIGHTS))?.part(plain_name);
     // Adapters of a headless model (`AutoModel`) lack the decoder's own prefix.
     let whole = format!("{PEFT_PREFIX}{}", names.prefix);
     let prefix = match checkpoint.names().any(|name| name.starts_with(&whole)) {
         true => whole.as_str(),
         false => PEFT_PREFIX,
     };
-    load_adapters(module, &checkpoint, prefix, names.rename)
+    let prefix = prefix.to_owned();
+    let adapters = checkpoint.part(|name| (!is_word_table(name)).then(|| name.to_owned()));
+    load_adapters(module, &adapters, &prefix, names.rename)
+}
+
+/// The name that PEFT gives a tensor when it saves: without the adapter's own name, which a plain
+/// `state_dict` has, and the wrapper of layers that are saved whole. `None` for the LM head and for
+/// the originals of such layers.
+fn plain_name(name: &str) -> Option<String> {
+    if name.contains("lm_head.") || name.contains(".original_module.") {
+        return None;
+    }
+    let name = name.replace(".modules_to_save.default.", ".");
+    Some(name.replace(".default.weight", ".weight"))
+}
+
+fn is_word_table(name: &str) -> bool {
+    name.ends_with("embed_tokens.weight") || name.ends_with("wte.weight")
+}
+
+/// The table of words that a PEFT folder brings, `[words, hidden]`; `None` where it brings none.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn saved_words(folder: &Path) -> Result<Option<StoredTensor>, ModelError> {
+    let checkpoint = Checkpoint::open(&folder.join(WEIGHTS))?.part(plain_name);
+    let name = checkpoint.names().find(|name| is_word_table(name));
+    match name.map(str::to_owned) {
+        Some(name) => checkpoint.get(&name),
+        None => Ok(None),
+    }
 }
 
 /// Writes the adapters of `module` as a PEFT folder, names as for a causal language model.

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::hf_config::Refusal;
+
 /// An error of this crate: says what is wrong, where, and how to mend it.
 #[derive(Debug, Error)]
 pub enum ModelError {
@@ -26,16 +28,12 @@ pub enum ModelError {
         message: String,
     },
     /// A `config.json` asks for something that mlrm does not implement.
-    #[error("{path}: option `{option}` = {value} is not implemented{hint}")]
-    UnsupportedOption {
+    #[error("{path}: {}", listed(refused))]
+    Unsupported {
         /// The config file.
         path: PathBuf,
-        /// The key in it.
-        option: String,
-        /// Its value.
-        value: String,
-        /// What to do instead; empty or starting with a separator.
-        hint: String,
+        /// Every option that is not implemented; at least one.
+        refused: Vec<Refusal>,
     },
     /// Tensors on disk and the model do not match.
     #[error("{path}: {report}")]
@@ -71,6 +69,35 @@ impl ModelError {
         Self::Format {
             path: path.to_owned(),
             message: message.into(),
+        }
+    }
+
+    pub(crate) fn unsupported(path: &Path, refused: Vec<Refusal>) -> Self {
+        Self::Unsupported {
+            path: path.to_owned(),
+            refused,
+        }
+    }
+}
+
+/// One refusal in a sentence, several as a list.
+fn listed(refused: &[Refusal]) -> String {
+    let hint = |refusal: &Refusal| match refusal.hint.as_str() {
+        "" => String::new(),
+        hint => format!("; {hint}"),
+    };
+    match refused {
+        [one] => {
+            let (option, value) = (&one.option, &one.value);
+            format!(
+                "option `{option}` = {value} is not implemented{}",
+                hint(one)
+            )
+        }
+        several => {
+            let line = |r: &Refusal| format!("\n  `{}` = {}{}", r.option, r.value, hint(r));
+            let lines: String = several.iter().map(line).collect();
+            format!("{} options are not implemented:{lines}", several.len())
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Strict reading of Hugging Face `config.json` files: every key is understood, known to be
-//! without effect here, or refused by name.
+//! without effect here, off, accepted by the user, or refused by name, all at once.
 
 use std::path::Path;
 
@@ -7,23 +7,70 @@ use serde_json::{Map, Value};
 
 use crate::error::ModelError;
 
-/// Keys that describe provenance, generation or training and do not change a forward pass.
+/// Keys that describe provenance, tools, generation or training and do not change a forward pass.
+/// So does every key that begins with an underscore, and no other.
 const WITHOUT_EFFECT: &[&str] = &[
-    "_name_or_path",
+    "adapters",
     "architectures",
+    "attn_implementation",
+    "auto_map",
     "bos_token_id",
+    "decoder_input_ids",
     "dtype",
     "eos_token_id",
+    "generation_config",
+    "gradient_checkpointing",
     "initializer_factor",
     "initializer_range",
+    "is_llama_config",
+    "logit_scale_init_value",
+    "mask_token_id",
+    "max_sequence_length",
+    "model_max_length",
+    "model_name",
     "model_type",
+    "name_or_path",
     "pad_token_id",
     "projection_dim",
+    "projection_size",
     "return_dict",
     "tie_word_embeddings",
+    "tokenizer_padding_side",
     "torch_dtype",
+    "transformers.js_config",
     "transformers_version",
+    "unk_token_id",
+    "unsloth_fixed",
+    "unsloth_version",
     "use_cache",
+];
+
+/// Keys that are known to change the forward pass, of options that no family here has, with what
+/// can be done. No setting accepts them.
+const WITH_EFFECT: &[(&str, &str)] = &[
+    ("alibi", ""),
+    ("attention_multiplier", ""),
+    ("attn_logit_softcapping", ""),
+    (
+        "compression_config",
+        "load the weights that were not quantised",
+    ),
+    ("embedding_multiplier", ""),
+    ("moe_intermediate_size", "mixtures of experts are not"),
+    ("no_rope_layers", ""),
+    ("num_experts", "mixtures of experts are not"),
+    ("num_experts_per_tok", "mixtures of experts are not"),
+    ("num_local_experts", "mixtures of experts are not"),
+    ("partial_rotary_factor", "only 1 is"),
+    (
+        "quantization_config",
+        "load the weights that were not quantised",
+    ),
+    ("query_pre_attn_scalar", ""),
+    ("residual_multiplier", ""),
+    ("rope_local_base_freq", ""),
+    ("rotary_pct", "only 1 is"),
+    ("use_parallel_residual", ""),
 ];
 
 /// What transformers 4 wrote into every section of a file, with the values that are without effect.
@@ -33,6 +80,7 @@ const OLD_DEFAULTS: &[(&str, &str)] = &[
     ("chunk_size_feed_forward", "0"),
     ("is_decoder", "false"),
     ("is_encoder_decoder", "false"),
+    ("pretraining_tp", "1"),
     ("pruned_heads", "{}"),
     ("torchscript", "false"),
     ("use_bfloat16", "false"),
@@ -87,6 +135,38 @@ pub struct HfConfig<'a> {
     /// `vision_config.` in that section, empty at the top.
     section: String,
     keys: Map<String, Value>,
+    accepted: Accepted<'a>,
+    /// Options that were asked for and are not implemented.
+    refused: Vec<Refusal>,
+}
+
+/// Keys that a user vouches for: they do not change the forward pass.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Accepted<'a> {
+    /// The keys.
+    pub keys: &'a [String],
+    /// The setting that lists them, for messages; empty where there is none.
+    pub setting: &'static str,
+}
+
+/// A config with what is worth saying about its file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Noted<T> {
+    /// The config.
+    pub config: T,
+    /// Keys that mlrm does not know and that were passed over, with the reason.
+    pub notes: Vec<String>,
+}
+
+/// An option of a file that is not implemented.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The key, with its section.
+    pub option: String,
+    /// Its value, as JSON.
+    pub value: String,
+    /// What to do instead; empty where nothing can be said.
+    pub hint: String,
 }
 
 impl<'a> HfConfig<'a> {
@@ -104,7 +184,14 @@ impl<'a> HfConfig<'a> {
             path,
             section: String::new(),
             keys,
+            accepted: Accepted::default(),
+            refused: Vec::new(),
         })
+    }
+
+    /// Passes over the unknown keys that a user vouches for.
+    pub fn accepting(self, accepted: Accepted<'a>) -> Self {
+        Self { accepted, ..self }
     }
 
     /// The section `key` of a file that describes several models; the rest of the file is for others.
@@ -118,6 +205,8 @@ impl<'a> HfConfig<'a> {
             path: self.path,
             section: format!("{}{key}.", self.section),
             keys,
+            accepted: self.accepted,
+            refused: self.refused,
         })
     }
 
@@ -161,47 +250,101 @@ impl<'a> HfConfig<'a> {
         }
     }
 
-    /// Accepts `key` only where it is absent or has one of the `harmless` values.
-    pub fn refuse_unless(
-        &mut self,
-        key: &str,
-        harmless: &[Value],
-        hint: &str,
-    ) -> Result<(), ModelError> {
+    /// Accepts `key` only where it is absent or has one of the `harmless` values; else
+    /// [`Self::finish`] refuses it, with all others.
+    pub fn refuse_unless(&mut self, key: &str, harmless: &[Value], hint: &str) {
         match self.take(key) {
-            Some(value) if !harmless.contains(&value) => Err(self.unsupported(key, &value, hint)),
-            _ => Ok(()),
+            Some(value) if !harmless.contains(&value) => {
+                let refusal = self.refusal(key, &value, hint);
+                self.refused.push(refusal);
+            }
+            _ => {}
         }
     }
 
     /// An error about `key` of this file.
     pub fn unsupported(&self, key: &str, value: &Value, hint: &str) -> ModelError {
-        ModelError::UnsupportedOption {
-            path: self.path.to_owned(),
+        ModelError::unsupported(self.path, vec![self.refusal(key, value, hint)])
+    }
+
+    fn refusal(&self, key: &str, value: &Value, hint: &str) -> Refusal {
+        Refusal {
             option: format!("{}{key}", self.section),
             value: value.to_string(),
-            hint: if hint.is_empty() {
-                String::new()
-            } else {
-                format!("; {hint}")
-            },
+            hint: hint.to_owned(),
         }
     }
 
-    /// Refuses what nobody asked for.
-    pub fn finish(self) -> Result<(), ModelError> {
-        let unknown = self
-            .keys
-            .iter()
-            .find(|(key, value)| !value.is_null() && !without_effect(key, value));
-        match unknown {
-            Some((key, value)) => Err(self.unsupported(
-                key,
-                value,
-                "mlrm does not know this key; remove it if it does not change the forward pass",
-            )),
-            None => Ok(()),
+    /// Judges the keys that nobody asked for. Those that change nothing pass, and so do unknown ones
+    /// whose value is inert (null, false, empty) or that the user accepts: these are returned as notes.
+    ///
+    /// # Errors
+    /// Every option that is not implemented and every other unknown key, all in one.
+    pub fn finish(mut self) -> Result<Vec<String>, ModelError> {
+        let keys = std::mem::take(&mut self.keys);
+        let mut notes = Vec::new();
+        let mut unknown = Vec::new();
+        for (key, value) in keys {
+            if without_effect(&key, &value) {
+                continue;
+            }
+            let section = &self.section;
+            let known = WITH_EFFECT.iter().find(|(name, _)| *name == key);
+            if inert(&value) {
+                if known.is_none() {
+                    notes.push(format!("`{section}{key}` = {value} is unknown and off"));
+                }
+            } else if let Some((_, hint)) = known {
+                let refusal = self.refusal(&key, &value, hint);
+                self.refused.push(refusal);
+            } else if self.accepted.keys.contains(&key) {
+                notes.push(format!("`{section}{key}` = {value} is accepted unread"));
+            } else {
+                unknown.push((key, value));
+            }
         }
+        let hint = self.acceptance(&unknown);
+        for (index, (key, value)) in unknown.iter().enumerate() {
+            let last = index + 1 == unknown.len();
+            let refusal = self.refusal(key, value, if last { &hint } else { "" });
+            self.refused.push(refusal);
+        }
+        if self.refused.is_empty() {
+            return Ok(notes);
+        }
+        Err(ModelError::unsupported(self.path, self.refused))
+    }
+
+    /// How `unknown` keys can be accepted.
+    fn acceptance(&self, unknown: &[(String, Value)]) -> String {
+        let (this, they) = match unknown.len() {
+            1 => ("this key", "it does"),
+            _ => ("these keys", "they do"),
+        };
+        let setting = self.accepted.setting;
+        let accept = match setting {
+            "" => "remove what does not".to_owned(),
+            _ => {
+                let mut keys = self.accepted.keys.to_vec();
+                keys.extend(unknown.iter().map(|(key, _)| key.clone()));
+                format!(
+                    "accept with {setting} = {} (inspect and export: --accept-keys)",
+                    Value::from(keys)
+                )
+            }
+        };
+        format!("mlrm does not know {this}; if {they} not change the forward pass, {accept}")
+    }
+}
+
+/// Whether a value turns nothing on.
+fn inert(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(true) | Value::Number(_) => false,
     }
 }
 
@@ -210,7 +353,87 @@ fn without_effect(key: &str, value: &Value) -> bool {
         *name == key
             && serde_json::from_str(harmless).is_ok_and(|harmless: Value| *value == harmless)
     };
-    WITHOUT_EFFECT.contains(&key)
+    key.starts_with('_')
+        || WITHOUT_EFFECT.contains(&key)
         || GENERATION.contains(&key)
         || OLD_DEFAULTS.iter().any(old_default)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn finish(keys: Value, accept: &[&str]) -> Result<Vec<String>, String> {
+        let keys = keys.to_string();
+        let accept: Vec<String> = accept.iter().map(|key| key.to_string()).collect();
+        let accepted = Accepted {
+            keys: &accept,
+            setting: "model.llm.accept_keys",
+        };
+        let config = HfConfig::parse(Path::new("config.json"), &keys).expect("JSON");
+        let finished = config.accepting(accepted).finish();
+        finished.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn bookkeeping_passes_in_silence() {
+        let keys = json!({"_attn_implementation_autoset": true, "_flash_attn_2_enabled": true,
+            "auto_map": {"AutoModel": "m.M"}, "unsloth_version": "2024.9", "is_llama_config": true,
+            "transformers.js_config": {"dtype": "q4"}, "model_name": "x", "max_length": 20});
+        assert_eq!(finish(keys, &[]), Ok(vec![]));
+    }
+
+    #[test]
+    fn an_unknown_key_that_is_off_is_noted() {
+        for off in [json!(null), json!(false), json!(""), json!([]), json!({})] {
+            let note = format!("`new_option` = {off} is unknown and off");
+            assert_eq!(finish(json!({"new_option": off}), &[]), Ok(vec![note]));
+        }
+        // Known ones that are off need no word.
+        let known = json!({"quantization_config": null, "alibi": false});
+        assert_eq!(finish(known, &[]), Ok(vec![]));
+    }
+
+    #[test]
+    fn other_unknown_keys_are_refused_in_one_message_that_says_how_to_accept_them() {
+        let keys = json!({"first": 1, "second": [0.5], "off": false});
+        let message = finish(keys.clone(), &[]).expect_err("two unknown keys");
+        for part in [
+            "`first` = 1",
+            "`second` = [0.5]",
+            "model.llm.accept_keys = [\"first\",\"second\"]",
+        ] {
+            assert!(message.contains(part), "{message}");
+        }
+        let message = finish(keys.clone(), &["first"]).expect_err("one unknown key");
+        assert!(!message.contains("`first`"), "{message}");
+        assert!(message.contains("= [\"first\",\"second\"]"), "{message}");
+        let notes = finish(keys, &["first", "second"]).expect("all accepted");
+        assert_eq!(notes.len(), 3);
+    }
+
+    #[test]
+    fn what_changes_the_forward_pass_cannot_be_accepted() {
+        let keys = json!({"quantization_config": {"bits": 4}, "num_local_experts": 8});
+        let accept = ["quantization_config", "num_local_experts"];
+        let message = finish(keys, &accept).expect_err("both");
+        assert!(message.contains("2 options"), "{message}");
+        assert!(message.contains("were not quantised"), "{message}");
+        assert!(message.contains("experts"), "{message}");
+    }
+
+    #[test]
+    fn every_refusal_of_a_file_comes_at_once() {
+        let text =
+            json!({"hidden_act": "relu", "attention_dropout": 0.1, "surprise": 3}).to_string();
+        let mut config = HfConfig::parse(Path::new("config.json"), &text).expect("JSON");
+        config.refuse_unless("hidden_act", &[json!("silu")], "only silu is");
+        config.refuse_unless("attention_dropout", &[json!(0.0)], "set it to 0");
+        let message = config.finish().expect_err("three").to_string();
+        for part in ["3 options", "only silu is", "set it to 0", "`surprise` = 3"] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
 }

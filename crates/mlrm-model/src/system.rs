@@ -10,7 +10,7 @@ use mlrm_config::SelectFeature;
 use crate::connector::{ConnectorConfig, QFormerConfig, ResamplerConfig};
 use crate::decoder::DecoderConfig;
 use crate::error::ModelError;
-use crate::hf_config::HfConfig;
+use crate::hf_config::{HfConfig, Noted};
 use crate::vision::{FeatureSelection, VisionConfig};
 use crate::weights::Checkpoint;
 use serde_json::json;
@@ -191,8 +191,11 @@ impl WholeSystem {
         Ok(Checkpoint::open(&self.root)?.part(own))
     }
 
-    /// The language model.
-    pub fn llm(&self) -> Result<DecoderConfig, ModelError> {
+    /// The language model, with notes on what its section of `config.json` says beside.
+    ///
+    /// # Errors
+    /// As [`DecoderConfig::read_accepting`].
+    pub fn llm(&self, accept_keys: &[String]) -> Result<Noted<DecoderConfig>, ModelError> {
         let path = self.config_path();
         let mut config = HfConfig::read(&path)?;
         match self.system {
@@ -202,13 +205,21 @@ impl WholeSystem {
             }
             System::NoteLlm2 => {}
         }
-        DecoderConfig::from_hf(&path, config)
+        DecoderConfig::from_hf(&path, config, accept_keys)
     }
 
     /// The vision encoder; `None` where `config.json` does not describe it.
-    pub fn vision(&self) -> Result<Option<VisionConfig>, ModelError> {
+    ///
+    /// # Errors
+    /// As [`VisionConfig::read_accepting`].
+    pub fn vision(
+        &self,
+        accept_keys: &[String],
+    ) -> Result<Option<Noted<VisionConfig>>, ModelError> {
         match self.system {
-            System::Blip2 | System::QwenVl => VisionConfig::read(&self.config_path()).map(Some),
+            System::Blip2 | System::QwenVl => {
+                VisionConfig::read_accepting(&self.config_path(), accept_keys).map(Some)
+            }
             System::NoteLlm2 => Ok(None),
         }
     }
@@ -273,13 +284,13 @@ pub(crate) fn is_connector(name: &str) -> bool {
 fn qformer(mut config: HfConfig<'_>) -> Result<QFormerConfig, ModelError> {
     let num_query_tokens = config.get("num_query_tokens", Some(32))?;
     let mut hf = config.section("qformer_config")?;
-    hf.refuse_unless("hidden_act", &[json!("gelu")], "only gelu is")?;
+    hf.refuse_unless("hidden_act", &[json!("gelu")], "only gelu is");
     hf.refuse_unless(
         "position_embedding_type",
         &[json!("absolute")],
         "only absolute is",
-    )?;
-    hf.refuse_unless("use_qformer_text_input", &[json!(false)], "only false is")?;
+    );
+    hf.refuse_unless("use_qformer_text_input", &[json!(false)], "only false is");
     // Of its own training (none is applied here), and of a lookup table that queries do not use.
     for key in [
         "attention_probs_dropout_prob",

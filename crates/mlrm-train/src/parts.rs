@@ -66,9 +66,12 @@ impl Parts {
         &self,
         settings: &ModelSettings,
     ) -> Result<Option<DecoderConfig>, TrainError> {
+        let accepted = &settings.llm.accept_keys;
         let llm = match (&self.whole, &settings.llm.path) {
-            (Some(whole), _) => whole.llm()?,
-            (None, Some(folder)) => DecoderConfig::read(&folder.join("config.json"))?,
+            (Some(whole), _) => whole.llm(accepted)?.config,
+            (None, Some(folder)) => {
+                DecoderConfig::read_accepting(&folder.join("config.json"), accepted)?.config
+            }
             (None, None) => return Ok(None),
         };
         Ok(Some(llm))
@@ -77,7 +80,9 @@ impl Parts {
     /// The vision encoder.
     pub(crate) fn vision(&self, settings: &ModelSettings) -> Result<VisionConfig, TrainError> {
         let whole = self.whole.as_ref();
-        let described = whole.map(WholeSystem::vision).transpose()?.flatten();
+        let accepted = &settings.vision.accept_keys;
+        let described = whole.map(|whole| whole.vision(accepted)).transpose()?;
+        let described = described.flatten().map(|vision| vision.config);
         match (described, &settings.vision.path) {
             (Some(_), Some(path)) => Err(TrainError::Run(format!(
                 "model.vision.path = {}: model.checkpoint brings its own vision encoder; leave one of \
@@ -85,7 +90,10 @@ impl Parts {
                 path.display()
             ))),
             (Some(vision), None) => Ok(vision),
-            (None, Some(folder)) => Ok(VisionConfig::read(&folder.join("config.json"))?),
+            (None, Some(folder)) => {
+                let config = folder.join("config.json");
+                Ok(VisionConfig::read_accepting(&config, accepted)?.config)
+            }
             (None, None) if whole.is_some() => Err(TrainError::Run(
                 "model.checkpoint: its config.json describes the language model alone; set \
                  model.vision.path to the folder of the CLIP encoder that it was trained with"

@@ -18,6 +18,9 @@ pub struct ExportArgs {
     /// A model folder, a run folder (its `model/`), or a language model or vision encoder as Hugging
     /// Face's libraries save it.
     pub model: PathBuf,
+    /// Keys of its config.json that mlrm does not know and that do not change the forward pass.
+    #[arg(long, value_name = "KEYS", value_delimiter = ',')]
+    pub accept_keys: Vec<String>,
     /// The folder to write; it must not be there yet.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
@@ -44,7 +47,7 @@ pub fn run(args: ExportArgs) -> miette::Result<ExitCode> {
             args.out.display()
         ));
     }
-    let source = ModelSource::open(&args.model).map_err(TrainError::from)?;
+    let source = ModelSource::open(&args.model, &args.accept_keys).map_err(TrainError::from)?;
     let options = LoadOptions {
         allow_nan: args.allow_nan,
         ..LoadOptions::new(source.dtype().map_err(TrainError::from)?)

@@ -24,6 +24,9 @@ pub struct InspectArgs {
     /// A model folder, a run folder (its `model/`), or a language model or vision encoder as Hugging
     /// Face's libraries save it.
     pub model: PathBuf,
+    /// Keys of its config.json that mlrm does not know and that do not change the forward pass.
+    #[arg(long, value_name = "KEYS", value_delimiter = ',')]
+    pub accept_keys: Vec<String>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -93,7 +96,7 @@ struct LoadReport {
 
 /// Runs the command. Fails where weights and config do not fit.
 pub fn run(args: InspectArgs) -> miette::Result<ExitCode> {
-    let source = ModelSource::open(&args.model).map_err(TrainError::from)?;
+    let source = ModelSource::open(&args.model, &args.accept_keys).map_err(TrainError::from)?;
     let parts = source.parts().map_err(TrainError::from)?;
     let fits = parts.iter().all(|part| part.mismatches.is_empty());
     let tokenizer = words(&source)?;
@@ -215,6 +218,7 @@ fn adapters(args: &InspectArgs, source: &ModelSource) -> miette::Result<AdapterC
     }
     if let Some(targets) = &args.targets {
         adapters.target_modules = targets.clone();
+        adapters.pattern = false;
     }
     Ok(adapters)
 }
@@ -299,6 +303,9 @@ fn print_part(part: &Part) {
     }
     for unread in &part.ignored {
         println!("  ignored: `{}`: {}", unread.name, unread.reason);
+    }
+    for note in &part.notes {
+        println!("  config.json: {note}");
     }
     for mismatch in &part.mismatches {
         println!("  {mismatch}");

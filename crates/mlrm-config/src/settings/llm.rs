@@ -14,6 +14,8 @@ pub struct LlmSettings {
     /// A Hugging Face folder: config.json, model*.safetensors, tokenizer.json. Or its name on the Hub:
     /// `hf:owner/name`, or `hf:owner/name@revision` with a branch, tag or commit.
     pub path: Option<ModelPath>,
+    /// Keys of its config.json that mlrm does not know and that do not change the forward pass.
+    pub accept_keys: Vec<String>,
     /// Architecture when built from scratch (HF `model_type`).
     pub family: LlmFamily,
     /// Rows of the embedding table; default one a token. More rows pad it: no token reads them.
@@ -81,6 +83,7 @@ impl Default for LlmSettings {
     fn default() -> Self {
         Self {
             path: None,
+            accept_keys: Vec::new(),
             family: LlmFamily::Qwen2,
             vocab_size: None,
             hidden_size: 256,

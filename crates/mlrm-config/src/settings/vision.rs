@@ -13,6 +13,8 @@ pub struct VisionSettings {
     /// A Hugging Face folder: config.json, model*.safetensors, preprocessor_config.json. Of a whole
     /// model (clip, siglip, blip-2, Qwen-VL) the vision half is read. Or `hf:owner/name@revision`.
     pub path: Option<ModelPath>,
+    /// Keys of its config.json that mlrm does not know and that do not change the forward pass.
+    pub accept_keys: Vec<String>,
     /// Architecture when built from scratch (HF `model_type`).
     pub family: VisionFamily,
     /// Width of the hidden states.
@@ -51,6 +53,7 @@ impl Default for VisionSettings {
     fn default() -> Self {
         Self {
             path: None,
+            accept_keys: Vec::new(),
             family: VisionFamily::Clip,
             hidden_size: 192,
             num_hidden_layers: 2,

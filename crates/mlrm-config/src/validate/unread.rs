@@ -54,12 +54,18 @@ fn moot(config: &RunConfig) -> Vec<(&'static str, Vec<String>)> {
     add(
         model.checkpoint.is_some(),
         "`model.checkpoint` brings the language model",
-        below("model.llm", &["tune", "quantisation", "lora"]),
+        below(
+            "model.llm",
+            &["accept_keys", "tune", "quantisation", "lora"],
+        ),
     );
     add(
         model.path.is_none() && model.llm.path.is_some(),
         "`model.llm.path` brings the sizes",
-        below("model.llm", &["path", "tune", "quantisation", "lora"]),
+        below(
+            "model.llm",
+            &["path", "accept_keys", "tune", "quantisation", "lora"],
+        ),
     );
     add(
         model.llm.tune != Tune::Lora && model.llm.lora.path.is_none(),
@@ -73,6 +79,11 @@ fn moot(config: &RunConfig) -> Vec<(&'static str, Vec<String>)> {
     );
     let given = [&model.path, &model.llm.path, &model.checkpoint];
     let scratch = given.iter().all(|path| path.is_none());
+    add(
+        scratch,
+        "it is for a config.json, and no folder is given",
+        vec!["model.llm.accept_keys".into()],
+    );
     add(
         scratch && model.llm.family == LlmFamily::Opt,
         "`opt` has learnt positions and LayerNorm",
@@ -91,7 +102,13 @@ fn moot(config: &RunConfig) -> Vec<(&'static str, Vec<String>)> {
         "`model.vision.path` brings the sizes",
         below(
             "model.vision",
-            &["path", "select_layer", "select_feature", "post_layernorm"],
+            &[
+                "path",
+                "accept_keys",
+                "select_layer",
+                "select_feature",
+                "post_layernorm",
+            ],
         ),
     );
     add(

@@ -1,12 +1,12 @@
 //! Reading `tokenizer.json` and, where there is one, `tokenizer_config.json`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tokenizers::ModelWrapper;
+use tokenizers::{AddedToken, ModelWrapper};
 
 use super::{Piece, Tokenizer, vocabulary_error};
 use crate::error::{DataError, Result, shorten};
@@ -35,7 +35,8 @@ struct WrittenModel {
 
 impl Tokenizer {
     /// Reads a `tokenizer.json`, or that of a folder. A `tokenizer_config.json` beside it is read
-    /// for `add_bos_token`, `pad_token` and `eos_token`.
+    /// for `add_bos_token`, `pad_token` and `eos_token`, and for tokens that it alone lists
+    /// (`added_tokens_decoder`), which are added as transformers does.
     ///
     /// BPE dropout, truncation and padding that the file asks for are left out: encoding is
     /// deterministic, and the prompt has a budget of its own.
@@ -83,7 +84,15 @@ impl Tokenizer {
         inner
             .with_truncation(None)
             .map_err(|error| broken(error.to_string()))?;
-        let config = read_config(&path.with_file_name("tokenizer_config.json"))?;
+        let config_path = path.with_file_name("tokenizer_config.json");
+        let config = read_config(&config_path)?;
+        add_listed(&mut inner, &config).map_err(|reason| {
+            DataError::file(
+                &config_path,
+                format!("its `added_tokens_decoder` {reason}"),
+                "take both files from the same folder",
+            )
+        })?;
         Self::from_parts(inner, config, unknown, padding)
     }
 
@@ -105,6 +114,12 @@ impl Tokenizer {
         };
         tokenizer.index()?;
         tokenizer.prefix = tokenizer.find_prefix()?;
+        let nameless = |id: &&u32| tokenizer.inner.id_to_token(**id).is_none();
+        if let Some(id) = tokenizer.prefix.iter().find(nameless) {
+            return Err(vocabulary_error(format!(
+                "its post-processor puts the id {id} before a text, but no token has it"
+            )));
+        }
         let named = |key| config_token(&tokenizer.config, key);
         let candidates = [named("pad_token"), padding, named("eos_token")];
         let known = candidates.into_iter().flatten().find_map(|content| {
@@ -164,6 +179,58 @@ fn check_ids(inner: &tokenizers::Tokenizer, written: &Written) -> Result<(), Str
             let given = given.map_or("none".to_owned(), |id| id.to_string());
             return Err(format!(
                 "the added token `{content}` has the id {id} in the file, but gets {given}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A token as `added_tokens_decoder` describes it.
+#[derive(Deserialize)]
+struct ListedToken {
+    content: String,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
+    #[serde(default)]
+    single_word: bool,
+    #[serde(default)]
+    normalized: Option<bool>,
+    #[serde(default)]
+    special: bool,
+}
+
+/// Adds the tokens of `added_tokens_decoder` that `tokenizer.json` lacks, in the order of their ids;
+/// the error says why one cannot have its id.
+fn add_listed(
+    inner: &mut tokenizers::Tokenizer,
+    config: &Map<String, Value>,
+) -> Result<(), String> {
+    let Some(listed) = config.get("added_tokens_decoder").filter(|v| !v.is_null()) else {
+        return Ok(());
+    };
+    let listed: BTreeMap<u32, ListedToken> = serde_json::from_value(listed.clone())
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    for (id, token) in listed {
+        let content = token.content;
+        if inner.token_to_id(&content).is_none() {
+            let added = AddedToken::from(content.as_str(), token.special)
+                .lstrip(token.lstrip)
+                .rstrip(token.rstrip)
+                .single_word(token.single_word)
+                .normalized(token.normalized.unwrap_or(!token.special));
+            let result = match token.special {
+                true => inner.add_special_tokens([added]),
+                false => inner.add_tokens([added]),
+            };
+            result.map_err(|error| format!("has `{content}`, which cannot be added: {error}"))?;
+        }
+        let given = inner.token_to_id(&content);
+        if given != Some(id) {
+            let given = given.map_or("none".to_owned(), |id| id.to_string());
+            return Err(format!(
+                "gives `{content}` the id {id}, but with tokenizer.json it has {given}"
             ));
         }
     }

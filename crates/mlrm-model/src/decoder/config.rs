@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::DecoderFamily;
 use crate::error::ModelError;
-use crate::hf_config::HfConfig;
+use crate::hf_config::{Accepted, HfConfig, Noted};
 use crate::nn::Rope;
 use crate::registry;
 
@@ -99,10 +99,26 @@ pub enum FeedForwardKind {
 impl DecoderConfig {
     /// Reads `config.json`; refuses options that are not implemented, by name.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
-        Self::from_hf(path, HfConfig::read(path)?)
+        Ok(Self::read_accepting(path, &[])?.config)
     }
 
-    pub(crate) fn from_hf(path: &Path, mut hf: HfConfig<'_>) -> Result<Self, ModelError> {
+    /// [`Self::read`] that passes over the unknown keys of `accept_keys`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, sizes that do not fit, and every option that is not implemented.
+    pub fn read_accepting(path: &Path, accept_keys: &[String]) -> Result<Noted<Self>, ModelError> {
+        Self::from_hf(path, HfConfig::read(path)?, accept_keys)
+    }
+
+    pub(crate) fn from_hf<'a>(
+        path: &Path,
+        hf: HfConfig<'a>,
+        accept_keys: &'a [String],
+    ) -> Result<Noted<Self>, ModelError> {
+        let mut hf = hf.accepting(Accepted {
+            keys: accept_keys,
+            setting: "model.llm.accept_keys",
+        });
         let model_type: String = hf.get("model_type", None)?;
         let Some(family) = registry::decoder_of_type(&model_type) else {
             let hint = format!(
@@ -114,9 +130,9 @@ impl DecoderConfig {
         let mut config = (family.read)(&mut hf)?;
         let default = Some(config.tie_word_embeddings);
         config.tie_word_embeddings = hf.get("tie_word_embeddings", default)?;
-        hf.finish()?;
+        let notes = hf.finish()?;
         config.check().map_err(|m| ModelError::format(path, m))?;
-        Ok(config)
+        Ok(Noted { config, notes })
     }
 
     /// The sizes of a config section, for a decoder from scratch with `vocab_size` words.

@@ -18,7 +18,7 @@ pub(super) fn read(
         "partial_rotary_factor",
         &[json!(1.0), json!(1)],
         "only 1 is",
-    )?;
+    );
     let outer = hf.take("rope_theta");
     let old = hf.take("rope_scaling");
     let new = hf.take("rope_parameters");

@@ -1,15 +1,16 @@
 //! Building an embedder from checkpoints, or from scratch with Hugging Face's initial values.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::module::Module;
-use burn::tensor::{DType, Device};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use mlrm_config::{Quantisation, Tune};
 
 use super::build_head::build_head;
 use super::{Embedder, EmbedderConfig, EmbedderCore};
 use crate::adapter::{
     AdapterConfig, AdapterNames, add_adapters, check_targets, load_folder, same_adapters,
+    saved_words,
 };
 use crate::decoder::{Decoder, DecoderConfig};
 use crate::error::ModelError;
@@ -234,7 +235,10 @@ fn tune_llm(
         Tune::Full | Tune::Frozen => &off,
     };
     let llm = match &options.adapter {
-        Some(folder) => load_folder(llm, names, folder, &config, seed, clock)?,
+        Some(folder) => {
+            let llm = replace_words(llm, folder)?;
+            load_folder(llm, names, folder, &config, seed, clock)?
+        }
         None => add_adapters(llm, names, &config, seed, clock)?,
     };
     Ok(match options.tune {
@@ -243,6 +247,36 @@ fn tune_llm(
         Tune::Lora => (llm, Some(config)),
         Tune::Frozen => (llm.no_grad(), Some(config)),
     })
+}
+
+/// The LLM with the table of words of an adapter folder, where it brings one: in place of the first
+/// rows, since words that are new to a prompt follow them.
+fn replace_words(mut llm: Decoder, folder: &Path) -> Result<Decoder, ModelError> {
+    let Some(words) = saved_words(folder)? else {
+        return Ok(llm);
+    };
+    let [rows, width] = llm.embed_tokens.weight.dims();
+    match *words.shape.as_slice() {
+        [stored, columns] if stored <= rows && columns == width => {
+            llm.embed_tokens.weight = llm.embed_tokens.weight.map(|own| {
+                let options = (&own.device(), own.dtype());
+                let new =
+                    Tensor::from_data(TensorData::new(words.values, [stored, width]), options);
+                let learns = own.is_require_grad();
+                let all = own.detach().slice_assign([0..stored, 0..width], new);
+                all.set_require_grad(learns)
+            });
+            Ok(llm)
+        }
+        _ => Err(ModelError::format(
+            folder,
+            format!(
+                "its table of words {:?} does not fit the language model's {:?}",
+                words.shape,
+                [rows, width]
+            ),
+        )),
+    }
 }
 
 fn build_vision(

@@ -60,8 +60,8 @@ impl ModelSource {
                 Ok(written)
             }
             (Self::Llm { root, config }, Loaded::Llm(llm)) => {
-                let json = own_config(root, &config.to_json())?;
-                let family = config.family();
+                let json = own_config(root, &config.config.to_json())?;
+                let family = config.config.family();
                 let (prefix, rename) = (family.prefix, family.names.rename);
                 let write = |out: &Path| write_module(out, llm.as_ref(), prefix, rename, weights);
                 let written = write_part(out, json, write)?;
@@ -69,7 +69,7 @@ impl ModelSource {
                 Ok(at_root(written))
             }
             (Self::Vision { root, config }, Loaded::Vision(vision)) => {
-                let json = own_config(root, &config.to_json())?;
+                let json = own_config(root, &config.config.to_json())?;
                 let written = write_part(out, json, |out| vision.write(out, weights))?;
                 copy_companions(root, out)?;
                 Ok(at_root(written))
@@ -82,12 +82,15 @@ impl ModelSource {
 }
 
 /// The folder's own `config.json`, which says more than the forward pass needs, for the class that
-/// is written.
+/// is written. Of a whole model one half is written, whose config is what was read of it.
 fn own_config(root: &Path, written: &Value) -> Result<Value, ModelError> {
     let path = root.join("config.json");
     let text = std::fs::read_to_string(&path).map_err(|e| ModelError::io("read", &path, e))?;
     let mut config: Value = serde_json::from_str(&text)
         .map_err(|e| ModelError::format(&path, format!("not JSON: {e}")))?;
+    if config["model_type"] != written["model_type"] {
+        return Ok(written.clone());
+    }
     config["architectures"] = written["architectures"].clone();
     // What transformers 5 calls `dtype` was `torch_dtype` before; one of them is enough.
     if let Some(keys) = config.as_object_mut() {

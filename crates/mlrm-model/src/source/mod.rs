@@ -17,6 +17,7 @@ use crate::embedder::{
     BuildOptions, CONNECTOR_NAMES, Embedder, ModelFolder, WeightSource, llm_names,
 };
 use crate::error::ModelError;
+use crate::hf_config::{Noted, Refusal};
 use crate::system::{SystemPart, WholeSystem};
 use crate::vision::{VisionConfig, VisionTower};
 use crate::weights::{Checkpoint, LoadOptions, load};
@@ -31,21 +32,23 @@ pub enum ModelSource {
         /// The folder and its kind.
         whole: WholeSystem,
         /// Its language model.
-        llm: DecoderConfig,
+        llm: Noted<DecoderConfig>,
+        /// Its vision encoder, where its config describes it.
+        vision: Option<Noted<VisionConfig>>,
     },
     /// A language model, as Hugging Face's libraries save it.
     Llm {
         /// The folder.
         root: PathBuf,
         /// What its `config.json` says.
-        config: DecoderConfig,
+        config: Noted<DecoderConfig>,
     },
     /// A vision encoder, as Hugging Face's libraries save it.
     Vision {
         /// The folder.
         root: PathBuf,
         /// What its `config.json` says.
-        config: VisionConfig,
+        config: Noted<VisionConfig>,
     },
 }
 
@@ -80,8 +83,11 @@ impl Loaded {
 }
 
 impl ModelSource {
-    /// Finds out what `path` holds and reads its configs.
-    pub fn open(path: &Path) -> Result<Self, ModelError> {
+    /// Finds out what `path` holds and reads its configs; unknown keys of `accept_keys` pass.
+    ///
+    /// # Errors
+    /// A folder that holds no model, or configs that mlrm does not implement.
+    pub fn open(path: &Path, accept_keys: &[String]) -> Result<Self, ModelError> {
         for folder in [path.to_owned(), path.join("model")] {
             if folder.join("mlrm.toml").is_file() {
                 return Ok(Self::Model(Box::new(ModelFolder::open(&folder)?)));
@@ -95,17 +101,17 @@ impl ModelSource {
             return Err(ModelError::format(path, message));
         }
         if let Some(whole) = WholeSystem::find(path)? {
-            let llm = whole.llm()?;
-            return Ok(Self::System { whole, llm });
+            let (llm, vision) = (whole.llm(accept_keys)?, whole.vision(accept_keys)?);
+            return Ok(Self::System { whole, llm, vision });
         }
-        let llm = match DecoderConfig::read(&file) {
+        let llm = match DecoderConfig::read_accepting(&file, accept_keys) {
             Ok(config) => return Ok(Self::Llm { root, config }),
             Err(error) => error,
         };
         if !is_family(&llm) {
             return Err(llm);
         }
-        match VisionConfig::read(&file) {
+        match VisionConfig::read_accepting(&file, accept_keys) {
             Ok(config) => Ok(Self::Vision { root, config }),
             Err(vision) if is_family(&vision) => Err(no_family(llm, vision)),
             Err(error) => Err(error),
@@ -125,7 +131,7 @@ impl ModelSource {
     pub fn llm(&self) -> Option<&DecoderConfig> {
         match self {
             Self::Model(folder) => Some(&folder.config.llm),
-            Self::System { llm: config, .. } | Self::Llm { config, .. } => Some(config),
+            Self::System { llm: config, .. } | Self::Llm { config, .. } => Some(&config.config),
             Self::Vision { .. } => None,
         }
     }
@@ -159,8 +165,11 @@ impl ModelSource {
                 let options = build_options(folder, options);
                 Loaded::Model(Box::new(Embedder::build(config, &options, device)?))
             }
-            Self::System { whole, llm } => load_system(whole, llm, device, options)?,
+            Self::System { whole, llm, vision } => {
+                load_system(whole, llm, vision.as_ref(), device, options)?
+            }
             Self::Llm { root, config } => {
+                let config = &config.config;
                 let checkpoint = Checkpoint::open(root)?;
                 let (prefix, names) = llm_names(config, &checkpoint);
                 let empty = Decoder::new(config, device);
@@ -168,7 +177,7 @@ impl ModelSource {
             }
             Self::Vision { root, config } => {
                 let checkpoint = Checkpoint::open(root)?;
-                let tower = VisionTower::load(config, &checkpoint, options, device)?;
+                let tower = VisionTower::load(&config.config, &checkpoint, options, device)?;
                 Loaded::Vision(Box::new(tower))
             }
         })
@@ -179,10 +188,12 @@ impl ModelSource {
 /// describes them.
 fn load_system(
     whole: &WholeSystem,
-    llm: &DecoderConfig,
+    llm: &Noted<DecoderConfig>,
+    vision: Option<&Noted<VisionConfig>>,
     device: &Device,
     options: &LoadOptions,
 ) -> Result<Loaded, ModelError> {
+    let (llm, sizes) = (&llm.config, vision);
     let checkpoint = whole.checkpoint(SystemPart::Llm)?;
     let (prefix, names) = llm_names(llm, &checkpoint);
     let decoder = load(
@@ -193,10 +204,10 @@ fn load_system(
         options,
     )?;
     let mut vision = None;
-    if let Some(sizes) = whole.vision()? {
+    if let Some(Noted { config: sizes, .. }) = sizes {
         let checkpoint = whole.checkpoint(SystemPart::Vision)?;
         vision = Some(Box::new(VisionTower::load(
-            &sizes,
+            sizes,
             &checkpoint,
             options,
             device,
@@ -251,26 +262,22 @@ fn build_options(folder: &ModelFolder, options: &LoadOptions) -> BuildOptions {
 
 /// Whether an error says that a `model_type` is not one of a reader's families.
 fn is_family(error: &ModelError) -> bool {
-    matches!(error, ModelError::UnsupportedOption { option, .. } if option == "model_type")
+    let family = |refused: &[Refusal]| refused.iter().any(|r| r.option == "model_type");
+    matches!(error, ModelError::Unsupported { refused, .. } if family(refused))
 }
 
 /// Both readers' refusals in one.
 fn no_family(llm: ModelError, vision: ModelError) -> ModelError {
     match (llm, vision) {
         (
-            ModelError::UnsupportedOption {
-                path,
-                option,
-                value,
-                hint,
-            },
-            ModelError::UnsupportedOption { hint: other, .. },
-        ) => ModelError::UnsupportedOption {
-            path,
-            option,
-            value,
-            hint: hint + &other,
-        },
+            ModelError::Unsupported { path, mut refused },
+            ModelError::Unsupported { refused: other, .. },
+        ) => {
+            for (refusal, other) in refused.iter_mut().zip(other) {
+                refusal.hint = format!("{}; {}", refusal.hint, other.hint);
+            }
+            ModelError::Unsupported { path, refused }
+        }
         (error, _) => error,
     }
 }

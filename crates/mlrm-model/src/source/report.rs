@@ -12,6 +12,7 @@ use super::{ModelSource, empty_connector};
 use crate::decoder::{Decoder, DecoderConfig};
 use crate::embedder::{CONNECTOR_NAMES, Head, ModelFolder, llm_names};
 use crate::error::ModelError;
+use crate::hf_config::Noted;
 use crate::system::{SystemPart, WholeSystem};
 use crate::vision::{VisionConfig, VisionTower};
 use crate::weights::{Checkpoint, Fit, fit, parameter_count};
@@ -39,6 +40,8 @@ pub struct Part {
     pub mismatches: Vec<String>,
     /// Tensors that are left unread on purpose.
     pub ignored: Vec<Unread>,
+    /// Keys of its config that mlrm does not know and that were passed over, with the reason.
+    pub notes: Vec<String>,
 }
 
 /// A tensor that is left unread on purpose.
@@ -62,29 +65,47 @@ impl ModelSource {
                 parts.push(head(folder)?);
                 Ok(parts)
             }
-            Self::System { whole, llm } => system(whole, llm),
-            Self::Llm { root, config } => Ok(vec![llm(root, config)?]),
-            Self::Vision { root, config } => Ok(vec![vision(root, config)?]),
+            Self::System { whole, llm, vision } => system(whole, llm, vision.as_ref()),
+            Self::Llm { root, config } => Ok(vec![Part {
+                notes: config.notes.clone(),
+                ..llm(root, &config.config)?
+            }]),
+            Self::Vision { root, config } => Ok(vec![Part {
+                notes: config.notes.clone(),
+                ..vision(root, &config.config)?
+            }]),
         }
     }
 }
 
-fn system(whole: &WholeSystem, config: &DecoderConfig) -> Result<Vec<Part>, ModelError> {
-    let mut parts = vec![llm_part(whole.checkpoint(SystemPart::Llm)?, config)];
+fn system(
+    whole: &WholeSystem,
+    llm: &Noted<DecoderConfig>,
+    vision: Option<&Noted<VisionConfig>>,
+) -> Result<Vec<Part>, ModelError> {
+    let mut parts = vec![Part {
+        notes: llm.notes.clone(),
+        ..llm_part(whole.checkpoint(SystemPart::Llm)?, &llm.config)
+    }];
     let pictures = whole.checkpoint(SystemPart::Vision)?;
     let head = whole.checkpoint(SystemPart::Head)?;
-    match whole.vision()? {
-        Some(config) => parts.push(vision_part(pictures, &config)),
+    match vision {
+        Some(vision) => parts.push(Part {
+            notes: vision.notes.clone(),
+            ..vision_part(pictures, &vision.config)
+        }),
         None if pictures.names().next().is_some() => parts.push(undescribed("vision", pictures)),
         None => {}
     }
-    parts.push(match empty_connector(whole, config, &Device::default())? {
-        Some(module) => {
-            let fit = fit(&module, &head, "", CONNECTOR_NAMES, None);
-            part("head", &head, &module, fit, None)
-        }
-        None => undescribed("head", head),
-    });
+    parts.push(
+        match empty_connector(whole, &llm.config, &Device::default())? {
+            Some(module) => {
+                let fit = fit(&module, &head, "", CONNECTOR_NAMES, None);
+                part("head", &head, &module, fit, None)
+            }
+            None => undescribed("head", head),
+        },
+    );
     Ok(parts)
 }
 
@@ -155,6 +176,7 @@ fn part<M: Module>(
         bytes,
         mismatches: fit.mismatches.iter().map(ToString::to_string).collect(),
         ignored: fit.ignored.into_iter().map(unread).collect(),
+        notes: Vec::new(),
     }
 }
 

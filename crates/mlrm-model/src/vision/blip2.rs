@@ -46,11 +46,10 @@ const DEFAULTS: VisionConfig = VisionConfig {
     position_grid: 224 / 14,
 };
 
-fn read(mut hf: HfConfig) -> Result<VisionConfig, ModelError> {
-    hf.refuse_unless("dropout", &[json!(0.0), json!(0)], "set it to 0")?;
-    let mut config = VisionConfig::read_common(&mut hf, &DEFAULTS)?;
+fn read(hf: &mut HfConfig) -> Result<VisionConfig, ModelError> {
+    hf.refuse_unless("dropout", &[json!(0.0), json!(0)], "set it to 0");
+    let mut config = VisionConfig::read_common(hf, &DEFAULTS)?;
     config.qkv_bias = hf.get("qkv_bias", Some(true))?;
-    hf.finish()?;
     Ok(config)
 }
 

@@ -50,11 +50,9 @@ const DEFAULTS: VisionConfig = VisionConfig {
     position_grid: 224 / 32,
 };
 
-fn read(mut hf: HfConfig) -> Result<VisionConfig, ModelError> {
-    hf.refuse_unless("dropout", &[json!(0.0), json!(0)], "set it to 0")?;
-    let config = VisionConfig::read_common(&mut hf, &DEFAULTS)?;
-    hf.finish()?;
-    Ok(config)
+fn read(hf: &mut HfConfig) -> Result<VisionConfig, ModelError> {
+    hf.refuse_unless("dropout", &[json!(0.0), json!(0)], "set it to 0");
+    VisionConfig::read_common(hf, &DEFAULTS)
 }
 
 fn to_json(config: &VisionConfig) -> Value {

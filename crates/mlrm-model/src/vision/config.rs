@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::registry;
 use crate::error::ModelError;
-use crate::hf_config::HfConfig;
+use crate::hf_config::{Accepted, HfConfig, Noted};
 use crate::nn::Activation;
 
 /// Sizes of a vision encoder, read from its Hugging Face `config.json`.
@@ -42,15 +42,28 @@ impl VisionConfig {
     /// Reads the `config.json` of a vision encoder, or the vision half of a whole model's; refuses
     /// what is not implemented, by name.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
-        let config = registry::read(HfConfig::read(path)?)?;
-        config.check().map_err(|m| ModelError::format(path, m))?;
-        Ok(config)
+        Ok(Self::read_accepting(path, &[])?.config)
+    }
+
+    /// [`Self::read`] that passes over the unknown keys of `accept_keys`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, sizes that do not fit, and every option that is not implemented.
+    pub fn read_accepting(path: &Path, accept_keys: &[String]) -> Result<Noted<Self>, ModelError> {
+        let accepted = Accepted {
+            keys: accept_keys,
+            setting: "model.vision.accept_keys",
+        };
+        let noted = registry::read(HfConfig::read(path)?.accepting(accepted))?;
+        let check = noted.config.check();
+        check.map_err(|m| ModelError::format(path, m))?;
+        Ok(noted)
     }
 
     /// Reads the keys that CLIP, SigLIP and BLIP-2 share; an absent one has the value in `defaults`.
     pub(super) fn read_common(hf: &mut HfConfig, defaults: &Self) -> Result<Self, ModelError> {
-        hf.refuse_unless("attention_dropout", &[json!(0.0), json!(0)], "set it to 0")?;
-        hf.refuse_unless("num_channels", &[json!(3)], "only RGB is")?;
+        hf.refuse_unless("attention_dropout", &[json!(0.0), json!(0)], "set it to 0");
+        hf.refuse_unless("num_channels", &[json!(3)], "only RGB is");
         let mut size = |key, default| hf.get(key, Some(default));
         let (image_size, patch_size) = (
             size("image_size", defaults.image_size)?,
@@ -98,9 +111,9 @@ impl VisionConfig {
             ));
         }
         let patch = self.patch_size;
-        if patch == 0 || self.image_size < patch || !self.image_size.is_multiple_of(patch) {
+        if patch == 0 || self.image_size < patch {
             return Err(format!(
-                "`patch_size` = {patch} must divide `image_size` = {}",
+                "`patch_size` = {patch} must fit into `image_size` = {}",
                 self.image_size
             ));
         }
@@ -139,7 +152,8 @@ impl VisionConfig {
         registry::to_json(self)
     }
 
-    /// Patches along one side of the picture.
+    /// Whole patches along one side of the picture; pixels past the last one are not read, as in a
+    /// convolution (SigLIP so400m: 384 pixels are 27 patches of 14).
     pub fn grid(&self) -> usize {
         self.image_size / self.patch_size
     }

@@ -32,7 +32,13 @@ impl PatchEmbedding {
         let weight = self.weight.val();
         let [width, channels, patch, _] = weight.dims();
         let [batch, _, side, _] = pixels.dims();
+        // A remainder at the right and lower edges is left out, as a convolution does.
         let grid = side / patch;
+        let read = grid * patch;
+        let pixels = match side == read {
+            true => pixels,
+            false => pixels.slice([0..batch, 0..channels, 0..read, 0..read]),
+        };
         let patch_values = channels * patch * patch;
         // Patches do not overlap, so the convolution is one matrix product over cut-out patches.
         let patches = pixels

@@ -63,14 +63,14 @@ fn rename(path: &str) -> String {
     }
 }
 
-fn read(mut hf: HfConfig) -> Result<VisionConfig, ModelError> {
+fn read(hf: &mut HfConfig) -> Result<VisionConfig, ModelError> {
     // The connector's sizes and an id of the language model's prompt.
     hf.take("output_dim");
     hf.take("n_queries");
     hf.take("image_start_id");
     let width: usize = hf.get("width", Some(1664))?;
     let ratio: f64 = hf.get("mlp_ratio", Some(4.9231))?;
-    let config = VisionConfig {
+    Ok(VisionConfig {
         family: VisionFamily::QwenVl,
         hidden_size: width,
         intermediate_size: (width as f64 * ratio) as usize,
@@ -82,9 +82,7 @@ fn read(mut hf: HfConfig) -> Result<VisionConfig, ModelError> {
         layer_norm_eps: 1e-6,
         qkv_bias: true,
         position_grid: hf.get("position_grid", Some(PUBLISHED_GRID))?,
-    };
-    hf.finish()?;
-    Ok(config)
+    })
 }
 
 fn to_json(config: &VisionConfig) -> Value {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{FeatureSelection, VisionConfig, VisionFeatures, blip2, clip, qwen_vl, siglip};
 use crate::error::ModelError;
-use crate::hf_config::HfConfig;
+use crate::hf_config::{HfConfig, Noted};
 use crate::weights::{
     Checkpoint, Fit, InitRule, LoadOptions, NameTable, NamedTensor, Tensors, WriteOptions, Written,
     fill, fit, initial_values, load, write_module,
@@ -35,7 +35,7 @@ pub const FAMILY_NAMES: &str = "clip_vision_model, clip, siglip_vision_model, si
 /// What a family's file states.
 pub(super) struct Family {
     /// Reads the family's keys.
-    pub read: fn(HfConfig) -> Result<VisionConfig, ModelError>,
+    pub read: fn(&mut HfConfig) -> Result<VisionConfig, ModelError>,
     /// The `config.json` of the vision encoder alone.
     pub to_json: fn(&VisionConfig) -> Value,
     /// Names below the prefix.
@@ -57,18 +57,20 @@ fn family(family: VisionFamily) -> &'static Family {
     }
 }
 
-pub(super) fn read(mut hf: HfConfig) -> Result<VisionConfig, ModelError> {
+pub(super) fn read(mut hf: HfConfig) -> Result<Noted<VisionConfig>, ModelError> {
     let model_type: String = hf.get("model_type", None)?;
     let known = MODEL_TYPES.iter().find(|(name, ..)| *name == model_type);
     let Some((_, of, section)) = known else {
         let hint = format!("vision encoders that mlrm implements: {FAMILY_NAMES}");
         return Err(hf.unsupported("model_type", &json!(model_type), &hint));
     };
-    let vision = match section {
+    let mut vision = match section {
         None => hf,
         Some(section) => hf.section(section)?,
     };
-    (family(*of).read)(vision)
+    let config = (family(*of).read)(&mut vision)?;
+    let notes = vision.finish()?;
+    Ok(Noted { config, notes })
 }
 
 pub(super) fn to_json(config: &VisionConfig) -> Value {

@@ -46,12 +46,10 @@ const DEFAULTS: VisionConfig = VisionConfig {
     position_grid: 224 / 16,
 };
 
-fn read(mut hf: HfConfig) -> Result<VisionConfig, ModelError> {
+fn read(hf: &mut HfConfig) -> Result<VisionConfig, ModelError> {
     let hint = "the pooling head is the picture's vector in late fusion";
-    hf.refuse_unless("vision_use_head", &[json!(true)], hint)?;
-    let config = VisionConfig::read_common(&mut hf, &DEFAULTS)?;
-    hf.finish()?;
-    Ok(config)
+    hf.refuse_unless("vision_use_head", &[json!(true)], hint);
+    VisionConfig::read_common(hf, &DEFAULTS)
 }
 
 fn to_json(config: &VisionConfig) -> Value {

@@ -174,7 +174,7 @@ fn what_is_not_implemented_is_refused_by_name() {
             "num_attention_heads",
         ),
         (
-            with(VisionFamily::Blip2, "patch_size", json!(5)),
+            with(VisionFamily::Blip2, "patch_size", json!(13)),
             "patch_size",
         ),
         (

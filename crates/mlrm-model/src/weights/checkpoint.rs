@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::DType;
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::convert::{Converted, Source, Wanted, convert};
 use super::shard::Shard;
@@ -45,6 +45,20 @@ pub struct StoredTensor {
 /// An int64 tensor: shape, row-major values.
 pub type StoredIntegers = (Vec<usize>, Vec<i64>);
 
+/// The LM head of a causal language model.
+const HEAD: &str = "lm_head.weight";
+
+/// Which file holds which tensor, by an index.
+fn weight_map(index: &Path) -> Result<Map<String, Value>, ModelError> {
+    let fail = |message: String| ModelError::format(index, message);
+    let text = std::fs::read_to_string(index).map_err(|e| ModelError::io("read", index, e))?;
+    let json: Value = serde_json::from_str(&text).map_err(|e| fail(format!("not JSON: {e}")))?;
+    match json.get("weight_map").and_then(Value::as_object) {
+        Some(map) => Ok(map.clone()),
+        None => Err(fail("has no `weight_map` object".into())),
+    }
+}
+
 impl Checkpoint {
     /// Opens a `.safetensors` file, or the weights of a Hugging Face folder. Only the headers are
     /// read.
@@ -55,11 +69,11 @@ impl Checkpoint {
         if !path.is_dir() {
             return Self::from_files(path, vec![path.to_owned()]);
         }
-        let single = path.join(SINGLE_FILE);
+        let (single, index) = (path.join(SINGLE_FILE), path.join(INDEX_FILE));
         if single.is_file() {
-            return Self::from_files(path, vec![single]);
+            let checkpoint = Self::from_files(path, vec![single])?;
+            return checkpoint.beside_index(&index);
         }
-        let index = path.join(INDEX_FILE);
         if index.is_file() {
             return Self::from_index(path, &index);
         }
@@ -67,15 +81,33 @@ impl Checkpoint {
         Err(ModelError::format(path, message))
     }
 
+    /// This single file, as transformers takes it where an index is there as well: but not where the
+    /// index speaks of tensors that the file lacks, which would then be missed.
+    fn beside_index(self, index: &Path) -> Result<Self, ModelError> {
+        if !index.is_file() {
+            return Ok(self);
+        }
+        let map = weight_map(index)?;
+        match map.keys().find(|name| !self.contains(name)) {
+            None => Ok(self),
+            Some(name) => Err(ModelError::format(
+                &self.root,
+                format!(
+                    "holds both {SINGLE_FILE} and {INDEX_FILE}, which do not agree: transformers \
+                     would read the first alone, and it has no `{name}`; remove the one that is not \
+                     meant"
+                ),
+            )),
+        }
+    }
+
     fn from_index(root: &Path, index: &Path) -> Result<Self, ModelError> {
         let fail = |message: String| ModelError::format(index, message);
-        let text = std::fs::read_to_string(index).map_err(|e| ModelError::io("read", index, e))?;
-        let json: Value =
-            serde_json::from_str(&text).map_err(|e| fail(format!("not JSON: {e}")))?;
-        let map = json.get("weight_map").and_then(Value::as_object);
-        let map = map.ok_or_else(|| fail("has no `weight_map` object".into()))?;
+        let map = weight_map(index)?;
+        // Tied to the table of words and never computed, a head may be listed but not stored.
+        let head = |name: &str| name.ends_with(HEAD);
         let mut files: Vec<&str> = Vec::new();
-        for (tensor, file) in map {
+        for (tensor, file) in &map {
             let file = file.as_str().filter(|f| !f.contains(['/', '\\']));
             let file = file.ok_or_else(|| {
                 fail(format!(
@@ -83,6 +115,9 @@ impl Checkpoint {
                 ))
             })?;
             if !root.join(file).is_file() {
+                if head(tensor) {
+                    continue;
+                }
                 let message = format!("puts `{tensor}` into {file}, which is not there; fetch it");
                 return Err(fail(message));
             }
@@ -91,8 +126,11 @@ impl Checkpoint {
             }
         }
         let checkpoint = Self::from_files(root, files.iter().map(|f| root.join(f)).collect())?;
-        for (tensor, file) in map {
+        for (tensor, file) in &map {
             let held = checkpoint.file_of(tensor);
+            if held.is_none() && head(tensor) {
+                continue;
+            }
             if held.and_then(Path::file_name) != file.as_str().map(AsRef::as_ref) {
                 let found = held.map_or("no shard does".into(), |f| f.display().to_string());
                 let message = format!("says that {file} holds `{tensor}`, but {found}");

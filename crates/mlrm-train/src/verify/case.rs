@@ -154,13 +154,13 @@ fn embedder_config(
     whole: Option<&WholeSystem>,
 ) -> Result<EmbedderConfig, ModelError> {
     let flags = &case.config;
-    let described = whole.map(WholeSystem::vision).transpose()?.flatten();
+    let described = whole.map(|whole| whole.vision(&[])).transpose()?.flatten();
     let id = |id: i32, used: bool| (used && id >= 0).then_some(id as u32);
     let vision = case
         .variant
         .vision()
         .then(|| match described {
-            Some(vision) => Ok(vision),
+            Some(vision) => Ok(vision.config),
             None => VisionConfig::read(&folder.join("vision/config.json")),
         })
         .transpose()?;
@@ -179,7 +179,7 @@ fn embedder_config(
         variant: case.variant,
         layout: flags.image_insert,
         llm: match whole {
-            Some(whole) => whole.llm()?,
+            Some(whole) => whole.llm(&[])?.config,
             None => DecoderConfig::read(&folder.join("llm/config.json"))?,
         },
         vision,

@@ -235,6 +235,37 @@ fn missing_special_tokens_get_the_next_ids_and_are_reported() {
 }
 
 #[test]
+fn tokens_that_only_the_config_lists_are_added_with_their_ids() {
+    let listed = |id: &str, content: &str| {
+        json!({"added_tokens_decoder": {"0": {"content": "[UNK]", "special": true},
+            id: {"content": content, "special": true, "lstrip": false}}})
+    };
+    let unknown = words()["model"]["vocab"]["[UNK]"].clone();
+    assert_eq!(unknown, 0);
+    let tokenizer = loaded(&words(), Some(listed("7", "<|call|>"))).unwrap();
+    assert_eq!(tokenizer.token_id("<|call|>"), Some(7));
+    assert_eq!(tokenizer.vocabulary_rows(), 8);
+    // As a special token it cannot be spelt by a text.
+    assert!(!tokenizer.encode_text("<|call|>").unwrap().contains(&7));
+
+    let gap = loaded(&words(), Some(listed("9", "<|call|>"))).unwrap_err();
+    assert!(gap.to_string().contains("the id 9"), "{gap}");
+    let other = loaded(&words(), Some(listed("5", "hello"))).unwrap_err();
+    assert!(other.to_string().contains("`hello`"), "{other}");
+}
+
+#[test]
+fn a_post_processor_that_inserts_an_id_without_a_token_is_refused() {
+    let mut file = words();
+    file["post_processor"] = json!({"type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "X", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {"X": {"id": "X", "ids": [4_000_000_000u32], "tokens": ["X"]}}});
+    let error = loaded(&file, None).unwrap_err().to_string();
+    assert!(error.contains("4000000000"), "{error}");
+}
+
+#[test]
 fn ids_with_gaps_are_refused_where_a_token_must_be_added() {
     let mut file = words();
     file["model"]["vocab"]["b"] = json!(7);

@@ -33,7 +33,7 @@ pub(super) const NAMES: NameTable = NameTable {
 };
 
 fn read(hf: &mut HfConfig<'_>) -> Result<DecoderConfig, ModelError> {
-    hf.refuse_unless("pretraining_tp", &[json!(1)], "only 1 is")?;
+    hf.refuse_unless("pretraining_tp", &[json!(1)], "only 1 is");
     let attention_bias = hf.get("attention_bias", Some(false))?;
     Ok(DecoderConfig {
         qkv_bias: attention_bias,
@@ -55,8 +55,8 @@ pub(super) fn read_line(
     family: LlmFamily,
     hf: &mut HfConfig<'_>,
 ) -> Result<DecoderConfig, ModelError> {
-    hf.refuse_unless("hidden_act", &[json!("silu")], "only silu is")?;
-    hf.refuse_unless("attention_dropout", &[json!(0.0), json!(0)], "set it to 0")?;
+    hf.refuse_unless("hidden_act", &[json!("silu")], "only silu is");
+    hf.refuse_unless("attention_dropout", &[json!(0.0), json!(0)], "set it to 0");
     let hidden_size: usize = hf.get("hidden_size", None)?;
     let num_attention_heads: usize = hf.get("num_attention_heads", None)?;
     let max_position_embeddings = hf.get("max_position_embeddings", None)?;
@@ -219,7 +219,8 @@ mod tests {
         no("hidden_act", json!("gelu"), "only silu is");
         no("pretraining_tp", json!(2), "only 1 is");
         no("attention_dropout", json!(0.1), "set it to 0");
-        no("num_experts", json!(8), "does not know this key");
+        no("num_experts", json!(8), "experts");
+        no("surprise", json!(8), "does not know this key");
         no("partial_rotary_factor", json!(0.5), "only 1 is");
         no("rope_theta", json!(-1.0), "positive number");
         no("rope_scaling", json!("linear"), "a JSON object");

@@ -72,7 +72,7 @@ mod tests {
 
     fn parse(text: &str) -> Result<DecoderConfig, ModelError> {
         let path = Path::new("config.json");
-        DecoderConfig::from_hf(path, HfConfig::parse(path, text)?)
+        Ok(DecoderConfig::from_hf(path, HfConfig::parse(path, text)?, &[])?.config)
     }
 
     /// Reads a `config.json`, and what is written of it, which must mean the same.

@@ -46,17 +46,17 @@ fn read(hf: &mut HfConfig<'_>) -> Result<DecoderConfig, ModelError> {
         "do_layer_norm_before",
         &[json!(true)],
         "only pre-norm models are",
-    )?;
-    hf.refuse_unless("_remove_final_layer_norm", &[json!(false)], "only false is")?;
+    );
+    hf.refuse_unless("_remove_final_layer_norm", &[json!(false)], "only false is");
     hf.refuse_unless(
         "layer_norm_elementwise_affine",
         &[json!(true)],
         "only true is",
-    )?;
-    hf.refuse_unless("activation_function", &[json!("relu")], "only relu is")?;
-    hf.refuse_unless("attention_dropout", &off, "set it to 0")?;
-    hf.refuse_unless("activation_dropout", &off, "set it to 0")?;
-    hf.refuse_unless("layerdrop", &off, "set it to 0")?;
+    );
+    hf.refuse_unless("activation_function", &[json!("relu")], "only relu is");
+    hf.refuse_unless("attention_dropout", &off, "set it to 0");
+    hf.refuse_unless("activation_dropout", &off, "set it to 0");
+    hf.refuse_unless("layerdrop", &off, "set it to 0");
     // Every published OPT says 0.1, which is of its own training; here none is applied.
     hf.take("dropout");
     // Put before a text by the tokenizer of old versions.

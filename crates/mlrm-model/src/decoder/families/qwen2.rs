@@ -22,7 +22,7 @@ pub(crate) static FAMILY: DecoderFamily = DecoderFamily {
 
 fn read(hf: &mut HfConfig<'_>) -> Result<DecoderConfig, ModelError> {
     refuse_sliding_window(hf)?;
-    hf.refuse_unless("use_mrope", &[json!(false)], "only false is")?;
+    hf.refuse_unless("use_mrope", &[json!(false)], "only false is");
     Ok(DecoderConfig {
         qkv_bias: true,
         ..llama::read_line(LlmFamily::Qwen2, hf)?
@@ -32,7 +32,7 @@ fn read(hf: &mut HfConfig<'_>) -> Result<DecoderConfig, ModelError> {
 /// Qwen's window covers the upper layers only; no published checkpoint turns it on.
 pub(super) fn refuse_sliding_window(hf: &mut HfConfig<'_>) -> Result<(), ModelError> {
     let hint = "only full attention is";
-    hf.refuse_unless("use_sliding_window", &[json!(false)], hint)?;
+    hf.refuse_unless("use_sliding_window", &[json!(false)], hint);
     // Both describe the window that the line above has seen to be off.
     hf.take("sliding_window");
     hf.take("max_window_layers");

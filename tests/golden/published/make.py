@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+"""Makes the folders beside this file: published checkpoints in miniature.
+
+  python make.py        # needs torch, transformers, safetensors
+
+Each folder has a `config.json` with every key of the checkpoint that it is named after, as it was published, with
+small sizes; weights drawn from a seed, under the names in which the checkpoint stores them; and in
+`expected.safetensors` an input and all hidden states that transformers computes from it.
+"""
+import json, pathlib, shutil, tempfile
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+HERE = pathlib.Path(__file__).parent
+
+# ---- decoders: one size for all of a line, then what each config.json says ----------------------
+
+LINE = dict(hidden_size=16, intermediate_size=20, num_attention_heads=4, num_hidden_layers=2, vocab_size=40,
+            bos_token_id=1, eos_token_id=2, hidden_act="silu", initializer_range=0.02, use_cache=True)
+LLAMA = dict(LINE, architectures=["LlamaForCausalLM"], model_type="llama")
+NEW_LLAMA = dict(LLAMA, attention_bias=False, attention_dropout=0.0, mlp_bias=False, num_key_value_heads=2,
+                 pretraining_tp=1, rms_norm_eps=1e-5, rope_scaling=None, tie_word_embeddings=False)
+ROPE3 = dict(low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16, rope_type="llama3")
+MISTRAL = dict(LINE, architectures=["MistralForCausalLM"], model_type="mistral", num_key_value_heads=2,
+               rms_norm_eps=1e-5, tie_word_embeddings=False, max_position_embeddings=32768, torch_dtype="bfloat16")
+QWEN2 = dict(LINE, architectures=["Qwen2ForCausalLM"], model_type="qwen2", attention_dropout=0.0,
+             num_key_value_heads=2, rms_norm_eps=1e-6, rope_theta=1000000.0, use_sliding_window=False,
+             max_position_embeddings=32768, sliding_window=32768, max_window_layers=21, torch_dtype="bfloat16")
+QWEN3 = dict(LINE, architectures=["Qwen3ForCausalLM"], model_type="qwen3", attention_bias=False,
+             attention_dropout=0.0, head_dim=6, num_key_value_heads=2, rms_norm_eps=1e-6, rope_scaling=None,
+             rope_theta=1000000, sliding_window=None, use_sliding_window=False, max_window_layers=28,
+             max_position_embeddings=40960, tie_word_embeddings=True, torch_dtype="bfloat16")
+OPT = dict(_name_or_path="facebook/opt-125m", activation_dropout=0.0, activation_function="relu",
+           architectures=["OPTForCausalLM"], attention_dropout=0.0, bos_token_id=2, do_layer_norm_before=True,
+           dropout=0.1, eos_token_id=2, ffn_dim=24, hidden_size=16, init_std=0.02, layerdrop=0.0,
+           max_position_embeddings=32, model_type="opt", num_attention_heads=4, num_hidden_layers=2,
+           pad_token_id=1, prefix="</s>", torch_dtype="float16", transformers_version="4.21.0.dev0",
+           use_cache=True, vocab_size=40, word_embed_proj_dim=16)
+
+DECODERS = {
+    "llama-7b": dict(LLAMA, max_position_embeddings=2048, max_sequence_length=2048, pad_token_id=0,
+                     rms_norm_eps=1e-6, tie_word_embeddings=False, torch_dtype="float16",
+                     transformers_version="4.30.0.dev0"),
+    "llama-2-7b": dict(LLAMA, _name_or_path="meta-llama/Llama-2-7b-hf", max_position_embeddings=4096,
+                       num_key_value_heads=4, pretraining_tp=1, rms_norm_eps=1e-5, rope_scaling=None,
+                       tie_word_embeddings=False, torch_dtype="float16", transformers_version="4.31.0.dev0"),
+    "llama-3-8b": {k: v for k, v in dict(NEW_LLAMA, max_position_embeddings=8192, rope_theta=500000.0,
+                   torch_dtype="bfloat16", transformers_version="4.40.0.dev0").items() if k != "mlp_bias"},
+    "llama-3.1-8b": dict(NEW_LLAMA, max_position_embeddings=131072, rope_theta=500000.0,
+                         eos_token_id=[3, 4, 5], rope_scaling=dict(ROPE3, factor=8.0), torch_dtype="bfloat16",
+                         transformers_version="4.43.0.dev0"),
+    "llama-3.2-1b": dict(NEW_LLAMA, head_dim=4, max_position_embeddings=131072, rope_theta=500000.0,
+                         rope_scaling=dict(ROPE3, factor=32.0), tie_word_embeddings=True, torch_dtype="bfloat16",
+                         transformers_version="4.45.0.dev0"),
+    "unsloth-llama-3.2-1b": dict(NEW_LLAMA, _attn_implementation_autoset=True, head_dim=4, pad_token_id=6,
+                                 max_position_embeddings=131072, rope_theta=500000.0,
+                                 rope_scaling=dict(ROPE3, factor=32.0), tie_word_embeddings=True,
+                                 torch_dtype="bfloat16", transformers_version="4.51.3", unsloth_fixed=True,
+                                 unsloth_version="2025.4.1"),
+    "tinyllama-1.1b": dict(NEW_LLAMA, max_position_embeddings=2048, rope_theta=10000.0, torch_dtype="bfloat16",
+                           transformers_version="4.35.0"),
+    "smollm-135m": dict(NEW_LLAMA, _name_or_path="/fsx/smollm/135M", max_position_embeddings=2048,
+                        rope_theta=10000.0, tie_word_embeddings=True, torch_dtype="bfloat16",
+                        transformers_version="4.41.2"),
+    "smollm2-135m": dict(NEW_LLAMA, initializer_range=0.041666666666666664, is_llama_config=True,
+                         max_position_embeddings=8192, pad_token_id=2, rope_interleaved=False, rope_theta=100000,
+                         tie_word_embeddings=True, torch_dtype="bfloat16", transformers_version="4.42.3",
+                         **{"transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16", "fp16": "float16"}}}),
+    "mistral-7b-v0.1": dict(MISTRAL, rope_theta=10000.0, sliding_window=4096, transformers_version="4.34.0.dev0"),
+    "mistral-7b-v0.2": dict(MISTRAL, attention_dropout=0.0, rope_theta=1000000.0, sliding_window=None,
+                            transformers_version="4.36.0"),
+    "mistral-7b-v0.3": dict(MISTRAL, attention_dropout=0.0, rope_theta=1000000.0, sliding_window=None,
+                            transformers_version="4.42.0.dev0"),
+    "mistral-nemo-instruct": dict(MISTRAL, attention_dropout=0.0, head_dim=6, rope_theta=1000000.0,
+                                  sliding_window=None, transformers_version="4.43.0.dev0"),
+    "qwen1.5-0.5b": dict(QWEN2, tie_word_embeddings=True, transformers_version="4.37.0"),
+    "qwen2-0.5b": dict(QWEN2, max_window_layers=24, tie_word_embeddings=True, transformers_version="4.40.1"),
+    "qwen2.5-0.5b": dict(QWEN2, max_window_layers=24, tie_word_embeddings=True, use_mrope=False,
+                         transformers_version="4.40.1"),
+    "qwen2.5-7b-instruct": dict(QWEN2, max_window_layers=28, tie_word_embeddings=False,
+                                transformers_version="4.43.1"),
+    "qwen3-0.6b": dict(QWEN3, transformers_version="4.51.0"),
+    "qwen3-embedding-0.6b": dict(QWEN3, max_position_embeddings=32768, transformers_version="4.51.3"),
+    "opt-125m": OPT,
+    "opt-1.3b": dict(OPT, _name_or_path="facebook/opt-1.3b", transformers_version="4.21.0.dev0"),
+    "opt-2.7b": dict(OPT, _name_or_path="facebook/opt-2.7b", _remove_final_layer_norm=False),
+}
+
+# ---- vision encoders ------------------------------------------------------------------------------
+
+# What transformers 4 wrote into each section until 4.26 or so.
+DUMP = dict(
+    _name_or_path="", add_cross_attention=False, architectures=None, attention_dropout=0.0, bad_words_ids=None,
+    begin_suppress_tokens=None, bos_token_id=None, chunk_size_feed_forward=0, cross_attention_hidden_size=None,
+    decoder_start_token_id=None, diversity_penalty=0.0, do_sample=False, dropout=0.0, early_stopping=False,
+    encoder_no_repeat_ngram_size=0, eos_token_id=None, exponential_decay_length_penalty=None, finetuning_task=None,
+    forced_bos_token_id=None, forced_eos_token_id=None, id2label={"0": "LABEL_0", "1": "LABEL_1"},
+    initializer_factor=1.0, initializer_range=0.02, is_decoder=False, is_encoder_decoder=False,
+    label2id={"LABEL_0": 0, "LABEL_1": 1}, length_penalty=1.0, max_length=20, min_length=0,
+    no_repeat_ngram_size=0, num_beam_groups=1, num_beams=1, num_return_sequences=1, output_attentions=False,
+    output_hidden_states=False, output_scores=False, pad_token_id=None, prefix=None, problem_type=None,
+    pruned_heads={}, remove_invalid_values=False, repetition_penalty=1.0, return_dict=True,
+    return_dict_in_generate=False, sep_token_id=None, suppress_tokens=None, task_specific_params=None,
+    temperature=1.0, tf_legacy_loss=False, tie_encoder_decoder=False, tie_word_embeddings=True,
+    tokenizer_class=None, top_k=50, top_p=1.0, torch_dtype=None, torchscript=False,
+    transformers_version="4.16.0.dev0", typical_p=1.0, use_bfloat16=False)
+TOWER = dict(hidden_size=16, intermediate_size=24, num_attention_heads=2, num_hidden_layers=2)
+CLIP_TEXT = dict(hidden_size=8, intermediate_size=8, num_attention_heads=1, num_hidden_layers=1, vocab_size=9,
+                 max_position_embeddings=5, projection_dim=8, model_type="clip_text_model", eos_token_id=2)
+SIGLIP_TEXT = dict(CLIP_TEXT, model_type="siglip_text_model", projection_size=8)
+
+def clip(vision, **top):
+    vision = dict(TOWER, model_type="clip_vision_model", num_channels=3, projection_dim=8, **vision)
+    return dict(dict(architectures=["CLIPModel"], initializer_factor=1.0, logit_scale_init_value=2.6592,
+                     model_type="clip", projection_dim=8, text_config=CLIP_TEXT, torch_dtype="float32",
+                     transformers_version=None), vision_config=vision, **top)
+
+def openai(patch, side):
+    vision = dict(DUMP, hidden_act="quick_gelu", image_size=side, layer_norm_eps=1e-5, patch_size=patch)
+    return clip(vision, _commit_hash=None, text_config_dict=None, vision_config_dict=None)
+
+def laion(patch, side, act="gelu"):
+    return clip(dict(DUMP, hidden_act=act, image_size=side, layer_norm_eps=1e-5, patch_size=patch,
+                     transformers_version="4.24.0.dev0"), _commit_hash="94a64189c3535c1cb44acfcccd7b0908c1c8eb23",
+                text_config_dict=None, vision_config_dict=None, transformers_version="4.24.0.dev0")
+
+def siglip(patch, side, **vision):
+    vision = dict(TOWER, image_size=side, model_type="siglip_vision_model", patch_size=patch, **vision)
+    return dict(architectures=["SiglipModel"], initializer_factor=1.0, model_type="siglip",
+                text_config=SIGLIP_TEXT, torch_dtype="float32", transformers_version="4.37.0.dev0",
+                vision_config=vision)
+
+TOWERS = {
+    "clip-vit-base-patch32": openai(8, 16),
+    "clip-vit-base-patch16": openai(4, 16),
+    "clip-vit-large-patch14": openai(4, 12),
+    "clip-vit-large-patch14-336": openai(4, 20),
+    "clip-vision-alone": dict(TOWER, architectures=["CLIPVisionModel"], attention_dropout=0.0, dropout=0.0,
+                              hidden_act="quick_gelu", image_size=16, initializer_factor=1.0,
+                              initializer_range=0.02, layer_norm_eps=1e-5, model_type="clip_vision_model",
+                              num_channels=3, patch_size=8, projection_dim=8, torch_dtype="float32",
+                              transformers_version="4.47.1", _attn_implementation_autoset=True),
+    "open-clip-h14": laion(4, 12),
+    "open-clip-g14": laion(4, 12),
+    "open-clip-bigg14": laion(4, 12),
+    "siglip-base-patch16-224": siglip(4, 16),
+    "siglip-large-patch16-384": siglip(4, 24),
+    "siglip-so400m-patch14-384": siglip(5, 18),
+    "siglip2-base-patch16-224": dict(siglip(4, 16, attention_dropout=0.0, hidden_act="gelu_pytorch_tanh",
+                                            layer_norm_eps=1e-6, num_channels=3),
+                                     transformers_version="4.49.0.dev0"),
+    "siglip2-so400m-patch14-384": siglip(5, 18, attention_dropout=0.0, hidden_act="gelu_pytorch_tanh",
+                                         layer_norm_eps=1e-6, num_channels=3),
+}
+
+
+def drawn(model, seed):
+    """Every weight anew: initial values of norms and biases (ones and zeros) would hide mistakes."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in sorted(model.named_parameters()):
+            centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            weight.copy_(centre + 0.3 * torch.randn(weight.shape, generator=generator))
+    return model.eval().float()
+
+
+def weights(model):
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        return load_file(pathlib.Path(folder) / "model.safetensors")
+
+
+def write(name, config, state, expected):
+    out = HERE / name
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    save_file({k: v.contiguous() for k, v in state.items()}, out / "model.safetensors", metadata={"format": "pt"})
+    save_file({k: v.contiguous() for k, v in expected.items()}, out / "expected.safetensors")
+
+
+def config_of(config):
+    with tempfile.TemporaryDirectory() as folder:
+        (pathlib.Path(folder) / "config.json").write_text(json.dumps(config))
+        return AutoConfig.from_pretrained(folder)
+
+
+def main():
+    for seed, (name, config) in enumerate(DECODERS.items()):
+        model = drawn(AutoModelForCausalLM.from_config(config_of(config), dtype=torch.float32), seed)
+        ids = torch.randint(7, 40, (2, 9), generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            states = model(ids, output_hidden_states=True).hidden_states
+        write(name, config, weights(model), dict(input_ids=ids, hidden_states=torch.stack(states)))
+    for seed, (name, config) in enumerate(TOWERS.items(), 100):
+        model = drawn(AutoModel.from_config(config_of(config), dtype=torch.float32), seed)
+        side = config.get("vision_config", config)["image_size"]
+        pixels = torch.randn((2, 3, side, side), generator=torch.Generator().manual_seed(seed))
+        tower = getattr(model, "vision_model", model)
+        with torch.no_grad():
+            out = tower(pixels, output_hidden_states=True)
+        # Of a whole model only the tower is read: the rest would be dead weight here.
+        state = {k: v for k, v in weights(model).items() if not k.startswith("text_model.")}
+        write(name, config, state, dict(pixel_values=pixels, hidden_states=torch.stack(out.hidden_states)))
+    print(len(DECODERS) + len(TOWERS), "folders")
+
+
+main()
