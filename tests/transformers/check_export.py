@@ -31,11 +31,12 @@ CLASSES = {"blip_2_vision_model": transformers.Blip2VisionModel, "clip": transfo
            "siglip": transformers.SiglipVisionModel, "blip-2": transformers.Blip2VisionModel}
 
 
-def load(folder: Path):
-    """The model in its own number format, in evaluation mode, and what its checkpoint lacks."""
+def load(folder: Path, dtype="auto"):
+    """The model, by default in the number format that its config names, in evaluation mode, and what its checkpoint
+    lacks."""
     family = json.loads((folder / "config.json").read_text())["model_type"]
     model, info = CLASSES.get(family, AutoModel).from_pretrained(
-        folder, dtype="auto", attn_implementation="eager", output_loading_info=True)
+        folder, dtype=dtype, attn_implementation="eager", output_loading_info=True)
     return model.eval(), sorted(info["missing_keys"])
 
 
@@ -67,8 +68,9 @@ def check_tokenizer(folder: Path, rows: int) -> list[str]:
 
 def check(original: Path, exported: Path) -> list[str]:
     """What is wrong with `exported`."""
-    expected_model, _ = load(original)
     model, missing = load(exported)
+    # The weights' own: a miniature names the format of the checkpoint that it stands for.
+    expected_model, _ = load(original, model.dtype)
     findings = [f"missing: {name}" for name in missing]
     if type(model) is not type(expected_model):
         findings.append(f"class {type(model).__name__}, not {type(expected_model).__name__}")
