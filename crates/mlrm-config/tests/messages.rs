@@ -165,7 +165,7 @@ fn wrong_types() {
           |
        13 | pairs = "pairs.csv"
           |         ^^^^^^^^^^^
-      help: it is a section; its keys are `window_days`, `weight`, `min_users`, `lower`, `upper`, `top_k`, `train_top_k`, `max_events_per_user`, `split`, `test_fraction`, `validation_fraction` and `test_targets`
+      help: it is a section; its keys are `window_days`, `ties`, `weight`, `min_users`, `lower`, `upper`, `top_k`, `train_top_k`, `max_events_per_user`, `split`, `test_fraction`, `validation_fraction` and `test_targets`
 
     error: `dashboard.enabled` is the boolean true, but takes one of "auto", "on", "off"
       --> bad.toml:15:11
