@@ -164,6 +164,26 @@ fn parts_that_are_damaged_or_of_other_things_are_computed_again() {
 }
 
 #[test]
+fn a_place_that_cannot_be_written_is_refused_before_anything_is_computed() {
+    let home = Home::trained();
+    fs::create_dir(home.path("folder.npy")).expect("a folder");
+    let embed = |out| ["embed", "run", "--notes", "data/notes.jsonl", "--out", out];
+    home.refused(&embed("folder.npy"), &["folder.npy is a folder"]);
+    let below_a_file = "data/notes.jsonl/x.npy";
+    let says = ["nothing can be written in data/notes.jsonl"];
+    home.refused(&embed(below_a_file), &says);
+    home.refused(&["eval", "run", "--out", "folder.npy"], &["is a folder"]);
+    home.refused(
+        &["eval", "run", "--out", "none/x.json"],
+        &["written in none"],
+    );
+    home.refused(
+        &["saliency", "run", "--svg", "none/x.svg"],
+        &["written in none"],
+    );
+}
+
+#[test]
 fn counts_and_shards_that_hold_nothing_are_refused() {
     let home = Home::trained();
     let with = |option: &str, value: &str| {

@@ -15,8 +15,8 @@ use mlrm_train::corpus::{Modality, Notes};
 use mlrm_train::encode::{CorpusEmbeddings, Inference};
 
 use self::parts::{Job, Kept, Parts};
-use super::at_least_one;
 use super::model_source::{ModelSource, images_of};
+use super::{at_least_one, check_place, folder_of};
 
 /// Write the embeddings of a corpus.
 ///
@@ -81,6 +81,10 @@ impl Shard {
 /// Runs the command.
 pub fn run(args: EmbedArgs) -> miette::Result<ExitCode> {
     mlrm_eval::Format::of(&args.out).map_err(mlrm_train::TrainError::from)?;
+    // A folder that is not there yet is made.
+    if folder_of(&args.out).exists() {
+        check_place(&args.out)?;
+    }
     let config = args.source.run_config(&[])?;
     let model = args.source.open(&config)?;
     let images = images_of(&args.notes, args.images.as_deref(), &config.data);

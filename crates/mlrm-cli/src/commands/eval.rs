@@ -13,6 +13,7 @@ use mlrm_train::evaluate::{BaselineSources, Measured, Retrieval, full_report};
 use mlrm_train::plan::starting_model;
 use mlrm_train::run_folder::write_beside;
 
+use super::check_place;
 use super::model_source::ModelSource;
 
 /// Measure retrieval of a run or model beside its baselines.
@@ -48,6 +49,7 @@ pub enum Held {
 
 /// Runs the command.
 pub fn run(args: EvalArgs) -> miette::Result<ExitCode> {
+    args.out.as_deref().map_or(Ok(()), check_place)?;
     let config = args.source.run_config(&args.set)?;
     let model = args.source.open(&config)?;
     let vision = model.embedder.reads_pictures();

@@ -22,6 +22,34 @@ pub mod watch;
 #[cfg(feature = "hub")]
 pub use formats::bytes;
 
+use std::path::Path;
+
+use miette::{IntoDiagnostic, WrapErr, miette};
+
+/// The folder that a file is, or will be, in.
+fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Refuses a place for a file that cannot be written, before hours are spent on what belongs there.
+fn check_place(file: &Path) -> miette::Result<()> {
+    if file.is_dir() {
+        return Err(miette!(
+            "{} is a folder, and a file is to be written",
+            file.display()
+        ));
+    }
+    let folder = folder_of(file);
+    // It has no name: nothing is left of it.
+    tempfile::tempfile_in(folder)
+        .into_diagnostic()
+        .wrap_err_with(|| format!("nothing can be written in {}", folder.display()))?;
+    Ok(())
+}
+
 /// Reads a count of an option that must not be 0.
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {

@@ -16,6 +16,7 @@ use mlrm_train::objective::Objective;
 use mlrm_train::probe::{batch_attention_mass, batch_saliency};
 use serde::Serialize;
 
+use super::check_place;
 use super::model_source::ModelSource;
 
 /// Measure how much each layer reads the picture and the text (method §4), of one model or of
@@ -109,6 +110,9 @@ const PAIRS_A_BATCH: usize = 8;
 
 /// Runs the command.
 pub fn run(args: SaliencyArgs) -> miette::Result<ExitCode> {
+    for file in [&args.out, &args.svg].into_iter().flatten() {
+        check_place(file)?;
+    }
     let sources: Vec<ModelSource> = args
         .models
         .iter()

@@ -12,6 +12,8 @@ use std::time::UNIX_EPOCH;
 use miette::{IntoDiagnostic, WrapErr};
 use mlrm_eval::{EmbeddingSet, read_embeddings, write_embeddings};
 
+use crate::commands::folder_of;
+
 /// Letters of a hash in a file's name: 64 bits, against accidents and not against forgers.
 const HASH_LETTERS: usize = 16;
 
@@ -145,13 +147,9 @@ pub enum Kept {
 impl Parts {
     /// The parts of the result `out`, for a job of this name.
     pub fn of(out: &Path, job: String) -> Self {
-        let folder = match out.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
         let name = out.file_name().unwrap_or_default().to_string_lossy();
         Self {
-            folder: folder.to_owned(),
+            folder: folder_of(out).to_owned(),
             prefix: format!("{name}.part-"),
             job,
         }
