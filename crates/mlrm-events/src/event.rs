@@ -222,7 +222,7 @@ pub struct CheckpointSaved {
     pub path: String,
     /// Whether the model is the best so far.
     pub best: bool,
-    /// Why now: `interval`, `requested`, `stopped`, `completed`.
+    /// Why now: `best`, `interval`, `requested`, `stopped`, `completed`, `failed`.
     pub reason: String,
 }
 

@@ -41,12 +41,12 @@ impl EventLog {
     pub fn append(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref().to_owned();
         let open = || {
-            let mut file = OpenOptions::new()
+            let file = OpenOptions::new()
                 .read(true)
                 .append(true)
                 .create(true)
                 .open(&path)?;
-            let whole_bytes = whole_lines_bytes(&mut file)?;
+            let whole_bytes = whole_lines_bytes(&path)?;
             if whole_bytes < file.metadata()?.len() {
                 file.set_len(whole_bytes)?;
             }
@@ -67,22 +67,26 @@ impl EventSink for EventLog {
         let mut line = event.to_line();
         line.push('\n');
         // `File` has no buffer of its own: after `write_all` the line is the system's.
-        self.file
-            .write_all(line.as_bytes())
-            .map_err(|error| with_path(error, &self.path))
+        self.file.write_all(line.as_bytes()).map_err(|error| {
+            // On a full disk a part of the line may be there: the next one must not continue it.
+            let whole = whole_lines_bytes(&self.path);
+            let _uncut = whole.and_then(|bytes| self.file.set_len(bytes));
+            with_path(error, &self.path)
+        })
     }
 }
 
 /// Bytes up to and with the last line break, searched backwards block by block.
-fn whole_lines_bytes(file: &mut File) -> io::Result<u64> {
+fn whole_lines_bytes(path: &Path) -> io::Result<u64> {
     const BLOCK_BYTES: u64 = 64 * 1024;
+    let mut file = File::open(path)?;
     let mut end = file.metadata()?.len();
     let mut block = Vec::new();
     while end > 0 {
         let start = end.saturating_sub(BLOCK_BYTES);
         file.seek(SeekFrom::Start(start))?;
         block.clear();
-        Read::by_ref(file)
+        Read::by_ref(&mut file)
             .take(end - start)
             .read_to_end(&mut block)?;
         if let Some(index) = block.iter().rposition(|&byte| byte == b'\n') {

@@ -1,6 +1,7 @@
 //! Decoders, vision towers, connectors and the multimodal embedder of mlrm, on Burn.
 
 pub mod adapter;
+pub mod checksums;
 pub mod connector;
 pub mod decoder;
 pub mod embedder;

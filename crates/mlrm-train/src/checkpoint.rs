@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use mlrm_data::order::Cursor;
+use mlrm_model::checksums::{CHECKSUMS, Checksums, verify};
 use mlrm_model::embedder::{Embedder, Provenance};
 use mlrm_model::weights::{Checkpoint, WriteOptions, write_safetensors};
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::Encoding;
 use crate::error::TrainError;
+use crate::folders::{entries, remove, replace_folder};
 use crate::optimiser::{AdamW, Moments};
 use crate::plan::prompt_record;
 
@@ -26,10 +28,49 @@ pub struct RunState {
     pub cursor: Cursor,
     /// Best validation score so far, and the step that reached it.
     pub best: Option<(f64, usize)>,
-    /// Seconds that training has taken.
+    /// Seconds that training has taken, pauses left out.
     pub seconds: f64,
+    /// What learning rates are multiplied by: 1, or less after a run that diverged went back.
+    #[serde(default = "one")]
+    pub rate_factor: f64,
+    /// Whether the step was due to be measured on the validation notes and was not yet.
+    #[serde(default)]
+    pub validation_due: bool,
+    /// Settings whose change was accepted when the run went on.
+    #[serde(default)]
+    pub accepted: Vec<String>,
+    /// Version of the checkpoint's format; 0 before it was written down.
+    #[serde(default)]
+    pub format: u32,
 }
 
+/// The format that this version writes.
+const FORMAT: u32 = 1;
+
+/// From this format on, a checkpoint has checksums.
+const CHECKED_FORMAT: u32 = 1;
+
+fn one() -> f64 {
+    1.0
+}
+
+impl Default for RunState {
+    fn default() -> Self {
+        Self {
+            step: 0,
+            updates: 0,
+            cursor: Cursor::default(),
+            best: None,
+            seconds: 0.0,
+            rate_factor: 1.0,
+            validation_due: false,
+            accepted: Vec::new(),
+            format: FORMAT,
+        }
+    }
+}
+
+const CHECKPOINTS: &str = "checkpoints";
 const STATE: &str = "state.json";
 const OPTIMISER: &str = "optimiser.safetensors";
 
@@ -54,11 +95,11 @@ pub fn write_model(
             let copy = folder.join("template.toml");
             std::fs::copy(template, &copy).map_err(TrainError::io("write", &copy))?;
         }
-        Ok(())
+        Ok(Checksums::write(folder, earlier)?)
     })
 }
 
-/// Writes `checkpoints/step-N` of a run and returns its path relative to the run folder.
+/// Writes `checkpoints/step-N` of a run, with the checksums of its files, and returns its path relative to the run folder.
 pub fn save(
     run: &Path,
     embedder: &Embedder,
@@ -68,7 +109,7 @@ pub fn save(
     provenance: &Provenance,
     earlier: Option<&Path>,
 ) -> Result<PathBuf, TrainError> {
-    let relative = PathBuf::from("checkpoints").join(format!("step-{}", state.step));
+    let relative = folder_of(state.step);
     replace_folder(&run.join(&relative), |folder| {
         let model = folder.join("model");
         write_model(&model, embedder, encoding, provenance, earlier)?;
@@ -92,20 +133,31 @@ pub fn save(
             .collect();
         write_safetensors(&folder.join(OPTIMISER), &tensors?)?;
         let path = folder.join(STATE);
-        let text = serde_json::to_string_pretty(state)
+        let state = RunState {
+            format: FORMAT,
+            ..state.clone()
+        };
+        let text = serde_json::to_string_pretty(&state)
             .map_err(|e| TrainError::Run(format!("{} cannot be written: {e}", path.display())))?;
-        std::fs::write(&path, text).map_err(TrainError::io("write", &path))
+        std::fs::write(&path, text).map_err(TrainError::io("write", &path))?;
+        let earlier = earlier.and_then(Path::parent);
+        Ok(Checksums::write(folder, earlier)?)
     })?;
     Ok(relative)
 }
 
-/// Reads the optimiser and the place in the run from a checkpoint folder; its weights are read by
+/// Reads the optimiser from a checkpoint folder at `state`; the weights are read by
 /// [`crate::plan::open_model`] from `model/` in it.
-pub fn load(folder: &Path, optimiser: &mut AdamW, device: &Device) -> Result<RunState, TrainError> {
-    let path = folder.join(STATE);
-    let text = std::fs::read_to_string(&path).map_err(TrainError::io("read", &path))?;
-    let state: RunState = serde_json::from_str(&text)
-        .map_err(|e| TrainError::Run(format!("{}: {e}", path.display())))?;
+///
+/// # Errors
+///
+/// A file that cannot be read, or lacks a moment.
+pub fn load(
+    folder: &Path,
+    state: &RunState,
+    optimiser: &mut AdamW,
+    device: &Device,
+) -> Result<(), TrainError> {
     let tensors = Checkpoint::open(&folder.join(OPTIMISER))?;
     let device = device.clone().without_autodiff();
     let mut moments = BTreeMap::new();
@@ -135,75 +187,86 @@ pub fn load(folder: &Path, optimiser: &mut AdamW, device: &Device) -> Result<Run
     }
     optimiser.moments = moments;
     optimiser.updates = state.updates;
+    Ok(())
+}
+
+/// The checkpoints of a run, the newest first: the step in the name, and the folder.
+///
+/// # Errors
+///
+/// A folder that cannot be listed.
+pub fn list(run: &Path) -> Result<Vec<(usize, PathBuf)>, TrainError> {
+    let step = |path: PathBuf| {
+        let name = path.file_name()?.to_str()?;
+        let step = name.strip_prefix("step-")?.parse().ok()?;
+        Some((step, path))
+    };
+    let entries = entries(&run.join(CHECKPOINTS))?;
+    let mut found: Vec<_> = entries.into_iter().filter_map(step).collect();
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(found)
+}
+
+/// The folder of the checkpoint of `step`, relative to the run folder.
+pub fn folder_of(step: usize) -> PathBuf {
+    Path::new(CHECKPOINTS).join(format!("step-{step}"))
+}
+
+/// The step of the checkpoint that the link `name` of a run points at, whether it is there or not.
+pub fn linked_step(run: &Path, name: &str) -> Option<usize> {
+    let link = run.join(name);
+    #[cfg(unix)]
+    let target = std::fs::read_link(link).ok()?;
+    #[cfg(not(unix))]
+    let target = PathBuf::from(std::fs::read_to_string(link).ok()?);
+    target
+        .file_name()?
+        .to_str()?
+        .strip_prefix("step-")?
+        .parse()
+        .ok()
+}
+
+/// Reads the place in the run from a checkpoint folder, every file of which is checked against what
+/// was written.
+///
+/// # Errors
+///
+/// Names the files that are damaged.
+pub fn check(folder: &Path) -> Result<RunState, TrainError> {
+    let path = folder.join(STATE);
+    let text = std::fs::read_to_string(&path).map_err(TrainError::io("read", &path))?;
+    let state: RunState = serde_json::from_str(&text)
+        .map_err(|e| TrainError::Run(format!("{}: {e}", path.display())))?;
+    if state.format > FORMAT {
+        return Err(TrainError::Run(format!(
+            "{}: format {} is newer than the format {FORMAT} that this version reads",
+            path.display(),
+            state.format
+        )));
+    }
+    let sums = folder.join(CHECKSUMS);
+    if state.format >= CHECKED_FORMAT && !sums.is_file() {
+        return Err(TrainError::Run(format!("{} is missing", sums.display())));
+    }
+    verify(folder)?;
     Ok(state)
 }
 
-/// Points the link `run/name` at `target` (relative to the run folder).
-pub fn point(run: &Path, name: &str, target: &Path) -> Result<(), TrainError> {
-    let link = run.join(name);
-    let beside = run.join(format!(".{name}.tmp"));
-    let _absent = std::fs::remove_file(&beside);
-    #[cfg(unix)]
-    let made = std::os::unix::fs::symlink(target, &beside);
-    // Where links need rights of their own, a file that names the folder stands in.
-    #[cfg(not(unix))]
-    let made = std::fs::write(&beside, target.to_string_lossy().as_bytes());
-    made.and_then(|()| std::fs::rename(&beside, &link))
-        .map_err(TrainError::io("link", &link))
-}
-
-/// Removes all but the newest `keep` checkpoints; never those in `spared`.
-pub fn prune(run: &Path, keep: usize, spared: &[usize]) -> Result<(), TrainError> {
-    let folder = run.join("checkpoints");
-    let entries = std::fs::read_dir(&folder).map_err(TrainError::io("read", &folder))?;
-    let step = |entry: std::fs::DirEntry| -> Option<usize> {
-        entry
-            .file_name()
-            .to_str()?
-            .strip_prefix("step-")?
-            .parse()
-            .ok()
-    };
-    let mut steps: Vec<usize> = entries.filter_map(|e| e.ok().and_then(step)).collect();
-    steps.sort_unstable_by(|a, b| b.cmp(a));
-    for step in steps
-        .into_iter()
-        .skip(keep.max(1))
-        .filter(|s| !spared.contains(s))
-    {
-        let path = folder.join(format!("step-{step}"));
-        std::fs::remove_dir_all(&path).map_err(TrainError::io("remove", &path))?;
-    }
-    Ok(())
-}
-
-/// Fills a folder beside `path` and renames it into place, replacing what was there.
-pub fn replace_folder(
-    path: &Path,
-    fill: impl FnOnce(&Path) -> Result<(), TrainError>,
+/// Removes all but the newest `keep` checkpoints up to the step `newest`; never those in `spared`.
+/// What lies beyond was passed over, and is not a reason to remove one that was not.
+///
+/// # Errors
+///
+/// A folder that cannot be listed or removed.
+pub fn prune(
+    run: &Path,
+    newest: usize,
+    keep: usize,
+    spared: Option<usize>,
 ) -> Result<(), TrainError> {
-    let parent = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(parent).map_err(TrainError::io("create", parent))?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-");
-    // Readable by others as any folder is; a temporary one is its owner's alone.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755));
-    let beside = builder
-        .tempdir_in(parent)
-        .map_err(TrainError::io("create a folder in", parent))?;
-    fill(beside.path())?;
-    // The old folder steps aside first, so that a kill in between loses neither.
-    let aside = path.with_extension("replaced");
-    let replaces = path.exists();
-    if replaces {
-        std::fs::rename(path, &aside).map_err(TrainError::io("replace", path))?;
-    }
-    std::fs::rename(beside.path(), path).map_err(TrainError::io("create", path))?;
-    if replaces {
-        std::fs::remove_dir_all(&aside).map_err(TrainError::io("remove", &aside))?;
-    }
-    // The folder has its final name: there is nothing left to clean up.
-    let _renamed = beside.keep();
-    Ok(())
+    let kept = list(run)?.into_iter().filter(|(step, _)| *step <= newest);
+    kept.skip(keep.max(1))
+        .filter(|(step, _)| Some(*step) != spared)
+        .try_for_each(|(_, path)| remove(&path))
 }

@@ -132,7 +132,7 @@ impl Inference {
 /// [`Embeddings::new`] for what a model gave: numbers that are none are the model's fault, and said so.
 fn embeddings(ids: Vec<String>, width: usize, values: Vec<f32>) -> Result<Embeddings, TrainError> {
     Embeddings::new(ids, width, values).map_err(|error| match error {
-        mlrm_eval::Error::NotFinite { id, value, .. } => TrainError::Run(format!(
+        mlrm_eval::Error::NotFinite { id, value, .. } => TrainError::Diverged(format!(
             "the model has diverged: the embedding of note {id:?} is {value}; go back to an earlier \
              checkpoint, or train with a lower `train.learning_rate`, a larger `train.warmup_ratio` \
              or a smaller `train.clip_norm`"

@@ -29,6 +29,9 @@ pub enum TrainError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The model's numbers are not finite any more.
+    #[error("{0}")]
+    Diverged(String),
     /// The run cannot start or go on.
     #[error("{0}")]
     Run(String),

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::corpus::Notes;
 use crate::error::TrainError;
-use crate::run_folder::write_beside;
+use crate::folders::write_beside;
 
 /// Queries whose first true partner the first model ranks lowest.
 const WORST_QUERIES: usize = 60;
@@ -312,7 +312,6 @@ mod tests {
         let ids = (0..count).map(|row| row.to_string()).collect();
         let notes = Notes {
             set: Arc::new(NoteSet::new(notes.collect()).unwrap()),
-            decoding: Default::default(),
             images: Some(Arc::new(ImageStore::open(root).unwrap())),
         };
         (notes, Embeddings::new(ids, 2, values.collect()).unwrap())

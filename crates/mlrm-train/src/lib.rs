@@ -1,14 +1,17 @@
 //! Objective, trainer, checkpoints and corpus encoding of mlrm.
 
 pub mod bench;
+mod changes;
 pub mod checkpoint;
 pub mod corpus;
+mod data_record;
 pub mod device;
 pub mod encode;
 mod error;
 pub mod evaluate;
 pub mod examples;
 mod flops;
+pub mod folders;
 pub mod measure;
 pub mod memory;
 pub mod objective;
@@ -26,5 +29,6 @@ pub mod system;
 pub mod trainer;
 pub mod verify;
 
+pub use data_record::DataRecord;
 pub use error::TrainError;
 pub use run::{Finished, Run, run};

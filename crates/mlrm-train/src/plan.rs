@@ -9,6 +9,7 @@ use mlrm_data::image::{ImagePreprocessor, PreprocessorConfig};
 use mlrm_data::split::PairData;
 use mlrm_data::tokenizer::{NewToken, Tokenizer};
 use mlrm_model::adapter::AdapterConfig;
+use mlrm_model::checksums;
 use mlrm_model::decoder::DecoderConfig;
 use mlrm_model::embedder::{BuildOptions, Embedder, ModelFolder, PromptRecord, WeightSource};
 use mlrm_model::weights::NewRows;
@@ -68,6 +69,7 @@ impl RunPlan {
         let longest = encoder.prompts().max_tokens();
         embedder.config.llm.check_length(longest)?;
         let total_steps = total_steps(&config.train, pairs.pairs.train.len());
+        check_batch(&config.train, pairs.pairs.train.len(), total_steps)?;
         Ok(Self {
             learning_rate: LearningRate::new(&config.train, total_steps),
             device,
@@ -93,8 +95,21 @@ fn check_trainable(config: &RunConfig) -> Result<(), TrainError> {
     }
 }
 
+/// Refuses a batch that there are too few pairs for: it would hold pairs twice, each a negative of
+/// itself.
+fn check_batch(settings: &TrainSettings, pairs: usize, steps: usize) -> Result<(), TrainError> {
+    let batch = settings.batch_pairs;
+    if steps == 0 || pairs >= batch {
+        return Ok(());
+    }
+    Err(TrainError::Run(format!(
+        "there are {pairs} training pairs, fewer than the {batch} of a batch (train.batch_pairs); lower \
+         it, or get more pairs: see `mlrm data check`, and the bounds and fractions of data.pairs"
+    )))
+}
+
 /// Steps of a run over `pairs` training pairs.
-fn total_steps(settings: &TrainSettings, pairs: usize) -> usize {
+pub(crate) fn total_steps(settings: &TrainSettings, pairs: usize) -> usize {
     settings.max_steps.unwrap_or_else(|| {
         let batches = pairs as f64 / settings.batch_pairs as f64;
         (batches * settings.epochs).ceil().max(1.0) as usize
@@ -152,6 +167,7 @@ pub fn open_model(
     device: &Device,
     config: &RunConfig,
 ) -> Result<OpenModel, TrainError> {
+    checksums::verify(folder)?;
     let files = ModelFolder::open(folder)?;
     let tokenizer = Arc::new(Tokenizer::load(&files.tokenizer())?);
     let (words, rows) = (tokenizer.vocabulary_rows(), files.config.llm.vocab_size);

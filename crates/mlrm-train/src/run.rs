@@ -8,12 +8,14 @@ use mlrm_eval::EvalReport;
 use mlrm_events::{Action, EndReason, Evaluation, Event, EventLog, EventSink};
 use mlrm_events::{RunEnded, Split, Stamped};
 
+use crate::data_record::DataRecord;
 use crate::encode::Inference;
 use crate::error::TrainError;
 use crate::evaluate::{BaselineSources, Measured, Retrieval, full_report};
 use crate::examples::write_examples;
+use crate::folders::write_beside;
 use crate::plan::RunPlan;
-use crate::run_folder::{Existing, RunFolder, write_beside};
+use crate::run_folder::{RunFolder, RunOptions};
 use crate::trainer::{Trained, Trainer, event_slices};
 
 /// A run that is about to train: everything is checked and opened, and the run folder is its own.
@@ -21,6 +23,7 @@ pub struct Run {
     plan: RunPlan,
     folder: RunFolder,
     log: EventLog,
+    data: DataRecord,
     /// The model before training, where it is a baseline of the final table.
     untrained: Option<Inference>,
 }
@@ -50,11 +53,11 @@ pub struct Finished {
 /// As [`Run::open`] and [`Run::train`].
 pub fn run(
     config: RunConfig,
-    existing: Existing,
+    options: &RunOptions,
     sink: &mut dyn EventSink,
     requests: Receiver<Action>,
 ) -> Result<Finished, TrainError> {
-    Run::open(config, existing)?.train(sink, requests)
+    Run::open(config, options)?.train(sink, requests)
 }
 
 impl Run {
@@ -64,16 +67,19 @@ impl Run {
     ///
     /// Settings, data, models or devices that cannot train, or a folder that holds a run already.
     /// Nothing is written then but a drawn sample set.
-    pub fn open(config: RunConfig, existing: Existing) -> Result<Self, TrainError> {
-        RunFolder::check(&config, existing)?;
+    pub fn open(config: RunConfig, options: &RunOptions) -> Result<Self, TrainError> {
+        RunFolder::check(&config, options)?;
         let plan = RunPlan::prepare_training(config)?;
         let zero_shot = plan.config.eval.baselines.contains(&Baseline::ZeroShot);
         let untrained = zero_shot.then(|| Inference::new(&plan.embedder));
-        let (folder, log) = RunFolder::open(&plan.config, existing)?;
+        let earlier = DataRecord::read(&plan.config.run.dir)?;
+        let data = DataRecord::of(&plan.config, &plan.notes, earlier.as_ref())?;
+        let (folder, log) = RunFolder::open(&plan.config, &data, options)?;
         Ok(Self {
             plan,
             folder,
             log,
+            data,
             untrained,
         })
     }
@@ -108,6 +114,7 @@ impl Run {
         let log = self.log;
         let mut sink = Logged { log, sink };
         let mut trainer = Trainer::new(self.plan, self.folder, &mut sink, requests)?;
+        trainer.record(&self.data)?;
         let trained = trainer.run();
         let (step, seconds) = (trainer.step(), trainer.seconds());
         let (plan, folder) = trainer.into_parts();

@@ -1,18 +1,26 @@
-//! The run folder: `config.toml`, `events.jsonl`, `checkpoints/`, `best`, `last`, `model/`.
+//! The run folder: `config.toml`, `data.json`, `events.jsonl`, `checkpoints/`, `best`, `last`,
+//! `model/`, and the lock of the process that it belongs to.
 
+use std::fs::{File, TryLockError};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use mlrm_config::{ModelSettings, PromptSettings, RunConfig, TokenizerSettings};
+use mlrm_config::RunConfig;
 use mlrm_events::EventLog;
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use sysinfo::System;
 
+use crate::changes::{Change, Changes, check_names, flags, listed};
+use crate::checkpoint;
+use crate::data_record::DataRecord;
 use crate::error::TrainError;
+use crate::folders::{recover, remove, write_beside};
 
 /// What is done when the folder already holds a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Existing {
     /// An error that says how to go on.
+    #[default]
     Refuse,
     /// The run is continued from its last checkpoint.
     Resume,
@@ -20,21 +28,40 @@ pub enum Existing {
     Overwrite,
 }
 
-/// An open run folder.
+/// How a run folder is opened.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RunOptions {
+    /// What is done when it already holds a run.
+    pub existing: Existing,
+    /// Settings, or sections of them, that a run may go on with although they are not those that it
+    /// was begun with.
+    pub accepted: Vec<String>,
+}
+
+/// An open run folder. No other process trains in it while this lives.
 pub struct RunFolder {
     /// The folder.
     pub root: PathBuf,
-    /// The checkpoint to continue from.
-    pub resume_from: Option<PathBuf>,
+    /// Whether the run that is in it goes on.
+    pub resumes: bool,
+    /// The settings that the run was begun with, where it goes on and they are known.
+    pub earlier: Option<RunConfig>,
+    /// Settings whose change was accepted.
+    pub accepted: Vec<String>,
+    /// What a person should know of how the run goes on.
+    pub notes: Vec<String>,
+    /// Held as long as this lives; `None` on file systems without locks.
+    lock: Option<File>,
 }
 
 const CONFIG: &str = "config.toml";
 const EVENTS: &str = "events.jsonl";
+const LOCK: &str = "run.lock";
 
-/// What a run leaves in its folder.
-const RUN_ENTRIES: [&str; 10] = [
+/// What a run leaves in its folder, but for its lock.
+const RUN_ENTRIES: [&str; 11] = [
     CONFIG,
-    EVENTS,
+    "data.json",
     "checkpoints",
     "best",
     "last",
@@ -43,167 +70,354 @@ const RUN_ENTRIES: [&str; 10] = [
     "report",
     "report.html",
     "tensorboard",
+    // The last: until it is gone, the folder holds a run that may be overwritten.
+    EVENTS,
 ];
 
 impl RunFolder {
-    /// Whether a run can begin, or go on, in its folder; changes nothing. Gives the checkpoint to
-    /// continue from.
-    pub fn check(config: &RunConfig, existing: Existing) -> Result<Option<PathBuf>, TrainError> {
+    /// Whether a run can begin, or go on, in its folder; changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// A folder that holds a run already or belongs to another process, nothing to go on from, or
+    /// settings that are not those of the run.
+    pub fn check(config: &RunConfig, options: &RunOptions) -> Result<(), TrainError> {
+        check_names(&options.accepted)?;
         let root = &config.run.dir;
-        match existing {
+        if root.join(LOCK).is_file() {
+            // Given back at once: the run is prepared first.
+            lock(root)?;
+        }
+        match options.existing {
             Existing::Refuse if holds_run(root) => Err(TrainError::Run(format!(
                 "{} already holds a run; go on with it by --resume, replace it by --overwrite, or \
                  name another folder by --set run.dir=…",
                 root.display()
             ))),
-            Existing::Refuse | Existing::Overwrite => Ok(None),
+            Existing::Refuse | Existing::Overwrite => Ok(()),
             Existing::Resume => {
-                let checkpoint = last_checkpoint(root)?;
-                check_same_model(root, config)?;
-                Ok(Some(checkpoint))
+                if checkpoint::list(root)?.is_empty() && !is_before_checkpoints(root) {
+                    return Err(TrainError::Run(format!(
+                        "{} holds no checkpoint to resume from",
+                        root.display()
+                    )));
+                }
+                let mut changes = setting_changes(root, config)?;
+                changes.accept(&options.accepted);
+                refuse(root, &changes)
             }
         }
     }
 
-    /// Opens the folder of a run and its event log, and writes its resolved config.
-    pub fn open(config: &RunConfig, existing: Existing) -> Result<(Self, EventLog), TrainError> {
-        let resume_from = Self::check(config, existing)?;
+    /// Opens the folder of a run and its event log. What earlier processes left half-written is
+    /// cleared. [`Self::record`] is to follow once nothing can be refused any more.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::check`], data that is not that of the run, and whatever the file system says.
+    pub fn open(
+        config: &RunConfig,
+        data: &DataRecord,
+        options: &RunOptions,
+    ) -> Result<(Self, EventLog), TrainError> {
         let root = config.run.dir.clone();
-        let events = root.join(EVENTS);
-        if existing == Existing::Overwrite && holds_run(&root) {
-            remove_run(&root)?;
-        }
         std::fs::create_dir_all(&root).map_err(TrainError::io("create", &root))?;
-        let path = root.join(CONFIG);
-        write_beside(&path, &config.to_toml_string()?)?;
-        let log = match existing {
-            Existing::Resume => EventLog::append(&events),
-            _ => EventLog::create(&events),
+        let lock = lock(&root)?;
+        // Another process may have come between.
+        Self::check_held(config, options)?;
+        let resumes = options.existing == Existing::Resume;
+        let mut folder = Self {
+            root,
+            resumes,
+            earlier: None,
+            accepted: Vec::new(),
+            notes: Vec::new(),
+            lock,
+        };
+        if resumes {
+            folder.go_on(config, data, options)?;
+        } else if holds_run(&folder.root) {
+            for entry in RUN_ENTRIES {
+                remove(&folder.root.join(entry))?;
+            }
+        }
+        folder.sign()?;
+        folder.clear_leftovers()?;
+        let events = folder.root.join(EVENTS);
+        let log = match resumes {
+            true => EventLog::append(&events),
+            false => EventLog::create(&events),
         };
         let log = log.map_err(TrainError::io("open", &events))?;
-        Ok((Self { root, resume_from }, log))
+        Ok((folder, log))
     }
+
+    /// Writes the resolved config of the run and what its data holds: what it goes on with from now on.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the file system says.
+    pub fn record(&self, config: &RunConfig, data: &DataRecord) -> Result<(), TrainError> {
+        data.write(&self.root)?;
+        write_beside(&self.root.join(CONFIG), &config.to_toml_string()?)
+    }
+
+    fn check_held(config: &RunConfig, options: &RunOptions) -> Result<(), TrainError> {
+        match options.existing {
+            Existing::Refuse if holds_run(&config.run.dir) => {
+                let options = RunOptions::default();
+                Self::check(config, &options)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Compares settings and data with those that the run was begun with, and notes what may differ.
+    fn go_on(
+        &mut self,
+        config: &RunConfig,
+        data: &DataRecord,
+        options: &RunOptions,
+    ) -> Result<(), TrainError> {
+        let mut changes = setting_changes(&self.root, config)?;
+        self.earlier = earlier_config(&self.root)?;
+        if let Some(earlier) = DataRecord::read(&self.root)? {
+            changes.refused.extend(earlier.changes(data));
+        }
+        self.accepted = changes.accept(&options.accepted);
+        refuse(&self.root, &changes)?;
+        if !changes.told.is_empty() {
+            self.notes.push(format!(
+                "goes on with other settings than it was begun with: {}",
+                listed(&changes.told)
+            ));
+        }
+        Ok(())
+    }
+
+    /// Writes into the lock who holds it.
+    fn sign(&mut self) -> Result<(), TrainError> {
+        let Some(file) = &mut self.lock else {
+            return Ok(());
+        };
+        let holder = Holder {
+            host: System::host_name().unwrap_or_else(|| "this host".into()),
+            process: std::process::id(),
+        };
+        let text = serde_json::to_string(&holder).unwrap_or_default() + "\n";
+        file.set_len(0)
+            .and_then(|()| file.write_all(text.as_bytes()))
+            .map_err(TrainError::io("write", &self.root.join(LOCK)))
+    }
+
+    fn clear_leftovers(&mut self) -> Result<(), TrainError> {
+        let whole = |folder: &Path| checkpoint::check(folder).is_ok();
+        let mut cleared = recover(&self.root.join("checkpoints"), whole)?;
+        cleared.extend(recover(&self.root, |_| true)?);
+        cleared.extend(recover(&self.root.join("report"), |_| true)?);
+        if !cleared.is_empty() {
+            self.notes.push(format!(
+                "cleared what earlier processes left half-written: {}",
+                cleared.join(", ")
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Refuses to measure a finished run with a split, a seed or data that it was not trained with,
+/// unless `accepted` names what differs.
+///
+/// # Errors
+///
+/// Names what differs, and how it is accepted.
+pub fn check_measured(
+    root: &Path,
+    config: &RunConfig,
+    data: &DataRecord,
+    accepted: &[String],
+) -> Result<Vec<Change>, TrainError> {
+    check_names(accepted)?;
+    let mut changes = match earlier_config(root)? {
+        Some(earlier) => Changes::of_split(&earlier, config)?,
+        None => Changes::default(),
+    };
+    if let Some(earlier) = DataRecord::read(root)? {
+        changes.refused.extend(earlier.changes(data));
+    }
+    changes.accept(accepted);
+    if changes.refused.is_empty() {
+        return Ok(changes.told);
+    }
+    Err(TrainError::Run(format!(
+        "{} was trained with other data: {}. Notes that it is measured on may be notes that it was \
+         trained on; to measure it all the same: {}",
+        root.display(),
+        listed(&changes.refused),
+        flags(&changes.refused)
+    )))
+}
+
+/// Whether a run was begun in the folder and has not written a checkpoint yet.
+fn is_before_checkpoints(root: &Path) -> bool {
+    let saved = |line: &str| line.starts_with("{\"event\":\"checkpoint_saved\"");
+    let log = std::fs::read_to_string(root.join(EVENTS)).unwrap_or_default();
+    root.join(LOCK).is_file() && !log.lines().any(saved)
 }
 
 fn holds_run(root: &Path) -> bool {
     root.join(EVENTS).is_file()
 }
 
-/// Refuses to resume with other settings of what the checkpoint brings itself: they would be read by
-/// nobody.
-fn check_same_model(root: &Path, config: &RunConfig) -> Result<(), TrainError> {
+/// The settings that the run was begun with; `None` where nothing is known of them.
+fn earlier_config(root: &Path) -> Result<Option<RunConfig>, TrainError> {
     let path = root.join(CONFIG);
-    // Without it nothing is known of the earlier settings.
-    if !path.is_file() {
+    let known = path.is_file().then(|| RunConfig::load(&path, &[]));
+    Ok(known.transpose()?)
+}
+
+fn setting_changes(root: &Path, config: &RunConfig) -> Result<Changes, TrainError> {
+    match earlier_config(root)? {
+        Some(earlier) => Changes::of_run(&earlier, config),
+        None => Ok(Changes::default()),
+    }
+}
+
+/// Refuses changes that would be read by nobody, or that make another run of it.
+fn refuse(root: &Path, changes: &Changes) -> Result<(), TrainError> {
+    let (brought, refused) = (&changes.brought, &changes.refused);
+    if brought.is_empty() && refused.is_empty() {
         return Ok(());
     }
-    let earlier = RunConfig::load(&path, &[])?;
-    let start = &config.model.path;
-    if start.is_some() && *start == earlier.model.path {
-        return Ok(());
+    let root = root.display();
+    let all = [brought.as_slice(), refused.as_slice()].concat();
+    let mut message = format!("{root} was begun with other settings: {}.", listed(&all));
+    if !brought.is_empty() {
+        message += " A checkpoint brings its model, tokenizer and prompts with it.";
     }
-    let differences = differences(&checkpointed(&earlier)?, &checkpointed(config)?);
-    if differences.is_empty() {
-        return Ok(());
+    message += &format!(
+        " Go on with `mlrm train {root}/config.toml --resume`, or begin a new run by --set run.dir=…"
+    );
+    if !refused.is_empty() {
+        message += &format!("; to go on all the same: {}", flags(refused));
     }
-    Err(TrainError::Run(format!(
-        "{root} was begun with other settings of the model: {}. A checkpoint brings its model, \
-         tokenizer and prompts with it: go on with `mlrm train {root}/config.toml --resume`, or begin \
-         a new run by --set run.dir=…",
-        differences.join("; "),
-        root = root.display(),
-    )))
+    Err(TrainError::Run(message))
 }
 
-/// The settings that a checkpoint answers itself.
-fn checkpointed(config: &RunConfig) -> Result<Value, TrainError> {
-    let mut model = config.model.clone();
-    // What learns is asked of the config anew.
-    model.llm.tune = Default::default();
-    model.llm.quantisation = Default::default();
-    model.llm.lora.dropout = 0.0;
-    serde_json::to_value(Sections {
-        model: &model,
-        prompt: &config.prompt,
-        tokenizer: &config.tokenizer,
-    })
-    .map_err(|e| TrainError::Run(format!("the settings cannot be compared: {e}")))
+/// Who holds a run folder.
+#[derive(Debug, Serialize, Deserialize)]
+struct Holder {
+    host: String,
+    process: u32,
 }
 
-#[derive(Serialize)]
-struct Sections<'a> {
-    model: &'a ModelSettings,
-    prompt: &'a PromptSettings,
-    tokenizer: &'a TokenizerSettings,
-}
-
-/// Where two settings differ: `model.llm.hidden_size is 32 there and 64 here`.
-fn differences(there: &Value, here: &Value) -> Vec<String> {
-    let Value::Object(fields) = here else {
-        return Vec::new();
-    };
-    let below = |(name, here): (&String, &Value)| match (&there[name], here) {
-        (there @ Value::Object(_), Value::Object(_)) => differences(there, here)
-            .into_iter()
-            .map(|difference| format!("{name}.{difference}"))
-            .collect(),
-        (there, here) if there == here => Vec::new(),
-        (there, here) => vec![format!(
-            "{name} is {} there and {} here",
-            shown(there),
-            shown(here)
-        )],
-    };
-    fields.iter().flat_map(below).collect()
-}
-
-fn shown(value: &Value) -> String {
-    match value {
-        Value::Null => "not set".into(),
-        value => value.to_string(),
+/// Takes the lock of a run folder; `None` where the file system has none.
+fn lock(root: &Path) -> Result<Option<File>, TrainError> {
+    let path = root.join(LOCK);
+    let mut options = File::options();
+    options.read(true).write(true).truncate(false).create(true);
+    let mut file = options.open(&path).map_err(TrainError::io("lock", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            let read = file.read_to_string(&mut text).ok();
+            let holder = read.and_then(|_| serde_json::from_str::<Holder>(&text).ok());
+            let holder = match holder {
+                Some(Holder { host, process }) => format!("process {process} on {host}"),
+                None => "another process".into(),
+            };
+            return Err(TrainError::Run(format!(
+                "{} is in use: {holder} trains in it; stop that one first, or name another folder by \
+                 --set run.dir=…",
+                root.display()
+            )));
+        }
+        // A file system without locks is no reason not to train.
+        Err(TryLockError::Error(_)) => return Ok(None),
     }
+    Ok(Some(file))
 }
 
-/// The checkpoint that `last` points at.
-pub fn last_checkpoint(root: &Path) -> Result<PathBuf, TrainError> {
-    let link = root.join("last");
-    let folder = link.canonicalize().map_err(|_| {
-        TrainError::Run(format!(
-            "{} holds no checkpoint to resume from (no `last`)",
-            root.display()
-        ))
-    })?;
-    Ok(folder)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn remove_run(root: &Path) -> Result<(), TrainError> {
-    for entry in RUN_ENTRIES {
-        let path = root.join(entry);
-        let Ok(kind) = std::fs::symlink_metadata(&path) else {
-            continue;
-        };
-        let removed = if kind.is_dir() {
-            std::fs::remove_dir_all(&path)
-        } else {
-            std::fs::remove_file(&path)
-        };
-        removed.map_err(TrainError::io("remove", &path))?;
+    fn config(root: &Path) -> RunConfig {
+        let mut config = RunConfig::default();
+        config.run.dir = root.to_owned();
+        config
     }
-    Ok(())
-}
 
-/// Writes a text file beside its place and renames it there.
-pub fn write_beside(path: &Path, text: &str) -> Result<(), TrainError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    // Readable by others as any file is; a temporary file is its owner's alone.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    let file = builder
-        .tempfile_in(folder)
-        .map_err(TrainError::io("write", path))?;
-    std::fs::write(file.path(), text).map_err(TrainError::io("write", path))?;
-    file.persist(path)
-        .map_err(|e| TrainError::io("write", path)(e.error))?;
-    Ok(())
+    fn options(existing: Existing) -> RunOptions {
+        RunOptions {
+            existing,
+            ..RunOptions::default()
+        }
+    }
+
+    fn message<T>(result: Result<T, TrainError>) -> String {
+        match result {
+            Ok(_) => panic!("it was taken"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_folder_belongs_to_one_process() {
+        let home = tempfile::tempdir().unwrap();
+        let config = config(home.path());
+        let data = DataRecord::default();
+        let first = RunFolder::open(&config, &data, &options(Existing::Refuse)).unwrap();
+        for existing in [Existing::Refuse, Existing::Overwrite, Existing::Resume] {
+            for found in [
+                message(RunFolder::check(&config, &options(existing))),
+                message(RunFolder::open(&config, &data, &options(existing))),
+            ] {
+                let holder = format!("process {} on ", std::process::id());
+                assert!(
+                    found.contains("is in use") && found.contains(&holder),
+                    "{found}"
+                );
+            }
+        }
+        drop(first);
+        let found = message(RunFolder::check(&config, &options(Existing::Refuse)));
+        assert!(found.contains("already holds a run"), "{found}");
+        let found = message(RunFolder::check(&config, &options(Existing::Resume)));
+        assert!(found.contains("holds no checkpoint"), "{found}");
+        RunFolder::open(&config, &data, &options(Existing::Overwrite)).unwrap();
+    }
+
+    #[test]
+    fn other_data_is_refused_until_it_is_accepted() {
+        let home = tempfile::tempdir().unwrap();
+        let config = config(home.path());
+        let data = DataRecord::default();
+        let (folder, _) = RunFolder::open(&config, &data, &options(Existing::Refuse)).unwrap();
+        folder.record(&config, &data).unwrap();
+        drop(folder);
+        let mut other = data.clone();
+        other.notes = Some(mlrm_model::checksums::FileSum {
+            bytes: 1,
+            blake3: "a".into(),
+        });
+        let mut resume = options(Existing::Resume);
+        let found = message(RunFolder::open(&config, &other, &resume));
+        assert!(found.contains("data.notes was not there when"), "{found}");
+        assert!(found.contains("--accept-change data.notes"), "{found}");
+        resume.accepted = vec!["data.notes".into()];
+        let (folder, _) = RunFolder::open(&config, &other, &resume).unwrap();
+        assert_eq!(folder.accepted, ["data.notes"]);
+        assert!(folder.notes[0].contains("data.notes"), "{:?}", folder.notes);
+        folder.record(&config, &other).unwrap();
+        drop(folder);
+        // Accepted once, it is the run's own.
+        RunFolder::open(&config, &other, &options(Existing::Resume)).unwrap();
+        let measured = check_measured(home.path(), &config, &data, &[]);
+        assert!(message(measured).contains("data.notes is not there any more"));
+        let accepted = ["data".to_owned()];
+        let taken = check_measured(home.path(), &config, &data, &accepted).unwrap();
+        assert_eq!(taken.len(), 1);
+    }
 }

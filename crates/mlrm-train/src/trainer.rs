@@ -1,7 +1,9 @@
 //! The training loop.
 
 mod events;
+mod resume;
 mod saving;
+mod validation;
 
 pub use events::event_slices;
 
@@ -11,22 +13,22 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use mlrm_data::loader::{LoaderSettings, NoteEncoder, PairBatches};
-use mlrm_data::order::Cursor;
-use mlrm_events::{Action, Control, Evaluation, Event, EventSink, Split, Warning};
+use mlrm_events::{Action, Control, Event, EventSink, Warning};
 
-use crate::checkpoint::{self, RunState};
+use crate::checkpoint::RunState;
 use crate::corpus::Modality;
-use crate::encode::Inference;
+use crate::data_record::DataRecord;
 use crate::error::TrainError;
 use crate::evaluate::Retrieval;
 use crate::optimiser::AdamW;
-use crate::plan::{RunPlan, open_model};
+use crate::plan::RunPlan;
 use crate::probe::SaliencyProbe;
 use crate::run_folder::RunFolder;
 use crate::step::{StepContext, StepStats, train_step};
 use crate::system::SystemProbe;
+use resume::resume;
 
-/// Refused steps in a row after which a run gives up.
+/// Refused steps in a row after which a run goes back to a checkpoint.
 const MOST_REFUSED_STEPS: usize = 20;
 
 /// A run in progress.
@@ -46,10 +48,18 @@ pub struct Trainer<'a> {
     begun: Instant,
     /// Seconds that earlier processes trained, up to the checkpoint that this one goes on from.
     earlier_seconds: f64,
+    /// Refused steps in a row.
     refused: usize,
-    saved_step: Option<usize>,
+    /// Step and best score of the newest checkpoint.
+    saved: Option<(usize, Option<(f64, usize)>)>,
+    /// When it was written.
+    saved_at: Instant,
     /// The model folder that this model was last written to or read from.
     earlier: Option<PathBuf>,
+    /// Whether model and place do not belong together, in the midst of a step or past repair.
+    in_step: bool,
+    /// Whether the run went back to a checkpoint, and its batches with it.
+    retreated: bool,
     stopping: bool,
 }
 
@@ -64,26 +74,21 @@ pub struct Trained {
 
 impl<'a> Trainer<'a> {
     /// A trainer at the beginning of a run, or at the checkpoint that `folder` continues.
+    ///
+    /// # Errors
+    ///
+    /// No checkpoint that is whole, or one that is not of this run.
     pub fn new(
         mut plan: RunPlan,
-        folder: RunFolder,
+        mut folder: RunFolder,
         sink: &'a mut dyn EventSink,
         requests: Receiver<Action>,
     ) -> Result<Self, TrainError> {
-        let config = &plan.config;
-        let mut optimiser = AdamW::new(&config.train);
-        let mut state = RunState {
-            step: 0,
-            updates: 0,
-            cursor: Cursor::default(),
-            best: None,
-            seconds: 0.0,
+        let mut optimiser = AdamW::new(&plan.config.train);
+        let resumed = match folder.resumes {
+            true => resume(&mut folder, &mut plan, &mut optimiser)?,
+            false => None,
         };
-        if let Some(checkpoint) = &folder.resume_from {
-            let model = open_model(&checkpoint.join("model"), &plan.device, config)?;
-            (plan.embedder, plan.encoding) = (model.embedder, model.encoding);
-            state = checkpoint::load(checkpoint, &mut optimiser, &plan.device)?;
-        }
         let config = &plan.config;
         let variant = plan.embedder.config.variant;
         let encoder = plan
@@ -100,14 +105,17 @@ impl<'a> Trainer<'a> {
             .then(|| Retrieval::new(&plan.notes.set, &plan.pairs, validation, &config.eval))
             .transpose()?;
         let context = StepContext::new(&plan);
-        Ok(Self {
+        let mut trainer = Self {
             encoder: Arc::new(encoder),
             begun: Instant::now(),
-            earlier_seconds: state.seconds,
+            earlier_seconds: 0.0,
             system: SystemProbe::new(),
             refused: 0,
-            saved_step: None,
-            earlier: folder.resume_from.as_ref().map(|c| c.join("model")),
+            saved: None,
+            saved_at: Instant::now(),
+            earlier: None,
+            in_step: false,
+            retreated: false,
             stopping: false,
             plan,
             folder,
@@ -117,22 +125,54 @@ impl<'a> Trainer<'a> {
             context,
             retrieval,
             probe,
-            state,
-        })
+            state: RunState::default(),
+        };
+        if let Some(mut resumed) = resumed {
+            trainer.folder.notes.append(&mut resumed.notes);
+            trainer.earlier_seconds = resumed.state.seconds;
+            trainer.take_up(resumed);
+        }
+        let accepted = std::mem::take(&mut trainer.folder.accepted);
+        trainer.state.accepted.extend(accepted);
+        trainer.state.accepted.sort();
+        trainer.state.accepted.dedup();
+        Ok(trainer)
     }
 
-    /// Trains to the end, or until a stop is asked for.
+    /// Writes down what the run goes on with.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the file system says.
+    pub fn record(&self, data: &DataRecord) -> Result<(), TrainError> {
+        self.folder.record(&self.plan.config, data)
+    }
+
+    /// Trains to the end, or until a stop is asked for. What was learnt before an error is saved.
     ///
     /// # Errors
     ///
     /// Data, device or files that failed, or a run that diverged.
     pub fn run(&mut self) -> Result<Trained, TrainError> {
-        self.run_steps()?;
-        let chosen_step = self.finish()?;
-        Ok(Trained {
-            chosen_step,
-            stopped: self.stopping,
-        })
+        let trained = self.run_to_end();
+        trained.map_err(|error| self.rescue(error))
+    }
+
+    fn run_to_end(&mut self) -> Result<Trained, TrainError> {
+        self.emit(events::run_started(&self.plan, self.state.step))?;
+        for message in std::mem::take(&mut self.folder.notes) {
+            self.warn(message)?;
+        }
+        self.begun = Instant::now();
+        loop {
+            self.run_steps()?;
+            if let Some(chosen_step) = self.finish()? {
+                return Ok(Trained {
+                    chosen_step,
+                    stopped: self.stopping,
+                });
+            }
+        }
     }
 
     /// The last step taken.
@@ -150,67 +190,80 @@ impl<'a> Trainer<'a> {
         (self.plan, self.folder)
     }
 
+    /// Takes the steps that are left; after a retreat, from there.
     fn run_steps(&mut self) -> Result<(), TrainError> {
-        self.emit(events::run_started(&self.plan, self.state.step))?;
-        let config = self.plan.config.clone();
-        let pairs = Arc::from(self.plan.pairs.pairs.train.as_slice());
-        let loader = LoaderSettings::new(&config.data, &config.train);
-        let encoder = Arc::clone(&self.encoder);
-        let mut batches =
-            PairBatches::new(encoder, pairs, config.run.seed, self.state.cursor, loader)?;
-        self.begun = Instant::now();
         while self.state.step < self.plan.total_steps && !self.stopping {
-            let begin = Instant::now();
-            let (cursor, batch) = batches.next().ok_or_else(no_batches)??;
-            let data_seconds = begin.elapsed().as_secs_f64();
-            let step = self.state.step + 1;
-            let learning_rate = self.plan.learning_rate.at(self.state.step);
-            let stats = train_step(
-                &mut self.plan.embedder,
-                &mut self.optimiser,
-                batch,
-                learning_rate,
-                &self.context,
-                due(step, HISTOGRAM_EVERY_STEPS),
-            )?;
-            self.state.step = step;
-            self.state.cursor = cursor;
-            self.state.updates = self.optimiser.updates;
-            self.check_update(&stats)?;
-            self.emit_step(stats, learning_rate, data_seconds, begin.elapsed())?;
-            self.probe_saliency()?;
-            if due(step, config.train.eval_every_steps) {
-                self.validate()?;
+            let config = &self.plan.config;
+            let pairs = Arc::from(self.plan.pairs.pairs.train.as_slice());
+            let loader = LoaderSettings::new(&config.data, &config.train);
+            let encoder = Arc::clone(&self.encoder);
+            let (seed, cursor) = (config.run.seed, self.state.cursor);
+            let mut batches = PairBatches::new(encoder, pairs, seed, cursor, loader)?;
+            self.retreated = false;
+            // Where the process before this one ended between a step and its evaluation.
+            self.validate_due()?;
+            while self.state.step < self.plan.total_steps && !self.stopping && !self.retreated {
+                self.take_step(&mut batches)?;
             }
-            if due(step, config.train.save_every_steps) && self.saved_step != Some(step) {
-                self.save("interval")?;
-            }
-            self.obey_requests()?;
         }
         Ok(())
     }
 
-    fn check_update(&mut self, stats: &StepStats) -> Result<(), TrainError> {
-        if stats.updated {
-            self.refused = 0;
-            return Ok(());
+    fn take_step(&mut self, batches: &mut PairBatches) -> Result<(), TrainError> {
+        let begin = Instant::now();
+        let (cursor, batch) = batches.next().ok_or_else(no_batches)??;
+        let data_seconds = begin.elapsed().as_secs_f64();
+        let step = self.state.step + 1;
+        let learning_rate = self.learning_rate();
+        self.in_step = true;
+        let stats = train_step(
+            &mut self.plan.embedder,
+            &mut self.optimiser,
+            batch,
+            learning_rate,
+            &self.context,
+            due(step, HISTOGRAM_EVERY_STEPS),
+        )?;
+        self.state.step = step;
+        self.state.cursor = cursor;
+        self.state.updates = self.optimiser.updates;
+        self.state.validation_due = due(step, self.plan.config.train.eval_every_steps);
+        self.in_step = false;
+        let updated = stats.updated;
+        let refusal = format!(
+            "step {step} was refused: loss {}, gradient norm {}; the weights stay as they were",
+            stats.loss, stats.gradient_norm
+        );
+        self.emit_step(stats, learning_rate, data_seconds, begin.elapsed())?;
+        match updated {
+            true => self.refused = 0,
+            false => self.refuse_step(refusal)?,
         }
+        if !self.retreated {
+            self.probe_saliency()?;
+            self.validate_due()?;
+        }
+        if !self.retreated && self.save_due() {
+            self.save("interval")?;
+        }
+        self.obey_requests()
+    }
+
+    /// Of the next step.
+    fn learning_rate(&self) -> f64 {
+        self.plan.learning_rate.at(self.state.step) * self.state.rate_factor
+    }
+
+    /// Counts a step that changed nothing; after too many in a row the run goes back.
+    fn refuse_step(&mut self, message: String) -> Result<(), TrainError> {
         self.refused += 1;
-        let step = self.state.step;
-        self.emit(Event::Warning(Warning {
-            step: Some(step as u64),
-            message: format!(
-                "step {step} was refused: loss {}, gradient norm {}; the weights stay as they were",
-                stats.loss, stats.gradient_norm
-            ),
-        }))?;
+        self.warn(message)?;
         if self.refused < MOST_REFUSED_STEPS {
             return Ok(());
         }
-        Err(TrainError::Run(format!(
-            "{MOST_REFUSED_STEPS} steps in a row had a loss or gradient that is not finite; lower \
-             train.learning_rate or use backend.dtype = \"f32\""
-        )))
+        self.retreat(&format!(
+            "{MOST_REFUSED_STEPS} steps in a row had a loss or gradient that is not finite"
+        ))
     }
 
     fn probe_saliency(&mut self) -> Result<(), TrainError> {
@@ -224,44 +277,6 @@ impl<'a> Trainer<'a> {
             Some(event) => self.emit(event),
             None => Ok(()),
         }
-    }
-
-    fn validate(&mut self) -> Result<(), TrainError> {
-        let Some(retrieval) = &self.retrieval else {
-            return Ok(());
-        };
-        let model = Inference::new(&self.plan.embedder);
-        let eval = &self.plan.config.eval;
-        let rows: Vec<u32> = (0..self.plan.notes.set.len() as u32).collect();
-        let embeddings = model.embed_corpus(
-            &self.encoder,
-            &rows,
-            eval.batch_notes,
-            Modality::Both,
-            &mut |_| {},
-        )?;
-        let slices = retrieval.measure(&model, &embeddings.multimodal, None)?;
-        let geometry = retrieval.geometry(&embeddings.multimodal)?;
-        let key = format!("recall@{}", selection_cutoff(&eval.k));
-        let score = slices.get("all").and_then(|m| m.values.get(&key).copied());
-        let step = self.state.step;
-        let better = |score: f64| self.state.best.is_none_or(|(best, _)| score > best);
-        let improved = score.is_some_and(better);
-        self.emit(Event::Evaluation(Evaluation {
-            step: step as u64,
-            split: Split::Validation,
-            pool: retrieval.pool() as u64,
-            queries: retrieval.queries() as u64,
-            slices: event_slices(&slices),
-            uniformity: Some(geometry.uniformity),
-            alignment: Some(geometry.alignment),
-            ..Evaluation::default()
-        }))?;
-        if let (true, Some(score)) = (improved, score) {
-            self.state.best = Some((score, step));
-            self.save("best")?;
-        }
-        Ok(())
     }
 
     /// Obeys what was asked for since the last step; waits here while paused.
@@ -291,6 +306,11 @@ impl<'a> Trainer<'a> {
                 Action::Other => {}
             }
         }
+    }
+
+    fn warn(&mut self, message: String) -> Result<(), TrainError> {
+        let step = Some(self.state.step as u64);
+        self.emit(Event::Warning(Warning { step, message }))
     }
 
     fn emit(&mut self, event: Event) -> Result<(), TrainError> {
@@ -333,15 +353,6 @@ const HISTOGRAM_EVERY_STEPS: usize = 20;
 
 fn due(step: usize, every: usize) -> bool {
     every > 0 && step.is_multiple_of(every)
-}
-
-/// The cut-off whose recall chooses the best checkpoint: the one nearest to 10.
-fn selection_cutoff(cutoffs: &[usize]) -> usize {
-    cutoffs
-        .iter()
-        .copied()
-        .min_by_key(|k| k.abs_diff(10))
-        .unwrap_or(10)
 }
 
 fn no_batches() -> TrainError {

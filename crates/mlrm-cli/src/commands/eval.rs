@@ -7,11 +7,13 @@ use clap::Args;
 use miette::{IntoDiagnostic, miette};
 use mlrm_config::{Baseline, RunConfig};
 use mlrm_data::split::PairData;
+use mlrm_train::DataRecord;
 use mlrm_train::corpus::{Notes, run_pairs};
 use mlrm_train::encode::Inference;
 use mlrm_train::evaluate::{BaselineSources, Measured, Retrieval, full_report};
+use mlrm_train::folders::write_beside;
 use mlrm_train::plan::starting_model;
-use mlrm_train::run_folder::write_beside;
+use mlrm_train::run_folder::check_measured;
 
 use super::check_place;
 use super::model_source::ModelSource;
@@ -24,6 +26,10 @@ pub struct EvalArgs {
     /// Override a setting of the run (`data.*`, `eval.*`), or give them for a bare model folder.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+    /// Measure although this setting, or all of this section, is not what the run was trained with; may
+    /// be given several times.
+    #[arg(long, value_name = "KEY")]
+    pub accept_change: Vec<String>,
     /// Print JSON instead of a table.
     #[arg(long)]
     pub json: bool,
@@ -54,6 +60,7 @@ pub fn run(args: EvalArgs) -> miette::Result<ExitCode> {
     let model = args.source.open(&config)?;
     let vision = model.embedder.reads_pictures();
     let notes = Notes::open(&config.data, vision)?;
+    check_run(&args, &config, &notes)?;
     let pairs = run_pairs(&config.data, &notes.set, config.run.seed)?;
     let held = match args.split {
         Held::Test => &pairs.pairs.test,
@@ -90,6 +97,20 @@ pub fn run(args: EvalArgs) -> miette::Result<ExitCode> {
         _ => println!("{}", report.to_text(name)),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses to measure a run on other data than it was trained and held out with; says what is accepted.
+fn check_run(args: &EvalArgs, config: &RunConfig, notes: &Notes) -> miette::Result<()> {
+    let root = &args.source.model;
+    if !args.source.is_run() {
+        return Ok(());
+    }
+    let earlier = DataRecord::read(root)?;
+    let data = DataRecord::of(config, notes, earlier.as_ref())?;
+    for change in check_measured(root, config, &data, &args.accept_change)? {
+        eprintln!("accepted: {} {}", change.key, change.difference);
+    }
+    Ok(())
 }
 
 /// The model before training, for the baseline `zero_shot`, or why it cannot be had.

@@ -7,7 +7,7 @@ use clap::Args;
 use miette::miette;
 use mlrm_model::source::ModelSource;
 use mlrm_model::weights::{LoadOptions, WriteOptions};
-use mlrm_train::checkpoint::replace_folder;
+use mlrm_train::folders::replace_folder;
 use mlrm_train::{TrainError, device};
 
 use super::formats::{ByteSize, FormatArg, bytes};

@@ -15,6 +15,7 @@ mod model_source;
 pub mod report;
 pub mod saliency;
 pub mod similar;
+mod stop;
 pub mod train;
 pub mod verify;
 pub mod watch;

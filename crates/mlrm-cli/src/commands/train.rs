@@ -9,15 +9,16 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use miette::{IntoDiagnostic, WrapErr};
 use mlrm_config::{RunConfig, Toggle};
-use mlrm_events::{Action, EventSink, Stamped};
+use mlrm_events::{Action, Event, EventSink, Stamped};
 use mlrm_report::progress::ProgressLine;
 use mlrm_report::run::folder_and_name;
 use mlrm_report::tensorboard::TensorBoardWriter;
 use mlrm_report::tui::{Dashboard, DashboardHandle, Options, Source};
-use mlrm_train::run_folder::{Existing, RunFolder};
+use mlrm_train::run_folder::{Existing, RunFolder, RunOptions};
 use mlrm_train::{Finished, Run, TrainError};
 
 use super::model_source::ALLOW_NAN;
+use super::stop;
 use crate::hub;
 
 /// Train a model from a config file, and measure it beside its baselines.
@@ -34,6 +35,10 @@ pub struct TrainArgs {
     /// Remove a run that is already in `run.dir`.
     #[arg(long)]
     pub overwrite: bool,
+    /// Go on although this setting, or all of this section, is not what the run was begun with; may
+    /// be given several times.
+    #[arg(long, value_name = "KEY", requires = "resume")]
+    pub accept_change: Vec<String>,
     /// Take weights that are NaN or infinite as they are (`model.allow_nan`).
     #[arg(long)]
     pub allow_nan: bool,
@@ -55,21 +60,25 @@ pub fn run(args: TrainArgs) -> miette::Result<ExitCode> {
         (_, true) => Existing::Overwrite,
         _ => Existing::Refuse,
     };
+    let options = RunOptions {
+        existing,
+        accepted: args.accept_change,
+    };
     let mut config = loaded.config;
     if existing == Existing::Resume {
         pin_hub_names(&mut config)?;
     } else {
         // Before anything is downloaded for it.
-        RunFolder::check(&config, existing)?;
+        RunFolder::check(&config, &options)?;
     }
     hub::resolve(&mut config)?;
     eprintln!("preparing {}", args.config.display());
-    let run = Run::open(config.clone(), existing)?;
+    let run = Run::open(config.clone(), &options)?;
     for notice in run.notices() {
         eprintln!("{notice}");
     }
     let (ask, requests) = mpsc::channel();
-    stop_on_signals(ask.clone())?;
+    stop::on_signals(ask.clone())?;
     let mut screen = Screen::open(&config, ask, args.no_dashboard)?;
     let finished = run.train(&mut screen, requests);
     screen.close();
@@ -98,20 +107,6 @@ fn print_outcome(finished: &Finished) {
         println!("{}", report.to_text(variant));
     }
     println!("model of step {}: {root}/model", finished.chosen_step);
-}
-
-/// Ctrl-C and termination save and stop; a second Ctrl-C ends at once.
-fn stop_on_signals(ask: Sender<Action>) -> miette::Result<()> {
-    let asked = std::sync::atomic::AtomicBool::new(false);
-    ctrlc::set_handler(move || {
-        if asked.swap(true, std::sync::atomic::Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-        // The trainer has ended where nobody listens any more.
-        let _ended = ask.send(Action::Stop);
-    })
-    .into_diagnostic()
-    .wrap_err("Ctrl-C cannot be handled")
 }
 
 /// Everything that reads the run's events while it runs.
@@ -177,8 +172,12 @@ impl Screen {
             }
         }
         if self.bar.is_hidden() {
-            if let Some(line) = self.progress.plain(event) {
-                println!("{line}");
+            let text = self.progress.plain(event);
+            match (&event.event, text) {
+                // Where output goes to a file, a person still sees what is wrong.
+                (Event::Warning(_), Some(text)) => eprintln!("{text}"),
+                (_, Some(text)) => println!("{text}"),
+                (_, None) => {}
             }
         } else {
             if let Some(line) = self.progress.terminal(event) {
@@ -207,11 +206,11 @@ impl EventSink for Screen {
         Ok(())
     }
 
-    fn say(&mut self, line: &str) {
+    fn say(&mut self, text: &str) {
         if self.dashboard.is_none() && self.bar.is_hidden() {
-            println!("{line}");
+            println!("{text}");
         } else {
-            self.bar.set_message(line.to_owned());
+            self.bar.set_message(text.to_owned());
         }
     }
 }

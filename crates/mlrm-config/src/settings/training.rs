@@ -105,9 +105,13 @@ pub struct TrainSettings {
     /// Measure retrieval on the validation notes every so many steps; 0 only at the end.
     #[schemars(extend("x-source" = "mlrm"))]
     pub eval_every_steps: usize,
-    /// Write a checkpoint every so many steps; 0 only at the end and on stop.
+    /// Write a checkpoint every so many steps; 0 only by time, at the end and on stop.
     #[schemars(extend("x-source" = "mlrm"))]
     pub save_every_steps: usize,
+    /// Write a checkpoint when so many minutes have passed since the last one; 0 never.
+    #[schemars(range(min = 0, max = 525_600))]
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub save_every_minutes: f64,
     /// Checkpoints kept besides the best one.
     #[schemars(range(min = 1))]
     #[schemars(extend("x-source" = "mlrm"))]
@@ -149,6 +153,7 @@ impl Default for TrainSettings {
             clip_norm: 1.0,
             eval_every_steps: 200,
             save_every_steps: 200,
+            save_every_minutes: 30.0,
             keep_checkpoints: 2,
             saliency_every_steps: 100,
             saliency_notes: 16,

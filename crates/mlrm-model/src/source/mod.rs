@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Device};
 use mlrm_config::{Quantisation, Tune};
 
+use crate::checksums;
 use crate::connector::Connector;
 use crate::decoder::{Decoder, DecoderConfig};
 use crate::embedder::{
@@ -156,11 +157,12 @@ impl ModelSource {
         Ok(if same { first } else { DType::F32 })
     }
 
-    /// Reads the weights, strictly.
+    /// Reads the weights, strictly; a model folder with checksums must be as it was written.
     pub fn load(&self, device: &Device, options: &LoadOptions) -> Result<Loaded, ModelError> {
         let device = &device.clone().without_autodiff();
         Ok(match self {
             Self::Model(folder) => {
+                checksums::verify(folder.root())?;
                 let config = folder.config.clone();
                 let options = build_options(folder, options);
                 Loaded::Model(Box::new(Embedder::build(config, &options, device)?))

@@ -1,0 +1,224 @@
+//! `mlrm train`, killed at random moments, in the midst of saving and of evaluating, and gone on
+//! with until it ends: the same weights, bit by bit.
+
+#![cfg(unix)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use support::Home;
+
+/// Saves and evaluates all the time, so that a kill often hits it; the end is not on an interval.
+const OFTEN: [&str; 6] = [
+    "train.max_steps=23",
+    "train.eval_every_steps=4",
+    "train.save_every_steps=3",
+    "train.saliency_every_steps=0",
+    "eval.baselines=[]",
+    "train.keep_checkpoints=1",
+];
+
+/// Adapters with dropout, and notes that show parts of others.
+const DRAWN: [&str; 4] = [
+    "model.llm.tune=lora",
+    "model.llm.lora.dropout=0.2",
+    "train.swap.share=0.5",
+    "data.loader_threads=3",
+];
+
+/// Kills in each setting.
+const KILLS: usize = 14;
+
+/// When a process is killed.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    /// So many milliseconds after its start.
+    After(u64),
+    /// As soon as it writes a checkpoint or a model, so many microseconds later.
+    Saving(u64),
+    /// As soon as a step that is to be evaluated is taken.
+    Evaluating,
+}
+
+#[test]
+fn a_run_killed_at_any_moment_ends_with_the_same_weights() {
+    kill_again_and_again(&OFTEN);
+}
+
+#[test]
+fn so_does_one_with_dropout_and_swaps() {
+    kill_again_and_again(&[OFTEN.as_slice(), &DRAWN].concat());
+}
+
+fn kill_again_and_again(sets: &[&str]) {
+    let home = Home::with_config();
+    home.train("whole", sets).done();
+    let whole = weights(&home.path("whole"));
+    assert!(whole.len() >= 5, "{:?}", whole.keys());
+    let mut random = 88_172_645_463_325_252_u64;
+    let mut kills = [0; 3];
+    let mut run = 0;
+    while kills.iter().sum::<usize>() < KILLS {
+        run += 1;
+        let name = format!("killed-{run}");
+        let mut words = train_words(&name, sets);
+        loop {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let kind = kills.iter().sum::<usize>() % 3;
+            let moment = match kind {
+                0 => Moment::After(150 + random % 700),
+                1 => Moment::Saving(random % 20_000),
+                _ => Moment::Evaluating,
+            };
+            let killed =
+                kills.iter().sum::<usize>() < KILLS && killed_at(&home, &name, &words, moment);
+            if killed {
+                kills[kind] += 1;
+            } else if ended(&home, &name) {
+                break;
+            } else {
+                // It had all its kills, or ended before its moment: it goes on to its end.
+                let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                home.mlrm(&words).done();
+                break;
+            }
+            words = ["train", &format!("{name}/config.toml"), "--resume"]
+                .map(str::to_owned)
+                .to_vec();
+            if !home.path(&name).join("config.toml").is_file() {
+                words = train_words(&name, sets);
+            }
+        }
+        assert_eq!(weights(&home.path(&name)), whole, "{name}: {kills:?}");
+        assert!(!leftovers(&home.path(&name)), "{name}");
+    }
+    assert!(kills.iter().all(|&kills| kills >= 3), "{kills:?}");
+}
+
+fn train_words(run: &str, sets: &[&str]) -> Vec<String> {
+    let dir = format!("run.dir={run}");
+    let sets = sets.iter().copied().chain([dir.as_str()]);
+    let sets = sets.flat_map(|set| ["--set", set]);
+    let words = ["train", "tiny.toml"].into_iter().chain(sets);
+    words.map(str::to_owned).collect()
+}
+
+/// Starts the process and kills it at its moment; whether it was still running.
+fn killed_at(home: &Home, run: &str, words: &[String], moment: Moment) -> bool {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let folder = home.path(run);
+    let log = folder.join("events.jsonl");
+    let evaluated = due_evaluations(&log);
+    let mut child = home
+        .command(&words)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let begun = Instant::now();
+    let reached = || match moment {
+        Moment::After(milliseconds) => begun.elapsed() >= Duration::from_millis(milliseconds),
+        Moment::Saving(_) => is_saving(&folder),
+        Moment::Evaluating => due_evaluations(&log) > evaluated,
+    };
+    while !reached() {
+        if has_ended(&mut child) {
+            return false;
+        }
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "{moment:?} never comes"
+        );
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    if let Moment::Saving(microseconds) = moment {
+        std::thread::sleep(Duration::from_micros(microseconds));
+    }
+    if has_ended(&mut child) {
+        return false;
+    }
+    child.kill().expect("a kill");
+    child.wait().expect("an end");
+    true
+}
+
+/// Whether the process has ended; it must have ended well.
+fn has_ended(child: &mut Child) -> bool {
+    let Some(status) = child.try_wait().expect("a state") else {
+        return false;
+    };
+    let mut said = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        use std::io::Read;
+        stderr.read_to_string(&mut said).expect("its messages");
+    }
+    assert!(status.success(), "{status}: {said}");
+    true
+}
+
+/// Steps in the log that an evaluation follows.
+fn due_evaluations(log: &Path) -> usize {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let steps = text
+        .lines()
+        .filter(|line| line.starts_with("{\"event\":\"train_step\""));
+    let due = |line: &&str| {
+        [4, 8, 12, 16, 20]
+            .iter()
+            .any(|step| line.contains(&format!("\"step\":{step},")))
+    };
+    steps.filter(due).count()
+}
+
+fn is_saving(run: &Path) -> bool {
+    [run.to_owned(), run.join("checkpoints")]
+        .iter()
+        .any(|folder| {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            let mut names = entries.map(|entry| entry.file_name());
+            names.any(|name| name.to_string_lossy().starts_with(".writing-"))
+        })
+}
+
+fn ended(home: &Home, run: &str) -> bool {
+    let log = fs::read_to_string(home.path(run).join("events.jsonl")).unwrap_or_default();
+    log.contains("\"event\":\"run_ended\"")
+}
+
+/// Every file of weights and moments that the run ended with.
+fn weights(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![run.join("model"), run.join("checkpoints/step-23")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path
+                .extension()
+                .is_some_and(|ending| ending == "safetensors")
+            {
+                let name = path.strip_prefix(run).expect("below the run").to_owned();
+                found.insert(name, fs::read(&path).expect("a file"));
+            }
+        }
+    }
+    found
+}
+
+/// Whether anything half-written is left.
+fn leftovers(run: &Path) -> bool {
+    let replaced = |folder: &Path| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut names = entries.map(|entry| entry.file_name());
+        names.any(|name| name.to_string_lossy().ends_with(".replaced"))
+    };
+    is_saving(run) || replaced(run) || replaced(&run.join("checkpoints"))
+}
