@@ -122,6 +122,8 @@ fn a_tied_language_model_stays_tied() {
     );
     assert!(config.contains(untied), "{config}");
     fs::write(&file, config.replace(untied, tied)).expect("a file");
+    // Changed on purpose.
+    fs::remove_file(home.path("run/model/checksums.json")).expect("checksums");
     home.mlrm(&["export", "run", "--out", "copy"]).done();
     let folder = home.read("tiny.toml");
     home.write(

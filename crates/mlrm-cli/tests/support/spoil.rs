@@ -29,7 +29,10 @@ impl Model {
         let folder = self.home.path("model");
         copy_folder(&self.home.path("run/model"), &folder);
         // As a folder that others wrote: what is wrong has to be seen in the files themselves.
-        fs::remove_file(folder.join("checksums.json")).expect("checksums");
+        let sums = folder.join("checksums.json");
+        if sums.exists() {
+            fs::remove_file(sums).expect("checksums");
+        }
         spoil(&folder);
         let embed = [
             "embed",
