@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use support::Home;
+use support::{Home, printed};
 
 /// The array of an `.npy` file: bytes after the header.
 fn npy_rows(home: &Home, name: &str) -> Vec<f32> {
@@ -460,23 +460,6 @@ fn every_command_has_a_manual_page() {
     assert!(!home.path("man1/mlrm-help.1").exists());
     home.write("file", "");
     home.refused(&["man", "--out", "file"], &["manual pages", "file"]);
-}
-
-/// The code blocks of a language in a page of the guide, without their indentation.
-fn printed(page: &str, language: &str) -> Vec<String> {
-    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/src");
-    let text = fs::read_to_string(guide.join(page)).expect("a page");
-    let fence = format!("```{language}\n");
-    let blocks = text.split(&fence).skip(1);
-    let body = |block: &str| block.split("```").next().unwrap_or_default().to_owned();
-    blocks
-        .map(|block| {
-            body(block)
-                .lines()
-                .map(|line| format!("{}\n", line.trim()))
-                .collect()
-        })
-        .collect()
 }
 
 #[test]

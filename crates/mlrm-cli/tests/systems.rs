@@ -7,7 +7,7 @@ mod tensors;
 
 use std::fs;
 
-use support::{Home, events, golden_cases, named};
+use support::{Home, events, golden_cases, named, printed};
 use tensors::{RawTensor, copy_folder, edit, read};
 
 /// The golden cases that hold whole models, with what each needs of the config beside it.
@@ -344,4 +344,36 @@ fn configs_that_say_something_else() {
     }
     let arguments = [train.as_slice(), &["model.vision.path=system"]].concat();
     home.refused(&arguments, &["model.vision.path", "its own vision encoder"]);
+}
+
+#[test]
+fn the_guides_first_config_of_a_whole_model_works_as_it_is_printed() {
+    let home = Home::trained();
+    let config = &printed("whole-models.md", "toml")[0];
+    assert!(
+        config.contains("checkpoint = \"models/blip2-opt-2.7b\""),
+        "{config}"
+    );
+    home.write("blip2.toml", config);
+    let folder = home.path("models/blip2-opt-2.7b");
+    fs::create_dir_all(home.path("models")).expect("a folder");
+    copy_folder(&golden_cases().join("system_blip2/system"), &folder);
+    let tokenizer = home.path("run/model/llm/tokenizer.json");
+    fs::copy(tokenizer, folder.join("tokenizer.json")).expect("a tokenizer");
+    // The page says nothing of data; the rest is what a model of a few positions needs.
+    let sets = [
+        "data.root=data",
+        "data.pairs.min_users=2",
+        "data.pairs.test_fraction=0.25",
+        "data.pairs.test_targets=all",
+        "prompt.content_chars=16",
+        "prompt.topics=1",
+        "prompt.max_tokens=60",
+        "eval.baselines=[]",
+        "run.dir=blip2",
+    ];
+    let sets = sets.into_iter().flat_map(|set| ["--set", set]);
+    let words: Vec<&str> = ["train", "blip2.toml"].into_iter().chain(sets).collect();
+    home.mlrm(&words).done();
+    assert!(home.path("blip2/model/llm/tokenizer.json").is_file());
 }

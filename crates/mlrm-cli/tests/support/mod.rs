@@ -99,6 +99,23 @@ pub fn without_tokenizer(config: &str) -> String {
     config.replace(section, "")
 }
 
+/// The code blocks of a language in a page of the guide, without their indentation.
+pub fn printed(page: &str, language: &str) -> Vec<String> {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/src");
+    let text = fs::read_to_string(guide.join(page)).expect("a page");
+    let fence = format!("```{language}\n");
+    let blocks = text.split(&fence).skip(1);
+    let body = |block: &str| block.split("```").next().unwrap_or_default().to_owned();
+    blocks
+        .map(|block| {
+            body(block)
+                .lines()
+                .map(|line| format!("{}\n", line.trim()))
+                .collect()
+        })
+        .collect()
+}
+
 /// The golden cases of the repository.
 pub fn golden_cases() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/cases")
