@@ -44,26 +44,38 @@ fn is_line_break(c: char) -> bool {
     )
 }
 
-/// The first `most` graphemes of `text`, without blanks at the end when something was cut off.
+/// Most bytes that a budget has for each of its graphemes. Unicode sets no end to a grapheme: a letter
+/// may carry 200,000 marks, and a tokenizer takes all of them for one word. The longest that people
+/// write, families of emoji with skin colours, have 41.
+pub const GRAPHEME_BYTES: usize = 64;
+
+/// The first `most` graphemes of `text`, without blanks at the end when something was cut off; of
+/// graphemes longer than [`GRAPHEME_BYTES`] in the mean, only as much as there is room for.
 pub fn cut_graphemes(text: &str, most: usize) -> &str {
     // A text of few bytes has few graphemes: no need to look for their boundaries.
     if text.len() <= most {
         return text;
     }
-    match text.grapheme_indices(true).nth(most) {
-        Some((end, _)) => text[..end].trim_end(),
+    let bounded = &text[..text.floor_char_boundary(most.saturating_mul(GRAPHEME_BYTES))];
+    match bounded.grapheme_indices(true).nth(most) {
+        Some((end, _)) => bounded[..end].trim_end(),
+        None if bounded.len() < text.len() => bounded.trim_end(),
         None => text,
     }
 }
 
-/// The last `most` graphemes of `text`, without blanks at the start when something was cut off.
+/// The last `most` graphemes of `text`, without blanks at the start when something was cut off; bounded
+/// as [`cut_graphemes`] is.
 pub fn last_graphemes(text: &str, most: usize) -> &str {
     if text.len() <= most {
         return text;
     }
-    match text.grapheme_indices(true).rev().take(most).last() {
-        Some((0, _)) => text,
-        Some((start, _)) => text[start..].trim_start(),
+    let room = most.saturating_mul(GRAPHEME_BYTES);
+    let start = text.ceil_char_boundary(text.len().saturating_sub(room));
+    let bounded = &text[start..];
+    match bounded.grapheme_indices(true).rev().take(most).last() {
+        Some((0, _)) if start == 0 => text,
+        Some((start, _)) => bounded[start..].trim_start(),
         None => "",
     }
 }
@@ -148,6 +160,15 @@ mod tests {
             prop_assert!(!cleaned.chars().any(|c| c.is_control() || is_line_break(c)));
             prop_assert_eq!(clean(&cleaned, ". "), cleaned.trim());
         }
+    }
+
+    #[test]
+    fn a_grapheme_without_end_is_cut() {
+        let endless = format!("x{}", "\u{301}".repeat(200_000));
+        assert_eq!(cut_graphemes(&endless, 2).len(), 127);
+        assert_eq!(last_graphemes(&endless, 2).len(), 128);
+        assert_eq!(cut_graphemes("x\u{301}\u{302}", 1), "x\u{301}\u{302}");
+        assert_eq!(cut_graphemes(&endless, 0), "");
     }
 
     #[test]

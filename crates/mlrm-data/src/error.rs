@@ -9,7 +9,7 @@ pub type Result<T, E = DataError> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// The operating system refused to read or write.
-    #[error("cannot {action} `{}`: {source}", path.display())]
+    #[error("cannot {action} `{}`: {source}", shown(path))]
     Io {
         /// What was tried, as a verb: "read", "write", "list", …
         action: &'static str,
@@ -19,7 +19,7 @@ pub enum DataError {
         source: std::io::Error,
     },
     /// One row of a file is not what it should be.
-    #[error("{}:{row}: {message}; {mend}", path.display())]
+    #[error("{}:{row}: {message}; {mend}", shown(path))]
     Row {
         /// The file.
         path: PathBuf,
@@ -31,7 +31,7 @@ pub enum DataError {
         mend: String,
     },
     /// A file as a whole is not what it should be.
-    #[error("`{}`: {message}; {mend}", path.display())]
+    #[error("`{}`: {message}; {mend}", shown(path))]
     File {
         /// The file or folder.
         path: PathBuf,
@@ -168,6 +168,24 @@ pub enum ProblemKind {
     TruncatedImage,
     /// A file that no decoder takes.
     UndecodableImage,
+    /// Warning: a note without a picture in a set whose other notes have one.
+    NoImage,
+    /// Warning: EXIF data say that the picture is to be turned, and the settings do not.
+    TurnedImage,
+    /// Warning: channels of 16 bits, of which 8 are kept.
+    SixteenBitImage,
+    /// Warning: transparent pixels, which are put on white.
+    TransparentImage,
+    /// Warning: far longer than wide, or wider than long.
+    ExtremeShape,
+    /// Warning: files whose names differ by their Unicode normal form only.
+    TwinImages,
+    /// Warning: HTML in a text.
+    Markup,
+    /// Warning: a text without anything to see.
+    InvisibleText,
+    /// Warning: events of a user at the same time.
+    TiedTimes,
 }
 
 impl ProblemKind {
@@ -190,6 +208,15 @@ impl ProblemKind {
             Self::OversizedImage => "oversized_image",
             Self::TruncatedImage => "truncated_image",
             Self::UndecodableImage => "undecodable_image",
+            Self::NoImage => "no_image",
+            Self::TurnedImage => "turned_image",
+            Self::SixteenBitImage => "sixteen_bit_image",
+            Self::TransparentImage => "transparent_image",
+            Self::ExtremeShape => "extreme_shape",
+            Self::TwinImages => "twin_images",
+            Self::Markup => "markup",
+            Self::InvisibleText => "invisible_text",
+            Self::TiedTimes => "tied_times",
         }
     }
 }
@@ -235,4 +262,43 @@ pub(crate) fn shorten(text: &str) -> String {
         short.push('…');
     }
     short
+}
+
+/// A path or title with everything escaped that a terminal obeys instead of showing: control
+/// characters, and those that change the direction or the look of the text around them.
+pub fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_obeyed(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// [`visible`] of a path.
+pub(crate) fn shown(path: &Path) -> String {
+    visible(&path.display().to_string())
+}
+
+fn is_obeyed(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let breaks = matches!(c, '\u{2028}' | '\u{2029}');
+    c.is_control() || turns || breaks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped_and_the_rest_stays() {
+        let title = "Ünïcode 日本 👩\u{200d}👧 \"x\" \\";
+        assert_eq!(visible(title), title);
+        let bad = "a\u{1b}[2Jb\u{202e}c\u{2066}d\n\u{85}";
+        assert_eq!(visible(bad), "a\\u{1b}[2Jb\\u{202e}c\\u{2066}d\\n\\u{85}");
+        let error = DataError::file("x\u{1b}[31m.jsonl", "what is wrong", "how to mend it");
+        assert!(!error.to_string().contains('\u{1b}'), "{error}");
+    }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mlrm_config::{DataSettings, DataSource, PromptSettings, TokenizerSettings, Variant};
-use mlrm_data::image::ImagePreprocessor;
+use mlrm_data::image::{DecodeOptions, ImagePreprocessor};
 use mlrm_data::loader::{NoteEncoder, Pictures};
 use mlrm_data::notes::{ImageStore, NoteSet};
 use mlrm_data::prompt::{PromptEncoder, PromptStyle, open_tokenizer};
@@ -25,6 +25,8 @@ pub struct Notes {
     pub set: Arc<NoteSet>,
     /// Where their pictures are; absent where no variant of the run looks at any.
     pub images: Option<Arc<ImageStore>>,
+    /// How these become pixels.
+    pub decoding: DecodeOptions,
 }
 
 impl Notes {
@@ -38,6 +40,7 @@ impl Notes {
         Ok(Self {
             set: Arc::new(set),
             images: pictures.then(images).transpose()?.map(Arc::new),
+            decoding: DecodeOptions::new(settings),
         })
     }
 }
@@ -88,6 +91,7 @@ impl Encoding {
             (Some(images), Some(preprocessor)) if looks => Some(Pictures::new(
                 Arc::clone(images),
                 preprocessor.clone(),
+                notes.decoding,
                 PIXEL_CACHE_BYTES,
             )),
             _ => None,

@@ -312,6 +312,7 @@ mod tests {
         let ids = (0..count).map(|row| row.to_string()).collect();
         let notes = Notes {
             set: Arc::new(NoteSet::new(notes.collect()).unwrap()),
+            decoding: Default::default(),
             images: Some(Arc::new(ImageStore::open(root).unwrap())),
         };
         (notes, Embeddings::new(ids, 2, values.collect()).unwrap())

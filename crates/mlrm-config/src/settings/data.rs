@@ -33,6 +33,22 @@ pub struct DataSettings {
     /// Folder (or `.tar` shard) that the notes' `image` keys are relative to.
     #[schemars(length(min = 1))]
     pub images: PathBuf,
+    /// What becomes of a note without a picture (none named, or none there) in a variant that looks
+    /// at pictures: `error` stops before training, `text` reads the note by its text prompt, `drop`
+    /// leaves it out of pool, pairs and queries.
+    pub on_missing_image: OnImageProblem,
+    /// The same for a picture that cannot be used: damaged, cut off, no known format, too large, or
+    /// a key that leads outside the folder.
+    pub on_bad_image: OnImageProblem,
+    /// Whether pictures are turned as the EXIF orientation says. Hugging Face's image processors do
+    /// not.
+    pub exif_orientation: ExifOrientation,
+    /// Most bytes of a picture's file.
+    #[schemars(range(min = 1))]
+    pub max_image_bytes: u64,
+    /// Most pixels of a picture (width times height); a thread needs up to 8 bytes for each.
+    #[schemars(range(min = 1))]
+    pub max_image_pixels: u64,
     /// Threads that decode and resize pictures ahead of the step; 0 picks by the machine.
     #[schemars(range(max = 1024))]
     pub loader_threads: usize,
@@ -55,6 +71,11 @@ impl Default for DataSettings {
             time_unit: TimeUnit::Auto,
             pairs_file: None,
             images: PathBuf::from("."),
+            on_missing_image: OnImageProblem::Error,
+            on_bad_image: OnImageProblem::Error,
+            exif_orientation: ExifOrientation::Ignore,
+            max_image_bytes: 64 << 20,
+            max_image_pixels: 1 << 26,
             loader_threads: 0,
             prefetch_batches: 2,
             synth: SynthSettings::default(),
@@ -89,6 +110,30 @@ pub enum TimeUnit {
     Us,
     /// Nanoseconds.
     Ns,
+}
+
+/// What becomes of a note whose picture is missing or cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnImageProblem {
+    /// The run does not start; the message counts and names them.
+    #[default]
+    Error,
+    /// The note is read by its text prompt, in the same batches, without late fusion.
+    Text,
+    /// The note is left out of pool, pairs and queries, as if the notes file did not have it.
+    Drop,
+}
+
+/// What is done with the orientation that a picture's EXIF data tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ExifOrientation {
+    /// Pixels are taken as they are stored.
+    #[default]
+    Ignore,
+    /// Pictures are turned and mirrored as they are meant to be looked at.
+    Apply,
 }
 
 /// `[data.synth]`: size of the drawn sample set.

@@ -1,7 +1,7 @@
 //! Every problem of a data set, with file and row, and the clean rest.
 
 mod fix;
-mod picture;
+mod warnings;
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
@@ -13,9 +13,9 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 pub use fix::{FixSummary, write_clean};
-pub use picture::check_picture;
 
 use crate::error::{DataError, Problem, ProblemKind, Result, shorten};
+use crate::image::{DecodeOptions, PictureTraits, decode_with_traits};
 use crate::interactions::{Interner, for_each_interaction};
 use crate::notes::{ImageStore, NearIds, Note, for_each_note};
 use crate::pairs::for_each_pair;
@@ -47,24 +47,6 @@ impl Sources {
             pairs: settings.pairs_file.as_ref().map(path),
             images: path(&settings.images),
             time_unit: settings.time_unit,
-        }
-    }
-}
-
-/// What a picture may have at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ImageLimits {
-    /// Width times height.
-    pub pixels: u64,
-    /// Size of the file.
-    pub bytes: u64,
-}
-
-impl Default for ImageLimits {
-    fn default() -> Self {
-        Self {
-            pixels: 50_000_000,
-            bytes: 20 << 20,
         }
     }
 }
@@ -147,6 +129,8 @@ pub struct CheckReport {
     pub notices: Vec<Notice>,
     /// All problems: notes file, pictures, log, pairs; by row within each.
     pub findings: Vec<Finding>,
+    /// What is no mistake but may not be what was meant; in the same order.
+    pub warnings: Vec<Finding>,
 }
 
 impl CheckReport {
@@ -165,10 +149,14 @@ impl CheckReport {
 }
 
 /// Looks for every problem of a data set; pictures are decoded on all cores.
-pub fn check(sources: &Sources, limits: ImageLimits) -> CheckReport {
+pub fn check(sources: &Sources, options: &DecodeOptions) -> CheckReport {
     let mut report = CheckReport::default();
     let notes = check_notes(&sources.notes, &mut report);
-    check_images(sources, &notes.images, limits, &mut report);
+    if !notes.images.is_empty() {
+        let warn = |&row: &u64| Finding::new(&sources.notes, row, warnings::no_image());
+        report.warnings.extend(notes.without_image.iter().map(warn));
+    }
+    check_images(sources, &notes.images, options, &mut report);
     if let Some(path) = &sources.interactions {
         check_interactions(path, sources.time_unit, &notes.ids, &mut report);
     }
@@ -185,18 +173,24 @@ struct SeenNotes {
     ids: HashMap<String, u64>,
     /// Row and key of each picture.
     images: Vec<(u64, String)>,
+    /// Rows of notes that name none.
+    without_image: Vec<u64>,
 }
 
 fn check_notes(path: &Path, report: &mut CheckReport) -> SeenNotes {
     let mut seen = SeenNotes::default();
-    let findings = &mut report.findings;
+    let (findings, warned) = (&mut report.findings, &mut report.warnings);
     let rows = &mut report.notes;
     let read = for_each_note(path, |row, note| {
         *rows += 1;
         match note {
             Ok(note) => {
+                let at = |problem| Finding::new(path, row, problem);
                 let problem = note_problem(&note, row, &mut seen);
-                findings.extend(problem.map(|problem| Finding::new(path, row, problem)));
+                if problem.is_none() {
+                    warned.extend(warnings::of_text(&note).map(at));
+                }
+                findings.extend(problem.map(at));
             }
             Err(problem) => findings.push(Finding::new(path, row, problem)),
         }
@@ -218,8 +212,9 @@ fn note_problem(note: &Note, row: u64, seen: &mut SeenNotes) -> Option<Problem> 
         ));
     }
     seen.ids.insert(note.id.clone(), row);
-    if let Some(key) = &note.image {
-        seen.images.push((row, key.clone()));
+    match &note.image {
+        Some(key) => seen.images.push((row, key.clone())),
+        None => seen.without_image.push(row),
     }
     note.has_no_text().then(|| {
         Problem::new(
@@ -233,7 +228,7 @@ fn note_problem(note: &Note, row: u64, seen: &mut SeenNotes) -> Option<Problem> 
 fn check_images(
     sources: &Sources,
     images: &[(u64, String)],
-    limits: ImageLimits,
+    options: &DecodeOptions,
     report: &mut CheckReport,
 ) {
     if images.is_empty() {
@@ -253,25 +248,34 @@ fn check_images(
     keys.sort_unstable();
     keys.dedup();
     report.images = keys.len() as u64;
-    let problems: HashMap<&str, Problem> = keys
+    let judged: HashMap<&str, Judged> = keys
         .into_par_iter()
-        .filter_map(|key| {
-            let bytes = store.read_up_to(key, limits.bytes);
-            let problem = bytes
-                .and_then(|bytes| check_picture(&bytes, limits))
-                .err()?;
-            Some((key, problem))
-        })
+        .map(|key| (key, judge(&store, key, options)))
         .collect();
     for (row, key) in images {
-        if let Some(problem) = problems.get(key.as_str()) {
-            let mut problem = problem.clone();
+        let of_note = |mut problem: Problem| {
             problem.message = format!("image `{}`: {}", shorten(key), problem.message);
-            report
-                .findings
-                .push(Finding::new(&sources.notes, *row, problem));
+            Finding::new(&sources.notes, *row, problem)
+        };
+        match judged.get(key.as_str()).cloned() {
+            Some(Err(problem)) => report.findings.push(of_note(problem)),
+            Some(Ok(problems)) => report.warnings.extend(problems.into_iter().map(of_note)),
+            None => {}
         }
     }
+}
+
+/// What is wrong with a picture, or what may not be meant.
+type Judged = Result<Vec<Problem>, Problem>;
+
+/// Decodes a picture as training will, and throws the result away.
+fn judge(store: &ImageStore, key: &str, options: &DecodeOptions) -> Judged {
+    let bytes = store.read_within(key, options)?;
+    let (_, traits): (_, PictureTraits) = decode_with_traits(&bytes, options)?;
+    let twins = warnings::of_twins(&store.twins(key));
+    Ok(warnings::of_picture(&traits, options)
+        .chain(twins)
+        .collect())
 }
 
 /// Whether `id` is unknown, as a problem; `near` is filled when it is first needed.
@@ -304,16 +308,27 @@ fn check_interactions(
     let findings = &mut report.findings;
     let rows = &mut report.interactions;
     let near = OnceCell::new();
+    let mut users = Interner::default();
+    let mut times = Vec::new();
     let read = for_each_interaction(path, unit, |row, event| {
         *rows += 1;
         let problem = match event {
-            Ok(event) => dangling(event.note, ids, &near),
+            Ok(event) => {
+                times.push((users.intern(event.user), event.timestamp_seconds));
+                dangling(event.note, ids, &near)
+            }
             Err(problem) => Some(problem),
         };
         findings.extend(problem.map(|problem| Finding::new(path, row, problem)));
         ControlFlow::Continue(())
     });
     report.read(path, read);
+    if let Some(problem) = warnings::of_times(times) {
+        report.warnings.push(Finding {
+            row: None,
+            ..Finding::new(path, 0, problem)
+        });
+    }
 }
 
 fn check_pairs(path: &Path, ids: &HashMap<String, u64>, report: &mut CheckReport) {

@@ -58,10 +58,10 @@ fn broken() -> (tempfile::TempDir, Sources) {
     (home, sources)
 }
 
-fn limits() -> ImageLimits {
-    ImageLimits {
+fn limits() -> DecodeOptions {
+    DecodeOptions {
         pixels: 500,
-        ..ImageLimits::default()
+        ..DecodeOptions::default()
     }
 }
 
@@ -83,7 +83,7 @@ fn places(findings: &[Finding]) -> Vec<(String, u64, &'static str)> {
 #[test]
 fn every_problem_is_found_with_file_and_row() {
     let (_home, sources) = broken();
-    let report = check(&sources, limits());
+    let report = check(&sources, &limits());
     let place = |file: &str, row, kind| (file.to_owned(), row, kind);
     assert_eq!(
         places(&report.findings),
@@ -128,8 +128,8 @@ fn bytes_are_limited_too() {
     let (_home, sources) = broken();
     let report = check(
         &sources,
-        ImageLimits {
-            bytes: 10,
+        &DecodeOptions {
+            file_bytes: 10,
             ..limits()
         },
     );
@@ -143,7 +143,7 @@ fn bytes_are_limited_too() {
 #[test]
 fn the_clean_rest_is_clean_and_the_list_is_complete() {
     let (home, sources) = broken();
-    let report = check(&sources, limits());
+    let report = check(&sources, &limits());
     let out = home.path().join("clean");
     let summary = write_clean(&sources, &report, &out).unwrap();
     let wanted = FixSummary {
@@ -161,7 +161,7 @@ fn the_clean_rest_is_clean_and_the_list_is_complete() {
         images: out.clone(),
         time_unit: TimeUnit::Auto,
     };
-    let again = check(&clean, limits());
+    let again = check(&clean, &limits());
     assert_eq!(again.findings, []);
     let notes = NoteSet::read(&clean.notes).unwrap();
     assert_eq!(notes.get("a").unwrap().extra["year"], 1);
@@ -240,7 +240,7 @@ fn whole_files_that_cannot_be_read_are_findings_and_cannot_be_cleaned() {
             "unreadable_file",
         ),
     ] {
-        let report = check(&broken, limits());
+        let report = check(&broken, &limits());
         let found = |finding: &&Finding| finding.row == row && finding.kind.name() == kind;
         let finding = report.findings.iter().find(found).unwrap();
         assert!(finding.whole_file);
@@ -260,12 +260,74 @@ fn pictures_of_shards_are_checked_and_copied() {
         .append_dir_all("images", home.path().join("images"))
         .unwrap();
     builder.into_inner().unwrap();
-    let before = check(&sources, limits());
+    let before = check(&sources, &limits());
     sources.images = shard;
-    let report = check(&sources, limits());
+    let report = check(&sources, &limits());
     assert_eq!(places(&report.findings), places(&before.findings));
     let out = home.path().join("clean");
     assert_eq!(write_clean(&sources, &report, &out).unwrap().images, 1);
     let good = fs::read(home.path().join("images/good.png")).unwrap();
     assert_eq!(fs::read(out.join("images/good.png")).unwrap(), good);
+}
+
+#[test]
+fn what_may_not_be_meant_is_a_warning_and_no_finding() {
+    let home = tempfile::tempdir().unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images");
+    for name in ["grey16.png", "rgba.png", "exif_rotated.jpg"] {
+        fs::copy(fixtures.join(name), home.path().join(name)).unwrap();
+    }
+    RgbImage::new(90, 10)
+        .save(home.path().join("long.png"))
+        .unwrap();
+    RgbImage::new(9, 9)
+        .save(home.path().join("e\u{301}.png"))
+        .unwrap();
+    RgbImage::new(9, 9)
+        .save(home.path().join("\u{e9}.png"))
+        .unwrap();
+    let notes = [
+        r#"{"id":"1","title":"A","image":"grey16.png"}"#,
+        r#"{"id":"2","title":"B","image":"rgba.png"}"#,
+        r#"{"id":"3","title":"C","image":"exif_rotated.jpg"}"#,
+        r#"{"id":"4","title":"D","image":"long.png"}"#,
+        "{\"id\":\"5\",\"title\":\"E\",\"image\":\"e\u{301}.png\"}",
+        r#"{"id":"6","title":"<b>F</b>"}"#,
+        "{\"id\":\"7\",\"title\":\"\u{200b}\",\"image\":\"long.png\"}",
+    ];
+    write(home.path(), "notes.jsonl", notes.join("\n"));
+    let log = "user_id,note_id,timestamp\nu,1,5\nu,2,5\nv,1,5\n";
+    write(home.path(), "interactions.csv", log);
+    let sources = Sources {
+        notes: home.path().join("notes.jsonl"),
+        interactions: Some(home.path().join("interactions.csv")),
+        pairs: None,
+        images: home.path().into(),
+    };
+    let report = check(&sources, &DecodeOptions::default());
+    assert_eq!(report.findings, []);
+    let place = |row, kind| ("notes.jsonl".to_owned(), row, kind);
+    assert_eq!(
+        places(&report.warnings),
+        [
+            place(6, "markup"),
+            place(7, "invisible_text"),
+            place(6, "no_image"),
+            place(1, "sixteen_bit_image"),
+            place(2, "transparent_image"),
+            place(3, "turned_image"),
+            place(4, "extreme_shape"),
+            place(5, "twin_images"),
+            place(7, "extreme_shape"),
+            ("interactions.csv".into(), 0, "tied_times"),
+        ]
+    );
+    // Notes of which none has a picture are a set of texts.
+    write(home.path(), "notes.jsonl", r#"{"id":"1","title":"A"}"#);
+    fs::remove_file(home.path().join("interactions.csv")).unwrap();
+    let texts = Sources {
+        interactions: None,
+        ..sources
+    };
+    assert_eq!(check(&texts, &DecodeOptions::default()).warnings, []);
 }

@@ -2,6 +2,8 @@
 //!
 //! Decoders differ in what they do with a cut file: some fill the rest with grey and report success.
 
+use std::borrow::Cow;
+
 use image::ImageFormat;
 
 /// Whether the container says that more bytes should follow.
@@ -11,9 +13,43 @@ pub(super) fn ends_early(format: ImageFormat, bytes: &[u8]) -> bool {
         ImageFormat::Png => !png_has_end(bytes),
         ImageFormat::Gif => gif_end(bytes).is_none(),
         ImageFormat::WebP => declared(bytes, 4).is_none_or(|size| size + 8 > bytes.len()),
-        ImageFormat::Bmp => declared(bytes, 2).is_none_or(|size| size > bytes.len()),
+        // The size of the file in its header is often wrong, and nobody reads it.
+        ImageFormat::Bmp => bmp_end(bytes).is_some_and(|end| end > bytes.len()),
         _ => false,
     }
+}
+
+/// Whether the last bytes of a file, `tail`, are the end of its picture, for which `head` may be
+/// enough to say how long it is. `false` where only the whole file tells.
+pub(super) fn tail_is_an_end(format: ImageFormat, head: &[u8], tail: &[u8], bytes: u64) -> bool {
+    let reaches = |end: usize| end as u64 <= bytes;
+    match format {
+        ImageFormat::Jpeg => tail.ends_with(&[0xff, 0xd9]),
+        ImageFormat::Png => tail.windows(4).any(|window| window == b"IEND"),
+        ImageFormat::Gif => tail.ends_with(&[0x3b]),
+        ImageFormat::WebP => declared(head, 4).is_some_and(|size| reaches(size + 8)),
+        ImageFormat::Bmp => bmp_end(head).is_none_or(reaches),
+        _ => false,
+    }
+}
+
+/// Where the pixels of an uncompressed BMP end; `None` where the header does not tell.
+fn bmp_end(bytes: &[u8]) -> Option<usize> {
+    const HEADER_BYTES: usize = 40;
+    if declared(bytes, 14)? < HEADER_BYTES {
+        return None;
+    }
+    let signed = |at: usize| declared(bytes, at).map(|value| value as u32 as i32);
+    let (start, width, height) = (declared(bytes, 10)?, signed(18)?, signed(22)?);
+    let bits = declared(bytes, 28)? & 0xffff;
+    // 0: none; 3: none, with masks for the colours.
+    if ![0, 3].contains(&declared(bytes, 30)?) {
+        return None;
+    }
+    // Rows are filled up to four bytes.
+    let row = u64::from(width.unsigned_abs()) * bits as u64;
+    let pixels = row.div_ceil(32) * 4 * u64::from(height.unsigned_abs());
+    usize::try_from(pixels).ok()?.checked_add(start)
 }
 
 /// The little-endian size that stands at `at`.
@@ -48,23 +84,52 @@ fn jpeg_has_end(bytes: &[u8]) -> bool {
     }
 }
 
-/// Walks the chunks of a PNG to its last.
+/// Walks the chunks of a PNG to the one behind its pixels, or to where the file ends just there: the
+/// empty last chunk is no part of the picture.
 fn png_has_end(bytes: &[u8]) -> bool {
-    let mut at = 8;
+    let (mut at, mut pixels) = (8, false);
     loop {
         let Some(header) = bytes.get(at..at + 8) else {
-            return false;
+            return pixels;
         };
         let size = u32::from_be_bytes([header[0], header[1], header[2], header[3]]) as usize;
+        match &header[4..] {
+            b"IDAT" => pixels = true,
+            _ if pixels => return true,
+            _ => {}
+        }
         // Header, content, checksum.
         at += 8 + size + 4;
-        if &header[4..] == b"IEND" {
-            return at <= bytes.len();
+        if at > bytes.len() {
+            return false;
         }
     }
 }
 
-/// Walks the blocks of a GIF to where its trailer stands.
+/// A PNG that its decoder takes as whole where only the empty last chunk is missing, of which Pillow
+/// takes no notice.
+pub(super) fn with_last_chunk(bytes: &[u8]) -> Cow<'_, [u8]> {
+    const LAST: &[u8] = b"\0\0\0\0IEND\xae\x42\x60\x82";
+    let (mut at, mut pixels) = (8, false);
+    while let Some(header) = bytes.get(at..at + 8) {
+        if &header[4..] == b"IEND" {
+            return Cow::Borrowed(bytes);
+        }
+        let size = u32::from_be_bytes([header[0], header[1], header[2], header[3]]) as usize;
+        let next = at + 8 + size + 4;
+        if next > bytes.len() {
+            break;
+        }
+        pixels |= &header[4..] == b"IDAT";
+        at = next;
+    }
+    match pixels {
+        true => Cow::Owned([&bytes[..at], LAST].concat()),
+        false => Cow::Borrowed(bytes),
+    }
+}
+
+/// Walks the blocks of a GIF to the end of its first picture: no other is read.
 fn gif_end(bytes: &[u8]) -> Option<usize> {
     const TRAILER: u8 = 0x3b;
     const EXTENSION: u8 = 0x21;
@@ -74,11 +139,15 @@ fn gif_end(bytes: &[u8]) -> Option<usize> {
         _ => 3 << ((flags & 7) + 1),
     };
     let mut at = 13 + table_bytes(*bytes.get(10)?);
+    let mut ends = false;
     loop {
         match *bytes.get(at)? {
             TRAILER => return Some(at),
             EXTENSION => at += 2,
-            FRAME => at += 11 + table_bytes(*bytes.get(at + 9)?),
+            FRAME => {
+                at += 11 + table_bytes(*bytes.get(at + 9)?);
+                ends = true;
+            }
             // Not a block: let the decoder say what it thinks of it.
             _ => return Some(at),
         }
@@ -89,6 +158,9 @@ fn gif_end(bytes: &[u8]) -> Option<usize> {
             if length == 0 {
                 break;
             }
+        }
+        if ends {
+            return Some(at);
         }
     }
 }

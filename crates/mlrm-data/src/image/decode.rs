@@ -1,29 +1,72 @@
 //! Bytes of a file to an RGB picture, as Pillow and `CLIPImageProcessor` do it.
 
+use std::borrow::Cow;
 use std::io::Cursor;
 use std::panic::catch_unwind;
 
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
+use mlrm_config::{DataSettings, ExifOrientation};
 
-use super::container::ends_early;
+use super::container::{ends_early, with_last_chunk};
 use crate::error::{Problem, ProblemKind, shorten};
 
-/// What a picture may need at most; a small file can claim any number of pixels.
+/// How files become pictures, and what a picture may need at most: a small file can claim any number
+/// of pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DecodeLimits {
-    /// Bytes of the file.
+pub struct DecodeOptions {
+    /// Most bytes of the file.
     pub file_bytes: u64,
-    /// Width times height.
+    /// Most pixels, width times height.
     pub pixels: u64,
+    /// Whether pictures are turned as their EXIF data say.
+    pub orientation: ExifOrientation,
 }
 
-impl Default for DecodeLimits {
-    /// 64 MiB and 64 megapixels: beyond every camera's JPEG, and at most 0.5 GiB a thread.
-    fn default() -> Self {
+impl DecodeOptions {
+    /// The options of a run.
+    pub fn new(settings: &DataSettings) -> Self {
         Self {
-            file_bytes: 64 << 20,
-            pixels: 1 << 26,
+            file_bytes: settings.max_image_bytes,
+            pixels: settings.max_image_pixels,
+            orientation: settings.exif_orientation,
         }
+    }
+
+    /// Refuses files of more bytes than allowed.
+    pub(crate) fn check_bytes(&self, bytes: u64) -> Result<(), Problem> {
+        if bytes <= self.file_bytes {
+            return Ok(());
+        }
+        Err(oversized(
+            format!(
+                "{bytes} bytes, where at most {} are allowed",
+                self.file_bytes
+            ),
+            "data.max_image_bytes",
+        ))
+    }
+
+    /// Refuses pictures of more pixels than allowed, and of none.
+    fn check_pixels(&self, width: u32, height: u32) -> Result<(), Problem> {
+        match u64::from(width) * u64::from(height) {
+            0 => Err(undecodable("it has no pixels")),
+            pixels if pixels > self.pixels => Err(oversized(
+                format!(
+                    "{width} × {height} pixels, where at most {} are allowed",
+                    self.pixels
+                ),
+                "data.max_image_pixels",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Default for DecodeOptions {
+    /// Those of a config that says nothing of pictures.
+    fn default() -> Self {
+        Self::new(&DataSettings::default())
     }
 }
 
@@ -33,56 +76,121 @@ const BYTES_PER_PIXEL: u64 = 8;
 /// Decodes JPEG, PNG, WebP, GIF (its first picture) and BMP to RGB.
 ///
 /// Where the picture is no 8-bit RGB, the conversion is that of `CLIPImageProcessor`: transparent
-/// pictures are put on white; 16-bit colours keep their high byte; 16-bit greys above 255 become
-/// white, as Pillow has it; CMYK is taken for Adobe's inverted one. Orientation in EXIF data and
-/// colour profiles are not applied.
+/// pictures are put on white, CMYK is taken for Adobe's inverted one, colours of 16 bits keep their
+/// high byte. So do greys of 16 bits, which Pillow would clip at 255, so that nearly all of the
+/// picture became white: it is the grey that Pillow makes of `pixel / 256`. Orientation in EXIF data
+/// is applied where the options say so; colour profiles are not.
 ///
 /// # Errors
-/// A format that is not among those, damaged or truncated data, or more than `limits` allow.
-pub fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<RgbImage, Problem> {
-    if bytes.len() as u64 > limits.file_bytes {
-        return Err(oversized(format!(
-            "{} bytes, where at most {} are allowed",
-            bytes.len(),
-            limits.file_bytes
-        )));
-    }
+/// A format that is not among those, damaged or truncated data, or more than `options` allow.
+pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<RgbImage, Problem> {
+    decode_with_traits(bytes, options).map(|(picture, _)| picture)
+}
+
+/// What a picture had that its RGB does not show any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PictureTraits {
+    /// Pixels from left to right, as stored.
+    pub width: u32,
+    /// Pixels from top to bottom, as stored.
+    pub height: u32,
+    /// Whether its EXIF data say that it is to be turned or mirrored.
+    pub turned: bool,
+    /// Whether its channels have 16 bits.
+    pub sixteen_bit: bool,
+    /// Whether a pixel is not opaque.
+    pub transparent: bool,
+}
+
+/// As [`decode`], with what the conversion to RGB did away with.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_with_traits(
+    bytes: &[u8],
+    options: &DecodeOptions,
+) -> Result<(RgbImage, PictureTraits), Problem> {
+    options.check_bytes(bytes.len() as u64)?;
+    let format = format_of(bytes)?;
+    guarded(|| decode_format(format, bytes, options))
+}
+
+/// The format of a file, by its first bytes.
+pub(super) fn format_of(bytes: &[u8]) -> Result<ImageFormat, Problem> {
     let format = image::guess_format(bytes).ok();
-    let Some(format) = format.filter(ImageFormat::reading_enabled) else {
-        return Err(undecodable("it is no JPEG, PNG, WebP, GIF or BMP"));
-    };
-    if ends_early(format, bytes) {
-        return Err(truncated());
-    }
-    // No decoder should panic, whatever the bytes; if one does, the picture is at fault, and a run
-    // should say which one it is.
-    catch_unwind(|| decode_format(format, bytes, limits))
-        .unwrap_or_else(|_| Err(undecodable("its decoder gave up")))
+    let format = format.filter(ImageFormat::reading_enabled);
+    format.ok_or_else(|| undecodable("it is no JPEG, PNG, WebP, GIF or BMP"))
+}
+
+/// No decoder should panic, whatever the bytes; if one does, the picture is at fault, and a run
+/// should say which one it is.
+pub(super) fn guarded<T>(
+    decode: impl FnOnce() -> Result<T, Problem> + std::panic::UnwindSafe,
+) -> Result<T, Problem> {
+    catch_unwind(decode).unwrap_or_else(|_| Err(undecodable("its decoder gave up")))
 }
 
 fn decode_format(
     format: ImageFormat,
     bytes: &[u8],
-    limits: &DecodeLimits,
-) -> Result<RgbImage, Problem> {
-    let reader = ImageReader::with_format(Cursor::new(bytes), format);
-    let mut decoder = reader.into_decoder().map_err(problem_of)?;
+    options: &DecodeOptions,
+) -> Result<(RgbImage, PictureTraits), Problem> {
+    let whole = match format {
+        ImageFormat::Png => with_last_chunk(bytes),
+        _ => Cow::Borrowed(bytes),
+    };
+    let mut decoder = open(format, &whole, options)?;
     let (width, height) = decoder.dimensions();
-    let pixels = u64::from(width) * u64::from(height);
-    if pixels > limits.pixels {
-        return Err(oversized(format!(
-            "{width} × {height} pixels, where at most {} are allowed",
-            limits.pixels
-        )));
+    if ends_early(format, bytes) {
+        return Err(truncated());
     }
-    if pixels == 0 {
-        return Err(undecodable("it has no pixels"));
-    }
+    // What cannot be read there says nothing: the picture itself may be whole.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut allocation = Limits::no_limits();
-    allocation.max_alloc = Some(limits.pixels.saturating_mul(BYTES_PER_PIXEL));
+    allocation.max_alloc = Some(options.pixels.saturating_mul(BYTES_PER_PIXEL));
     decoder.set_limits(allocation).map_err(problem_of)?;
-    let picture = DynamicImage::from_decoder(decoder).map_err(problem_of)?;
-    Ok(to_rgb(picture))
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(problem_of)?;
+    let color = picture.color();
+    let traits = PictureTraits {
+        width,
+        height,
+        turned: orientation != Orientation::NoTransforms,
+        sixteen_bit: color.bits_per_pixel() / u16::from(color.channel_count()) == 16,
+        transparent: is_transparent(&picture),
+    };
+    if options.orientation == ExifOrientation::Apply {
+        picture.apply_orientation(orientation);
+    }
+    Ok((to_rgb(picture), traits))
+}
+
+/// The decoder of a file, where its header asks for no more than `options` allow.
+pub(super) fn open<'a>(
+    format: ImageFormat,
+    bytes: &'a [u8],
+    options: &DecodeOptions,
+) -> Result<impl ImageDecoder + use<'a>, Problem> {
+    let reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let decoder = reader.into_decoder();
+    // Some decoders call a header that ends too early by other names.
+    let decoder = decoder.map_err(|error| match ends_early(format, bytes) {
+        true => truncated(),
+        false => problem_of(error),
+    })?;
+    let (width, height) = decoder.dimensions();
+    options.check_pixels(width, height)?;
+    Ok(decoder)
+}
+
+/// Whether any pixel lets something through.
+fn is_transparent(picture: &DynamicImage) -> bool {
+    match picture {
+        DynamicImage::ImageLumaA8(picture) => picture.pixels().any(|p| p.0[1] < u8::MAX),
+        DynamicImage::ImageRgba8(picture) => picture.pixels().any(|p| p.0[3] < u8::MAX),
+        DynamicImage::ImageLumaA16(picture) => picture.pixels().any(|p| p.0[1] < u16::MAX),
+        DynamicImage::ImageRgba16(picture) => picture.pixels().any(|p| p.0[3] < u16::MAX),
+        _ => false,
+    }
 }
 
 fn to_rgb(picture: DynamicImage) -> RgbImage {
@@ -91,7 +199,7 @@ fn to_rgb(picture: DynamicImage) -> RgbImage {
     let rgb: Vec<u8> = match picture {
         DynamicImage::ImageRgb8(picture) => return picture,
         DynamicImage::ImageLuma16(picture) => {
-            let greys = picture.pixels().map(|pixel| pixel.0[0].min(255) as u8);
+            let greys = picture.pixels().map(|pixel| high(pixel.0[0]));
             greys.flat_map(|grey| [grey; 3]).collect()
         }
         DynamicImage::ImageLumaA8(picture) => {
@@ -138,20 +246,21 @@ fn problem_of(error: ImageError) -> Problem {
         ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             truncated()
         }
-        ImageError::Limits(limit) => oversized(limit.to_string()),
+        ImageError::Limits(limit) => oversized(limit.to_string(), "data.max_image_pixels"),
         error => undecodable(&error.to_string()),
     }
 }
 
-fn oversized(message: String) -> Problem {
+/// More than the setting `limit` allows.
+fn oversized(message: String, limit: &str) -> Problem {
     Problem::new(
         ProblemKind::OversizedImage,
         message,
-        "store a smaller picture, or raise the limit",
+        format!("store a smaller picture, or raise `{limit}`"),
     )
 }
 
-fn truncated() -> Problem {
+pub(super) fn truncated() -> Problem {
     Problem::new(
         ProblemKind::TruncatedImage,
         "the file ends before the picture does",

@@ -9,11 +9,13 @@ mod config;
 mod container;
 mod decode;
 mod export;
+mod header;
 mod preprocess;
 mod resample;
 #[cfg(test)]
 mod tests;
 
 pub use config::{PreprocessorConfig, Resample, Resize};
-pub use decode::{DecodeLimits, decode};
+pub use decode::{DecodeOptions, PictureTraits, decode, decode_with_traits};
+pub(crate) use header::{HEAD_BYTES, TAIL_BYTES, check_ends};
 pub use preprocess::ImagePreprocessor;

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use ::image::{ImageFormat, RgbImage};
-use mlrm_config::VisionFamily;
+use mlrm_config::{ExifOrientation, VisionFamily};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -22,7 +22,7 @@ fn here(folder: &str) -> PathBuf {
 }
 
 fn decoded(path: &Path) -> RgbImage {
-    decode(&fs::read(path).unwrap(), &DecodeLimits::default())
+    decode(&fs::read(path).unwrap(), &DecodeOptions::default())
         .unwrap_or_else(|problem| panic!("{}: {problem:?}", path.display()))
 }
 
@@ -80,18 +80,20 @@ fn pictures_become_what_clip_image_processor_makes_of_them() {
     assert!(compared >= 18, "only {compared} pictures compared");
 }
 
-/// Every colour mode and format, against transformers' `convert_to_rgb`.
-#[test]
-fn every_mode_becomes_the_rgb_of_transformers() {
+/// Compares the pictures of a folder with what Pillow makes of them; how many there are.
+fn compare_with_pillow(folder: &str, options: &DecodeOptions) -> usize {
     let mut compared = 0;
-    for file in fs::read_dir(here("tests/fixtures/images")).unwrap() {
+    for file in fs::read_dir(here("tests/fixtures/images").join(folder)).unwrap() {
         let path = file.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
         let expected = path.with_file_name(format!("{name}.rgb.png"));
         if !expected.exists() {
             continue;
         }
-        let (ours, theirs) = (decoded(&path), decoded(&expected));
+        let bytes = fs::read(&path).unwrap();
+        let ours = decode(&bytes, options).unwrap_or_else(|p| panic!("{name}: {p:?}"));
+        check_by_parts(&bytes, options).unwrap_or_else(|p| panic!("{name}: {p:?}"));
+        let theirs = decoded(&expected);
         assert_eq!(ours.dimensions(), theirs.dimensions(), "{name}");
         if name.ends_with(".jpg") {
             let bytes = |picture: RgbImage| picture.into_raw().into_iter().map(f64::from);
@@ -102,7 +104,55 @@ fn every_mode_becomes_the_rgb_of_transformers() {
         }
         compared += 1;
     }
-    assert_eq!(compared, 18);
+    compared
+}
+
+/// The check of first and last bytes, for heads of several lengths.
+fn check_by_parts(bytes: &[u8], options: &DecodeOptions) -> Result<(), crate::error::Problem> {
+    for head in [bytes.len(), bytes.len().min(200), 40] {
+        let tail = &bytes[bytes.len().saturating_sub(TAIL_BYTES)..];
+        let whole = || Ok(bytes.to_vec());
+        let head = &bytes[..head.min(bytes.len())];
+        check_ends(head, tail, bytes.len() as u64, options, whole)?;
+    }
+    Ok(())
+}
+
+/// Every colour mode and format, against transformers' `convert_to_rgb`.
+#[test]
+fn every_mode_becomes_the_rgb_of_transformers() {
+    assert_eq!(compare_with_pillow("", &DecodeOptions::default()), 18);
+}
+
+/// Wrong sizes, bytes behind the picture, missing ends, further pictures, rare colours.
+#[test]
+fn files_that_are_not_as_their_format_has_it_are_read_as_pillow_reads_them() {
+    assert_eq!(compare_with_pillow("odd", &DecodeOptions::default()), 26);
+}
+
+#[test]
+fn pictures_are_turned_as_pillow_turns_them_where_that_is_asked_for() {
+    let apply = DecodeOptions {
+        orientation: ExifOrientation::Apply,
+        ..DecodeOptions::default()
+    };
+    assert_eq!(compare_with_pillow("turned", &apply), 8);
+    let bytes = fs::read(here("tests/fixtures/images/turned/6.jpg")).unwrap();
+    let (stored, traits) = decode_with_traits(&bytes, &DecodeOptions::default()).unwrap();
+    assert!(traits.turned);
+    let upright = decode(&bytes, &apply).unwrap();
+    assert_eq!(stored.dimensions(), (upright.height(), upright.width()));
+}
+
+/// Not white: a ramp over the whole range stays a ramp.
+#[test]
+fn sixteen_bits_keep_their_high_byte() {
+    let ramp = ::image::ImageBuffer::from_fn(256, 1, |x, _| ::image::Luma([x as u16 * 257]));
+    let mut bytes = Cursor::new(Vec::new());
+    ramp.write_to(&mut bytes, ImageFormat::Png).unwrap();
+    let (picture, traits) = decode_with_traits(bytes.get_ref(), &DecodeOptions::default()).unwrap();
+    assert!(traits.sixteen_bit && !traits.transparent && !traits.turned);
+    assert!((0..256).all(|x| picture.get_pixel(x, 0).0 == [x as u8; 3]));
 }
 
 #[test]
@@ -212,13 +262,18 @@ fn encoded(format: ImageFormat) -> Vec<u8> {
     bytes.into_inner()
 }
 
-fn kind(bytes: &[u8], limits: &DecodeLimits) -> Option<ProblemKind> {
-    decode(bytes, limits).err().map(|problem| problem.kind)
+fn kind(bytes: &[u8], limits: &DecodeOptions) -> Option<ProblemKind> {
+    let kind = decode(bytes, limits).err().map(|problem| problem.kind);
+    let by_parts = check_by_parts(bytes, limits)
+        .err()
+        .map(|problem| problem.kind);
+    assert_eq!(by_parts, kind, "by the first and last bytes");
+    kind
 }
 
 #[test]
 fn whole_pictures_pass_and_cut_ones_are_called_cut() {
-    let limits = DecodeLimits::default();
+    let limits = DecodeOptions::default();
     for format in FORMATS {
         let whole = encoded(format);
         assert_eq!(kind(&whole, &limits), None, "{format:?}");
@@ -238,7 +293,7 @@ fn whole_pictures_pass_and_cut_ones_are_called_cut() {
 
 #[test]
 fn a_thumbnail_does_not_hide_a_cut() {
-    let limits = DecodeLimits::default();
+    let limits = DecodeOptions::default();
     let whole = encoded(ImageFormat::Jpeg);
     let size = (whole.len() + 2) as u16;
     let mut with_thumbnail = vec![0xff, 0xd8, 0xff, 0xe1];
@@ -255,9 +310,9 @@ fn a_thumbnail_does_not_hide_a_cut() {
 
 #[test]
 fn size_and_content_are_judged_before_pixels_are_made() {
-    let few_pixels = DecodeLimits {
+    let few_pixels = DecodeOptions {
         pixels: 37 * 23 - 1,
-        ..DecodeLimits::default()
+        ..DecodeOptions::default()
     };
     for format in FORMATS {
         let whole = encoded(format);
@@ -266,9 +321,9 @@ fn size_and_content_are_judged_before_pixels_are_made() {
             Some(ProblemKind::OversizedImage),
             "{format:?}"
         );
-        let few_bytes = DecodeLimits {
+        let few_bytes = DecodeOptions {
             file_bytes: whole.len() as u64 - 1,
-            ..DecodeLimits::default()
+            ..DecodeOptions::default()
         };
         assert_eq!(
             kind(&whole, &few_bytes),
@@ -286,7 +341,7 @@ fn size_and_content_are_judged_before_pixels_are_made() {
     let mut bomb = encoded(ImageFormat::Bmp);
     bomb[18..26].copy_from_slice(&[0xff, 0xff, 0, 0, 0xff, 0xff, 0, 0]);
     assert_eq!(
-        kind(&bomb, &DecodeLimits::default()),
+        kind(&bomb, &DecodeOptions::default()),
         Some(ProblemKind::OversizedImage)
     );
 }
@@ -294,9 +349,9 @@ fn size_and_content_are_judged_before_pixels_are_made() {
 #[test]
 fn no_bytes_make_decoding_panic() {
     let whole = FORMATS.map(encoded);
-    let limits = DecodeLimits {
+    let limits = DecodeOptions {
         pixels: 1 << 20,
-        ..DecodeLimits::default()
+        ..DecodeOptions::default()
     };
     let change = (any::<prop::sample::Index>(), any::<u8>());
     proptest!(ProptestConfig::with_cases(300), |(

@@ -19,7 +19,7 @@ pub use swap::{Shown, Swap};
 
 use crate::batch::NoteBatch;
 use crate::error::{DataError, Problem, Result, shorten};
-use crate::image::{DecodeLimits, ImagePreprocessor, decode};
+use crate::image::{DecodeOptions, ImagePreprocessor, decode};
 use crate::notes::{ImageStore, Note, NoteSet};
 use crate::prompt::{EncodedNote, PromptEncoder};
 use cache::PixelCache;
@@ -29,22 +29,23 @@ use cache::PixelCache;
 pub struct Pictures {
     store: Arc<ImageStore>,
     preprocessor: ImagePreprocessor,
-    limits: DecodeLimits,
+    options: DecodeOptions,
     cache: PixelCache,
 }
 
 impl Pictures {
-    /// Pictures of `store`, preprocessed by `preprocessor`. At most `cache_bytes` of pixels are kept
+    /// Pictures of `store`, decoded by `options` and preprocessed by `preprocessor`. At most `cache_bytes` of pixels are kept
     /// after resize and crop, so that they need not be decoded again; 0 keeps none.
     pub fn new(
         store: Arc<ImageStore>,
         preprocessor: ImagePreprocessor,
+        options: DecodeOptions,
         cache_bytes: usize,
     ) -> Self {
         Self {
             store,
             preprocessor,
-            limits: DecodeLimits::default(),
+            options,
             cache: PixelCache::new(cache_bytes),
         }
     }
@@ -72,8 +73,8 @@ impl Pictures {
     }
 
     fn pixels(&self, key: &str) -> Result<Vec<u8>, Problem> {
-        let bytes = self.store.read_up_to(key, self.limits.file_bytes)?;
-        let picture = decode(&bytes, &self.limits)?;
+        let bytes = self.store.read_within(key, &self.options)?;
+        let picture = decode(&bytes, &self.options)?;
         Ok(self.preprocessor.resize_crop(&picture))
     }
 }

@@ -42,7 +42,7 @@ fn prompts(style: PromptStyle) -> Arc<PromptEncoder> {
 fn encoder(folder: &Path, notes: NoteSet, cache_bytes: usize) -> Arc<NoteEncoder> {
     let store = Arc::new(ImageStore::open(folder).unwrap());
     let preprocessor = ImagePreprocessor::new(PreprocessorConfig::clip(SIDE as u32), SIDE).unwrap();
-    let pictures = Pictures::new(store, preprocessor, cache_bytes);
+    let pictures = Pictures::new(store, preprocessor, DecodeOptions::default(), cache_bytes);
     let prompts = prompts(PromptStyle::Micl);
     Arc::new(NoteEncoder::new(Arc::new(notes), prompts, Some(pictures)))
 }

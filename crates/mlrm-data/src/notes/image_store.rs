@@ -3,19 +3,33 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufReader, Read, Seek, SeekFrom};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
-use crate::error::{DataError, Problem, ProblemKind, Result, shorten};
+use super::image_keys::{FolderNames, check_key, composed};
+use crate::error::{DataError, Problem, ProblemKind, Result, shorten, shown};
+use crate::image::{DecodeOptions, HEAD_BYTES, TAIL_BYTES, check_ends};
 
 /// Pictures by key. A key is a relative path below a folder, or the name of an entry of a `.tar`
 /// shard: the shard that was opened, or any `*.tar` that lies directly in the folder that was
-/// opened. A file of the folder goes before an entry of a shard. Reading needs no lock: any number
-/// of threads may share a store.
+/// opened. A file of the folder goes before an entry of a shard. A key that no file has is looked for
+/// in the other Unicode normal forms of its name. Any number of threads may share a store.
 #[derive(Debug)]
 pub struct ImageStore {
-    folder: Option<PathBuf>,
+    folder: Option<Folder>,
     shards: Vec<PathBuf>,
     entries: HashMap<String, Entry>,
+    /// Names of entries that are not plain ASCII, by their composed form.
+    composed_entries: HashMap<String, Vec<String>>,
+}
+
+/// The folder of a store.
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    /// The same without links: what pictures must lie below.
+    real: PathBuf,
+    names: FolderNames,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -27,8 +41,18 @@ struct Entry {
 
 /// Where one picture is.
 enum Place {
-    File(PathBuf, u64),
+    File(PathBuf, fs::Metadata),
     Entry(Entry),
+}
+
+/// What tells that a picture's file is still the one that was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Stamp {
+    /// Bytes of the picture.
+    pub bytes: u64,
+    /// When its file (for entries the shard) was last written, in nanoseconds since 1970; 0 where
+    /// the system does not tell.
+    pub modified_nanoseconds: u64,
 }
 
 impl ImageStore {
@@ -39,6 +63,7 @@ impl ImageStore {
             folder: None,
             shards: Vec::new(),
             entries: HashMap::new(),
+            composed_entries: HashMap::new(),
         };
         if !metadata.is_dir() {
             store.index(path)?;
@@ -55,8 +80,12 @@ impl ImageStore {
         for shard in &shards {
             store.index(shard)?;
         }
-        // Without `.` in the middle, which `images = "."` would put into every message.
-        store.folder = Some(path.components().collect());
+        store.folder = Some(Folder {
+            // Without `.` in the middle, which `images = "."` would put into every message.
+            path: path.components().collect(),
+            real: fs::canonicalize(path).map_err(DataError::io("read", path))?,
+            names: FolderNames::default(),
+        });
         Ok(store)
     }
 
@@ -90,6 +119,10 @@ impl ImageStore {
                 let reason = format!("`{}` goes past its end", shorten(&name));
                 return Err(broken(std::io::Error::other(reason)));
             }
+            if !name.is_ascii() && !self.entries.contains_key(&name) {
+                let same = self.composed_entries.entry(composed(&name)).or_default();
+                same.push(name.clone());
+            }
             match self.entries.insert(name.clone(), place) {
                 Some(earlier) if earlier.shard != shard => {
                     let other = &self.shards[earlier.shard as usize];
@@ -108,7 +141,7 @@ impl ImageStore {
 
     /// All bytes of a picture's file.
     pub fn read(&self, key: &str) -> Result<Vec<u8>> {
-        self.read_up_to(key, u64::MAX)
+        self.read_up_to(key, |_| Ok(()))
             .map_err(|problem| image_error(key, problem))
     }
 
@@ -118,59 +151,190 @@ impl ImageStore {
             .find(key)
             .map_err(|problem| image_error(key, problem))?
         {
-            Place::File(_, bytes) => Ok(bytes),
+            Place::File(_, metadata) => Ok(metadata.len()),
             Place::Entry(entry) => Ok(entry.bytes),
         }
     }
 
-    /// As [`read`](Self::read), but files of more bytes than `most` are a problem.
-    pub(crate) fn read_up_to(&self, key: &str, most: u64) -> Result<Vec<u8>, Problem> {
-        let (path, offset, bytes) = match self.find(key)? {
-            Place::File(path, bytes) => (path, 0, bytes),
+    /// The folder or the shard that was opened, without links.
+    pub(crate) fn root(&self) -> Option<PathBuf> {
+        match &self.folder {
+            Some(folder) => Some(folder.real.clone()),
+            None => fs::canonicalize(self.shards.first()?).ok(),
+        }
+    }
+
+    /// As [`read`](Self::read), but files of more bytes than `options` allow are a problem.
+    pub(crate) fn read_within(
+        &self,
+        key: &str,
+        options: &DecodeOptions,
+    ) -> Result<Vec<u8>, Problem> {
+        self.read_up_to(key, |bytes| options.check_bytes(bytes))
+    }
+
+    fn read_up_to(
+        &self,
+        key: &str,
+        allow: impl Fn(u64) -> Result<(), Problem>,
+    ) -> Result<Vec<u8>, Problem> {
+        let (path, offset, bytes) = self.range(self.find(key)?);
+        allow(bytes)?;
+        read_range(&path, offset, bytes).map_err(|error| missing(&path, &error))
+    }
+
+    /// Size and time of a picture's file.
+    pub(crate) fn stamp(&self, key: &str) -> Result<Stamp, Problem> {
+        let (bytes, metadata) = match self.find(key)? {
+            Place::File(_, metadata) => (metadata.len(), Ok(metadata)),
+            Place::Entry(entry) => {
+                let shard = &self.shards[entry.shard as usize];
+                (entry.bytes, fs::metadata(shard))
+            }
+        };
+        let modified = metadata.and_then(|metadata| metadata.modified()).ok();
+        let since = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        Ok(Stamp {
+            bytes,
+            modified_nanoseconds: since.map_or(0, |since| since.as_nanos() as u64),
+        })
+    }
+
+    /// Whether a picture is there, of a known format, within the limits and not cut off, by the
+    /// first and last bytes of its file.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn check_ends(&self, key: &str, options: &DecodeOptions) -> Result<(), Problem> {
+        let (path, offset, bytes) = self.range(self.find(key)?);
+        options.check_bytes(bytes)?;
+        let part = |from: u64, length: u64| {
+            read_range(&path, offset + from, length).map_err(|error| missing(&path, &error))
+        };
+        let head = part(0, bytes.min(HEAD_BYTES as u64))?;
+        let tail_bytes = bytes.min(TAIL_BYTES as u64);
+        let tail = match head.len() as u64 == bytes {
+            true => Vec::new(),
+            false => part(bytes - tail_bytes, tail_bytes)?,
+        };
+        check_ends(&head, &tail, bytes, options, || part(0, bytes))
+    }
+
+    /// Keys that differ from `key` by their Unicode normal form only and have a picture of their
+    /// own.
+    pub(crate) fn twins(&self, key: &str) -> Vec<String> {
+        let key = key.strip_prefix("./").unwrap_or(key);
+        if key.is_ascii() || check_key(key).is_err() {
+            return Vec::new();
+        }
+        let mut names = match &self.folder {
+            Some(folder) => folder.names.same(&folder.path, key),
+            None => Vec::new(),
+        };
+        names.extend(
+            self.composed_entries
+                .get(&composed(key))
+                .into_iter()
+                .flatten()
+                .cloned(),
+        );
+        names.sort();
+        names.dedup();
+        names.retain(|name| name != key);
+        names
+    }
+
+    /// File, place in it and bytes.
+    fn range(&self, place: Place) -> (PathBuf, u64, u64) {
+        match place {
+            Place::File(path, metadata) => (path, 0, metadata.len()),
             Place::Entry(entry) => {
                 let shard = &self.shards[entry.shard as usize];
                 (shard.clone(), entry.offset, entry.bytes)
             }
-        };
-        if bytes > most {
-            return Err(Problem::new(
-                ProblemKind::OversizedImage,
-                format!("{bytes} bytes, where at most {most} are allowed"),
-                "store a smaller picture, or raise the limit",
-            ));
         }
-        read_range(&path, offset, bytes).map_err(|error| missing(&path, &error))
     }
 
     fn find(&self, key: &str) -> Result<Place, Problem> {
         check_key(key)?;
         let key = key.strip_prefix("./").unwrap_or(key);
-        if let Some(folder) = &self.folder {
-            let path = folder.join(key);
-            match fs::metadata(&path) {
-                Ok(metadata) if metadata.is_file() => {
-                    return Ok(Place::File(path, metadata.len()));
-                }
-                Ok(_) => {
-                    let reason = std::io::Error::other("it is no regular file");
-                    return Err(missing(&path, &reason));
-                }
-                Err(error) if !self.entries.contains_key(key) => {
-                    return Err(missing(&path, &error));
-                }
-                Err(_) => {}
-            }
+        if let Some(place) = self.find_name(key)? {
+            return Ok(place);
         }
-        let entry = self.entries.get(key).copied();
-        entry.map(Place::Entry).ok_or_else(|| {
-            Problem::new(
+        let twins = self.twins(key);
+        match twins.as_slice() {
+            [] => Err(self.not_there(key)),
+            [name] => self.find_name(name)?.ok_or_else(|| self.not_there(key)),
+            names => Err(Problem::new(
+                ProblemKind::MissingImage,
+                format!(
+                    "no picture has just this name, and {} differ from it by their Unicode normal \
+                     form only",
+                    names.len()
+                ),
+                "rename the pictures, so that the note's can be told",
+            )),
+        }
+    }
+
+    /// The picture of just this name.
+    fn find_name(&self, key: &str) -> Result<Option<Place>, Problem> {
+        let entry = self.entries.get(key).copied().map(Place::Entry);
+        let Some(folder) = &self.folder else {
+            return Ok(entry);
+        };
+        let path = folder.path.join(key);
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_file() => {
+                folder.refuse_outside(&path)?;
+                Ok(Some(Place::File(path, metadata)))
+            }
+            Ok(_) => {
+                let reason = std::io::Error::other("it is no regular file");
+                Err(missing(&path, &reason))
+            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound && entry.is_none() => {
+                Err(missing(&path, &error))
+            }
+            Err(_) => Ok(entry),
+        }
+    }
+
+    fn not_there(&self, key: &str) -> Problem {
+        match &self.folder {
+            Some(folder) => {
+                let reason = std::io::ErrorKind::NotFound.into();
+                missing(&folder.path.join(key), &reason)
+            }
+            None => Problem::new(
                 ProblemKind::MissingImage,
                 "no shard has this entry",
-                "add the picture, or remove `image` from the note",
-            )
-        })
+                MEND_MISSING,
+            ),
+        }
     }
 }
+
+impl Folder {
+    /// Refuses files that are only reached by a link out of the folder: whoever wrote the set may be
+    /// a stranger, as with keys that lead outside.
+    fn refuse_outside(&self, path: &Path) -> Result<(), Problem> {
+        let real = fs::canonicalize(path).map_err(|error| missing(path, &error))?;
+        if real.starts_with(&self.real) {
+            return Ok(());
+        }
+        Err(Problem::new(
+            ProblemKind::BadImageKey,
+            format!(
+                "a link leads outside the image folder, to `{}`",
+                shown(&real)
+            ),
+            "copy the picture into the folder, or name the folder that holds it as `data.images`",
+        ))
+    }
+}
+
+const MEND_MISSING: &str = "add the picture, or remove `image` from the note";
 
 fn image_error(key: &str, problem: Problem) -> DataError {
     DataError::image(shorten(key), problem.message, problem.mend)
@@ -179,8 +343,8 @@ fn image_error(key: &str, problem: Problem) -> DataError {
 fn missing(path: &Path, error: &std::io::Error) -> Problem {
     Problem::new(
         ProblemKind::MissingImage,
-        format!("cannot read `{}`: {error}", path.display()),
-        "add the picture, or remove `image` from the note",
+        format!("cannot read `{}`: {error}", shown(path)),
+        MEND_MISSING,
     )
 }
 
@@ -194,31 +358,4 @@ fn read_range(path: &Path, offset: u64, bytes: u64) -> std::io::Result<Vec<u8>> 
         return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
     Ok(content)
-}
-
-/// Refuses keys that are no plain relative path: notes may come from strangers, and a key must not
-/// reach files outside the image folder. (Links that the folder itself holds are followed: they
-/// are its owner's.)
-fn check_key(key: &str) -> Result<(), Problem> {
-    let bad = |message: &str| {
-        Err(Problem::new(
-            ProblemKind::BadImageKey,
-            message,
-            "write the picture's path relative to the image folder",
-        ))
-    };
-    if key.contains("://") {
-        return bad("the key is a URL; pictures are read from disk only");
-    }
-    if key.is_empty() || key.contains('\0') {
-        return bad("the key is no path");
-    }
-    let plain =
-        |component: Component<'_>| matches!(component, Component::Normal(_) | Component::CurDir);
-    // A backslash separates folders on Windows only; refusing `..\` everywhere keeps sets portable.
-    let climbs = key.split(['/', '\\']).any(|part| part == "..");
-    if climbs || !Path::new(key).components().all(plain) {
-        return bad("the key leads outside the image folder");
-    }
-    Ok(())
 }

@@ -1,8 +1,10 @@
 //! Notes: what an item is, where its text and picture come from.
 
+mod image_keys;
 mod image_store;
 mod near;
 mod read;
+mod screen;
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -13,6 +15,7 @@ use serde_json::{Map, Value};
 
 pub use image_store::ImageStore;
 pub use read::for_each_note;
+pub use screen::Screened;
 
 pub(crate) use near::NearIds;
 

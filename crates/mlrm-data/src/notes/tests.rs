@@ -281,6 +281,64 @@ mod images {
     }
 
     #[test]
+    fn names_are_found_across_unicode_normal_forms() {
+        let (composed, decomposed) = ("caf\u{e9}/\u{e4}.png", "cafe\u{301}/a\u{308}.png");
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir_all(home.path().join("cafe\u{301}")).unwrap();
+        fs::write(home.path().join(decomposed), b"d").unwrap();
+        let store = ImageStore::open(home.path()).unwrap();
+        assert_eq!(store.read(composed).unwrap(), b"d");
+        assert_eq!(store.read(decomposed).unwrap(), b"d");
+        assert_eq!(store.twins(decomposed), [""; 0]);
+        let (_shard, path) = file("x.tar", shard(&[(decomposed, b"t")]));
+        assert_eq!(
+            ImageStore::open(&path).unwrap().read(composed).unwrap(),
+            b"t"
+        );
+
+        // Two that differ by it only: each is found under its own name, and a third is refused.
+        let (one, two) = ("\u{1e69}.png", "s\u{323}\u{307}.png");
+        let third = "s\u{307}\u{323}.png";
+        fs::write(home.path().join(one), b"1").unwrap();
+        fs::write(home.path().join(two), b"2").unwrap();
+        let store = ImageStore::open(home.path()).unwrap();
+        assert_eq!(store.read(one).unwrap(), b"1");
+        assert_eq!(store.read(two).unwrap(), b"2");
+        assert_eq!(store.twins(one), [two]);
+        let message = store.read(third).unwrap_err().to_string();
+        assert!(
+            message.contains("2 differ from it by their Unicode normal form"),
+            "{message}"
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_out_of_the_folder_are_refused_and_others_are_followed() {
+        use std::os::unix::fs::symlink;
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("images");
+        fs::create_dir_all(folder.join("sub")).unwrap();
+        fs::write(home.path().join("secret.png"), "x").unwrap();
+        fs::write(folder.join("sub/in.png"), "y").unwrap();
+        symlink("../secret.png", folder.join("out.png")).unwrap();
+        symlink("..", folder.join("up")).unwrap();
+        symlink("sub/in.png", folder.join("again.png")).unwrap();
+        symlink(&folder, home.path().join("link")).unwrap();
+        for store in [&folder, &home.path().join("link")] {
+            let store = ImageStore::open(store).unwrap();
+            assert_eq!(store.read("again.png").unwrap(), b"y");
+            for key in ["out.png", "up/secret.png"] {
+                let message = store.read(key).unwrap_err().to_string();
+                assert!(
+                    message.contains("a link leads outside the image folder"),
+                    "{message}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn broken_shards_are_errors() {
         let whole = shard(&[("a", &[1; 700]), ("b", b"2")]);
         let (_home, path) = file("x.tar", &whole[..900]);

@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use clap::Args;
 use miette::miette;
 use mlrm_config::{DataSettings, RunConfig, TimeUnit};
-use mlrm_data::check::{
-    CheckReport, Finding, FixSummary, ImageLimits, Sources, check, write_clean,
-};
+use mlrm_data::check::{CheckReport, Finding, FixSummary, Sources, check, write_clean};
+use mlrm_data::error::visible;
+use mlrm_data::image::DecodeOptions;
 use serde::Serialize;
 
 use super::pairs::word;
@@ -17,6 +17,8 @@ use super::{print, print_json, report, table};
 
 /// Findings of one kind that are shown; `--json` shows all.
 const SHOWN_OF_A_KIND: usize = 20;
+/// Warnings of one kind that are shown.
+const WARNINGS_OF_A_KIND: usize = 3;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -41,17 +43,18 @@ pub(super) struct CheckArgs {
     /// Unit of the log's times where they are numbers: auto, s, ms, us or ns [default: auto].
     #[arg(long, value_name = "UNIT", value_parser = word::<TimeUnit>)]
     time_unit: Option<TimeUnit>,
-    /// Most pixels (width times height) of a picture.
-    #[arg(long, value_name = "N", default_value_t = ImageLimits::default().pixels)]
-    max_pixels: u64,
-    /// Most bytes of a picture's file.
-    #[arg(long, value_name = "N", default_value_t = ImageLimits::default().bytes)]
-    max_bytes: u64,
+    /// Most pixels (width times height) of a picture [default: data.max_image_pixels].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_pixels: Option<u64>,
+    /// Most bytes of a picture's file [default: data.max_image_bytes].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_bytes: Option<u64>,
     /// Write the clean rest into this new folder, and left_out.jsonl with what was left out. The
     /// exit code still says whether there was anything to find.
     #[arg(long, value_name = "DIR")]
     fix: Option<PathBuf>,
-    /// Print JSON: counts, every finding {"file", "row", "kind", "message", "mend"}, and "fixed".
+    /// Print JSON: counts, every finding {"file", "row", "kind", "message", "mend"}, the same of every
+    /// warning, and "fixed".
     #[arg(long)]
     json: bool,
 }
@@ -65,12 +68,12 @@ struct Output<'a> {
 }
 
 pub(super) fn run(args: &CheckArgs) -> miette::Result<ExitCode> {
-    let sources = sources(args)?;
-    let limits = ImageLimits {
-        pixels: args.max_pixels,
-        bytes: args.max_bytes,
-    };
-    let found = check(&sources, limits);
+    let settings = settings(args)?;
+    let sources = sources(args, &settings);
+    let mut options = DecodeOptions::new(&settings);
+    options.pixels = args.max_pixels.unwrap_or(options.pixels);
+    options.file_bytes = args.max_bytes.unwrap_or(options.file_bytes);
+    let found = check(&sources, &options);
     let fix = |out: &PathBuf| write_clean(&sources, &found, out);
     let fixed = args.fix.as_ref().map(fix).transpose();
     if args.json {
@@ -108,12 +111,21 @@ fn other_place(args: &CheckArgs, found: &CheckReport) -> Option<String> {
     })
 }
 
-fn sources(args: &CheckArgs) -> miette::Result<Sources> {
-    if let Some(path) = &args.config {
-        let config = RunConfig::load(path, &[]).map_err(|error| miette!("{error}"))?;
-        return Ok(Sources::of(&config.data));
+/// The `[data]` section that is meant.
+fn settings(args: &CheckArgs) -> miette::Result<DataSettings> {
+    match &args.config {
+        Some(path) => {
+            let config = RunConfig::load(path, &[]).map_err(|error| miette!("{error}"))?;
+            Ok(config.data)
+        }
+        None => Ok(DataSettings::default()),
     }
-    let usual = DataSettings::default();
+}
+
+fn sources(args: &CheckArgs, settings: &DataSettings) -> Sources {
+    if args.config.is_some() {
+        return Sources::of(settings);
+    }
     let file = |given: &Option<PathBuf>, name: &Path| match given {
         Some(path) => args.root.join(path),
         None => args.root.join(name),
@@ -122,31 +134,20 @@ fn sources(args: &CheckArgs) -> miette::Result<Sources> {
         let path = file(given, Path::new(name));
         (given.is_some() || path.is_file()).then_some(path)
     };
-    Ok(Sources {
-        notes: file(&args.notes, &usual.notes),
+    Sources {
+        notes: file(&args.notes, &settings.notes),
         interactions: optional(&args.interactions, "interactions.csv"),
         pairs: optional(&args.pairs, "pairs.csv"),
-        images: file(&args.images, &usual.images),
-        time_unit: args.time_unit.unwrap_or(usual.time_unit),
-    })
+        images: file(&args.images, &settings.images),
+        time_unit: args.time_unit.unwrap_or(settings.time_unit),
+    }
 }
 
-/// The findings, one a line, then the counts.
+/// The findings and warnings, one a line, then the counts.
 fn text(found: &CheckReport) -> String {
     let mut text = String::new();
-    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
-    for finding in &found.findings {
-        let count = kinds.entry(finding.kind.name()).or_default();
-        *count += 1;
-        if *count <= SHOWN_OF_A_KIND {
-            text.push_str(&line(finding));
-        }
-    }
-    for (kind, count) in &kinds {
-        if let Some(more) = count.checked_sub(SHOWN_OF_A_KIND).filter(|more| *more > 0) {
-            text.push_str(&format!("… and {more} more {kind} (--json prints all)\n"));
-        }
-    }
+    let findings = lines(&found.findings, SHOWN_OF_A_KIND, "", &mut text);
+    let warnings = lines(&found.warnings, WARNINGS_OF_A_KIND, "warning: ", &mut text);
     if !text.is_empty() {
         text.push('\n');
     }
@@ -160,26 +161,55 @@ fn text(found: &CheckReport) -> String {
         ("events", found.interactions),
         ("pairs", found.pairs),
     ]));
-    if kinds.is_empty() {
-        text.push_str("nothing is wrong\n");
-    } else {
-        text.push_str("found\n");
-        let counts: Vec<_> = kinds
-            .into_iter()
-            .map(|(kind, count)| (kind, count as u64))
-            .collect();
-        text.push_str(&table(&counts));
+    match findings.is_empty() {
+        true => text.push_str("nothing is wrong\n"),
+        false => text.push_str(&counts("found", findings)),
+    }
+    if !warnings.is_empty() {
+        text.push_str(&counts("warnings", warnings));
     }
     text
 }
 
-fn line(finding: &Finding) -> String {
+/// Writes the first `most` of each kind, a line each, and gives the count of every kind.
+fn lines<'a>(
+    findings: &'a [Finding],
+    most: usize,
+    level: &str,
+    text: &mut String,
+) -> BTreeMap<&'a str, usize> {
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    for finding in findings {
+        let count = kinds.entry(finding.kind.name()).or_default();
+        *count += 1;
+        if *count <= most {
+            text.push_str(&line(finding, level));
+        }
+    }
+    for (kind, count) in &kinds {
+        if let Some(more) = count.checked_sub(most).filter(|more| *more > 0) {
+            text.push_str(&format!("… and {more} more {kind} (--json prints all)\n"));
+        }
+    }
+    kinds
+}
+
+fn counts(title: &str, kinds: BTreeMap<&str, usize>) -> String {
+    let counts: Vec<_> = kinds
+        .into_iter()
+        .map(|(kind, count)| (kind, count as u64))
+        .collect();
+    format!("{title}\n{}", table(&counts))
+}
+
+fn line(finding: &Finding, level: &str) -> String {
+    let file = visible(&finding.file.display().to_string());
     let place = match finding.row {
-        Some(row) => format!("{}:{row}", finding.file.display()),
-        None => finding.file.display().to_string(),
+        Some(row) => format!("{file}:{row}"),
+        None => file,
     };
     format!(
-        "{place}: {}: {}; {}\n",
+        "{place}: {level}{}: {}; {}\n",
         finding.kind.name(),
         finding.message,
         finding.mend
@@ -226,7 +256,7 @@ mod tests {
             images: home.path().into(),
             time_unit: mlrm_config::TimeUnit::Auto,
         };
-        let found = super::check(&sources, super::ImageLimits::default());
+        let found = super::check(&sources, &super::DecodeOptions::default());
         let text = super::text(&found);
         assert!(text.contains("notes.jsonl:20: bad_json: no JSON"), "{text}");
         assert!(!text.contains("notes.jsonl:21:"), "{text}");
