@@ -303,6 +303,7 @@ fn what_may_not_be_meant_is_a_warning_and_no_finding() {
         interactions: Some(home.path().join("interactions.csv")),
         pairs: None,
         images: home.path().into(),
+        time_unit: mlrm_config::TimeUnit::Auto,
     };
     let report = check(&sources, &DecodeOptions::default());
     assert_eq!(report.findings, []);
