@@ -9,7 +9,7 @@ use std::str::FromStr;
 use clap::Args;
 use indicatif::ProgressBar;
 use miette::miette;
-use mlrm_config::{DType, DataSettings};
+use mlrm_config::{DType, DataSettings, DataSource};
 use mlrm_eval::{EmbeddingSet, Embeddings, write_embeddings};
 use mlrm_train::corpus::{Modality, Notes};
 use mlrm_train::encode::{CorpusEmbeddings, Inference};
@@ -88,11 +88,13 @@ pub fn run(args: EmbedArgs) -> miette::Result<ExitCode> {
     let config = args.source.run_config(&[])?;
     let model = args.source.open(&config)?;
     let images = images_of(&args.notes, args.images.as_deref(), &config.data);
+    // Pictures are read as in the run.
     let settings = DataSettings {
+        source: DataSource::Folder,
         root: PathBuf::new(),
         images: images.clone(),
         notes: args.notes.clone(),
-        ..DataSettings::default()
+        ..config.data.clone()
     };
     let notes = Notes::open(&settings, model.embedder.reads_pictures())?;
     let rows = args.shard.rows(notes.set.len());
@@ -186,8 +188,9 @@ fn job(
     dtype: DType,
 ) -> miette::Result<String> {
     let mut job = Job::new(&format!(
-        "{} {dtype:?} {} {} {:?} {} {}",
+        "{} {dtype:?} {:?} {} {} {:?} {} {}",
         args.source.device,
+        notes.decoding,
         args.source.allow_nan,
         args.visual,
         args.shard,
