@@ -234,7 +234,9 @@ fn logs_that_are_none_are_refused_with_what_they_hold() {
     assert!(ran.done().out.ends_with("a,b,1\n"), "{ran:?}");
     assert!(ran.err.contains("semicolons"), "{ran:?}");
     home.write("log.csv", HEAD);
-    assert_eq!(pairs(&home, &[]).done().out.lines().count(), 1);
+    let ran = pairs(&home, &[]);
+    assert_eq!(ran.done().out.lines().count(), 1);
+    assert!(ran.err.contains("there are no events in it"), "{ran:?}");
 }
 
 #[test]

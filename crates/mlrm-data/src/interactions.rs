@@ -106,6 +106,9 @@ impl Interactions {
                 ControlFlow::Break(())
             }
         })?;
+        if log.events.is_empty() {
+            log.notices.push("there are no events in it".into());
+        }
         failed.map_or(Ok(log), Err)
     }
 
@@ -180,15 +183,15 @@ pub fn for_each_interaction(
     let mut times = TimeColumn::new(unit);
     let [user_id, note_id, _] = COLUMNS;
     table.rows(&COLUMNS, |row, cells| {
-        let cells = cells.and_then(|cells| Ok([cells.cell(0)?, cells.cell(1)?, cells.cell(2)?]));
-        let event = cells
-            .as_ref()
-            .map_err(Clone::clone)
-            .and_then(|[user, note, time]| {
-                let ids = (user.id(user_id)?, note.id(note_id)?);
-                Ok((ids, times.seconds(row, time)?))
-            });
-        match event {
+        let cells = cells.and_then(|cells| Ok((cells.cell(0)?, cells.cell(1)?, cells.cell(2)?)));
+        let (user, note, time) = match cells {
+            Ok(cells) => cells,
+            Err(problem) => return each(row, Err(problem)),
+        };
+        let ids = user
+            .id(user_id)
+            .and_then(|user| Ok((user, note.id(note_id)?)));
+        match ids.and_then(|ids| Ok((ids, times.seconds(row, &time)?))) {
             Ok(((user, note), timestamp_seconds)) => each(
                 row,
                 Ok(RawInteraction {

@@ -128,7 +128,11 @@ impl TimeColumn {
             }
         }
         let per_second = form.per_second();
-        let seconds = number.div_euclid(per_second);
+        // Divisions are slow, and most logs need none.
+        let seconds = match per_second {
+            1 => number,
+            _ => number.div_euclid(per_second),
+        };
         if number < 0 {
             return Err(bad(format!("`timestamp` {} lies before 1970", shown(cell))));
         }

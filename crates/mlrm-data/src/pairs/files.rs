@@ -56,15 +56,15 @@ pub fn for_each_pair(
     }
     let notices = table.notices().to_vec();
     table.rows(&COLUMNS, |row, cells| {
-        let cells = cells.and_then(|cells| Ok([cells.cell(0)?, cells.cell(1)?, cells.cell(2)?]));
-        let pair = cells
-            .as_ref()
-            .map_err(Clone::clone)
-            .and_then(|[query, target, weight]| {
-                let ids = (query.id(query_id)?, target.id(target_id)?);
-                Ok((ids, weight_field(weight)?))
-            });
-        match pair {
+        let cells = cells.and_then(|cells| Ok((cells.cell(0)?, cells.cell(1)?, cells.cell(2)?)));
+        let (query, target, weight) = match cells {
+            Ok(cells) => cells,
+            Err(problem) => return each(row, Err(problem)),
+        };
+        let ids = query
+            .id(query_id)
+            .and_then(|query| Ok((query, target.id(target_id)?)));
+        match ids.and_then(|ids| Ok((ids, weight_field(&weight)?))) {
             Ok(((query, target), weight)) => each(
                 row,
                 Ok(RawPair {

@@ -124,6 +124,13 @@ pub struct PairLosses {
     pub top_k: u64,
 }
 
+impl PairLosses {
+    /// All together.
+    pub fn total(&self) -> u64 {
+        self.min_users + self.split + self.bounds + self.top_k
+    }
+}
+
 impl std::ops::AddAssign for PairLosses {
     fn add_assign(&mut self, other: Self) {
         self.min_users += other.min_users;
@@ -173,9 +180,8 @@ impl fmt::Display for Losses {
             (pairs.bounds, "outside of `lower` and `upper`"),
             (pairs.top_k, "after the first `top_k` of their note"),
         ];
-        if reasons.iter().any(|(count, _)| *count > 0) {
-            let total: u64 = reasons.iter().map(|(count, _)| count).sum();
-            write!(formatter, "; {total} pairs were dropped")?;
+        if pairs.total() > 0 {
+            write!(formatter, "; {} pairs were dropped", pairs.total())?;
         }
         list(formatter, reasons)
     }

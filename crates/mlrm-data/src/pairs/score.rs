@@ -111,19 +111,23 @@ pub struct Scored {
 }
 
 impl Scored {
-    /// Why there are no more pairs, where there are fewer than notes: that is fewer than one for
-    /// each. `events` are those that the pairs come from.
+    /// Why there are no more pairs, where there are fewer than notes (that is fewer than one for
+    /// each) and a rule took something. `events` are those that the pairs come from.
     pub fn losses(
         &self,
         log: &Interactions,
         events: &[Interaction],
         scoring: &Scoring,
     ) -> Option<Losses> {
-        (self.pairs.len() < log.notes.len()).then(|| Losses {
+        if self.pairs.len() >= log.notes.len() {
+            return None;
+        }
+        let losses = Losses {
             events: events.len() as u64,
             lost_events: EventLosses::of(log, events, scoring),
             lost_pairs: self.dropped,
-        })
+        };
+        (losses.lost_events.total() > 0 || losses.lost_pairs.total() > 0).then_some(losses)
     }
 }
 

@@ -33,6 +33,7 @@ impl Cell<'_> {
     ///
     /// # Errors
     /// Nothing there, or something else; `column` is the name for the message.
+    #[inline]
     pub fn id(&self, column: &str) -> Result<Cow<'_, str>, Problem> {
         let what = match self {
             Self::Text(text) if !text.trim().is_empty() => return Ok(Cow::Borrowed(text.trim())),

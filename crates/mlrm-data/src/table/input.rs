@@ -87,21 +87,23 @@ pub(super) fn open(path: &Path, encoding: Encoding) -> Result<Input> {
     let mut file = File::open(path).map_err(read)?;
     let mut magic = Vec::new();
     (&mut file).take(16).read_to_end(&mut magic).map_err(read)?;
-    file.rewind().map_err(read)?;
     if magic.starts_with(b"PAR1") {
+        file.rewind().map_err(read)?;
         return Ok(Input::Parquet(file));
     }
+    // A pipe cannot be wound back.
+    let whole = Cursor::new(magic.clone()).chain(file);
     let mut packing = None;
     let mut bytes: Box<dyn Read> = match magic.as_slice() {
         [0x1f, 0x8b, ..] => {
             packing = Some("gzip");
-            Box::new(flate2::read::MultiGzDecoder::new(file))
+            Box::new(flate2::read::MultiGzDecoder::new(whole))
         }
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
             packing = Some("zstd");
-            Box::new(zstd::Decoder::new(file).map_err(read)?)
+            Box::new(zstd::Decoder::new(whole).map_err(read)?)
         }
-        _ => Box::new(file),
+        _ => Box::new(whole),
     };
     if let Some(packing) = packing {
         bytes = Box::new(Packed { bytes, packing });

@@ -36,6 +36,7 @@ impl<'a> Row<'a> {
     ///
     /// # Errors
     /// A text that is not UTF-8.
+    #[inline]
     pub fn cell(&self, index: usize) -> Result<Cell<'a>, Problem> {
         Ok(match self.0 {
             RowForm::Parquet(views, row) => views.cell(index, row),
@@ -68,6 +69,7 @@ fn json_cell(value: &Value) -> Cell<'_> {
     }
 }
 
+#[inline]
 pub(super) fn utf8(field: &[u8]) -> Result<&str, Problem> {
     std::str::from_utf8(field).map_err(|_| {
         Problem::new(
