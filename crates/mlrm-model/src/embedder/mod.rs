@@ -2,6 +2,7 @@
 
 mod build;
 mod build_head;
+mod checkpointed;
 mod config;
 mod folder;
 mod layout;
@@ -9,6 +10,7 @@ mod layout;
 pub(crate) use build::llm_names;
 pub use build::{BuildOptions, WeightSource, llm_adapters};
 pub(crate) use build_head::CONNECTOR_NAMES;
+pub use checkpointed::EmbedderCheckpoints;
 pub use config::{EmbedderConfig, FusionConfig, PromptRecord, TokenIds};
 pub(crate) use folder::write_part;
 pub use folder::{ModelFolder, Provenance, WrittenPart};
@@ -152,6 +154,26 @@ impl Head {
         Some(output.visual_tokens)
     }
 
+    /// Embeddings from the pooled states, `[notes, 1 or 2, d]`, and the stages of each position.
+    fn embeddings(
+        &self,
+        pooled: Tensor<3>,
+        picture: Option<&Tensor<2>>,
+    ) -> (Embeddings, Vec<PooledStages>) {
+        let [notes, count, width] = pooled.dims();
+        let at = |index: usize| pooled.clone().narrow(1, index, 1).reshape([notes, width]);
+        let stages: Vec<PooledStages> = (0..count)
+            .map(|index| self.stages(at(index), picture))
+            .collect();
+        let normalised = |index: usize| stages.get(index).map(|s| normalise(s.projected.clone()));
+        let embeddings = Embeddings {
+            multimodal: normalise(stages[0].projected.clone()),
+            visual: normalised(1),
+            gate: stages[0].gate_z.clone(),
+        };
+        (embeddings, stages)
+    }
+
     /// Gate (where there is a picture), projection, normalisation of one pooled state.
     fn stages(&self, pooled: Tensor<2>, picture: Option<&Tensor<2>>) -> PooledStages {
         let (fused, gate_z) = match (&self.gate, picture) {
@@ -229,17 +251,7 @@ impl EmbedderCore {
         mut trace: Option<&mut EmbedderTrace>,
     ) -> Embeddings {
         let pooled = self.pooled(inputs.embeds, &inputs.layout, &mut trace);
-        let [notes, count, width] = pooled.dims();
-        let at = |index: usize| pooled.clone().narrow(1, index, 1).reshape([notes, width]);
-        let stages: Vec<PooledStages> = (0..count)
-            .map(|index| self.head.stages(at(index), inputs.picture.as_ref()))
-            .collect();
-        let normalised = |index: usize| stages.get(index).map(|s| normalise(s.projected.clone()));
-        let embeddings = Embeddings {
-            multimodal: normalise(stages[0].projected.clone()),
-            visual: normalised(1),
-            gate: stages[0].gate_z.clone(),
-        };
+        let (embeddings, stages) = self.head.embeddings(pooled, inputs.picture.as_ref());
         if let Some(trace) = trace {
             trace.stages = stages;
         }

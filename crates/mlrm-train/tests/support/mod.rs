@@ -43,6 +43,7 @@ pub fn training(case: &GoldenCase, run: &Value) -> (TrainSettings, StepContext) 
         shares: None,
         clip_norm: number(&run["clip_norm"]),
         micro_batch_notes: 0,
+        checkpoint_layers: false,
         device: Device::flex(),
         sync_phases: false,
     };
