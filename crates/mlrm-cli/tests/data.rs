@@ -214,3 +214,163 @@ fn movielens_files_become_notes() {
         &["nowhere", "movies.dat"],
     );
 }
+
+/// Ten rows of each preset, drawn for the purpose: item `i` is seen by users together with `i + 1`.
+fn sample(home: &Home, name: &str) {
+    let picture = fs::read(home.path("data/images/n00001.png")).expect("a picture");
+    let put = |file: String| home.write(&format!("{name}/{file}"), &picture);
+    let views = |line: &dyn Fn(usize, usize, usize) -> String| -> String {
+        (0..40).map(|n| line(n / 2, (n + n / 2) % 10, n)).collect()
+    };
+    let items = |line: &dyn Fn(usize) -> String| -> String { (0..10).map(line).collect() };
+    let write = |file: &str, text: String| home.write(&format!("{name}/{file}"), text);
+    match name {
+        "movielens-100k" => {
+            let flags = "|0|1|0|0|0|0|0|0|1|0|0|0|0|0|0|0|0|0|0";
+            write(
+                "u.item",
+                items(&|i| format!("{i}|Made Up {i}, The (1999)|||{flags}\n")),
+            );
+            write(
+                "u.data",
+                views(&|u, i, n| format!("{u}\t{i}\t4\t{}\n", 978_300_000 + n)),
+            );
+        }
+        "movielens-1m" => {
+            write(
+                "movies.dat",
+                items(&|i| format!("{i}::Made Up {i}, The (1999)::War|Drama\n")),
+            );
+            write(
+                "ratings.dat",
+                views(&|u, i, n| format!("{u}::{i}::4::{}\n", 978_300_000 + n)),
+            );
+        }
+        "movielens-csv" => {
+            let films = items(&|i| format!("{i},\"Made Up {i}, The (1999)\",War|Drama\n"));
+            write("movies.csv", format!("movieId,title,genres\n{films}"));
+            let log = views(&|u, i, n| format!("{u},{i},4.0,{}\n", 978_300_000 + n));
+            write(
+                "ratings.csv",
+                format!("userId,movieId,rating,timestamp\n{log}"),
+            );
+        }
+        "microlens" => {
+            write(
+                "M-10_titles.csv",
+                items(&|i| format!("{i},Clip, number {i}\n")),
+            );
+            let log = views(&|u, i, n| format!("{u},{i},{}\n", 1_583_000_000_000_usize + n * 1000));
+            write("M-10_pairs.csv", format!("user,item,timestamp\n{log}"));
+        }
+        "amazon-reviews-2023" => {
+            let item = |i| {
+                format!(
+                    "{{\"parent_asin\": \"B{i}\", \"title\": \"Thing {i} &amp; Co\", \"description\": [\"Soft.\"], \"features\": [], \"categories\": [\"Home\"], \"main_category\": \"Home\", \"details\": {{\"Brand\": \"X\"}}, \"price\": null, \"images\": [{{\"hi_res\": null, \"large\": \"http://x/{i}.jpg\"}}]}}\n"
+                )
+            };
+            write("meta_Home.jsonl", items(&item));
+            write(
+                "Home.jsonl",
+                views(&|u, i, n| {
+                    format!(
+                        "{{\"rating\": 5.0, \"user_id\": \"U{u}\", \"parent_asin\": \"B{i}\", \"timestamp\": {}}}\n",
+                        1_583_000_000_000_usize + n * 1000
+                    )
+                }),
+            );
+        }
+        "hm" => {
+            let rows = items(&|i| {
+                format!("010877501{i},Top {i},Black,\"Soft, warm\",Vest,Jersey,Basics,Upper body\n")
+            });
+            write(
+                "articles.csv",
+                format!(
+                    "article_id,prod_name,colour_group_name,detail_desc,product_type_name,department_name,section_name,product_group_name\n{rows}"
+                ),
+            );
+            let log =
+                views(&|u, i, n| format!("2020-09-{:02},c{u},010877501{i},0.05,2\n", 1 + n % 28));
+            write(
+                "transactions_train.csv",
+                format!("t_dat,customer_id,article_id,price,sales_channel_id\n{log}"),
+            );
+        }
+        _ => {
+            let rows =
+                items(&|i| format!("p{i};Thing {i};<p>Soft &amp; warm</p>;a,b;home;p{i}.png\n"));
+            write(
+                "products.csv",
+                format!("id;title;description;tags;category;image\n{rows}"),
+            );
+            let log = views(&|u, i, n| format!("u{u};p{i};{}\n", 1_583_000_000 + n));
+            write("views.csv", format!("user_id;product_id;timestamp\n{log}"));
+        }
+    }
+    for i in 0..10 {
+        match name {
+            "microlens" => put(format!("covers/{i}.png")),
+            "amazon-reviews-2023" => {}
+            "hm" => put(format!("images/010/010877501{i}.jpg")),
+            "shop" => put(format!("images/p{i}.png")),
+            _ => put(format!("posters/{i}.png")),
+        }
+    }
+}
+
+#[test]
+fn every_preset_is_imported_checked_trained_and_evaluated() {
+    let home = Home::with_notes();
+    for name in [
+        "movielens-100k",
+        "movielens-1m",
+        "movielens-csv",
+        "microlens",
+        "amazon-reviews-2023",
+        "hm",
+        "shop",
+    ] {
+        sample(&home, name);
+        let out = format!("in-{name}");
+        let counts = home.mlrm(&[
+            "data", "import", name, "--from", name, "--out", &out, "--json",
+        ]);
+        let counts = counts.done().json();
+        let pictures: u64 = if name == "amazon-reviews-2023" { 0 } else { 10 };
+        assert_eq!(
+            (
+                &counts["notes"],
+                &counts["pictures"],
+                &counts["interactions"]
+            ),
+            (&10.into(), &Value::from(pictures), &40.into()),
+            "{name}: {counts}"
+        );
+        assert_eq!(counts["dropped"], serde_json::json!({}), "{name}");
+        home.mlrm(&["data", "check", &out]).done();
+        let run = format!("run-{name}");
+        let variant = match pictures {
+            0 => "model.variant=text",
+            _ => "model.variant=notellm2",
+        };
+        let sets = [
+            variant,
+            &format!("data.root={out}"),
+            &format!("run.dir={run}"),
+            "train.max_steps=5",
+            "train.batch_pairs=2",
+            "train.eval_every_steps=0",
+            "train.save_every_steps=0",
+            "train.saliency_every_steps=0",
+            "data.pairs.min_users=1",
+            "data.pairs.test_fraction=0.4",
+            "eval.baselines=[]",
+        ];
+        let sets: Vec<&str> = sets.into_iter().flat_map(|set| ["--set", set]).collect();
+        home.mlrm(&[&["train", "folder.toml"], sets.as_slice()].concat())
+            .done();
+        let table = home.mlrm(&["eval", &run, "--json"]).done().json();
+        assert_eq!(table["pool"], 10, "{name}: {table}");
+    }
+}

@@ -58,6 +58,9 @@ pub enum DataError {
         /// What is wrong with it.
         source: Box<DataError>,
     },
+    /// Several things are wrong, each with its place.
+    #[error("{0}")]
+    Several(String),
     /// A setting has a value that cannot work with this data.
     #[error("`{key}`: {message}; {mend}")]
     Setting {

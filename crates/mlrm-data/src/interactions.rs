@@ -12,7 +12,7 @@ use crate::table::{Table, TableOptions};
 use crate::time::TimeColumn;
 use crate::write::write_file;
 
-const COLUMNS: [&str; 3] = ["user_id", "note_id", "timestamp"];
+pub(crate) const COLUMNS: [&str; 3] = ["user_id", "note_id", "timestamp"];
 
 /// One event of a log: a user saw a note. Users and notes are numbers of the log's [`Interner`]s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@
 //! | [`pairs`] | log → scored pairs of related notes (method §5), and files of pairs |
 //! | [`split`] | training, validation and test pairs without leakage |
 //! | [`synth`] | a drawn sample set of any size |
-//! | [`movielens`] | the official MovieLens files → notes and log |
+//! | [`import`] | any tables → notes, log and pictures, as a spec or a preset says |
 //! | [`check`] | every problem of a data set, by file and row, and the clean rest |
 //! | [`clean`] | note text as one clean line, cut between graphemes |
 //! | [`tokenizer`] | ids from a `tokenizer.json` or from a byte-level BPE trained on the notes |
@@ -26,9 +26,9 @@ pub mod check;
 pub mod clean;
 pub mod error;
 pub mod image;
+pub mod import;
 pub mod interactions;
 pub mod loader;
-pub mod movielens;
 pub mod notes;
 pub mod order;
 pub mod pairs;

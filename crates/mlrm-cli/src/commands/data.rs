@@ -1,16 +1,17 @@
 //! `mlrm data`: make, convert, check and pair up data sets.
 
 mod check;
+mod import;
 mod pairs;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use miette::{IntoDiagnostic, miette};
 use mlrm_config::SynthSettings;
 use mlrm_data::DataError;
-use mlrm_data::movielens::{MovieLens, convert};
+use mlrm_data::import::movielens::{MovieLens, convert};
 use mlrm_data::synth::ensure_synth;
 use serde::Serialize;
 use serde_json::json;
@@ -26,7 +27,9 @@ pub struct DataArgs {
 enum DataCommand {
     /// Make a drawn sample set: pictures, texts and a log, the same for the same settings.
     Synth(SynthArgs),
-    /// Convert the official MovieLens files, posters and plots to notes and a log.
+    /// Import tables to notes, a log and pictures, as a spec or a preset says.
+    Import(import::ImportArgs),
+    /// Convert the official MovieLens files of any release, posters and plots to notes and a log.
     Movielens(MovielensArgs),
     /// Find every problem of a data set, by file and row. Exits with 1 when there is any.
     Check(check::CheckArgs),
@@ -42,6 +45,7 @@ enum DataCommand {
 pub fn run(args: DataArgs) -> miette::Result<ExitCode> {
     match args.command {
         DataCommand::Synth(args) => synth(&args),
+        DataCommand::Import(args) => import::run(&args),
         DataCommand::Movielens(args) => movielens(&args),
         DataCommand::Check(args) => check::run(&args),
         DataCommand::Pairs(args) => pairs::run(&args),
@@ -101,13 +105,13 @@ fn synth(args: &SynthArgs) -> miette::Result<ExitCode> {
 
 #[derive(Debug, Args)]
 struct MovielensArgs {
-    /// Folder of the official release, with movies.dat and ratings.dat.
+    /// Folder of the official release: movies.dat, movies.csv or u.item, and the ratings.
     #[arg(value_name = "DIR", required_unless_present_all = ["movies", "ratings"])]
     source: Option<PathBuf>,
-    /// movies.dat, when it is not in DIR.
+    /// The file of films, when it is not in DIR.
     #[arg(long, value_name = "FILE")]
     movies: Option<PathBuf>,
-    /// ratings.dat, when it is not in DIR.
+    /// The file of ratings, when it is not in DIR.
     #[arg(long, value_name = "FILE")]
     ratings: Option<PathBuf>,
     /// Folder of posters, named by film id (1.jpg, 2.png, …).
@@ -125,25 +129,28 @@ struct MovielensArgs {
 }
 
 fn movielens(args: &MovielensArgs) -> miette::Result<ExitCode> {
-    let folder = args.source.as_deref().unwrap_or(Path::new(""));
-    let file = |given: &Option<PathBuf>, name: &str| match given {
-        Some(path) => path.clone(),
-        None => folder.join(name),
-    };
     let source = MovieLens {
-        movies: file(&args.movies, "movies.dat"),
-        ratings: file(&args.ratings, "ratings.dat"),
+        folder: args.source.clone().unwrap_or_default(),
+        movies: args.movies.clone(),
+        ratings: args.ratings.clone(),
         posters: args.posters.clone(),
         plots: args.plots.clone(),
     };
     let summary = convert(&source, &args.out).map_err(report)?;
     if args.json {
-        return print_json(&summary);
+        return print_json(&json!({
+            "notes": summary.notes,
+            "posters": summary.pictures,
+            "plots": summary.with_content,
+            "users": summary.users,
+            "interactions": summary.interactions,
+        }));
     }
+    import::notices(&summary);
     let counts = [
         ("notes", summary.notes),
-        ("with a poster", summary.posters),
-        ("with a plot", summary.plots),
+        ("with a poster", summary.pictures),
+        ("with a plot", summary.with_content),
         ("users", summary.users),
         ("events", summary.interactions),
     ];

@@ -26,6 +26,8 @@ pub(super) struct Delimited {
     pub(super) has_header: bool,
     /// Fields of the first row.
     fields: usize,
+    /// Place of the column that takes surplus fields, and what stands between fields.
+    surplus: Option<(usize, String)>,
     /// The first row, when it is data.
     first: Option<(u64, ByteRecord)>,
 }
@@ -66,7 +68,15 @@ impl Delimited {
             .iter()
             .map(|field| String::from_utf8_lossy(field.trim_ascii()).into_owned())
             .collect();
-        let fields = first.len();
+        let fields = match &options.header {
+            Header::None(names) => names.len(),
+            Header::Optional { names, fields }
+                if options.surplus.is_some() && fields.contains(&first.len()) =>
+            {
+                names.len()
+            }
+            _ => first.len(),
+        };
         let positional = |names: &[&str]| -> Vec<String> {
             let name = |index: usize| names.get(index).copied().unwrap_or_default().to_owned();
             (0..fields).map(name).collect()
@@ -93,13 +103,19 @@ impl Delimited {
                 }
             }
         };
-        Ok(Self {
+        let place = |name: &str| columns.iter().position(|column| column == name);
+        let surplus = options.surplus.and_then(place);
+        let mut delimited = Self {
+            surplus: surplus.map(|place| (place, separator.to_owned())),
             records,
             columns,
             has_header: is_header,
             fields,
-            first: row.filter(|_| !is_header).map(|row| (row, record)),
-        })
+            first: None,
+        };
+        delimited.fold(&mut record);
+        delimited.first = row.filter(|_| !is_header).map(|row| (row, record));
+        Ok(delimited)
     }
 
     /// Reads the next row, and gives its line; none at the end.
@@ -108,7 +124,35 @@ impl Delimited {
             *record = first;
             return Ok(Some(row));
         }
-        self.records.read(path, record)
+        let row = self.records.read(path, record)?;
+        self.fold(record);
+        Ok(row)
+    }
+
+    /// Puts surplus fields into the column that takes them.
+    fn fold(&self, record: &mut ByteRecord) {
+        let Some((place, separator)) = &self.surplus else {
+            return;
+        };
+        let Some(more @ 1..) = record.len().checked_sub(self.fields) else {
+            return;
+        };
+        let mut folded = ByteRecord::new();
+        let mut text = Vec::new();
+        for (index, field) in record.iter().enumerate() {
+            match (*place..=place + more).contains(&index) {
+                false => folded.push_field(field),
+                true => {
+                    text.extend_from_slice(field);
+                    match index == place + more {
+                        true => folded.push_field(&text),
+                        false => text.extend_from_slice(separator.as_bytes()),
+                    }
+                }
+            }
+        }
+        folded.set_position(record.position().cloned());
+        *record = folded;
     }
 
     /// Why a row of this many fields is none.

@@ -19,6 +19,35 @@ pub enum Encoding {
     Latin1,
 }
 
+/// UTF-8 if the whole text is; Latin-1, in which any bytes are a text, if not.
+///
+/// # Errors
+/// A file that cannot be read or unpacked.
+pub fn find_encoding(path: &Path) -> Result<Encoding> {
+    let Input::Text(mut text) = open(path, Encoding::Utf8)? else {
+        return Ok(Encoding::Utf8);
+    };
+    let mut buffer = vec![0; 1 << 18];
+    let mut held = 0;
+    loop {
+        let read = match text.read(&mut buffer[held..]) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            read => read.map_err(DataError::io("read", path))?,
+        };
+        let bytes = held + read;
+        let valid = encoding_rs::Encoding::utf8_valid_up_to(&buffer[..bytes]);
+        // A character may be cut at the end of the buffer, of at most four bytes.
+        if bytes - valid >= 4 || (read == 0 && valid < bytes) {
+            return Ok(Encoding::Latin1);
+        }
+        if read == 0 {
+            return Ok(Encoding::Utf8);
+        }
+        buffer.copy_within(valid..bytes, 0);
+        held = bytes - valid;
+    }
+}
+
 /// What the first bytes of a file say.
 pub(super) enum Input {
     Parquet(File),

@@ -44,11 +44,12 @@ use csv::ByteRecord;
 use serde_json::{Map, Value};
 
 pub use self::cell::Cell;
-pub use self::input::Encoding;
-pub use self::options::{Header, TableOptions};
+pub use self::input::{Encoding, find_encoding};
+pub use self::options::{Format, Header, TableOptions};
 pub use self::row::Row;
 
 pub(crate) use self::cell::FLOAT_IDS;
+pub(crate) use self::row::json_cell;
 
 use self::delimited::Delimited;
 use self::input::{Input, Text};
@@ -85,7 +86,20 @@ impl Table {
                 let file = ParquetFile::open(path, file)?;
                 (file.columns.clone(), Form::Parquet(file))
             }
-            Input::Text(text) if is_json(path, text.head()) => {
+            Input::Text(_) if options.format == Format::Parquet => {
+                return Err(DataError::file(
+                    path,
+                    "this is no Parquet file",
+                    "name the form that it has, or leave the form out",
+                ));
+            }
+            Input::Text(text)
+                if match options.format {
+                    Format::Jsonl => true,
+                    Format::Csv => false,
+                    _ => is_json(path, text.head()),
+                } =>
+            {
                 (json::first_fields(&text), Form::Json(text))
             }
             Input::Text(text) => {
@@ -114,6 +128,11 @@ impl Table {
     /// Whether the fields are text between separators.
     pub fn is_delimited(&self) -> bool {
         matches!(self.form, Form::Delimited(_))
+    }
+
+    /// Whether every row names its own fields.
+    pub fn is_json(&self) -> bool {
+        matches!(self.form, Form::Json(_))
     }
 
     /// Whether the names of the columns stand in the file.

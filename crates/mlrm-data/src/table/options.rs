@@ -19,6 +19,11 @@ pub struct TableOptions<'a> {
     pub quotes: bool,
     /// Encoding of the text.
     pub encoding: Encoding,
+    /// Form of the file; found by default.
+    pub format: Format,
+    /// Column of separated fields that takes what a row has too much, with the separators between:
+    /// for a text that holds the separator and is not quoted.
+    pub surplus: Option<&'a str>,
 }
 
 impl Default for TableOptions<'_> {
@@ -29,8 +34,25 @@ impl Default for TableOptions<'_> {
             separator: None,
             quotes: true,
             encoding: Encoding::Utf8,
+            format: Format::Auto,
+            surplus: None,
         }
     }
+}
+
+/// Form of a file of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// Found by the first bytes and the ending of the name.
+    #[default]
+    Auto,
+    /// One JSON object a line.
+    Jsonl,
+    /// Fields between separators.
+    Csv,
+    /// Parquet.
+    Parquet,
 }
 
 /// Where the names of the columns of separated fields come from.

@@ -55,7 +55,8 @@ impl<'a> Row<'a> {
     }
 }
 
-fn json_cell(value: &Value) -> Cell<'_> {
+/// A JSON value as a cell.
+pub(crate) fn json_cell(value: &Value) -> Cell<'_> {
     match value {
         Value::Null => Cell::Null,
         Value::Bool(truth) => Cell::Boolean(*truth),
