@@ -133,6 +133,83 @@ fn model_configs_that_are_not_implemented() {
 }
 
 #[test]
+fn sizes_that_no_machine_can_hold() {
+    let model = Model::new();
+    let llm = "model/llm/config.json";
+    for (key, value) in [
+        ("vocab_size", 4_000_000_000_u64),
+        ("hidden_size", 1_000_000_000_000),
+        ("intermediate_size", u64::MAX),
+        ("num_hidden_layers", 1_000_000_000),
+        ("num_attention_heads", 1 << 40),
+    ] {
+        let set = |folder: &Path| {
+            let path = folder.join("llm/config.json");
+            edit_json(&path, |config| config[key] = value.into());
+        };
+        model.refused(set, &[llm, &format!("`{key}`"), "at most"]);
+    }
+    for (key, value) in [
+        ("image_size", 1_000_000_000_u64),
+        ("num_hidden_layers", 1 << 50),
+    ] {
+        let set = |folder: &Path| {
+            let path = folder.join("vision/config.json");
+            edit_json(&path, |config| config[key] = value.into());
+        };
+        let words = [
+            "model/vision/config.json",
+            &format!("`{key}`") as &str,
+            "at most",
+        ];
+        model.refused(set, &words);
+    }
+
+    let home = &model.home;
+    for (key, value) in [
+        ("model.llm.hidden_size", "1000000000000"),
+        ("model.llm.num_hidden_layers", "1000000000"),
+        ("model.llm.lora.rank", "1000000000000"),
+        ("model.vision.image_size", "1000000000"),
+        ("model.connector.hidden_size", "1000000000000"),
+        ("model.head.dim", "1000000000000"),
+    ] {
+        let set = format!("{key}={value}");
+        let train = ["train", "tiny.toml", "--set", "run.dir=big", "--set", &set];
+        home.refused(&train, &[key, "out of range"]);
+    }
+    // Each within its bounds, together more than any machine has.
+    let sets = [
+        "run.dir=big",
+        "model.llm.vocab_size=9000000",
+        "model.llm.hidden_size=1048576",
+    ]
+    .map(|set| ["--set", set])
+    .concat();
+    home.refused(
+        &[&["train", "tiny.toml"], sets.as_slice()].concat(),
+        &["weights of this model", "`vocab_size` = 9000000", "GiB"],
+    );
+    assert!(!home.path("big").exists());
+}
+
+#[test]
+fn a_model_whose_tokenizer_is_broken_is_not_exported() {
+    let home = Home::trained();
+    // As a folder that others wrote: what is wrong has to be seen in the files themselves.
+    fs::remove_file(home.path("run/model/checksums.json")).expect("checksums");
+    let export = ["export", "run", "--out", "copy"];
+    let path = home.path("run/model/llm/tokenizer.json");
+    let sound = fs::read_to_string(&path).expect("a tokenizer");
+    fs::write(&path, "{").expect("a file");
+    home.refused(&export, &["tokenizer.json"]);
+    fs::write(&path, sound).expect("a file");
+    edit_json(&path, |file| file["model"]["vocab"]["far"] = 50_000.into());
+    home.refused(&export, &["50001 tokens", "rows"]);
+    assert!(!home.path("copy").exists());
+}
+
+#[test]
 fn models_and_files_that_are_not_there() {
     let home = Home::trained();
     fs::create_dir(home.path("empty")).expect("a folder");

@@ -305,7 +305,7 @@ fn settings_that_no_adapter_can_have() {
     for (sets, words) in [
         (
             ["model.llm.lora.rank=0"].as_slice(),
-            ["model.llm.lora.rank", "integer ≥ 1"],
+            ["model.llm.lora.rank", "integer in [1, 65536]"],
         ),
         (
             &["model.llm.lora.dropout=1.0"],

@@ -9,6 +9,7 @@ use burn::tensor::DType;
 use mlrm_config::{ALL_LINEAR, LoraSettings, closest};
 use serde_json::{Value, json};
 
+use crate::bounds;
 use crate::error::ModelError;
 use crate::hf_config::HfConfig;
 use crate::nn::{AdapterShape, DropoutClock, attach_adapters};
@@ -99,7 +100,7 @@ impl AdapterConfig {
             }
         };
         let config = Self {
-            rank: peft.get("r", None)?,
+            rank: read_rank(&mut peft, &path)?,
             alpha: peft.get("lora_alpha", None)?,
             dropout: peft.get("lora_dropout", Some(0.0))?,
             target_modules: targets,
@@ -235,6 +236,13 @@ const WITHOUT_EFFECT: [&str; 8] = [
     "revision",
     "task_type",
 ];
+
+/// The key `r`, within bounds.
+fn read_rank(peft: &mut HfConfig<'_>, path: &Path) -> Result<usize, ModelError> {
+    let rank = peft.get("r", None)?;
+    bounds::check(&[("r", rank, bounds::RANK)]).map_err(|m| ModelError::format(path, m))?;
+    Ok(rank)
+}
 
 fn unknown_target(target: &str, maps: &[LinearMap]) -> ModelError {
     let known = last_names(maps);

@@ -1,6 +1,7 @@
 //! Decoders, vision towers, connectors and the multimodal embedder of mlrm, on Burn.
 
 pub mod adapter;
+mod bounds;
 pub mod checksums;
 pub mod connector;
 pub mod decoder;

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use mlrm_config::Quantisation;
+use mlrm_config::{BackendName, BackendSettings, Quantisation};
 use mlrm_model::ModelError;
 use mlrm_model::adapter::AdapterConfig;
 use mlrm_model::decoder::{Decoder, DecoderConfig, FeedForwardKind};
+use mlrm_model::embedder::EmbedderConfig;
 use mlrm_model::ops::block_size;
-use mlrm_model::weights::{LinearMap, linear_maps};
+use mlrm_model::weights::{LinearMap, NamedTensor, linear_maps};
 use serde::Serialize;
 
-use crate::device::Format;
+use crate::device::{self, Format};
+use crate::error::TrainError;
 
 /// Sizes that the estimate depends on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -166,6 +168,72 @@ fn map_inputs(llm: &DecoderConfig, maps: &[&LinearMap]) -> u64 {
         }
     }
     taken.values().sum()
+}
+
+/// Refuses a model whose weights this machine cannot hold, before the allocator ends the process.
+///
+/// # Errors
+/// Names the largest tensor, the sizes that make it, and both amounts. On a device with a memory of
+/// its own, where only one tensor at a time is on the host, that of the largest tensor counts.
+pub fn check_weights(config: &EmbedderConfig, backend: &BackendSettings) -> Result<(), TrainError> {
+    match host_bytes() {
+        Some(host) => check_within(config, backend, host as f64),
+        None => Ok(()),
+    }
+}
+
+fn check_within(
+    config: &EmbedderConfig,
+    backend: &BackendSettings,
+    host: f64,
+) -> Result<(), TrainError> {
+    let tensors = config.tensors()?;
+    let format = device::dtype(backend.dtype);
+    let held = |shape: &[usize], bytes: usize| {
+        shape.iter().map(|&side| side as f64).product::<f64>() * bytes as f64
+    };
+    let size = |tensor: &NamedTensor| held(&tensor.shape, format.size());
+    let Some(largest) = tensors.iter().max_by(|a, b| size(a).total_cmp(&size(b))) else {
+        return Ok(());
+    };
+    let on_host = backend
+        .device
+        .names()
+        .iter()
+        .any(|name| name.starts_with(BackendName::Flex.name()));
+    let needed = match on_host {
+        true => tensors.iter().map(size).sum(),
+        // Values come to the host in f32.
+        false => held(&largest.shape, 4),
+    };
+    if needed <= host {
+        return Ok(());
+    }
+    let gib = |bytes: f64| bytes / f64::from(1 << 30);
+    Err(TrainError::Run(format!(
+        "the weights of this model take {:.1} GiB in {}, but this machine has {:.1} GiB of memory; the \
+         largest is `{}` {:?}: lower the sizes that make it (`vocab_size` = {}, `hidden_size` = {}, \
+         `intermediate_size` = {}, `num_hidden_layers` = {} of the language model)",
+        gib(needed),
+        format.name(),
+        gib(host),
+        largest.name,
+        largest.shape,
+        config.llm.vocab_size,
+        config.llm.hidden_size,
+        config.llm.intermediate_size,
+        config.llm.num_hidden_layers,
+    )))
+}
+
+/// Memory and swap of this machine, as Linux tells it; `None` elsewhere.
+fn host_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kibibytes = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
+    };
+    Some((kibibytes("MemTotal:")? + kibibytes("SwapTotal:")?) * 1024)
 }
 
 /// The largest resident memory of this process so far, as Linux tells it; `None` elsewhere.

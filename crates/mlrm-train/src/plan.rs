@@ -17,7 +17,7 @@ use mlrm_model::weights::NewRows;
 use crate::corpus::{Encoding, Modality, Notes, run_pairs, run_tokenizer};
 use crate::error::TrainError;
 use crate::parts::Parts;
-use crate::{device, schedule::LearningRate};
+use crate::{device, memory, schedule::LearningRate};
 
 /// A run whose every part is there.
 pub struct RunPlan {
@@ -192,6 +192,7 @@ pub fn open_model(
         preprocessor,
         visual_tokens: files.config.visual_tokens(),
     };
+    memory::check_weights(&files.config, &config.backend)?;
     let sources = [files.llm(), files.vision(), files.head()].map(WeightSource::Checkpoint);
     let options = build_options(config, sources, files.adapter());
     let embedder = Embedder::build(files.config, &options, device)?;
@@ -271,6 +272,7 @@ fn build_model(
         connector: parts.bare_connector(),
         ..build_options(config, parts.sources(settings)?, None)
     };
+    memory::check_weights(&sizes, &config.backend)?;
     let embedder = Embedder::build(sizes, &options, device)?;
     Ok(OpenModel { embedder, encoding })
 }

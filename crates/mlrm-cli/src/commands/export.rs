@@ -52,6 +52,10 @@ pub fn run(args: ExportArgs) -> miette::Result<ExitCode> {
         allow_nan: args.allow_nan,
         ..LoadOptions::new(source.dtype().map_err(TrainError::from)?)
     };
+    // A copy of a tokenizer that cannot be read would be found by whoever opens the export.
+    if let Some(words) = super::inspect::words(&source)? {
+        words.check(&args.model)?;
+    }
     let device = device::open("flex").map_err(TrainError::from)?;
     let mut loaded = source.load(&device, &options).map_err(TrainError::from)?;
     if args.merge {

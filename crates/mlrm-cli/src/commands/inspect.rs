@@ -1,7 +1,7 @@
 //! `mlrm inspect PATH`: what a model is, whether its weights fit its config, and what training it
 //! would need of memory.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -47,7 +47,7 @@ pub struct InspectArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub positions: Option<u64>,
     /// Rank of the adapters for `lora`; default: that of the model's adapters, or 8.
-    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(1..=65536))]
     pub rank: Option<u64>,
     /// Maps that have adapters for `lora`, such as `q_proj,v_proj`; default: those of the model's
     /// adapters, or all-linear.
@@ -69,9 +69,24 @@ struct Report {
 
 /// The words of the tokenizer beside the rows of the lookup table.
 #[derive(Debug, Serialize)]
-struct Words {
+pub(super) struct Words {
     tokens: usize,
     rows: usize,
+}
+
+impl Words {
+    /// Refuses a tokenizer with tokens that the lookup table of `model` has no row for.
+    pub(super) fn check(&self, model: &Path) -> miette::Result<()> {
+        if self.tokens <= self.rows {
+            return Ok(());
+        }
+        Err(miette!(
+            "{}: the tokenizer has {} tokens, the lookup table {} rows",
+            model.display(),
+            self.tokens,
+            self.rows
+        ))
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -125,19 +140,15 @@ pub fn run(args: InspectArgs) -> miette::Result<ExitCode> {
             args.model.display()
         ));
     }
-    match &report.tokenizer {
-        Some(words) if words.tokens > words.rows => Err(miette!(
-            "{}: the tokenizer has {} tokens, the lookup table {} rows",
-            args.model.display(),
-            words.tokens,
-            words.rows
-        )),
-        _ => Ok(ExitCode::SUCCESS),
+    if let Some(words) = &report.tokenizer {
+        words.check(&args.model)?;
     }
+    Ok(ExitCode::SUCCESS)
 }
 
-/// `None` where there is no language model or no tokenizer beside it.
-fn words(source: &ModelSource) -> miette::Result<Option<Words>> {
+/// `None` where there is no language model or no tokenizer beside it; an error where the tokenizer
+/// cannot be read.
+pub(super) fn words(source: &ModelSource) -> miette::Result<Option<Words>> {
     let Some(llm) = source.llm() else {
         return Ok(None);
     };

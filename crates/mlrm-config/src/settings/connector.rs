@@ -16,19 +16,19 @@ pub struct ConnectorSettings {
     /// The kind of connector.
     pub kind: ConnectorKind,
     /// Visual tokens (V) of a Q-Former or resampler. Paper: 16; BLIP-2: 32; Qwen-VL: 256.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 65536))]
     pub queries: usize,
     /// Q-Former layers. Paper: 6.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 4096))]
     pub layers: usize,
     /// Width of the Q-Former.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1048576))]
     pub hidden_size: usize,
     /// Attention heads of the Q-Former or resampler.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 4096))]
     pub num_attention_heads: usize,
     /// Inner width of the Q-Former's feed-forward network.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1048576))]
     pub intermediate_size: usize,
     /// Every how many layers, from layer 0 on, the queries read the picture.
     #[schemars(range(min = 1))]
@@ -100,7 +100,7 @@ pub struct FusionSettings {
     /// The gate.
     pub kind: FusionKind,
     /// Inner width of the scalar gate.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1048576))]
     pub hidden_size: usize,
     /// Initial weight of the LLM state in the scalar gate, in (0, 1).
     #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
@@ -134,6 +134,7 @@ pub enum FusionKind {
 #[schemars(extend("x-source" = "method §2.6; NoteLLM-2 released code (64)"))]
 pub struct HeadSettings {
     /// Embedding size; 0 leaves the projection out and the embedding is as wide as the LLM.
+    #[schemars(range(max = 1048576))]
     pub dim: usize,
 }
 

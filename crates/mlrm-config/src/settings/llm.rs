@@ -19,30 +19,30 @@ pub struct LlmSettings {
     /// Architecture when built from scratch (HF `model_type`).
     pub family: LlmFamily,
     /// Rows of the embedding table; default one a token. More rows pad it: no token reads them.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 10_000_000))]
     pub vocab_size: Option<usize>,
     /// Width of the hidden states.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1048576))]
     pub hidden_size: usize,
     /// Transformer layers.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 4096))]
     pub num_hidden_layers: usize,
     /// Query heads.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 4096))]
     pub num_attention_heads: usize,
     /// Key/value heads (grouped-query attention); default num_attention_heads, the only choice of
     /// `qwen` and `opt`.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 4096))]
     pub num_key_value_heads: Option<usize>,
     /// Width of one head; default hidden_size / num_attention_heads, the only choice of `qwen` and
     /// `opt`.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 16384))]
     pub head_dim: Option<usize>,
     /// Inner width of the feed-forward network; for `qwen` twice that, as in its config.json.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1048576))]
     pub intermediate_size: usize,
     /// Longest sequence in positions. `opt` learns a vector for each, and refuses longer input.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 2147483647))]
     pub max_position_embeddings: usize,
     /// Base of the rotary angles; not for `opt`.
     #[schemars(extend("exclusiveMinimum" = 0))]
@@ -187,7 +187,7 @@ pub struct LoraSettings {
     /// from. It brings rank, alpha and targets. Or `hf:owner/name@revision`.
     pub path: Option<ModelPath>,
     /// Width of the product between A and B (PEFT: `r`).
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 65536))]
     pub rank: usize,
     /// The adapter's output is multiplied by alpha / rank (PEFT: `lora_alpha`).
     #[schemars(extend("exclusiveMinimum" = 0))]

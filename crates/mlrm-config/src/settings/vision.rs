@@ -18,22 +18,22 @@ pub struct VisionSettings {
     /// Architecture when built from scratch (HF `model_type`).
     pub family: VisionFamily,
     /// Width of the hidden states.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1048576))]
     pub hidden_size: usize,
     /// Transformer layers.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 4096))]
     pub num_hidden_layers: usize,
     /// Attention heads.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 4096))]
     pub num_attention_heads: usize,
     /// Inner width of the feed-forward network.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1048576))]
     pub intermediate_size: usize,
     /// Side of the square input in pixels.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 65536))]
     pub image_size: usize,
     /// Side of a patch in pixels.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 65536))]
     pub patch_size: usize,
     /// Activation of the feed-forward network.
     pub hidden_act: VisionActivation,

@@ -20,8 +20,11 @@ use tokenizers::AddedToken;
 pub use encode::{Encoded, Piece};
 pub use train::TEXT_END;
 
-use crate::error::{DataError, Result};
+use crate::error::{DataError, Result, shorten};
 use crate::write::write_file;
+
+/// Rows that an embedding table can have: many times the largest published vocabulary.
+const MOST_ROWS: u32 = 10_000_000;
 
 /// A tokenizer that is ready to encode prompts.
 #[derive(Debug, Clone)]
@@ -91,13 +94,17 @@ impl Tokenizer {
     /// Works out everything that follows from the vocabulary.
     fn index(&mut self) -> Result<()> {
         let vocabulary = self.inner.get_vocab(true);
-        self.vocabulary_rows = vocabulary
-            .values()
-            .max()
-            .map_or(0, |&last| last as usize + 1);
-        if self.vocabulary_rows == 0 {
+        let Some((token, &last)) = vocabulary.iter().max_by_key(|&(_, id)| id) else {
             return Err(vocabulary_error("the vocabulary is empty".into()));
+        };
+        if last >= MOST_ROWS {
+            return Err(vocabulary_error(format!(
+                "the token `{}` has the id {last}, and an embedding table has a row for every id \
+                 up to the largest, of which there can be {MOST_ROWS}",
+                shorten(token)
+            )));
         }
+        self.vocabulary_rows = last as usize + 1;
         let added = self.inner.get_added_vocabulary();
         self.protected = added
             .get_vocab()

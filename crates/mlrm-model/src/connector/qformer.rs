@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 use mlrm_config::ConnectorSettings;
 use serde::{Deserialize, Serialize};
 
+use crate::bounds;
 use crate::nn::{AttentionMask, LayerNorm, Linear, PreparedMask, attend, linear};
 use crate::ops::gelu;
 
@@ -47,6 +48,13 @@ impl QFormerConfig {
 
     /// Refuses sizes that do not fit each other.
     pub fn check(&self) -> Result<(), String> {
+        bounds::check(&[
+            ("hidden_size", self.hidden_size, bounds::WIDTH),
+            ("intermediate_size", self.intermediate_size, bounds::WIDTH),
+            ("num_hidden_layers", self.num_hidden_layers, bounds::LAYERS),
+            ("num_query_tokens", self.num_query_tokens, bounds::QUERIES),
+        ])
+        .map_err(|message| format!("connector: {message}"))?;
         let heads = self.num_attention_heads;
         if heads == 0 || !self.hidden_size.is_multiple_of(heads) {
             return Err(format!(

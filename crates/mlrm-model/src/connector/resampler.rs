@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor};
 use mlrm_config::ConnectorSettings;
 use serde::{Deserialize, Serialize};
 
+use crate::bounds;
 use crate::nn::{
     CrossAttention, LayerNorm, Linear, fixed_zeros, linear, resize_positions, sin_cos_2d, zeros,
 };
@@ -40,6 +41,8 @@ impl ResamplerConfig {
     /// `positions` the number of patches.
     pub fn check(&self, width: usize, positions: usize) -> Result<(), String> {
         let (heads, queries) = (self.num_attention_heads, self.num_query_tokens);
+        bounds::check(&[("num_query_tokens", queries, bounds::QUERIES)])
+            .map_err(|message| format!("connector: {message}"))?;
         if heads == 0 || !width.is_multiple_of(heads) || !width.is_multiple_of(4) {
             return Err(format!(
                 "connector: the resampler is as wide as the language model, and {width} must be a \

@@ -9,6 +9,7 @@ use mlrm_config::{LlmFamily, LlmSettings};
 use serde_json::{Value, json};
 
 use super::DecoderFamily;
+use crate::bounds;
 use crate::error::ModelError;
 use crate::hf_config::{Accepted, HfConfig, Noted};
 use crate::nn::Rope;
@@ -182,21 +183,28 @@ impl DecoderConfig {
     }
 
     fn check(&self) -> Result<(), String> {
-        let sizes = [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("word_embed_proj_dim", self.word_embed_proj_dim),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", self.num_attention_heads),
-            ("num_key_value_heads", self.num_key_value_heads),
-            ("head_dim", self.head_dim),
-            ("intermediate_size", self.intermediate_size),
-            ("max_position_embeddings", self.max_position_embeddings),
-            ("sliding_window", self.sliding_window.unwrap_or(1)),
-        ];
-        if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == 0) {
-            return Err(format!("`{key}` must be at least 1"));
-        }
+        let positions = self.max_position_embeddings;
+        let (heads, shared) = (self.num_attention_heads, self.num_key_value_heads);
+        bounds::check(&[
+            ("vocab_size", self.vocab_size, bounds::WORDS),
+            ("hidden_size", self.hidden_size, bounds::WIDTH),
+            (
+                "word_embed_proj_dim",
+                self.word_embed_proj_dim,
+                bounds::WIDTH,
+            ),
+            ("num_hidden_layers", self.num_hidden_layers, bounds::LAYERS),
+            ("num_attention_heads", heads, bounds::HEADS),
+            ("num_key_value_heads", shared, bounds::HEADS),
+            ("head_dim", self.head_dim, bounds::HEAD_WIDTH),
+            ("intermediate_size", self.intermediate_size, bounds::WIDTH),
+            ("max_position_embeddings", positions, bounds::POSITIONS),
+            (
+                "sliding_window",
+                self.sliding_window.unwrap_or(1),
+                usize::MAX,
+            ),
+        ])?;
         if !self
             .num_attention_heads
             .is_multiple_of(self.num_key_value_heads)

@@ -1,13 +1,16 @@
 //! Sizes and options of an embedder: what `mlrm.toml` and the two `config.json` files hold.
 
+use burn::tensor::Device;
 use mlrm_config::{FusionKind, ImageLayout, ModelSettings, PromptSettings, Variant};
 use serde::{Deserialize, Serialize};
 
+use super::EmbedderCore;
 use super::layout::{SequenceLayout, TokenBatch};
 use crate::connector::ConnectorConfig;
 use crate::decoder::DecoderConfig;
 use crate::error::ModelError;
-use crate::vision::{FeatureSelection, VisionConfig, selected_state};
+use crate::vision::{FeatureSelection, VisionConfig, VisionTower, selected_state};
+use crate::weights::{NamedTensor, named_tensors};
 
 /// Ids of the tokens that the model treats specially.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -155,6 +158,22 @@ impl EmbedderConfig {
             connector.check(&self.projector, vision, self.features.positions, width)?;
         }
         Ok(())
+    }
+
+    /// The tensors of the model, without values: what its weights will take can be told before any
+    /// is made.
+    ///
+    /// # Errors
+    /// Sizes that do not fit each other.
+    pub fn tensors(&self) -> Result<Vec<NamedTensor>, ModelError> {
+        let nowhere = Device::default();
+        let own = |name: &str| name.to_owned();
+        let mut tensors = named_tensors(&EmbedderCore::new(self, &nowhere)?, own);
+        if let Some(vision) = &self.vision {
+            let tower = VisionTower::zeros(vision, &nowhere);
+            tensors.extend(named_tensors(&tower, own));
+        }
+        Ok(tensors)
     }
 
     /// Visual tokens a note (V); 0 without a connector.

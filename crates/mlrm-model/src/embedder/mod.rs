@@ -382,9 +382,12 @@ fn splice(words: Tensor<3>, visual: Tensor<3>, layout: &SequenceLayout) -> Tenso
     select_rows(table, layout.source_rows(seq)).reshape([notes, layout.seq, width])
 }
 
-/// `x / ‖x‖₂` by rows, in f32.
+/// `x / max(‖x‖₂, 1e-12)` by rows, in f32, as `torch.nn.functional.normalize`: a row of zeros stays
+/// zeros, and its gradient finite.
 pub fn normalise(x: Tensor<2>) -> Tensor<2> {
+    const EPSILON: f32 = 1e-12;
     let x = x.cast(DType::F32);
-    let norm = x.clone().square().sum_dim(1).sqrt();
-    x / norm
+    // Bounded before the root, whose slope at zero is infinite.
+    let squares = x.clone().square().sum_dim(1);
+    x / squares.clamp_min(EPSILON * EPSILON).sqrt()
 }

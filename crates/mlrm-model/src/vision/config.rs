@@ -6,6 +6,7 @@ use mlrm_config::{SelectFeature, VisionActivation, VisionFamily, VisionSettings}
 use serde_json::{Value, json};
 
 use super::registry;
+use crate::bounds;
 use crate::error::ModelError;
 use crate::hf_config::{Accepted, HfConfig, Noted};
 use crate::nn::Activation;
@@ -103,6 +104,18 @@ impl VisionConfig {
     }
 
     fn check(&self) -> Result<(), String> {
+        bounds::check(&[
+            ("hidden_size", self.hidden_size, bounds::WIDTH),
+            ("intermediate_size", self.intermediate_size, bounds::WIDTH),
+            ("num_hidden_layers", self.num_hidden_layers, bounds::LAYERS),
+            (
+                "num_attention_heads",
+                self.num_attention_heads,
+                bounds::HEADS,
+            ),
+            ("image_size", self.image_size, bounds::SIDE),
+            ("patch_size", self.patch_size, bounds::SIDE),
+        ])?;
         let heads = self.num_attention_heads;
         if heads == 0 || !self.hidden_size.is_multiple_of(heads) {
             return Err(format!(

@@ -48,6 +48,17 @@ fn text_never_becomes_an_added_token() {
 }
 
 #[test]
+fn ids_that_no_table_can_hold_are_refused() {
+    for id in [20_000_000u32, 4_000_000_000, u32::MAX] {
+        let mut file = words();
+        file["model"]["vocab"]["far"] = json!(id);
+        let error = loaded(&file, None).unwrap_err().to_string();
+        assert!(error.contains("`far`"), "{error}");
+        assert!(error.contains(&id.to_string()), "{error}");
+    }
+}
+
+#[test]
 fn the_library_itself_would_have_taken_them() {
     // Otherwise the test above could not fail.
     for (name, tokenizer) in every_tokenizer() {
