@@ -6,7 +6,6 @@ mod support;
 mod tensors;
 
 use std::fs;
-use std::path::Path;
 
 use support::{Home, TINY, events, losses, named};
 use tensors::copy_folder;
@@ -286,18 +285,13 @@ fn a_picture_that_breaks_a_run_can_be_mended() {
         .nth(1)
         .and_then(|line| line.split(',').next())
         .expect("a pair");
-    let text = home.read(NOTES);
-    let row = text
-        .lines()
-        .position(|line| line.contains(&format!("\"id\":\"{id}\"")));
-    let (png, jpg) = (format!("images/{id}.png"), format!("images/{id}.jpg"));
-    home.edit_line(NOTES, row.expect("the note") + 1, |line| {
-        line.replace(&png, &jpg)
-    });
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../mlrm-data/tests/fixtures/images/rgb_420.jpg");
-    let jpeg = fs::read(fixture).expect("a JPEG");
-    home.write(&format!("data/{jpg}"), &jpeg[..jpeg.len() / 2]);
+    // Whole by its first and last bytes: that its pixels are damaged shows when they are decoded.
+    let png = format!("images/{id}.png");
+    let picture = fs::read(home.path(format!("data/{png}"))).expect("a picture");
+    let mut damaged = picture.clone();
+    let pixels = damaged.windows(4).position(|name| name == b"IDAT");
+    damaged[pixels.expect("pixels") + 9] ^= 0xff;
+    home.write(&format!("data/{png}"), &damaged);
 
     let sets = [
         "--set",
@@ -307,7 +301,7 @@ fn a_picture_that_breaks_a_run_can_be_mended() {
     ];
     let train = [&["train", "folder.toml"], sets.as_slice()].concat();
     let ran = home.mlrm(&train);
-    ran.failed_with(1, &[id, &jpg, "the file ends before the picture does"]);
+    ran.failed_with(1, &[id, &png, "data.on_bad_image"]);
     let broken = events(&home, "run");
     assert_eq!(losses(&broken).len(), 3);
     let end = &broken[broken.len() - 1];
@@ -328,7 +322,7 @@ fn a_picture_that_breaks_a_run_can_be_mended() {
             .any(|path| path.display().to_string().contains(".writing"))
     );
 
-    home.write(&format!("data/{jpg}"), &jpeg);
+    home.write(&format!("data/{png}"), &picture);
     home.mlrm(&[train.as_slice(), &["--resume"]].concat())
         .done();
     let mended = events(&home, "run");

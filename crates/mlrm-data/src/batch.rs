@@ -26,11 +26,14 @@ pub struct NoteBatch {
     pub image_size: usize,
     /// Rows of the note set. `[notes]`
     pub rows: Vec<u32>,
+    /// Which notes are read by their text alone, though the others show a picture: theirs is a text
+    /// prompt, their indices and pixel values say nothing. `[notes]`, or empty where none is.
+    pub by_text: Vec<bool>,
 }
 
 impl NoteBatch {
-    /// A batch of prompts without pictures. The prompts are of one style: all of them have an image
-    /// token, or none has.
+    /// A batch of prompts without pictures. The prompts are of one style, so that all of them have an
+    /// image token or none has; but where others have one, those without are text prompts.
     pub fn from_prompts(prompts: &[EncodedNote], rows: &[u32], pad_id: u32) -> Self {
         let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.ids.len()).collect();
         let seq = lengths.iter().copied().max().unwrap_or(0);
@@ -46,14 +49,12 @@ impl NoteBatch {
             seq,
             input_ids,
             lengths,
-            image_index: prompts.iter().map(|prompt| prompt.image_index).collect(),
-            image_emb_index: prompts
-                .iter()
-                .map(|prompt| prompt.image_emb_index)
-                .collect(),
+            image_index: indices(prompts.iter().map(|prompt| prompt.image_index)),
+            image_emb_index: indices(prompts.iter().map(|prompt| prompt.image_emb_index)),
             pixel_values: None,
             image_size: 0,
             rows: rows.to_vec(),
+            by_text: Vec::new(),
         }
     }
 
@@ -79,9 +80,19 @@ impl NoteBatch {
             pixel_values: pixels
                 .map(|pixels| pixels[notes.start * values..notes.end * values].to_vec()),
             image_size: self.image_size,
-            rows: self.rows[notes].to_vec(),
+            rows: self.rows[notes.clone()].to_vec(),
+            by_text: match self.by_text.is_empty() {
+                true => Vec::new(),
+                false => self.by_text[notes].to_vec(),
+            },
         }
     }
+}
+
+/// The index of each prompt, 0 for those that have none beside others; `None` where none has one.
+fn indices(of: impl Iterator<Item = Option<usize>> + Clone) -> Option<Vec<usize>> {
+    let any = of.clone().any(|index| index.is_some());
+    any.then(|| of.map(Option::unwrap_or_default).collect())
 }
 
 #[cfg(test)]
@@ -123,6 +134,8 @@ mod tests {
         expected.pixel_values = Some((0..6_u8).map(f32::from).collect());
         assert_eq!(batch.slice(0..2), expected);
         assert_eq!(batch.slice(0..3), batch);
+        batch.by_text = vec![false, true, false];
+        assert_eq!(batch.slice(1..3).by_text, [true, false]);
         assert_eq!(batch.slice(2..3).pixel_values, Some(vec![6.0, 7.0, 8.0]));
     }
 

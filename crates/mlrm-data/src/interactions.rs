@@ -124,7 +124,7 @@ impl Interactions {
 
     /// Refuses a log (read from `path`) of notes that are not in `notes`.
     pub fn refuse_unknown(&self, path: &Path, notes: &NoteSet) -> Result<()> {
-        let unknown = |id: &&String| notes.row(id).is_none();
+        let unknown = |id: &&String| notes.row(id).is_none() && !notes.is_dropped(id);
         let Some(first) = self.notes.texts().iter().find(unknown) else {
             return Ok(());
         };
@@ -143,6 +143,14 @@ impl Interactions {
         let message = message + &near.hint(first);
         let mend = "add the notes, or let `mlrm data check --fix DIR` leave such rows out";
         Err(DataError::file(path, message, mend))
+    }
+
+    /// The log without the events of notes that `notes` is meant to be without.
+    pub(crate) fn without_dropped(mut self, notes: &NoteSet) -> Self {
+        let dropped = self.notes.texts().iter().map(|id| notes.is_dropped(id));
+        let dropped: Vec<bool> = dropped.collect();
+        self.events.retain(|event| !dropped[event.note as usize]);
+        self
     }
 
     /// For each note of the log its row in `notes`.

@@ -12,6 +12,12 @@ pub struct EvalReport {
     pub pool: usize,
     /// Number of evaluated queries.
     pub queries: usize,
+    /// Notes that the model read by their text alone, for want of a usable picture.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub read_by_text: usize,
+    /// Notes that were left out of pool and queries, for want of a usable picture.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dropped: usize,
     /// The model: slice name → metrics.
     pub slices: Slices,
     /// Baseline name → slice name → metrics.
@@ -19,4 +25,8 @@ pub struct EvalReport {
     /// Baselines that were asked for and not measured → why.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub left_out: IndexMap<String, String>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }

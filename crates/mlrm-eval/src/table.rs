@@ -52,10 +52,23 @@ impl EvalReport {
                 text.push('\n');
             }
         }
+        for line in self.without_picture() {
+            let _ = writeln!(text, "\n{line}");
+        }
         for (name, reason) in &self.left_out {
             let _ = writeln!(text, "\nnot measured: {name}: {}", one_line(reason));
         }
         text
+    }
+
+    /// How many notes the model read without a picture, and how many are not there.
+    fn without_picture(&self) -> impl Iterator<Item = String> + use<> {
+        let line = |count: usize, what: &str| {
+            (count > 0).then(|| format!("{count} notes without a usable picture: {what}"))
+        };
+        let by_text = line(self.read_by_text, "read by text alone");
+        let dropped = line(self.dropped, "left out of pool and queries");
+        by_text.into_iter().chain(dropped)
     }
 
     /// One Markdown table for each slice, as [`EvalReport::to_text`].
@@ -86,6 +99,9 @@ impl EvalReport {
                     .collect();
                 let _ = writeln!(text, "| {} |{cells}", markdown(name));
             }
+        }
+        for line in self.without_picture() {
+            let _ = writeln!(text, "\n{line}");
         }
         for (name, reason) in &self.left_out {
             let _ = writeln!(
@@ -213,6 +229,8 @@ mod tests {
 
     fn report() -> EvalReport {
         let mut report = EvalReport {
+            read_by_text: 0,
+            dropped: 0,
             pool: 20,
             queries: 3,
             slices: slices(&["all"], 0.123_456),

@@ -1,12 +1,13 @@
 //! The data side of a run: notes, pairs, tokenizer, prompts and pictures, opened from settings.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use mlrm_config::{DataSettings, DataSource, PromptSettings, TokenizerSettings, Variant};
 use mlrm_data::image::{DecodeOptions, ImagePreprocessor};
-use mlrm_data::loader::{NoteEncoder, Pictures};
-use mlrm_data::notes::{ImageStore, NoteSet};
+use mlrm_data::loader::{Fallback, NoteEncoder, Pictures};
+use mlrm_data::notes::{ByText, ImageStore, NoteSet, WithoutPicture};
 use mlrm_data::prompt::{PromptEncoder, PromptStyle, open_tokenizer};
 use mlrm_data::split::{PairData, Part, load_pairs};
 use mlrm_data::synth::ensure_synth;
@@ -18,6 +19,9 @@ use crate::error::TrainError;
 /// Pixels kept after resize and crop, so that later epochs need not decode again.
 const PIXEL_CACHE_BYTES: usize = 1 << 30;
 
+/// Hears how many of how many pictures were looked at.
+pub type PictureProgress<'a> = &'a (dyn Fn(usize, usize) + Sync);
+
 /// Notes with their pictures.
 #[derive(Debug, Clone)]
 pub struct Notes {
@@ -27,20 +31,66 @@ pub struct Notes {
     pub images: Option<Arc<ImageStore>>,
     /// How these become pixels.
     pub decoding: DecodeOptions,
+    /// Which notes are read by their text though the model looks at pictures.
+    pub by_text: Arc<ByText>,
+    /// How many notes are not read with their picture.
+    pub without_picture: WithoutPicture,
 }
 
 impl Notes {
-    /// Opens the notes of `settings`, drawing the sample set first where they ask for it.
-    pub fn open(settings: &DataSettings, pictures: bool) -> Result<Self, TrainError> {
+    /// Opens the notes of `settings`, drawing the sample set first where they ask for it, and looks at
+    /// all of their `pictures`, where any are wanted.
+    ///
+    /// # Errors
+    /// Files that cannot be read; notes whose picture is missing or cannot be used, unless
+    /// `data.on_missing_image` and `data.on_bad_image` say what becomes of them.
+    pub fn open(
+        settings: &DataSettings,
+        pictures: bool,
+        progress: PictureProgress<'_>,
+    ) -> Result<Self, TrainError> {
+        Self::open_part(settings, pictures, progress, |notes| 0..notes)
+    }
+
+    /// As [`Self::open`], of some neighbouring rows of the notes alone, given how many there are.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_part(
+        settings: &DataSettings,
+        pictures: bool,
+        progress: PictureProgress<'_>,
+        part: impl FnOnce(usize) -> Range<usize>,
+    ) -> Result<Self, TrainError> {
         if settings.source == DataSource::Synth {
             ensure_synth(&settings.root, &settings.synth)?;
         }
         let set = NoteSet::read(&settings.root.join(&settings.notes))?;
-        let images = || ImageStore::open(&settings.root.join(&settings.images));
+        let part = part(set.len());
+        let set = match part == (0..set.len()) {
+            true => set,
+            false => set.part(part),
+        };
+        let decoding = DecodeOptions::new(settings);
+        if !pictures {
+            return Ok(Self {
+                by_text: Arc::new(ByText::none(set.len())),
+                set: Arc::new(set),
+                images: None,
+                decoding,
+                without_picture: WithoutPicture::default(),
+            });
+        }
+        let images = ImageStore::open(&settings.root.join(&settings.images))?;
+        let rows: Vec<u32> = (0..set.len() as u32).collect();
+        let screened = images.screen(&set, &rows, &decoding, progress);
+        let (set, by_text, without_picture) = ByText::resolve(set, &screened, settings)?;
         Ok(Self {
             set: Arc::new(set),
-            images: pictures.then(images).transpose()?.map(Arc::new),
-            decoding: DecodeOptions::new(settings),
+            images: Some(Arc::new(images)),
+            decoding,
+            by_text: Arc::new(by_text),
+            without_picture,
         })
     }
 }
@@ -86,14 +136,27 @@ impl Encoding {
         };
         let tokenizer = Arc::clone(&self.tokenizer);
         let prompts = PromptEncoder::new(&self.prompt, tokenizer, style, self.visual_tokens)?;
+        let fallback = || -> Result<Fallback, TrainError> {
+            let tokenizer = Arc::clone(&self.tokenizer);
+            let prompts = PromptEncoder::new(&self.prompt, tokenizer, PromptStyle::Text, 0)?;
+            Ok(Fallback {
+                by_text: Arc::clone(&notes.by_text),
+                prompts: Arc::new(prompts),
+                hide_text: modality == Modality::ImageOnly,
+            })
+        };
         let looks = variant.vision() && modality != Modality::TextOnly;
         let pictures = match (&notes.images, &self.preprocessor) {
-            (Some(images), Some(preprocessor)) if looks => Some(Pictures::new(
-                Arc::clone(images),
-                preprocessor.clone(),
-                notes.decoding,
-                PIXEL_CACHE_BYTES,
-            )),
+            (Some(images), Some(preprocessor)) if looks => {
+                let images = Arc::clone(images);
+                let preprocessor = preprocessor.clone();
+                let pictures =
+                    Pictures::new(images, preprocessor, notes.decoding, PIXEL_CACHE_BYTES);
+                Some(match notes.by_text.may_read() {
+                    true => pictures.with_fallback(fallback()?),
+                    false => pictures,
+                })
+            }
             _ => None,
         };
         Ok(NoteEncoder::new(

@@ -18,6 +18,7 @@ pub fn token_batch(batch: &NoteBatch) -> TokenBatch {
         lengths: batch.lengths.clone(),
         image_index: batch.image_index.clone(),
         image_emb_index: batch.image_emb_index.clone(),
+        by_text: batch.by_text.clone(),
     }
 }
 

@@ -199,6 +199,8 @@ pub fn full_report(
         pool: retrieval.pool(),
         queries: retrieval.queries(),
         slices: measure(variant.name(), model, Modality::Both)?,
+        read_by_text: notes.without_picture.by_text(),
+        dropped: notes.without_picture.dropped(),
         ..EvalReport::default()
     };
     // A model of one modality is its own text-only or image-only self.

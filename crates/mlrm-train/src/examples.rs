@@ -271,7 +271,7 @@ fn text_of(note: &Note) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use mlrm_data::notes::NoteSet;
+    use mlrm_data::notes::{ByText, NoteSet};
     use mlrm_eval::Relevance;
     use serde_json::Value;
 
@@ -313,6 +313,8 @@ mod tests {
         let notes = Notes {
             set: Arc::new(NoteSet::new(notes.collect()).unwrap()),
             decoding: Default::default(),
+            by_text: Arc::new(ByText::none(count)),
+            without_picture: Default::default(),
             images: Some(Arc::new(ImageStore::open(root).unwrap())),
         };
         (notes, Embeddings::new(ids, 2, values.collect()).unwrap())

@@ -71,6 +71,8 @@ pub struct Exclusions {
     mask: Vec<bool>,
     notes: usize,
     log_shares: Option<Vec<f32>>,
+    /// Which notes have no picture; empty where none is without.
+    by_text: Vec<bool>,
 }
 
 impl Exclusions {
@@ -81,6 +83,7 @@ impl Exclusions {
             mask,
             notes,
             log_shares: None,
+            by_text: Vec::new(),
         }
     }
 
@@ -104,6 +107,7 @@ impl Exclusions {
             mask,
             notes: count,
             log_shares: None,
+            by_text: Vec::new(),
         }
     }
 
@@ -116,9 +120,34 @@ impl Exclusions {
         }
     }
 
+    /// With notes that have no picture, `[notes]`, or none of them: their visual embeddings are neither
+    /// rows nor candidates of L(E_v).
+    pub fn without_pictures(self, by_text: Vec<bool>) -> Self {
+        Self { by_text, ..self }
+    }
+
     fn tensor(&self, device: &Device) -> Tensor<2, Bool> {
         let data = TensorData::new(self.mask.clone(), [self.notes, self.notes]);
         Tensor::from_data(data, device)
+    }
+
+    /// What does not count for the visual loss, and the weight of each row's loss, 0 where the note or
+    /// its partner has no picture.
+    fn visual(&self, device: &Device) -> (Tensor<2, Bool>, Option<Vec<f32>>) {
+        if self.by_text.is_empty() {
+            return (self.tensor(device), None);
+        }
+        let notes = self.notes;
+        let mask = self.mask.iter().enumerate();
+        let mask: Vec<bool> = mask
+            .map(|(n, out)| *out || self.by_text[n % notes])
+            .collect();
+        let shown = |row: usize| !self.by_text[row] && !self.by_text[(row + notes / 2) % notes];
+        let weights = (0..notes)
+            .map(|row| f32::from(u8::from(shown(row))))
+            .collect();
+        let data = TensorData::new(mask, [notes, notes]);
+        (Tensor::from_data(data, device), Some(weights))
     }
 
     /// What is taken off the logits of each candidate, `[1, notes]`.
@@ -160,18 +189,16 @@ impl Objective {
         exclusions: &Exclusions,
     ) -> Losses {
         let device = embeddings.multimodal.device().without_autodiff();
-        let mask = exclusions.tensor(&device);
         let offsets = exclusions.offsets(&device);
-        let loss = |e: &Tensor<2>| {
-            self.contrastive(
-                e.clone(),
-                temperature.clone(),
-                mask.clone(),
-                offsets.clone(),
-            )
+        let loss = |e: &Tensor<2>, mask, weights: Option<Vec<f32>>| {
+            let (e, temperature) = (e.clone(), temperature.clone());
+            self.weighted(e, temperature, mask, offsets.clone(), weights.as_deref())
         };
-        let multimodal = loss(&embeddings.multimodal);
-        let visual = embeddings.visual.as_ref().map(loss);
+        let multimodal = loss(&embeddings.multimodal, exclusions.tensor(&device), None);
+        let visual = embeddings.visual.as_ref().map(|e| {
+            let (mask, weights) = exclusions.visual(&device);
+            loss(e, mask, weights)
+        });
         let total = match &visual {
             None => multimodal.clone(),
             Some(visual) => {
@@ -199,6 +226,18 @@ impl Objective {
         excluded: Tensor<2, Bool>,
         offsets: Option<Tensor<2>>,
     ) -> Tensor<1> {
+        self.weighted(embeddings, temperature, excluded, offsets, None)
+    }
+
+    /// As [`Self::contrastive`], the mean weighted by `weights` `[notes]`, 0 where all of them are 0.
+    fn weighted(
+        &self,
+        embeddings: Tensor<2>,
+        temperature: Tensor<1>,
+        excluded: Tensor<2, Bool>,
+        offsets: Option<Tensor<2>>,
+        weights: Option<&[f32]>,
+    ) -> Tensor<1> {
         let [notes, width] = embeddings.dims();
         let pairs = notes / 2;
         // t stays in f32 whatever the model's number format is.
@@ -214,7 +253,7 @@ impl Objective {
                 let logits = cosines.mask_fill(excluded, EXCLUDED) * scale;
                 let logits = corrected(logits, 0, notes);
                 let partner = (0..notes).map(|row| (row + pairs) % notes).collect();
-                cross_entropy(logits, partner)
+                cross_entropy(logits, partner, weights)
             }
             ObjectiveKind::Dual => {
                 let queries = embeddings.clone().slice([0..pairs, 0..width]);
@@ -227,19 +266,30 @@ impl Objective {
                 let back = cosines.transpose().mask_fill(backward, EXCLUDED) * scale;
                 let logits = corrected(logits, pairs, notes);
                 let back = corrected(back, 0, pairs);
-                (cross_entropy(logits, partner.clone()) + cross_entropy(back, partner)) * 0.5
+                let (first, second) = weights.map(|weights| weights.split_at(pairs)).unzip();
+                let forward = cross_entropy(logits, partner.clone(), first);
+                (forward + cross_entropy(back, partner, second)) * 0.5
             }
         }
     }
 }
 
-/// Mean cross entropy of `logits` `[rows, classes]` toward one class a row.
-fn cross_entropy(logits: Tensor<2>, class: Vec<usize>) -> Tensor<1> {
+/// Mean cross entropy of `logits` `[rows, classes]` toward one class a row, weighted by `weights`
+/// `[rows]`.
+fn cross_entropy(logits: Tensor<2>, class: Vec<usize>, weights: Option<&[f32]>) -> Tensor<1> {
     let rows = class.len();
     let device = logits.device();
     let class: Vec<i64> = class.into_iter().map(|c| c as i64).collect();
     let class = Tensor::<2, Int>::from_data(TensorData::new(class, [rows, 1]), &device);
-    log_softmax(logits, 1).gather(1, class).mean().neg()
+    let likelihoods = log_softmax(logits, 1).gather(1, class);
+    let Some(weights) = weights else {
+        return likelihoods.mean().neg();
+    };
+    let sum: f32 = weights.iter().sum();
+    let weights: Vec<f32> = weights.iter().map(|weight| weight / sum.max(1.0)).collect();
+    let data = TensorData::new(weights, [rows, 1]);
+    let weights = Tensor::<2>::from_data(data, &device).cast(likelihoods.dtype());
+    (likelihoods * weights).sum().neg()
 }
 
 #[cfg(test)]
@@ -266,6 +316,71 @@ mod tests {
             sum.ln() - logit(row, partner)
         };
         (0..notes).map(row_loss).sum::<f64>() / notes as f64
+    }
+
+    /// Notes without a picture are as if they and their partners were not in the visual loss: what is
+    /// left of the batch has the loss and the gradients that it has alone.
+    #[test]
+    fn notes_without_a_picture_take_no_part_in_the_visual_loss() {
+        let angles = [0.1_f32, 0.9, 2.0, 0.3, 1.4, 2.2];
+        let device = Device::flex().autodiff();
+        let rows = |rows: &[usize]| -> Tensor<2> {
+            let values = rows
+                .iter()
+                .flat_map(|&row| [angles[row].cos(), angles[row].sin()]);
+            let data = TensorData::new(values.collect::<Vec<f32>>(), [rows.len(), 2]);
+            Tensor::from_data(data, &device).require_grad()
+        };
+        for kind in [ObjectiveKind::OneTower, ObjectiveKind::Dual] {
+            let objective = Objective {
+                kind,
+                multimodal_weight: 0.0,
+                visual_weight: 1.0,
+            };
+            let run = |which: &[usize], by_text: Vec<bool>| {
+                let visual = rows(which);
+                let embeddings = Embeddings {
+                    multimodal: rows(which),
+                    visual: Some(visual.clone()),
+                    gate: None,
+                };
+                let exclusions = Exclusions::diagonal(which.len()).without_pictures(by_text);
+                let t = Tensor::from_data([1.5_f32], &device);
+                let losses = objective.losses(&embeddings, t, &exclusions);
+                let loss = losses.visual.unwrap();
+                let gradients = loss.backward();
+                let gradient = visual.grad(&gradients).unwrap();
+                (
+                    loss.into_scalar::<f32>(),
+                    gradient.try_into_vec_as::<f32>().unwrap(),
+                )
+            };
+            // Pairs are (0, 3), (1, 4), (2, 5): the second has a note without a picture.
+            let by_text = vec![false, false, false, false, true, false];
+            let (found, gradient) = run(&[0, 1, 2, 3, 4, 5], by_text);
+            assert!(
+                gradient[8..10].iter().all(|&value| value == 0.0),
+                "{kind:?}"
+            );
+            // Note 1 is a candidate of the others still: compare with a batch that has it alone.
+            let mut both = vec![false; 6];
+            (both[1], both[4]) = (true, true);
+            let (without, gradient) = run(&[0, 1, 2, 3, 4, 5], both);
+            let (alone, expected) = run(&[0, 2, 3, 5], Vec::new());
+            assert!(
+                (without - alone).abs() < 1e-6,
+                "{kind:?}: {without}, {alone}"
+            );
+            for (place, row) in [0, 2, 3, 5].into_iter().enumerate() {
+                for axis in 0..2 {
+                    let difference = gradient[2 * row + axis] - expected[2 * place + axis];
+                    assert!(difference.abs() < 1e-6, "{kind:?}: {difference}");
+                }
+            }
+            assert!(found > without, "{kind:?}: {found}, {without}");
+            let (none, gradient) = run(&[0, 1, 2, 3, 4, 5], vec![true; 6]);
+            assert!(none == 0.0 && gradient.iter().all(|&value| value == 0.0));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use mlrm_config::{DType, RunConfig, TrainSettings};
+use mlrm_config::{DType, ModelSettings, RunConfig, TrainSettings};
 use mlrm_data::image::{ImagePreprocessor, PreprocessorConfig};
 use mlrm_data::split::PairData;
 use mlrm_data::tokenizer::{NewToken, Tokenizer};
@@ -14,7 +14,7 @@ use mlrm_model::decoder::DecoderConfig;
 use mlrm_model::embedder::{BuildOptions, Embedder, ModelFolder, PromptRecord, WeightSource};
 use mlrm_model::weights::NewRows;
 
-use crate::corpus::{Encoding, Modality, Notes, run_pairs, run_tokenizer};
+use crate::corpus::{Encoding, Modality, Notes, PictureProgress, run_pairs, run_tokenizer};
 use crate::error::TrainError;
 use crate::parts::Parts;
 use crate::{device, memory, schedule::LearningRate};
@@ -49,23 +49,25 @@ pub struct OpenModel {
 
 impl RunPlan {
     /// As [`Self::prepare`], for a model that is to learn.
-    pub fn prepare_training(config: RunConfig) -> Result<Self, TrainError> {
+    pub fn prepare_training(
+        config: RunConfig,
+        progress: PictureProgress<'_>,
+    ) -> Result<Self, TrainError> {
         check_trainable(&config)?;
-        Self::prepare(config)
+        Self::prepare(config, progress)
     }
 
-    /// Checks and opens everything. Nothing is written but a drawn sample set.
-    pub fn prepare(config: RunConfig) -> Result<Self, TrainError> {
+    /// Checks and opens everything. Nothing is written but a drawn sample set. `progress` hears of the
+    /// pictures that are looked at.
+    pub fn prepare(config: RunConfig, progress: PictureProgress<'_>) -> Result<Self, TrainError> {
         config.validate()?;
         let device = one_device(&config)?;
-        let vision = config.model.variant.vision() || config.model.path.is_some();
-        let notes = Notes::open(&config.data, vision)?;
+        let notes = Notes::open(&config.data, looks_at_pictures(&config.model)?, progress)?;
         let pairs = run_pairs(&config.data, &notes.set, config.run.seed)?;
         let OpenModel { embedder, encoding } = starting_model(&config, &device, &notes, &pairs)?;
         // Evaluation embeds every note: what it would refuse is refused before anything is written.
         let variant = embedder.config.variant;
         let encoder = encoding.encoder(&notes, variant, Modality::Both)?;
-        encoder.require_pictures(0..notes.set.len() as u32)?;
         let longest = encoder.prompts().max_tokens();
         embedder.config.llm.check_length(longest)?;
         let total_steps = total_steps(&config.train, pairs.pairs.train.len());
@@ -80,6 +82,14 @@ impl RunPlan {
             total_steps,
             config,
         })
+    }
+}
+
+/// Whether the model that a run starts from looks at pictures.
+fn looks_at_pictures(settings: &ModelSettings) -> Result<bool, TrainError> {
+    match &settings.path {
+        Some(folder) => Ok(ModelFolder::open(folder)?.config.vision.is_some()),
+        None => Ok(settings.variant.vision()),
     }
 }
 

@@ -29,12 +29,14 @@ impl SaliencyProbe {
         pairs: &[Pair],
         settings: &TrainSettings,
     ) -> Result<Option<Self>, TrainError> {
-        let count = (settings.saliency_notes / 2).min(pairs.len());
+        let shown = |pair: &&Pair| both_show_pictures(encoder, pair);
+        let most = settings.saliency_notes / 2;
+        let pairs: Vec<Pair> = pairs.iter().filter(shown).take(most).copied().collect();
+        let count = pairs.len();
         let image = encoder.prompts().style().has_image() && encoder.prompts().style().has_text();
         if settings.saliency_every_steps == 0 || count < 2 || !image {
             return Ok(None);
         }
-        let pairs = &pairs[..count];
         let queries = pairs.iter().map(|pair| pair.query);
         let rows: Vec<u32> = queries
             .chain(pairs.iter().map(|pair| pair.target))
@@ -79,6 +81,11 @@ impl SaliencyProbe {
             }),
         }))
     }
+}
+
+/// Whether there is a picture to read in both notes of a pair.
+pub fn both_show_pictures(encoder: &NoteEncoder, pair: &Pair) -> bool {
+    encoder.shows_picture(pair.query) && encoder.shows_picture(pair.target)
 }
 
 /// What is measured.

@@ -6,8 +6,9 @@ use std::sync::mpsc::Receiver;
 use mlrm_config::{Baseline, RunConfig};
 use mlrm_eval::EvalReport;
 use mlrm_events::{Action, EndReason, Evaluation, Event, EventLog, EventSink};
-use mlrm_events::{RunEnded, Split, Stamped};
+use mlrm_events::{RunEnded, Split, Stamped, Warning};
 
+use crate::corpus::PictureProgress;
 use crate::data_record::DataRecord;
 use crate::encode::Inference;
 use crate::error::TrainError;
@@ -57,19 +58,23 @@ pub fn run(
     sink: &mut dyn EventSink,
     requests: Receiver<Action>,
 ) -> Result<Finished, TrainError> {
-    Run::open(config, options)?.train(sink, requests)
+    Run::open(config, options, &|_, _| {})?.train(sink, requests)
 }
 
 impl Run {
-    /// Checks and opens data, model and run folder.
+    /// Checks and opens data, model and run folder; `progress` hears of the pictures that are looked at.
     ///
     /// # Errors
     ///
     /// Settings, data, models or devices that cannot train, or a folder that holds a run already.
     /// Nothing is written then but a drawn sample set.
-    pub fn open(config: RunConfig, options: &RunOptions) -> Result<Self, TrainError> {
+    pub fn open(
+        config: RunConfig,
+        options: &RunOptions,
+        progress: PictureProgress<'_>,
+    ) -> Result<Self, TrainError> {
         RunFolder::check(&config, options)?;
-        let plan = RunPlan::prepare_training(config)?;
+        let plan = RunPlan::prepare_training(config, progress)?;
         let zero_shot = plan.config.eval.baselines.contains(&Baseline::ZeroShot);
         let untrained = zero_shot.then(|| Inference::new(&plan.embedder));
         let earlier = DataRecord::read(&plan.config.run.dir)?;
@@ -195,6 +200,11 @@ fn measure(
         eval,
         &sources,
     )?;
+    for message in plan.notes.by_text.take_news() {
+        let step = Some(trained.chosen_step as u64);
+        let warning = Event::Warning(Warning { step, message });
+        sink.emit_now(warning).map_err(TrainError::event)?;
+    }
     let (_, own) = &embeddings[0];
     let geometry = retrieval.geometry(own)?;
     let baselines = report.baselines.iter();

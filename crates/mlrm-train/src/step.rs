@@ -91,6 +91,7 @@ impl StepContext {
             Some(partners) => Exclusions::false_negatives(rows, |a, b| partners.contains(a, b)),
             None => Exclusions::diagonal(batch.notes),
         };
+        let exclusions = exclusions.without_pictures(batch.by_text.clone());
         match &self.shares {
             Some(shares) => exclusions.corrected(shares.logarithms(rows)),
             None => exclusions,

@@ -192,6 +192,9 @@ impl<'a> Trainer<'a> {
 
     /// Takes the steps that are left; after a retreat, from there.
     fn run_steps(&mut self) -> Result<(), TrainError> {
+        if let Some(message) = self.plan.notes.without_picture.summary() {
+            self.warn(message)?;
+        }
         while self.state.step < self.plan.total_steps && !self.stopping {
             let config = &self.plan.config;
             let pairs = Arc::from(self.plan.pairs.pairs.train.as_slice());
@@ -245,6 +248,9 @@ impl<'a> Trainer<'a> {
         }
         if !self.retreated && self.save_due() {
             self.save("interval")?;
+        }
+        for message in self.plan.notes.by_text.take_news() {
+            self.warn(message)?;
         }
         self.obey_requests()
     }

@@ -18,7 +18,7 @@ use mlrm_train::plan::RunPlan;
 use serde_json::Value;
 
 use super::at_least_one;
-use super::model_source::ModelSource;
+use super::model_source::{ModelSource, picture_progress};
 use crate::hub;
 use compare::Earlier;
 
@@ -125,10 +125,14 @@ impl What {
 
     fn measure(&self) -> Result<BenchReport, miette::Report> {
         Ok(match self {
-            Self::Train(args) => {
-                bench_train(RunPlan::prepare_training(args.config()?)?, args.samples())?
-            }
-            Self::Embed(args) => bench_embed(&RunPlan::prepare(args.config()?)?, args.samples())?,
+            Self::Train(args) => bench_train(
+                RunPlan::prepare_training(args.config()?, &picture_progress())?,
+                args.samples(),
+            )?,
+            Self::Embed(args) => bench_embed(
+                &RunPlan::prepare(args.config()?, &picture_progress())?,
+                args.samples(),
+            )?,
             Self::Matmul(args) => bench_matmul(&ProductOptions {
                 device: args.device.clone(),
                 dtype: args.dtype,

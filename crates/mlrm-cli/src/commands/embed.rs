@@ -2,7 +2,9 @@
 
 mod parts;
 
-use std::path::{Path, PathBuf};
+use std::cell::Cell;
+use std::ops::Range;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -15,7 +17,7 @@ use mlrm_train::corpus::{Modality, Notes};
 use mlrm_train::encode::{CorpusEmbeddings, Inference};
 
 use self::parts::{Job, Kept, Parts};
-use super::model_source::{ModelSource, images_of};
+use super::model_source::{ModelSource, images_of, picture_progress, tell_of_pictures};
 use super::{at_least_one, check_place, folder_of};
 
 /// Write the embeddings of a corpus.
@@ -48,6 +50,10 @@ pub struct EmbedArgs {
     /// Notes between two saves of what is done so far.
     #[arg(long, default_value_t = 50_000, value_parser = at_least_one, value_name = "N")]
     pub part_notes: usize,
+    /// Override how the run reads pictures: `data.on_missing_image`, `data.on_bad_image`,
+    /// `data.exif_orientation`, `data.max_image_bytes`, `data.max_image_pixels`.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
 }
 
 /// One of n equal parts of a corpus.
@@ -72,9 +78,9 @@ impl FromStr for Shard {
 
 impl Shard {
     /// The rows of the shard: a contiguous part, so that shards concatenate in order.
-    fn rows(self, notes: usize) -> Vec<u32> {
-        let bound = |part: usize| (notes * part / self.count) as u32;
-        (bound(self.index)..bound(self.index + 1)).collect()
+    fn rows(self, notes: usize) -> Range<usize> {
+        let bound = |part: usize| notes * part / self.count;
+        bound(self.index)..bound(self.index + 1)
     }
 }
 
@@ -85,26 +91,32 @@ pub fn run(args: EmbedArgs) -> miette::Result<ExitCode> {
     if folder_of(&args.out).exists() {
         check_place(&args.out)?;
     }
-    let config = args.source.run_config(&[])?;
+    let config = args.source.run_config(&args.set)?;
     let model = args.source.open(&config)?;
     let images = images_of(&args.notes, args.images.as_deref(), &config.data);
-    // Pictures are read as in the run.
     let settings = DataSettings {
         source: DataSource::Folder,
         root: PathBuf::new(),
-        images: images.clone(),
+        images,
         notes: args.notes.clone(),
+        // How pictures are read, and what becomes of those that cannot be, is the run's.
         ..config.data.clone()
     };
-    let notes = Notes::open(&settings, model.embedder.reads_pictures())?;
-    let rows = args.shard.rows(notes.set.len());
+    let looks = model.embedder.reads_pictures();
+    let all = Cell::new(0);
+    let part = |notes| {
+        all.set(notes);
+        args.shard.rows(notes)
+    };
+    let notes = Notes::open_part(&settings, looks, &picture_progress(), part)?;
+    let rows: Vec<u32> = (0..notes.set.len() as u32).collect();
     if rows.is_empty() {
         return Err(miette!(
             help = "give at most as many shards as there are notes",
             "shard {}/{} of {} notes holds none",
             args.shard.index,
             args.shard.count,
-            notes.set.len()
+            all.get()
         ));
     }
     if args.visual && !model.embedder.config.variant.micl() {
@@ -115,9 +127,6 @@ pub fn run(args: EmbedArgs) -> miette::Result<ExitCode> {
     }
     let variant = model.embedder.config.variant;
     let encoder = model.encoding.encoder(&notes, variant, Modality::Both)?;
-    encoder
-        .require_pictures(rows.iter().copied())
-        .map_err(mlrm_train::TrainError::from)?;
     let inference = Inference::new(&model.embedder);
     let chunks: Vec<&[u32]> = rows.chunks(args.part_notes).collect();
     // A job of one part has nothing to go on from.
@@ -125,7 +134,7 @@ pub fn run(args: EmbedArgs) -> miette::Result<ExitCode> {
         0 | 1 => None,
         _ => Some(Parts::of(
             &args.out,
-            job(&args, &notes, &images, &rows, config.backend.dtype)?,
+            job(&args, &notes, &settings, config.backend.dtype)?,
         )),
     };
     let bar = ProgressBar::new(rows.len() as u64);
@@ -162,6 +171,7 @@ pub fn run(args: EmbedArgs) -> miette::Result<ExitCode> {
         sets.push(set);
     }
     bar.finish_and_clear();
+    tell_of_pictures(&notes);
     let whole = concat(sets)?;
     write_embeddings(&args.out, &whole).map_err(mlrm_train::TrainError::from)?;
     if let Some(parts) = &parts {
@@ -183,27 +193,31 @@ pub fn run(args: EmbedArgs) -> miette::Result<ExitCode> {
 fn job(
     args: &EmbedArgs,
     notes: &Notes,
-    images: &Path,
-    rows: &[u32],
+    settings: &DataSettings,
     dtype: DType,
 ) -> miette::Result<String> {
     let mut job = Job::new(&format!(
-        "{} {dtype:?} {:?} {} {} {:?} {} {}",
+        "{} {dtype:?} {} {} {:?} {} {} {:?} {:?} {:?}",
         args.source.device,
-        notes.decoding,
         args.source.allow_nan,
         args.visual,
         args.shard,
         args.batch_notes,
-        args.part_notes
+        args.part_notes,
+        notes.decoding,
+        settings.on_missing_image,
+        settings.on_bad_image
     ));
     job.content(&args.source.folder()?)?;
     job.content(&args.notes)?;
     if notes.images.is_some() {
         job.pictures(
-            images,
-            rows.iter()
-                .filter_map(|&row| notes.set[row].image.as_deref()),
+            &settings.images,
+            notes
+                .set
+                .rows()
+                .iter()
+                .filter_map(|note| note.image.as_deref()),
         )?;
     }
     Ok(job.name())

@@ -16,7 +16,7 @@ use mlrm_train::plan::starting_model;
 use mlrm_train::run_folder::check_measured;
 
 use super::check_place;
-use super::model_source::ModelSource;
+use super::model_source::{ModelSource, picture_progress, tell_of_pictures};
 
 /// Measure retrieval of a run or model beside its baselines.
 #[derive(Debug, Args)]
@@ -59,7 +59,7 @@ pub fn run(args: EvalArgs) -> miette::Result<ExitCode> {
     let config = args.source.run_config(&args.set)?;
     let model = args.source.open(&config)?;
     let vision = model.embedder.reads_pictures();
-    let notes = Notes::open(&config.data, vision)?;
+    let notes = Notes::open(&config.data, vision, &picture_progress())?;
     check_run(&args, &config, &notes)?;
     let pairs = run_pairs(&config.data, &notes.set, config.run.seed)?;
     let held = match args.split {
@@ -86,6 +86,7 @@ pub fn run(args: EvalArgs) -> miette::Result<ExitCode> {
         &config.eval,
         &sources,
     )?;
+    tell_of_pictures(&notes);
     let json = serde_json::to_string_pretty(&report).into_diagnostic()?;
     if let Some(path) = &args.out {
         write_beside(path, &format!("{json}\n"))?;

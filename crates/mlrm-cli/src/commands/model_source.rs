@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
 use miette::miette;
 use mlrm_config::{DataSettings, DeviceNames, RunConfig};
+use mlrm_train::corpus::Notes;
 use mlrm_train::device::{self, Device};
 use mlrm_train::plan::{OpenModel, open_model};
 
@@ -81,5 +83,28 @@ pub fn images_of(notes: &Path, images: Option<&Path>, data: &DataSettings) -> Pa
         Some(images) => images.to_owned(),
         None if same => data.root.join(&data.images),
         None => notes.parent().unwrap_or(Path::new(".")).to_owned(),
+    }
+}
+
+/// A bar on the terminal while pictures are looked at.
+pub fn picture_progress() -> impl Fn(usize, usize) + Sync {
+    let bar = ProgressBar::no_length().with_message("looking at pictures");
+    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len}") {
+        bar.set_style(style);
+    }
+    move |done, of| {
+        bar.set_length(of as u64);
+        bar.set_position(done as u64);
+        if done == of {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// Says which notes a model does not see with their picture.
+pub fn tell_of_pictures(notes: &Notes) {
+    let news = notes.by_text.take_news();
+    for line in notes.without_picture.summary().into_iter().chain(news) {
+        eprintln!("warning: {line}");
     }
 }

@@ -13,11 +13,11 @@ use mlrm_report::saliency_plot::{Curve, svg};
 use mlrm_report::state::normalised;
 use mlrm_train::corpus::{Modality, Notes, run_pairs};
 use mlrm_train::objective::Objective;
-use mlrm_train::probe::{batch_attention_mass, batch_saliency};
+use mlrm_train::probe::{batch_attention_mass, batch_saliency, both_show_pictures};
 use serde::Serialize;
 
 use super::check_place;
-use super::model_source::ModelSource;
+use super::model_source::{ModelSource, picture_progress};
 
 /// Measure how much each layer reads the picture and the text (method §4), of one model or of
 /// several side by side.
@@ -123,7 +123,7 @@ pub fn run(args: SaliencyArgs) -> miette::Result<ExitCode> {
         source.folder()?;
     }
     let config = sources[0].run_config(&args.set)?;
-    let notes = Notes::open(&config.data, true)?;
+    let notes = Notes::open(&config.data, true, &picture_progress())?;
     let pairs = run_pairs(&config.data, &notes.set, config.run.seed)?.pairs;
     let held = [pairs.test, pairs.validation, pairs.train];
     let mut pairs = held
@@ -185,8 +185,20 @@ fn measure(
     let encoder = model.encoding.encoder(notes, variant, Modality::Both)?;
     let objective = Objective::from_settings(&config.objective);
     let mut scores = Vec::new();
+    let shown: Vec<Pair> = pairs
+        .iter()
+        .filter(|pair| both_show_pictures(&encoder, pair))
+        .copied()
+        .collect();
+    if shown.len() < 2 {
+        return Err(miette!(
+            "too few pairs of which both notes have a picture: {} of {}",
+            shown.len(),
+            pairs.len()
+        ));
+    }
     // A pair alone has no negatives, and its loss no gradient.
-    for chunk in pairs.chunks(PAIRS_A_BATCH).filter(|chunk| chunk.len() > 1) {
+    for chunk in shown.chunks(PAIRS_A_BATCH).filter(|chunk| chunk.len() > 1) {
         let queries = chunk.iter().map(|pair| pair.query);
         let rows: Vec<u32> = queries
             .chain(chunk.iter().map(|pair| pair.target))

@@ -17,7 +17,7 @@ use mlrm_report::tui::{Dashboard, DashboardHandle, Options, Source};
 use mlrm_train::run_folder::{Existing, RunFolder, RunOptions};
 use mlrm_train::{Finished, Run, TrainError};
 
-use super::model_source::ALLOW_NAN;
+use super::model_source::{ALLOW_NAN, picture_progress};
 use super::stop;
 use crate::hub;
 
@@ -73,7 +73,7 @@ pub fn run(args: TrainArgs) -> miette::Result<ExitCode> {
     }
     hub::resolve(&mut config)?;
     eprintln!("preparing {}", args.config.display());
-    let run = Run::open(config.clone(), &options)?;
+    let run = Run::open(config.clone(), &options, &picture_progress())?;
     for notice in run.notices() {
         eprintln!("{notice}");
     }

@@ -20,8 +20,8 @@ pub use swap::{Shown, Swap};
 use crate::batch::NoteBatch;
 use crate::error::{DataError, Problem, Result, shorten};
 use crate::image::{DecodeOptions, ImagePreprocessor, decode};
-use crate::notes::{ImageStore, Note, NoteSet};
-use crate::prompt::{EncodedNote, PromptEncoder};
+use crate::notes::{ByText, ImageStore, Note, NoteSet};
+use crate::prompt::{EncodedNote, PromptEncoder, PromptStyle};
 use cache::PixelCache;
 
 /// Where the pictures of notes come from and what is done with them.
@@ -31,6 +31,19 @@ pub struct Pictures {
     preprocessor: ImagePreprocessor,
     options: DecodeOptions,
     cache: PixelCache,
+    fallback: Option<Fallback>,
+}
+
+/// How notes are read whose picture is not there or cannot be used.
+#[derive(Debug, Clone)]
+pub struct Fallback {
+    /// Which notes these are.
+    pub by_text: Arc<ByText>,
+    /// The encoder of their prompts, which show no picture.
+    pub prompts: Arc<PromptEncoder>,
+    /// Whether their text is kept from the model too: it sees pictures alone, and of these notes
+    /// nothing.
+    pub hide_text: bool,
 }
 
 impl Pictures {
@@ -47,6 +60,16 @@ impl Pictures {
             preprocessor,
             options,
             cache: PixelCache::new(cache_bytes),
+            fallback: None,
+        }
+    }
+
+    /// The same, where notes without a usable picture are read as `fallback` says instead of being
+    /// errors.
+    pub fn with_fallback(self, fallback: Fallback) -> Self {
+        Self {
+            fallback: Some(fallback),
+            ..self
         }
     }
 
@@ -55,21 +78,33 @@ impl Pictures {
         self.preprocessor.image_size()
     }
 
-    /// Writes the values of the picture of the note in `row`, `[3, image_size, image_size]`.
-    fn write_values(&self, row: u32, note: &Note, values: &mut [f32]) -> Result<()> {
+    /// Writes the values of the picture of the note in `row`, `[3, image_size, image_size]`; `false`
+    /// where the note is read without one.
+    fn write_values(&self, row: u32, note: &Note, values: &mut [f32]) -> Result<bool> {
+        let by_text = self.fallback.as_ref().map(|fallback| &fallback.by_text);
+        if by_text.is_some_and(|by_text| by_text.reads(row)) {
+            return Ok(false);
+        }
         let key = note.image.as_deref().ok_or_else(|| no_picture(note))?;
         let pixels = match self.cache.get(row) {
             Some(pixels) => pixels,
-            None => {
-                let pixels = self.pixels(key).map_err(|problem| {
-                    let error = DataError::image(shorten(key), problem.message, problem.mend);
-                    of_note(note, error)
-                })?;
-                self.cache.insert(row, pixels.into())
-            }
+            None => match self.pixels(key) {
+                Ok(pixels) => self.cache.insert(row, pixels.into()),
+                Err(problem) => {
+                    let problem = match by_text {
+                        Some(by_text) => by_text.late(row, &note.id, problem),
+                        None => ByText::none(0).late(row, &note.id, problem),
+                    };
+                    let error = |problem: Problem| {
+                        let error = DataError::image(shorten(key), problem.message, problem.mend);
+                        of_note(note, error)
+                    };
+                    return problem.map(|()| false).map_err(error);
+                }
+            },
         };
         self.preprocessor.normalize_into(&pixels, values);
-        Ok(())
+        Ok(true)
     }
 
     fn pixels(&self, key: &str) -> Result<Vec<u8>, Problem> {
@@ -111,17 +146,13 @@ impl NoteEncoder {
         &self.prompts
     }
 
-    /// Refuses notes without a picture where pictures are needed, before any work is done on the
-    /// others. Whether a picture can be read shows when it is.
-    pub fn require_pictures(&self, rows: impl IntoIterator<Item = u32>) -> Result<()> {
-        if self.pictures.is_none() {
-            return Ok(());
-        }
-        let mut notes = rows.into_iter().map(|row| &self.notes[row]);
-        match notes.find(|note| note.image.is_none()) {
-            Some(note) => Err(no_picture(note)),
-            None => Ok(()),
-        }
+    /// Whether the note of this row is shown with its picture.
+    pub fn shows_picture(&self, row: u32) -> bool {
+        let Some(pictures) = &self.pictures else {
+            return false;
+        };
+        let fallback = pictures.fallback.as_ref();
+        self.notes[row].image.is_some() && !fallback.is_some_and(|f| f.by_text.reads(row))
     }
 
     /// The batch of the notes in these rows, in this order.
@@ -143,19 +174,29 @@ impl NoteEncoder {
     fn encode_until(&self, shown: &[Shown], stop: &AtomicBool) -> Result<Option<NoteBatch>> {
         let image_size = self.pictures.as_ref().map_or(0, Pictures::image_size);
         let mut values = vec![0.0; shown.len() * 3 * image_size * image_size];
-        let encode = |shown: &Shown, values: &mut [f32]| -> Result<Option<EncodedNote>> {
+        let encode = |shown: &Shown, values: &mut [f32]| -> Result<Option<(EncodedNote, bool)>> {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            if let Some(pictures) = &self.pictures {
-                pictures.write_values(shown.image, &self.notes[shown.image], values)?;
-            }
             let note = shown.text(&self.notes);
-            let prompt = self.prompts.encode(&note);
-            prompt.map(Some).map_err(|error| of_note(&note, error))
+            let fallback = match &self.pictures {
+                Some(pictures) => {
+                    let picture = &self.notes[shown.image];
+                    let written = pictures.write_values(shown.image, picture, values)?;
+                    pictures.fallback.as_ref().filter(|_| !written)
+                }
+                None => None,
+            };
+            let prompt = match fallback {
+                None => self.prompts.encode(&note),
+                Some(fallback) if fallback.hide_text => fallback.prompts.encode(&Note::default()),
+                Some(fallback) => fallback.prompts.encode(&note),
+            };
+            let prompt = prompt.map_err(|error| of_note(&note, error))?;
+            Ok(Some((prompt, fallback.is_some())))
         };
         // Every result is collected, so that of several errors always the first is reported.
-        let prompts: Vec<Result<Option<EncodedNote>>> = match self.pictures {
+        let prompts: Vec<Result<Option<(EncodedNote, bool)>>> = match self.pictures {
             Some(_) => values
                 .par_chunks_exact_mut(3 * image_size * image_size)
                 .zip(shown)
@@ -166,16 +207,26 @@ impl NoteEncoder {
                 .map(|shown| encode(shown, &mut []))
                 .collect(),
         };
-        let prompts: Result<Option<Vec<EncodedNote>>> = prompts.into_iter().collect::<Result<_>>();
+        let prompts: Result<Option<Vec<(EncodedNote, bool)>>> =
+            prompts.into_iter().collect::<Result<_>>();
         let Some(prompts) = prompts? else {
             return Ok(None);
         };
+        let (prompts, by_text): (Vec<EncodedNote>, Vec<bool>) = prompts.into_iter().unzip();
         let pad_id = self.prompts.tokenizer().pad_id();
         let rows: Vec<u32> = shown.iter().map(|shown| shown.row).collect();
         let mut batch = NoteBatch::from_prompts(&prompts, &rows, pad_id);
         if self.pictures.is_some() {
             batch.image_size = image_size;
             batch.pixel_values = Some(values);
+        }
+        if by_text.contains(&true) {
+            // The batch is of the variant's style, even where all of it is read by text.
+            let (style, none) = (self.prompts.style(), || vec![0; shown.len()]);
+            let micl = style == PromptStyle::Micl;
+            batch.image_index = batch.image_index.or_else(|| style.has_image().then(none));
+            batch.image_emb_index = batch.image_emb_index.or_else(|| micl.then(none));
+            batch.by_text = by_text;
         }
         Ok(Some(batch))
     }

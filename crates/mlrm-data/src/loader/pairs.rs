@@ -73,7 +73,7 @@ impl PairBatches {
     /// Batches of `pairs` in the order of `seed`, from `cursor` on.
     ///
     /// # Errors
-    /// No pairs, a note without the picture that it needs, or a system that gives no threads.
+    /// No pairs, or a system that gives no threads.
     pub fn new(
         encoder: Arc<NoteEncoder>,
         pairs: Arc<[Pair]>,
@@ -89,7 +89,6 @@ impl PairBatches {
                 "check the log and the bounds of `data.pairs`",
             )
         })?;
-        encoder.require_pictures(pairs.iter().flat_map(|pair| [pair.query, pair.target]))?;
         let stop = Arc::new(AtomicBool::new(false));
         let producer = Producer {
             encoder,

@@ -195,20 +195,96 @@ fn an_error_names_note_and_picture_and_ends_the_batches() {
 }
 
 #[test]
-fn a_note_without_the_picture_that_it_needs_is_refused_at_once() {
+fn a_note_without_the_picture_that_it_needs_is_an_error_of_its_batch() {
     let folder = tempfile::tempdir().unwrap();
     let mut notes = note_set(folder.path()).rows().to_vec();
     notes[11].image = None;
     let encoder = encoder(folder.path(), NoteSet::new(notes).unwrap(), 0);
+    let message = encoder.encode_rows(&[1, 11]).unwrap_err().to_string();
+    assert!(message.contains("note-11"), "{message}");
+    assert!(encoder.shows_picture(1) && !encoder.shows_picture(11));
     let start = Cursor::default();
-    let made = PairBatches::new(Arc::clone(&encoder), pairs(), 5, start, settings(1, 1));
-    let message = made.unwrap_err().to_string();
-    assert!(message.contains("note-11"), "{message}");
-    let message = encoder.encode_rows(&[11]).unwrap_err().to_string();
-    assert!(message.contains("note-11"), "{message}");
-    assert!(encoder.require_pictures([1, 2]).is_ok());
     let none = PairBatches::new(encoder, Arc::new([]), 5, start, settings(1, 1));
     assert!(none.unwrap_err().to_string().contains("data.pairs"));
+}
+
+/// The encoder of `settings` for notes of which one names no picture, one a file that is gone, and one
+/// that turns out to be damaged when it is decoded.
+fn encoder_with_fallback(folder: &Path, hide_text: bool) -> (NoteEncoder, Arc<ByText>) {
+    let mut notes = note_set(folder).rows().to_vec();
+    notes[2].image = None;
+    fs::remove_file(folder.join("3.png")).unwrap();
+    let damaged = folder.join("4.png");
+    let mut bytes = fs::read(&damaged).unwrap();
+    let pixels = bytes.windows(4).position(|name| name == b"IDAT").unwrap();
+    bytes[pixels + 8] ^= 0xff;
+    fs::write(&damaged, bytes).unwrap();
+    let notes = NoteSet::new(notes).unwrap();
+    let text = mlrm_config::OnImageProblem::Text;
+    let settings = mlrm_config::DataSettings {
+        on_missing_image: text,
+        on_bad_image: text,
+        ..Default::default()
+    };
+    let options = DecodeOptions::new(&settings);
+    let store = Arc::new(ImageStore::open(folder).unwrap());
+    let rows: Vec<u32> = (0..20).collect();
+    let screened = store.screen(&notes, &rows, &options, &|_, _| {});
+    let (notes, by_text, counts) = ByText::resolve(notes, &screened, &settings).unwrap();
+    assert_eq!((counts.missing_by_text, counts.bad_by_text), (2, 0));
+    let by_text = Arc::new(by_text);
+    let preprocessor = ImagePreprocessor::new(PreprocessorConfig::clip(SIDE as u32), SIDE).unwrap();
+    let fallback = Fallback {
+        by_text: Arc::clone(&by_text),
+        prompts: prompts(PromptStyle::Text),
+        hide_text,
+    };
+    let pictures = Pictures::new(store, preprocessor, options, 1 << 20).with_fallback(fallback);
+    let notes = Arc::new(notes);
+    let encoder = NoteEncoder::new(notes, prompts(PromptStyle::Micl), Some(pictures));
+    (encoder, by_text)
+}
+
+#[test]
+fn notes_without_a_usable_picture_are_text_prompts_in_the_same_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let (encoder, by_text) = encoder_with_fallback(folder.path(), false);
+    let batch = encoder.encode_rows(&[1, 2, 3, 4, 5]).unwrap();
+    assert_eq!(batch.by_text, [false, true, true, true, false]);
+    let texts = NoteEncoder::new(encoder.notes.clone(), prompts(PromptStyle::Text), None);
+    let picture = 3 * SIDE * SIDE;
+    let values = batch.pixel_values.as_ref().unwrap();
+    for (at, row) in [1, 2, 3, 4, 5].into_iter().enumerate() {
+        let alone = match batch.by_text[at] {
+            true => texts.encode_rows(&[row]).unwrap(),
+            false => encoder.encode_rows(&[row]).unwrap(),
+        };
+        let ids = &batch.input_ids[at * batch.seq..][..batch.lengths[at]];
+        assert_eq!(ids, alone.input_ids, "row {row}");
+        let blank = values[at * picture..][..picture]
+            .iter()
+            .all(|&value| value == 0.0);
+        assert_eq!(blank, batch.by_text[at], "row {row}");
+    }
+    // What shows only when it is decoded is told once, and known from then on.
+    let news = by_text.take_news();
+    assert!(news.len() == 1 && news[0].contains("note-4"), "{news:?}");
+    assert!(!encoder.shows_picture(4));
+    encoder.encode_rows(&[4]).unwrap();
+    assert!(by_text.take_news().is_empty());
+    // A batch of such notes alone is still one of the variant.
+    let alone = encoder.encode_rows(&[2, 3]).unwrap();
+    assert_eq!(alone.image_emb_index, Some(vec![0, 0]));
+    assert_eq!(batch.slice(1..3).by_text, [true, true]);
+}
+
+#[test]
+fn a_model_that_sees_pictures_alone_is_told_nothing_of_notes_without_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (encoder, _) = encoder_with_fallback(folder.path(), true);
+    let batch = encoder.encode_rows(&[2, 3]).unwrap();
+    let (first, second) = batch.input_ids.split_at(batch.seq);
+    assert_eq!(first, second);
 }
 
 #[test]

@@ -303,8 +303,10 @@ impl ImageStore {
     fn not_there(&self, key: &str) -> Problem {
         match &self.folder {
             Some(folder) => {
-                let reason = std::io::ErrorKind::NotFound.into();
-                missing(&folder.path.join(key), &reason)
+                let path = folder.path.join(key);
+                let looked = fs::metadata(&path).err();
+                let gone = || std::io::ErrorKind::NotFound.into();
+                missing(&path, &looked.unwrap_or_else(gone))
             }
             None => Problem::new(
                 ProblemKind::MissingImage,

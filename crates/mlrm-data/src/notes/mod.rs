@@ -1,18 +1,20 @@
 //! Notes: what an item is, where its text and picture come from.
 
+mod by_text;
 mod image_keys;
 mod image_store;
 mod near;
 mod read;
 mod screen;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+pub use by_text::{ByText, WithoutPicture};
 pub use image_store::ImageStore;
 pub use read::for_each_note;
 pub use screen::Screened;
@@ -146,6 +148,8 @@ pub struct NoteSet {
     notes: Vec<Note>,
     rows: HashMap<String, u32>,
     notices: Vec<String>,
+    /// Ids of notes that the file has and the set is meant to be without.
+    dropped: HashSet<String>,
 }
 
 impl NoteSet {
@@ -215,7 +219,54 @@ impl NoteSet {
             notes,
             rows,
             notices: Vec::new(),
+            dropped: HashSet::new(),
         })
+    }
+
+    /// The set without the notes of `dropped`, which stay known by their ids: rows of a log or of pairs
+    /// that speak of them are left out, not refused.
+    pub fn without(mut self, dropped: &[u32]) -> Self {
+        if dropped.is_empty() {
+            return self;
+        }
+        let out: HashSet<u32> = dropped.iter().copied().collect();
+        let mut kept = Vec::with_capacity(self.notes.len());
+        for (row, note) in self.notes.into_iter().enumerate() {
+            match out.contains(&(row as u32)) {
+                true => drop(self.dropped.insert(note.id)),
+                false => kept.push(note),
+            }
+        }
+        let ids = kept.iter().enumerate();
+        self.rows = ids
+            .map(|(row, note)| (note.id.clone(), row as u32))
+            .collect();
+        self.notes = kept;
+        self
+    }
+
+    /// The notes of these rows alone; the others are not known any more.
+    pub fn part(self, rows: std::ops::Range<usize>) -> Self {
+        let notes: Vec<Note> = self
+            .notes
+            .into_iter()
+            .take(rows.end)
+            .skip(rows.start)
+            .collect();
+        let ids = notes.iter().enumerate();
+        Self {
+            rows: ids
+                .map(|(row, note)| (note.id.clone(), row as u32))
+                .collect(),
+            notes,
+            notices: self.notices,
+            dropped: HashSet::new(),
+        }
+    }
+
+    /// Whether this id is that of a note which the set is meant to be without.
+    pub fn is_dropped(&self, id: &str) -> bool {
+        self.dropped.contains(id)
     }
 
     /// The note of this id.

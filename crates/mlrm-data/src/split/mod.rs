@@ -119,6 +119,7 @@ pub fn load_pairs(settings: &DataSettings, notes: &NoteSet, seed: u64) -> Result
             // The default log name is no promise that the file exists.
             if let Some(log_path) = log.as_ref().map(path).filter(|log| log.is_file()) {
                 let log = Interactions::read(&log_path, settings.time_unit)?;
+                let log = log.without_dropped(notes);
                 data.notices.extend(said_of(&log_path, &log.notices));
                 data.note_users = count_users(&log, &log.events, notes);
             }
@@ -126,7 +127,7 @@ pub fn load_pairs(settings: &DataSettings, notes: &NoteSet, seed: u64) -> Result
         }
         (None, Some(log)) => {
             let log_path = path(log);
-            let log = Interactions::read(&log_path, settings.time_unit)?;
+            let log = Interactions::read(&log_path, settings.time_unit)?.without_dropped(notes);
             log.refuse_unknown(&log_path, notes)?;
             PairData {
                 notices: said_of(&log_path, &log.notices),
@@ -272,7 +273,11 @@ fn split_pairs(
     seed: u64,
 ) -> Result<PairData> {
     let mut pairs = Vec::with_capacity(list.pairs.len());
+    let dropped = |note: u32| notes.is_dropped(&list.notes[note]);
     for pair in &list.pairs {
+        if dropped(pair.query) || dropped(pair.target) {
+            continue;
+        }
         let row = |note: u32| {
             notes.row(&list.notes[note]).ok_or_else(|| {
                 DataError::file(

@@ -238,6 +238,33 @@ mod settings {
         );
     }
 
+    /// As `mlrm data check --fix` would leave them out: the rest is as if they had never been.
+    #[test]
+    fn notes_that_are_dropped_are_in_no_pair_and_in_no_count() {
+        let log = "user_id,note_id,timestamp\nu,n0,1\nu,n3,2\nu,n1,3\nv,n0,1\nv,n1,2\n";
+        let home = home(log, "n0,n1\nn3,n0\nn1,n3\n");
+        let mut settings = DataSettings {
+            root: home.path().into(),
+            ..DataSettings::default()
+        };
+        settings.pairs.test_fraction = 0.0;
+        settings.pairs.validation_fraction = 0.0;
+        let kept = notes(4).without(&[3]);
+        let from_log = load_pairs(&settings, &kept, 1).unwrap();
+        // Two users, each of which saw two notes: 1/2 + 1/2.
+        let pair = Pair {
+            query: 0,
+            target: 1,
+            weight: 1.0,
+        };
+        assert_eq!(from_log.pairs.train, [pair]);
+        assert_eq!(from_log.note_users, [2, 2, 0]);
+        settings.pairs_file = Some("pairs.csv".into());
+        let from_pairs = load_pairs(&settings, &kept, 1).unwrap();
+        assert_eq!(from_pairs.pairs.train, [pair]);
+        assert_eq!(from_pairs.note_users, [2, 2, 0]);
+    }
+
     #[test]
     fn a_split_is_written_in_three_files() {
         let home = home(LOG, "");

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Gradients, Tensor};
 
-use super::{EmbedderCore, Embeddings, LlmInputs};
+use super::{EmbedderCore, Embeddings, LlmInputs, Picture};
 use crate::decoder::{DecoderCheckpoints, along, leaf};
 
 /// What a pass holds in place of the activations of the language model.
@@ -10,7 +10,7 @@ use crate::decoder::{DecoderCheckpoints, along, leaf};
 pub struct EmbedderCheckpoints {
     decoder: DecoderCheckpoints,
     /// u = W_f c in its graph, `[notes, d]`.
-    picture: Option<Tensor<2>>,
+    picture: Option<Picture>,
 }
 
 impl EmbedderCheckpoints {
@@ -26,7 +26,10 @@ impl EmbedderCheckpoints {
     /// The embeddings, outside the autodiff graph.
     pub fn embeddings(&self, frozen: &EmbedderCore) -> Embeddings {
         let pooled = self.decoder.output(&frozen.llm);
-        let picture = self.picture.clone().map(Tensor::inner);
+        let picture = self
+            .picture
+            .clone()
+            .map(|picture| picture.map(Tensor::inner));
         frozen.head.embeddings(pooled, picture.as_ref()).0
     }
 
@@ -38,7 +41,7 @@ impl EmbedderCheckpoints {
         of_embeddings: impl FnOnce(Embeddings) -> Tensor<1>,
         collect: &mut dyn FnMut(Gradients),
     ) {
-        let picture = self.picture.clone().map(leaf);
+        let picture = self.picture.clone().map(|picture| picture.map(leaf));
         let mut of_picture = None;
         let of_output = |pooled| of_embeddings(core.head.embeddings(pooled, picture.as_ref()).0);
         let mut first = true;
@@ -47,13 +50,14 @@ impl EmbedderCheckpoints {
             .backward(&core.llm, of_output, &mut |mut gradients| {
                 if std::mem::take(&mut first) {
                     let picture = picture.as_ref();
-                    of_picture = picture.and_then(|picture| picture.grad_remove(&mut gradients));
+                    of_picture =
+                        picture.and_then(|picture| picture.values.grad_remove(&mut gradients));
                 }
                 collect(gradients);
             });
         let of_picture = match (self.picture, of_picture) {
-            (Some(picture), Some(gradient)) if picture.is_tracked() => {
-                Some(along(picture, gradient))
+            (Some(picture), Some(gradient)) if picture.values.is_tracked() => {
+                Some(along(picture.values, gradient))
             }
             _ => None,
         };

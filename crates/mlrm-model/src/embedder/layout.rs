@@ -13,10 +13,14 @@ pub struct TokenBatch {
     pub input_ids: Vec<i32>,
     /// Real ids of each row.
     pub lengths: Vec<usize>,
-    /// Index of the image token in each row; absent where the prompt has none.
+    /// Index of the image token in each row; absent where the prompt has none. Not read of rows that
+    /// are `by_text`.
     pub image_index: Option<Vec<usize>>,
-    /// Index of `<IMG_EMB>` in each row; absent without mICL.
+    /// Index of `<IMG_EMB>` in each row; absent without mICL. Not read of rows that are `by_text`.
     pub image_emb_index: Option<Vec<usize>>,
+    /// Which rows are text prompts of notes without a picture: no visual tokens, no late fusion, and
+    /// no visual state of their own. Empty where none is.
+    pub by_text: Vec<bool>,
 }
 
 /// Positions in the expanded sequences of a batch.
@@ -28,11 +32,13 @@ pub struct SequenceLayout {
     pub lengths: Vec<usize>,
     /// Position of the last real token: the multimodal state is pooled there.
     pub final_position: Vec<usize>,
-    /// Position just before `<IMG_EMB>`: the visual state is pooled there.
+    /// Position just before `<IMG_EMB>`: the visual state is pooled there. The final position of rows
+    /// without a picture.
     pub visual_position: Option<Vec<usize>>,
     /// Position of the first visual token.
     image_start: Option<Vec<usize>>,
     image_index: Option<Vec<usize>>,
+    by_text: Vec<bool>,
     visual_tokens: usize,
     layout: ImageLayout,
 }
@@ -65,41 +71,64 @@ impl SequenceLayout {
             (Some(_), ImageLayout::Replace) => visual_tokens - 1,
             (Some(_), ImageLayout::After) => visual_tokens,
         };
-        let shift = |positions: &Vec<usize>| positions.iter().map(|p| p - 1 + added).collect();
+        let added_to = |row: usize| match tokens.is_by_text(row) {
+            true => 0,
+            false => added,
+        };
+        let rows = || tokens.lengths.iter().enumerate();
+        let lengths: Vec<usize> = rows().map(|(row, n)| n + added_to(row)).collect();
+        let final_position: Vec<usize> = lengths.iter().map(|n| n - 1).collect();
+        let visual = |index: &Vec<usize>| {
+            let visual = |row: usize| match tokens.is_by_text(row) {
+                true => final_position[row],
+                false => index[row] - 1 + added,
+            };
+            (0..index.len()).map(visual).collect()
+        };
         let keep = usize::from(layout == ImageLayout::After);
+        let any_picture = (0..tokens.notes()).any(|row| !tokens.is_by_text(row));
         Ok(Self {
-            seq: tokens.seq + added,
-            lengths: tokens.lengths.iter().map(|n| n + added).collect(),
-            final_position: shift(&tokens.lengths),
-            visual_position: tokens.image_emb_index.as_ref().map(shift),
+            seq: tokens.seq + if any_picture { added } else { 0 },
+            visual_position: tokens.image_emb_index.as_ref().map(visual),
+            lengths,
+            final_position,
             image_start: image_index
                 .as_ref()
                 .map(|index| index.iter().map(|i| i + keep).collect()),
             image_index,
+            by_text: tokens.by_text.clone(),
             visual_tokens,
             layout,
         })
     }
 
-    /// For each position of each row, the row of the table [all token embeddings; all visual
-    /// tokens] that stands there, row-major `[notes, T]`. `input_seq` is S.
+    /// For each position of each row, the row of the table [all token embeddings; the visual tokens
+    /// of all rows that have a picture] that stands there, row-major `[notes, T]`. `input_seq` is S.
     pub fn source_rows(&self, input_seq: usize) -> Vec<i64> {
         let notes = self.lengths.len();
         let added = self.seq - input_seq;
         let mut rows = Vec::with_capacity(notes * self.seq);
+        let mut pictures = 0;
         for note in 0..notes {
-            let start = self.image_start.as_ref().map(|s| s[note]);
+            let by_text = self.by_text.get(note) == Some(&true);
+            let start = self
+                .image_start
+                .as_ref()
+                .map(|s| s[note])
+                .filter(|_| !by_text);
             for position in 0..self.seq {
                 let row = match start {
                     Some(start) if position < start => note * input_seq + position,
                     Some(start) if position < start + self.visual_tokens => {
-                        notes * input_seq + note * self.visual_tokens + position - start
+                        notes * input_seq + pictures * self.visual_tokens + position - start
                     }
                     Some(_) => note * input_seq + position - added,
-                    None => note * input_seq + position,
+                    // Behind a text prompt anything may stand: no position looks ahead.
+                    None => note * input_seq + position.min(input_seq - 1),
                 };
                 rows.push(row as i64);
             }
+            pictures += usize::from(start.is_some());
         }
         rows
     }
@@ -128,6 +157,9 @@ impl SequenceLayout {
             (None, ImageLayout::After) => starts[row] + self.visual_tokens + 1,
         };
         let span = |(row, (&start, &final_position)): (usize, (&usize, &usize))| {
+            if self.by_text.get(row) == Some(&true) {
+                return Err(ModelError::Input(format!("row {row} has no picture")));
+            }
             let end = end(row);
             if end < final_position {
                 return Ok(ImageSpan {
@@ -152,6 +184,17 @@ impl TokenBatch {
         self.lengths.len()
     }
 
+    /// Whether a row is the text prompt of a note without a picture.
+    pub fn is_by_text(&self, row: usize) -> bool {
+        self.by_text.get(row) == Some(&true)
+    }
+
+    /// The rows that have a picture; `None` where all have one, or none is looked at.
+    pub fn picture_rows(&self) -> Option<Vec<usize>> {
+        let rows = || (0..self.notes()).filter(|&row| !self.is_by_text(row));
+        (rows().count() < self.notes()).then(|| rows().collect())
+    }
+
     fn check(&self) -> Result<(), ModelError> {
         let fail = |message: String| Err(ModelError::Input(message));
         let notes = self.notes();
@@ -162,12 +205,21 @@ impl TokenBatch {
                 self.seq
             ));
         }
+        if !self.by_text.is_empty() && self.by_text.len() != notes {
+            return fail(format!(
+                "{} rows are said to have a picture or not, of {notes}",
+                self.by_text.len()
+            ));
+        }
         for (row, &length) in self.lengths.iter().enumerate() {
             if length == 0 || length > self.seq {
                 return fail(format!(
                     "row {row}: length {length} is not in 1..={}",
                     self.seq
                 ));
+            }
+            if self.is_by_text(row) {
+                continue;
             }
             let image = self.image_index.as_ref().map(|index| index[row]);
             let emb = self.image_emb_index.as_ref().map(|index| index[row]);
@@ -225,6 +277,7 @@ impl TokenBatch {
             lengths,
             image_index,
             image_emb_index,
+            by_text: Vec::new(),
             input_ids,
         };
         batch.check()?;

@@ -77,9 +77,11 @@ pub struct Embedder {
 pub struct Embeddings {
     /// L2-normalised multimodal embeddings in f32, `[notes, e]`.
     pub multimodal: Tensor<2>,
-    /// L2-normalised visual embeddings (mICL), `[notes, e]`.
+    /// L2-normalised visual embeddings (mICL), `[notes, e]`. Those of notes without a picture are
+    /// their multimodal ones.
     pub visual: Option<Tensor<2>>,
-    /// Gate values of the multimodal states, `[notes, d]` or `[notes, 1]`.
+    /// Gate values of the multimodal states of notes that have a picture, `[notes, d]` or
+    /// `[notes, 1]`.
     pub gate: Option<Tensor<2>>,
 }
 
@@ -102,8 +104,17 @@ pub struct LlmInputs {
     layout: SequenceLayout,
     /// Token embeddings with the visual tokens in their places, `[notes, T, d]`.
     embeds: Tensor<3>,
-    /// u = W_f c, `[notes, d]`; absent without late fusion or a picture.
-    picture: Option<Tensor<2>>,
+    /// u = W_f c of the rows that have a picture; absent without late fusion or a picture.
+    picture: Option<Picture>,
+}
+
+/// What late fusion reads of a batch.
+#[derive(Debug, Clone)]
+struct Picture {
+    /// u = W_f c, `[pictures, d]`.
+    values: Tensor<2>,
+    /// The rows of the batch that they belong to; `None` for all.
+    rows: Option<Vec<usize>>,
 }
 
 /// Every intermediate tensor of a pass, for checking and for saliency.
@@ -158,7 +169,7 @@ impl Head {
     fn embeddings(
         &self,
         pooled: Tensor<3>,
-        picture: Option<&Tensor<2>>,
+        picture: Option<&Picture>,
     ) -> (Embeddings, Vec<PooledStages>) {
         let [notes, count, width] = pooled.dims();
         let at = |index: usize| pooled.clone().narrow(1, index, 1).reshape([notes, width]);
@@ -174,11 +185,11 @@ impl Head {
         (embeddings, stages)
     }
 
-    /// Gate (where there is a picture), projection, normalisation of one pooled state.
-    fn stages(&self, pooled: Tensor<2>, picture: Option<&Tensor<2>>) -> PooledStages {
+    /// Gate (of rows with a picture), projection, normalisation of one pooled state.
+    fn stages(&self, pooled: Tensor<2>, picture: Option<&Picture>) -> PooledStages {
         let (fused, gate_z) = match (&self.gate, picture) {
             (Some(gate), Some(picture)) => {
-                let (fused, z) = gate.forward(pooled.clone(), picture.clone());
+                let (fused, z) = picture.fuse(gate, pooled.clone());
                 (fused, Some(z))
             }
             _ => (pooled.clone(), None),
@@ -199,6 +210,34 @@ impl Head {
     }
 }
 
+impl Picture {
+    /// The same rows with other values.
+    fn map(self, values: impl FnOnce(Tensor<2>) -> Tensor<2>) -> Self {
+        Self {
+            values: values(self.values),
+            rows: self.rows,
+        }
+    }
+
+    /// `pooled` `[notes, d]` with the rows that have a picture put through the gate, and the gate's
+    /// values for these.
+    fn fuse(&self, gate: &Gate, pooled: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
+        let Some(rows) = &self.rows else {
+            return gate.forward(pooled, self.values.clone());
+        };
+        let notes = pooled.dims()[0];
+        let index = |rows: &[usize]| rows.iter().map(|&row| row as i64).collect();
+        let states = select_rows(pooled.clone(), index(rows));
+        let (fused, z) = gate.forward(states, self.values.clone());
+        let mut sources: Vec<usize> = (0..notes).collect();
+        for (place, &row) in rows.iter().enumerate() {
+            sources[row] = notes + place;
+        }
+        let table = Tensor::cat(vec![pooled, fused], 0);
+        (select_rows(table, index(&sources)), z)
+    }
+}
+
 impl EmbedderCore {
     /// A core of zeros; see [`crate::weights`] for its values.
     pub fn new(config: &EmbedderConfig, device: &Device) -> Result<Self, ModelError> {
@@ -211,8 +250,9 @@ impl EmbedderCore {
     /// Embeddings of a batch (method §2.2 to §2.7): [`Self::llm_inputs`], then
     /// [`Self::embeddings`].
     ///
-    /// `features` come from [`Embedder::encode_vision`]; without them the prompt's text alone is
-    /// embedded: no visual tokens, no gate.
+    /// `features` come from [`Embedder::encode_vision`], a row for each of `tokens`; without them the
+    /// prompt's text alone is embedded: no visual tokens, no gate. So are rows that are
+    /// [`TokenBatch::by_text`], whose features are not read.
     pub fn forward(
         &self,
         config: &EmbedderConfig,
@@ -235,7 +275,14 @@ impl EmbedderCore {
     ) -> Result<LlmInputs, ModelError> {
         let layout = config.layout(tokens)?;
         config.llm.check_length(layout.seq)?;
+        let rows = tokens.picture_rows();
+        let features = match (&rows, features) {
+            (Some(rows), Some(_)) if rows.is_empty() => None,
+            (Some(rows), Some(features)) => Some(features.select(rows)),
+            (_, features) => features,
+        };
         let picture = self.picture(features.as_ref(), &mut trace);
+        let picture = picture.map(|values| Picture { values, rows });
         let embeds = self.input_embeds(tokens, &layout, features, &mut trace)?;
         Ok(LlmInputs {
             layout,
@@ -293,7 +340,8 @@ impl EmbedderCore {
         let device = self.head.temperature.val().device();
         let data = TensorData::new(tokens.input_ids.clone(), [notes, seq]);
         let words = self.llm.embed(Tensor::<2, Int>::from_data(data, &device));
-        let embeds = if tokens.image_index.is_some() {
+        let none = tokens.picture_rows().is_some_and(|rows| rows.is_empty());
+        let embeds = if tokens.image_index.is_some() && !none {
             let missing = "the prompt holds an image token but the batch has no picture";
             let features = features.ok_or_else(|| ModelError::Input(missing.into()))?;
             let visual = self.head.visual_tokens(features.positions, trace);
@@ -369,13 +417,14 @@ fn select_rows(table: Tensor<2>, index: Vec<i64>) -> Tensor<2> {
     )
 }
 
+/// Visual tokens `[pictures, V, d]` set into the words of a batch.
 fn splice(words: Tensor<3>, visual: Tensor<3>, layout: &SequenceLayout) -> Tensor<3> {
     let [notes, seq, width] = words.dims();
-    let tokens = visual.dims()[1];
+    let [pictures, tokens, _] = visual.dims();
     let table = Tensor::cat(
         vec![
             words.reshape([notes * seq, width]),
-            visual.reshape([notes * tokens, width]),
+            visual.reshape([pictures * tokens, width]),
         ],
         0,
     );

@@ -16,7 +16,7 @@ mod tests;
 pub use config::VisionConfig;
 pub use registry::{FAMILY_NAMES, VisionTower};
 
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor, TensorData};
 use mlrm_config::{SelectFeature, VisionSettings};
 
 /// Which part of what a vision encoder computes is read.
@@ -53,6 +53,18 @@ pub struct VisionFeatures {
 }
 
 impl VisionFeatures {
+    /// Those of some of the notes.
+    pub(crate) fn select(self, rows: &[usize]) -> Self {
+        let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+        let count = rows.len();
+        let index: Tensor<1, Int> =
+            Tensor::from_data(TensorData::new(rows, [count]), &self.summary.device());
+        Self {
+            summary: self.summary.select(0, index.clone()),
+            positions: self.positions.select(0, index),
+        }
+    }
+
     /// Of a hidden state `[notes, 1 + patches, v]` whose position 0 is a class token.
     fn with_class_token(state: Tensor<3>, select: SelectFeature) -> Self {
         let [notes, positions, width] = state.dims();

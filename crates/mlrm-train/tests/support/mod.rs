@@ -1,5 +1,8 @@
 //! What the tests of training steps share: golden fixtures as the trainer's loader gives them.
 
+// Every test file uses a part of this.
+#![allow(dead_code)]
+
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
@@ -28,6 +31,7 @@ pub fn batch(case: &GoldenCase, rows: Vec<u32>) -> NoteBatch {
         pixel_values: Some(pixels.try_into_vec_as::<f32>().expect("pixels")),
         image_size,
         rows,
+        by_text: Vec::new(),
     }
 }
 

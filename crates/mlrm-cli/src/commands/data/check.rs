@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 use miette::miette;
-use mlrm_config::{DataSettings, RunConfig, TimeUnit};
+use mlrm_config::{DataSettings, OnImageProblem, RunConfig, TimeUnit};
 use mlrm_data::check::{CheckReport, Finding, FixSummary, Sources, check, write_clean};
-use mlrm_data::error::visible;
+use mlrm_data::error::{ProblemKind, visible};
 use mlrm_data::image::DecodeOptions;
 use serde::Serialize;
 
@@ -68,7 +68,7 @@ struct Output<'a> {
 }
 
 pub(super) fn run(args: &CheckArgs) -> miette::Result<ExitCode> {
-    let settings = settings(args)?;
+    let (settings, looks_at_pictures) = settings(args)?;
     let sources = sources(args, &settings);
     let mut options = DecodeOptions::new(&settings);
     options.pixels = args.max_pixels.unwrap_or(options.pixels);
@@ -93,7 +93,21 @@ pub(super) fn run(args: &CheckArgs) -> miette::Result<ExitCode> {
     if let (Some(out), Some(fixed), false) = (&args.fix, fixed, args.json) {
         print(&fixed_text(out, &fixed))?;
     }
-    Ok(ExitCode::from(u8::from(!found.findings.is_empty())))
+    // What a run would stop at is no mere warning.
+    let strict = looks_at_pictures && settings.on_missing_image == OnImageProblem::Error;
+    let without = found.warnings.iter();
+    let without = without
+        .filter(|warning| warning.kind == ProblemKind::NoImage)
+        .count();
+    let refused = strict && without > 0;
+    if refused && !args.json {
+        print(&format!(
+            "{without} notes have no picture: a run that looks at pictures stops at them, unless \
+             data.on_missing_image is \"text\" or \"drop\"\n"
+        ))?;
+    }
+    let failed = refused || !found.findings.is_empty();
+    Ok(ExitCode::from(u8::from(failed)))
 }
 
 /// Where pictures that are missing may be: in `images/`, by keys that are paths below it.
@@ -111,14 +125,15 @@ fn other_place(args: &CheckArgs, found: &CheckReport) -> Option<String> {
     })
 }
 
-/// The `[data]` section that is meant.
-fn settings(args: &CheckArgs) -> miette::Result<DataSettings> {
+/// The `[data]` section that is meant, and whether its run looks at pictures.
+fn settings(args: &CheckArgs) -> miette::Result<(DataSettings, bool)> {
     match &args.config {
         Some(path) => {
             let config = RunConfig::load(path, &[]).map_err(|error| miette!("{error}"))?;
-            Ok(config.data)
+            let looks = config.model.variant.vision();
+            Ok((config.data, looks))
         }
-        None => Ok(DataSettings::default()),
+        None => Ok((DataSettings::default(), true)),
     }
 }
 

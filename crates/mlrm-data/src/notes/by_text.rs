@@ -1,0 +1,365 @@
+//! What becomes of notes whose picture is missing or cannot be used (`data.on_missing_image`,
+//! `data.on_bad_image`).
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use mlrm_config::{DataSettings, OnImageProblem};
+
+use super::{NoteSet, Screened};
+use crate::error::{DataError, Problem, ProblemKind, Result, shorten};
+
+/// Notes that a message names.
+const NAMED: usize = 10;
+
+/// How many notes of a run are not read with their picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WithoutPicture {
+    /// Read by their text alone, since there is no picture.
+    pub missing_by_text: usize,
+    /// Read by their text alone, since their picture cannot be used.
+    pub bad_by_text: usize,
+    /// Left out, since there is no picture.
+    pub missing_dropped: usize,
+    /// Left out, since their picture cannot be used.
+    pub bad_dropped: usize,
+}
+
+impl WithoutPicture {
+    /// Notes that are read by their text alone.
+    pub fn by_text(&self) -> usize {
+        self.missing_by_text + self.bad_by_text
+    }
+
+    /// Notes that are left out.
+    pub fn dropped(&self) -> usize {
+        self.missing_dropped + self.bad_dropped
+    }
+
+    /// What people are told of it; `None` where there is nothing to tell.
+    pub fn summary(&self) -> Option<String> {
+        let part = |what: &str, all: usize, missing: usize, bad: usize| {
+            let notes = if all == 1 { "note is" } else { "notes are" };
+            (all > 0).then(|| {
+                format!(
+                    "{all} {notes} {what} ({missing} without a picture, {bad} with one that cannot \
+                     be used)"
+                )
+            })
+        };
+        let by_text = part(
+            "read by text alone",
+            self.by_text(),
+            self.missing_by_text,
+            self.bad_by_text,
+        );
+        let dropped = part(
+            "left out",
+            self.dropped(),
+            self.missing_dropped,
+            self.bad_dropped,
+        );
+        let parts: Vec<String> = by_text.into_iter().chain(dropped).collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+}
+
+/// Which notes of a set are read by their text prompt although the model looks at pictures.
+///
+/// Threads that make batches share it: a picture that cannot be decoded, which shows only then, makes
+/// its note one of them where the settings say so.
+#[derive(Debug)]
+pub struct ByText {
+    notes: Vec<AtomicBool>,
+    on_missing: OnImageProblem,
+    on_bad: OnImageProblem,
+    /// What happened since [`Self::take_news`] was called last.
+    news: Mutex<Vec<String>>,
+}
+
+impl ByText {
+    /// What `settings` make of the notes that were found without a usable picture: the notes that are
+    /// left, and which of them are read by text.
+    ///
+    /// # Errors
+    /// Where the settings say so, with how many notes it is, which, and what can be done; no note left.
+    pub fn resolve(
+        notes: NoteSet,
+        screened: &Screened,
+        settings: &DataSettings,
+    ) -> Result<(NoteSet, Self, WithoutPicture)> {
+        let (on_missing, on_bad) = (settings.on_missing_image, settings.on_bad_image);
+        refuse(&notes, screened, on_missing, on_bad)?;
+        let missing: Vec<u32> = screened.missing.iter().map(|(row, _)| *row).collect();
+        let bad: Vec<u32> = screened.bad.iter().map(|(row, _)| *row).collect();
+        let count = |rows: &[u32], setting: OnImageProblem, wanted| match setting == wanted {
+            true => rows.len(),
+            false => 0,
+        };
+        let counts = WithoutPicture {
+            missing_by_text: count(&missing, on_missing, OnImageProblem::Text),
+            bad_by_text: count(&bad, on_bad, OnImageProblem::Text),
+            missing_dropped: count(&missing, on_missing, OnImageProblem::Drop),
+            bad_dropped: count(&bad, on_bad, OnImageProblem::Drop),
+        };
+        let of = |wanted: OnImageProblem| {
+            let missing = missing.iter().filter(move |_| on_missing == wanted);
+            missing.chain(bad.iter().filter(move |_| on_bad == wanted))
+        };
+        let text: Vec<String> = of(OnImageProblem::Text)
+            .map(|&row| notes[row].id.clone())
+            .collect();
+        let dropped: Vec<u32> = of(OnImageProblem::Drop).copied().collect();
+        if !dropped.is_empty() && dropped.len() == notes.len() {
+            return Err(DataError::setting(
+                "data.on_missing_image",
+                "every note is dropped: none has a picture that can be used",
+                "check `data.images`, or read the notes by their text: \"text\"",
+            ));
+        }
+        let notes = notes.without(&dropped);
+        let by_text = Self {
+            notes: (0..notes.len()).map(|_| AtomicBool::new(false)).collect(),
+            on_missing,
+            on_bad,
+            news: Mutex::default(),
+        };
+        for row in text.iter().filter_map(|id| notes.row(id)) {
+            by_text.set(row);
+        }
+        Ok((notes, by_text, counts))
+    }
+
+    /// No note of a set of `notes`; whatever shows later is an error.
+    pub fn none(notes: usize) -> Self {
+        Self {
+            notes: (0..notes).map(|_| AtomicBool::new(false)).collect(),
+            on_missing: OnImageProblem::Error,
+            on_bad: OnImageProblem::Error,
+            news: Mutex::default(),
+        }
+    }
+
+    /// Whether any note is, or may become one of them.
+    pub fn may_read(&self) -> bool {
+        [self.on_missing, self.on_bad] != [OnImageProblem::Error; 2]
+    }
+
+    /// Whether the note of this row is read by its text.
+    pub fn reads(&self, row: u32) -> bool {
+        self.notes[row as usize].load(Ordering::Relaxed)
+    }
+
+    /// A picture could not be read after all: its note is read by text from now on.
+    ///
+    /// # Errors
+    /// `problem`, where that is what the settings say.
+    pub(crate) fn late(&self, row: u32, id: &str, problem: Problem) -> Result<(), Problem> {
+        let (setting, name) = match problem.kind {
+            ProblemKind::MissingImage => (self.on_missing, "data.on_missing_image"),
+            _ => (self.on_bad, "data.on_bad_image"),
+        };
+        if setting == OnImageProblem::Error {
+            let mend = format!("{}, or set `{name}` to \"text\"", problem.mend);
+            return Err(Problem { mend, ..problem });
+        }
+        if self.set(row) {
+            let dropped = match setting {
+                OnImageProblem::Drop => ", for it is too late to leave it out",
+                OnImageProblem::Text | OnImageProblem::Error => "",
+            };
+            // Nothing panics while it holds the lock.
+            let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
+            news.push(format!(
+                "the picture of note `{}` cannot be used ({}): the note is read by its text from now \
+                 on{dropped}",
+                shorten(id),
+                problem.message
+            ));
+        }
+        Ok(())
+    }
+
+    /// What has shown since the last call, in words.
+    pub fn take_news(&self) -> Vec<String> {
+        std::mem::take(&mut self.news.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether it was not so before.
+    fn set(&self, row: u32) -> bool {
+        !self.notes[row as usize].swap(true, Ordering::Relaxed)
+    }
+}
+
+/// The error of notes whose picture has to be there.
+fn refuse(
+    notes: &NoteSet,
+    screened: &Screened,
+    on_missing: OnImageProblem,
+    on_bad: OnImageProblem,
+) -> Result<()> {
+    let none = "it names none".to_owned();
+    let reason =
+        |problem: &Option<Problem>| problem.as_ref().map_or(none.clone(), |p| p.message.clone());
+    let missing = screened
+        .missing
+        .iter()
+        .map(|(row, problem)| (*row, reason(problem)));
+    let bad = screened
+        .bad
+        .iter()
+        .map(|(row, problem)| (*row, problem.message.clone()));
+    let missing = (on_missing == OnImageProblem::Error)
+        .then(|| named(notes, missing.collect(), "have no picture"))
+        .flatten();
+    let bad = (on_bad == OnImageProblem::Error)
+        .then(|| named(notes, bad.collect(), "have a picture that cannot be used"))
+        .flatten();
+    let (key, others) = match (&missing, &bad) {
+        (None, None) => return Ok(()),
+        (Some(_), None) => ("data.on_missing_image", ""),
+        (None, Some(_)) => ("data.on_bad_image", ""),
+        (Some(_), Some(_)) => ("data.on_missing_image", " and `data.on_bad_image`"),
+    };
+    let messages: Vec<String> = missing.into_iter().chain(bad).collect();
+    Err(DataError::setting(
+        key,
+        messages.join("\n"),
+        format!(
+            "mend the pictures (`mlrm data check` names all), set this{others} to \"text\" (such \
+             notes are read by their text) or \"drop\" (they are left out), or set `model.variant = \
+             \"text\"`"
+        ),
+    ))
+}
+
+/// How many notes it is, and the first of them.
+fn named(notes: &NoteSet, found: Vec<(u32, String)>, what: &str) -> Option<String> {
+    let count = found.len();
+    if count == 0 {
+        return None;
+    }
+    let what = if count == 1 {
+        what.replacen("have", "has", 1)
+    } else {
+        what.into()
+    };
+    let mut text = format!("{count} of {} notes {what}:", notes.len());
+    for (row, reason) in found.iter().take(NAMED) {
+        let note = &notes[*row];
+        let image = note
+            .image
+            .as_deref()
+            .map(|key| format!(", image `{}`", shorten(key)));
+        let _ = write!(
+            text,
+            "\n  note `{}`{}: {reason}",
+            shorten(&note.id),
+            image.unwrap_or_default()
+        );
+    }
+    if count > NAMED {
+        let _ = write!(text, "\n  … and {} more", count - NAMED);
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notes::Note;
+
+    fn notes() -> NoteSet {
+        let note = |id: usize| Note {
+            id: id.to_string(),
+            image: (id != 3).then(|| format!("{id}.png")),
+            ..Note::default()
+        };
+        NoteSet::new((0..20).map(note).collect()).unwrap()
+    }
+
+    fn bad(message: &str) -> Problem {
+        Problem::new(ProblemKind::UndecodableImage, message, "mend it")
+    }
+
+    fn screened() -> Screened {
+        Screened {
+            missing: vec![(3, None)],
+            bad: (5..17).map(|row| (row, bad("no picture"))).collect(),
+        }
+    }
+
+    fn settings(on_missing_image: OnImageProblem, on_bad_image: OnImageProblem) -> DataSettings {
+        DataSettings {
+            on_missing_image,
+            on_bad_image,
+            ..DataSettings::default()
+        }
+    }
+
+    #[test]
+    fn errors_count_the_notes_and_name_the_first_ten_and_the_settings() {
+        use OnImageProblem::{Error, Text};
+        let message = |missing, bad| {
+            let resolved = ByText::resolve(notes(), &screened(), &settings(missing, bad));
+            resolved.unwrap_err().to_string()
+        };
+        let both = message(Error, Error);
+        for part in [
+            "1 of 20 notes has no picture:\n  note `3`: it names none",
+            "12 of 20 notes have a picture that cannot be used:\n  note `5`, image `5.png`: no picture",
+            "note `14`",
+            "… and 2 more",
+            "data.on_missing_image",
+            "data.on_bad_image",
+        ] {
+            assert!(both.contains(part), "{part}: {both}");
+        }
+        assert!(!both.contains("note `15`"), "{both}");
+        assert!(!message(Text, Error).contains("data.on_missing_image"));
+        assert!(!message(Error, Text).contains("data.on_bad_image"));
+    }
+
+    #[test]
+    fn notes_are_read_by_text_or_left_out_as_the_settings_say() {
+        use OnImageProblem::{Drop, Text};
+        let (kept, by_text, counts) =
+            ByText::resolve(notes(), &screened(), &settings(Text, Drop)).unwrap();
+        assert_eq!((kept.len(), counts.by_text(), counts.dropped()), (8, 1, 12));
+        assert!(kept.is_dropped("5") && !kept.is_dropped("3") && kept.row("5").is_none());
+        let read: Vec<&str> = (0..8)
+            .filter(|&row| by_text.reads(row))
+            .map(|row| kept[row].id.as_str())
+            .collect();
+        assert_eq!(read, ["3"]);
+        assert_eq!(
+            counts.summary().unwrap(),
+            "1 note is read by text alone (1 without a picture, 0 with one that cannot be used); 12 \
+             notes are left out (0 without a picture, 12 with one that cannot be used)"
+        );
+        assert_eq!(WithoutPicture::default().summary(), None);
+        // What shows later is told once; a note cannot be left out any more.
+        by_text.late(0, "0", bad("cut")).unwrap();
+        by_text.late(0, "0", bad("cut")).unwrap();
+        let news = by_text.take_news();
+        assert_eq!(news.len(), 1);
+        assert!(news[0].contains("too late to leave it out"), "{news:?}");
+        assert!(by_text.reads(0) && by_text.take_news().is_empty());
+        let strict = ByText::none(2).late(1, "1", bad("cut")).unwrap_err();
+        assert!(strict.mend.contains("data.on_bad_image"));
+    }
+
+    #[test]
+    fn a_set_of_which_nothing_is_left_is_refused() {
+        let all = Screened {
+            missing: (0..20).map(|row| (row, None)).collect(),
+            bad: Vec::new(),
+        };
+        let drop = settings(OnImageProblem::Drop, OnImageProblem::Error);
+        let message = ByText::resolve(notes(), &all, &drop)
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("every note is dropped"), "{message}");
+    }
+}
