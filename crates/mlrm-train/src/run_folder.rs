@@ -291,7 +291,15 @@ fn refuse(root: &Path, changes: &Changes) -> Result<(), TrainError> {
     }
     let root = root.display();
     let all = [brought.as_slice(), refused.as_slice()].concat();
-    let mut message = format!("{root} was begun with other settings: {}.", listed(&all));
+    let of_model = if brought.is_empty() {
+        ""
+    } else {
+        " of the model"
+    };
+    let mut message = format!(
+        "{root} was begun with other settings{of_model}: {}.",
+        listed(&all)
+    );
     if !brought.is_empty() {
         message += " A checkpoint brings its model, tokenizer and prompts with it.";
     }
