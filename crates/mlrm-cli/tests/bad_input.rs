@@ -190,6 +190,10 @@ fn notes_that_cannot_be_read() {
     );
     set.refused(
         |home| home.write(NOTES, [0xff, 0xfe, b'\n']),
+        &["data/notes.jsonl", "UTF-16"],
+    );
+    set.refused(
+        |home| home.write(NOTES, [0xff, b'\n']),
         &["data/notes.jsonl:1"],
     );
     for empty in ["", "\n\n"] {
@@ -323,10 +327,15 @@ fn a_picture_that_breaks_a_run_can_be_mended() {
     );
 
     home.write(&format!("data/{png}"), &picture);
-    home.mlrm(&[train.as_slice(), &["--resume"]].concat())
-        .done();
+    // The run's pictures are others now, which has to be said.
+    let resume = [train.as_slice(), &["--resume"]].concat();
+    home.mlrm(&resume)
+        .failed_with(1, &["--accept-change data.images"]);
+    let accept = ["--accept-change", "data.images"];
+    home.mlrm(&[resume.as_slice(), &accept].concat()).done();
     let mended = events(&home, "run");
-    assert_eq!(named(&mended, "run_started")[1]["resumed_from_step"], 2);
+    // What was learnt before the error was saved.
+    assert_eq!(named(&mended, "run_started")[1]["resumed_from_step"], 3);
     assert_eq!(losses(&mended).len(), 6);
 }
 

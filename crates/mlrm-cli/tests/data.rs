@@ -298,8 +298,9 @@ fn sample(home: &Home, name: &str) {
             );
         }
         _ => {
-            let rows =
-                items(&|i| format!("p{i};Thing {i};<p>Soft &amp; warm</p>;a,b;home;p{i}.png\n"));
+            let rows = items(&|i| {
+                format!("p{i};Thing {i};\"<p>Soft &amp; warm</p>\";a,b;home;p{i}.png\n")
+            });
             write(
                 "products.csv",
                 format!("id;title;description;tags;category;image\n{rows}"),

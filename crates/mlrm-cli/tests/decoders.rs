@@ -152,7 +152,7 @@ fn options_that_are_not_implemented_are_refused_by_name() {
             "mistral_basic_window",
             "attention_bias",
             json!(true),
-            [not, "remove it"],
+            [not, "accept_keys = [\"attention_bias\"]"],
         ),
         (
             "qwen2_notellm2",

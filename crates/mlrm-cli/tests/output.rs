@@ -113,9 +113,9 @@ fn what_would_steer_a_terminal_is_written_out() {
 fn a_run_that_diverges_says_so_and_can_be_looked_at() {
     let home = Home::with_config();
     let ran = home.train("run", &["train.learning_rate=1e30", "eval.baselines=[]"]);
-    ran.failed_with(1, &["the model has diverged", "`train.learning_rate`"]);
+    ran.failed_with(1, &["the run has diverged", "lower train.learning_rate"]);
     home.mlrm(&["report", "run", "--out", "r.html"]).done();
     home.mlrm(&["report", "run", "--out", "r.md"]).done();
-    assert!(home.read("r.md").contains("the model has diverged"));
+    assert!(home.read("r.md").contains("the run has diverged"));
     home.mlrm(&["watch", "run", "--svg", "w.svg"]).done();
 }

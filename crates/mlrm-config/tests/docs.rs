@@ -136,7 +136,7 @@ fn keys_that_pages_speak_of_exist() {
             let names_section = key
                 .split_once('.')
                 .is_some_and(|(section, _)| sections.iter().any(|s| s == section));
-            let is_file = [".json", ".toml", ".rs", ".safetensors"]
+            let is_file = [".json", ".lock", ".toml", ".rs", ".safetensors"]
                 .iter()
                 .any(|e| key.ends_with(e));
             let is_path = key.contains(|c: char| !c.is_ascii_lowercase() && !"._2".contains(c));

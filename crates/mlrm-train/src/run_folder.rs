@@ -354,6 +354,7 @@ mod tests {
     fn config(root: &Path) -> RunConfig {
         let mut config = RunConfig::default();
         config.run.dir = root.to_owned();
+        config.tokenizer.train_vocab_size = Some(300);
         config
     }
 
@@ -392,7 +393,10 @@ mod tests {
         drop(first);
         let found = message(RunFolder::check(&config, &options(Existing::Refuse)));
         assert!(found.contains("already holds a run"), "{found}");
-        let found = message(RunFolder::check(&config, &options(Existing::Resume)));
+        // What ended before its first checkpoint begins again; where nothing was begun, nothing does.
+        RunFolder::check(&config, &options(Existing::Resume)).unwrap();
+        let nowhere = self::config(&home.path().join("nowhere"));
+        let found = message(RunFolder::check(&nowhere, &options(Existing::Resume)));
         assert!(found.contains("holds no checkpoint"), "{found}");
         RunFolder::open(&config, &data, &options(Existing::Overwrite)).unwrap();
     }

@@ -1,6 +1,6 @@
 //! CSV and its kin: fields between separators.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use csv::ByteRecord;
@@ -33,7 +33,11 @@ pub(super) struct Delimited {
 }
 
 enum Records {
-    Csv(csv::Reader<Text>),
+    Csv {
+        reader: csv::Reader<Tail<Text>>,
+        /// The line of the last row, if its last field holds a line break.
+        open: Option<u64>,
+    },
     /// Lines cut at a separator of several characters, which knows no quotes.
     Lines {
         reader: BufReader<Text>,
@@ -41,6 +45,23 @@ enum Records {
         line: Vec<u8>,
         row: u64,
     },
+}
+
+/// Text with the last byte that was read of it, line breaks aside.
+struct Tail<R> {
+    text: R,
+    last: u8,
+}
+
+impl<R: Read> Read for Tail<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.text.read(buffer)?;
+        let mut read = buffer[..count].iter().rev();
+        if let Some(last) = read.find(|byte| !matches!(byte, b'\n' | b'\r')) {
+            self.last = *last;
+        }
+        Ok(count)
+    }
 }
 
 impl Delimited {
@@ -188,15 +209,16 @@ impl Delimited {
 impl Records {
     fn new(text: Text, separator: &str, quotes: bool) -> Self {
         match separator.as_bytes() {
-            [byte] => Self::Csv(
-                csv::ReaderBuilder::new()
+            [byte] => Self::Csv {
+                reader: csv::ReaderBuilder::new()
                     .has_headers(false)
                     .flexible(true)
                     .delimiter(*byte)
                     .quoting(quotes)
                     .buffer_capacity(1 << 18)
-                    .from_reader(text),
-            ),
+                    .from_reader(Tail { text, last: 0 }),
+                open: None,
+            },
             _ => Self::Lines {
                 reader: BufReader::with_capacity(1 << 18, text),
                 separator: separator.to_owned(),
@@ -208,11 +230,26 @@ impl Records {
 
     fn read(&mut self, path: &Path, record: &mut ByteRecord) -> Result<Option<u64>> {
         match self {
-            Self::Csv(reader) => {
+            Self::Csv { reader, open } => {
                 let more = reader
                     .read_byte_record(record)
                     .map_err(|error| csv_error(path, error))?;
-                Ok(more.then(|| record.position().map_or(0, csv::Position::line)))
+                if more {
+                    let line = record.position().map_or(0, csv::Position::line);
+                    let last = record.iter().next_back().unwrap_or_default();
+                    *open = last.contains(&b'\n').then_some(line);
+                    return Ok(Some(line));
+                }
+                // A field over several lines ends in a quote; without one the file's end closed it.
+                match *open {
+                    Some(line) if reader.get_ref().last != b'"' => Err(DataError::row(
+                        path,
+                        line,
+                        "a quote goes on over line breaks to the end of the file",
+                        "close the quote, and write quotes inside of quoted fields twice",
+                    )),
+                    _ => Ok(None),
+                }
             }
             Self::Lines {
                 reader,
