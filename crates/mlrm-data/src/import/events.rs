@@ -24,10 +24,9 @@ pub(super) struct Events {
     pub(super) events: u64,
 }
 
-/// Writes the log into `folder`.
+/// Writes the log into `folder`, where the spec has one.
 pub(super) fn write(
     spec: &Spec,
-    rules: &EventsSpec,
     from: &Path,
     folder: &Path,
     notes: &Notes,
@@ -35,6 +34,9 @@ pub(super) fn write(
     dropped: &mut Dropped,
     notices: &mut Vec<String>,
 ) -> Result<Events> {
+    let Some(rules) = &spec.events else {
+        return Ok(Events::default());
+    };
     let path = folder.join("interactions.csv");
     let write_error = |error: csv::Error| DataError::io("write", &path)(error.into());
     let file = File::create(&path).map_err(DataError::io("write", &path))?;

@@ -99,19 +99,15 @@ pub fn import(spec: &Spec, from: &Path, out: &Path) -> Result<ImportSummary> {
             &mut dropped,
             &mut notices,
         )?;
-        let mut log = events::Events::default();
-        if let Some(rules) = &spec.events {
-            log = events::write(
-                spec,
-                rules,
-                from,
-                folder,
-                &notes,
-                &mut findings,
-                &mut dropped,
-                &mut notices,
-            )?;
-        }
+        let log = events::write(
+            spec,
+            from,
+            folder,
+            &notes,
+            &mut findings,
+            &mut dropped,
+            &mut notices,
+        )?;
         findings.end()?;
         if notes.ids.is_empty() {
             return Err(DataError::Several(nothing_left(

@@ -22,9 +22,12 @@ struct Entry {
 
 /// Finished pictures: id and address → key.
 pub(super) struct State {
-    known: HashMap<(String, String), String>,
-    new: Mutex<(File, HashMap<(String, String), String>)>,
+    known: Keys,
+    new: Mutex<(File, Keys)>,
 }
+
+/// Id and address → key.
+type Keys = HashMap<(String, String), String>;
 
 impl State {
     /// Reads what earlier calls left in `folder`. A line that was cut off is a picture to be
