@@ -107,13 +107,15 @@ impl Changes {
     ///
     /// Settings that cannot be compared.
     pub fn of_split(earlier: &RunConfig, now: &RunConfig) -> Result<Self, TrainError> {
-        let mut changes = Self::default();
-        changes.refused = differences(earlier, now)?;
-        changes.refused.retain(|change| {
+        let mut refused = differences(earlier, now)?;
+        refused.retain(|change| {
             let key = change.key.as_str();
             is_among(key, &["run.seed", "data"]) && !is_among(key, &FREE)
         });
-        Ok(changes)
+        Ok(Self {
+            refused,
+            ..Self::default()
+        })
     }
 
     /// Takes what `accepted` names (a key, or a section of them) out of what is refused, and gives
