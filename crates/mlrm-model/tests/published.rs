@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use mlrm_config::SelectFeature;
-use mlrm_model::decoder::DecoderTrace;
+use mlrm_model::decoder::{Decoder, DecoderTrace};
 use mlrm_model::source::{Loaded, ModelSource};
-use mlrm_model::vision::FeatureSelection;
+use mlrm_model::vision::{FeatureSelection, VisionTower};
 use mlrm_model::weights::{Checkpoint, LoadOptions};
 
 /// Of the largest value of a state.
@@ -24,47 +24,63 @@ fn folders() -> Vec<PathBuf> {
     folders
 }
 
-/// All hidden states that a folder's model computes from the stored input, row-major.
-fn hidden_states(loaded: &Loaded, expected: &Checkpoint, device: &Device) -> Vec<Vec<f32>> {
-    let states = match loaded {
-        Loaded::Llm(decoder) => {
-            let ids = expected
-                .get_i64("input_ids")
-                .expect("readable")
-                .expect("ids");
-            let ids = TensorData::new(ids.1, [ids.0[0], ids.0[1]]);
-            let embedded = decoder.embed(Tensor::<2, Int>::from_data(ids, device));
-            let mut trace = DecoderTrace::default();
-            decoder.forward(embedded, Some(&mut trace));
-            trace.hidden_states
-        }
-        Loaded::Vision(tower) => {
-            let pixels = expected
-                .get("pixel_values")
-                .expect("readable")
-                .expect("pixels");
-            let shape: [usize; 4] = pixels.shape.try_into().expect("four sides");
-            let pixels = Tensor::from_data(TensorData::new(pixels.values, shape), device);
-            let selection = FeatureSelection {
-                layer: -1,
-                positions: SelectFeature::ClsPatch,
-                post_layernorm: false,
-            };
-            let mut every = Vec::new();
-            tower.forward(pixels, selection, Some(&mut every));
-            every
-        }
-        Loaded::Model(_) | Loaded::System(..) => panic!("neither a decoder nor a tower"),
+/// A part's hidden states, row-major, and the name of those that transformers computed.
+type States = (&'static str, Vec<Vec<f32>>);
+
+/// All hidden states that a folder's models compute from the stored inputs.
+fn hidden_states(loaded: &Loaded, expected: &Checkpoint, device: &Device) -> Vec<States> {
+    let words = |decoder: &Decoder| {
+        let ids = expected
+            .get_i64("input_ids")
+            .expect("readable")
+            .expect("ids");
+        let ids = TensorData::new(ids.1, [ids.0[0], ids.0[1]]);
+        let embedded = decoder.embed(Tensor::<2, Int>::from_data(ids, device));
+        let mut trace = DecoderTrace::default();
+        decoder.forward(embedded, Some(&mut trace));
+        read(trace.hidden_states)
     };
-    let read = |state: Tensor<3>| state.try_into_vec_as::<f32>().expect("values");
-    states.into_iter().map(read).collect()
+    let seen = |tower: &VisionTower| {
+        let pixels = expected
+            .get("pixel_values")
+            .expect("readable")
+            .expect("pixels");
+        let shape: [usize; 4] = pixels.shape.try_into().expect("four sides");
+        let pixels = Tensor::from_data(TensorData::new(pixels.values, shape), device);
+        let selection = FeatureSelection {
+            layer: -1,
+            positions: SelectFeature::ClsPatch,
+            post_layernorm: false,
+        };
+        let mut every = Vec::new();
+        tower.forward(pixels, selection, Some(&mut every));
+        read(every)
+    };
+    match loaded {
+        Loaded::Llm(decoder) => vec![("hidden_states", words(decoder))],
+        Loaded::Vision(tower) => vec![("hidden_states", seen(tower))],
+        Loaded::System(decoder, tower, connector) => {
+            assert!(connector.is_some(), "a connector");
+            let tower = tower.as_ref().expect("a vision encoder");
+            vec![
+                ("hidden_states", words(decoder)),
+                ("vision_hidden_states", seen(tower)),
+            ]
+        }
+        Loaded::Model(_) => panic!("not as others publish it"),
+    }
+}
+
+fn read(states: Vec<Tensor<3>>) -> Vec<Vec<f32>> {
+    let values = |state: Tensor<3>| state.try_into_vec_as::<f32>().expect("values");
+    states.into_iter().map(values).collect()
 }
 
 #[test]
 fn every_published_checkpoint_loads_and_equals_transformers() {
     let device = Device::default();
     let folders = folders();
-    assert_eq!(folders.len(), 35);
+    assert_eq!(folders.len(), 37);
     for folder in folders {
         let name = folder
             .file_name()
@@ -81,22 +97,22 @@ fn every_published_checkpoint_loads_and_equals_transformers() {
         let loaded = loaded.unwrap_or_else(|e| panic!("{name}: {e}"));
 
         let expected = Checkpoint::open(&folder.join("expected.safetensors")).expect("expected");
-        let states = hidden_states(&loaded, &expected, &device);
-        let wanted = expected
-            .get("hidden_states")
-            .expect("readable")
-            .expect("states");
-        assert_eq!(states.len(), wanted.shape[0], "{name}");
-        let size = wanted.values.len() / states.len();
-        for (layer, (state, wanted)) in states.iter().zip(wanted.values.chunks(size)).enumerate() {
-            assert_eq!(state.len(), wanted.len(), "{name}, state {layer}");
-            let largest = wanted.iter().fold(0.0f32, |most, v| most.max(v.abs()));
-            let pairs = state.iter().zip(wanted);
-            let error = pairs.fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
-            assert!(
-                error <= TOLERANCE * largest,
-                "{name}, state {layer}: {error} of {largest}"
-            );
+        for (of, states) in hidden_states(&loaded, &expected, &device) {
+            let wanted = expected.get(of).expect("readable").expect("states");
+            assert_eq!(states.len(), wanted.shape[0], "{name}");
+            let size = wanted.values.len() / states.len();
+            for (layer, (state, wanted)) in
+                states.iter().zip(wanted.values.chunks(size)).enumerate()
+            {
+                assert_eq!(state.len(), wanted.len(), "{name}, {of}, state {layer}");
+                let largest = wanted.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+                let pairs = state.iter().zip(wanted);
+                let error = pairs.fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+                assert!(
+                    error <= TOLERANCE * largest,
+                    "{name}, {of}, state {layer}: {error} of {largest}"
+                );
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ small sizes; weights drawn from a seed, under the names in which the checkpoint 
 import json, pathlib, shutil, tempfile
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
 
 HERE = pathlib.Path(__file__).parent
 
@@ -154,6 +154,36 @@ TOWERS = {
                                          layer_norm_eps=1e-6, num_channels=3),
 }
 
+# ---- whole models ---------------------------------------------------------------------------------
+
+BLIP2 = dict(
+    architectures=["Blip2ForConditionalGeneration"], initializer_factor=1.0, initializer_range=0.02,
+    model_type="blip-2", num_query_tokens=4, torch_dtype="float32", transformers_version=None,
+    use_decoder_only_language_model=True,
+    qformer_config=dict({k: v for k, v in DUMP.items() if k not in ("attention_dropout", "dropout")},
+                        attention_probs_dropout_prob=0.1, classifier_dropout=None, cross_attention_frequency=2,
+                        encoder_hidden_size=16, hidden_act="gelu", hidden_dropout_prob=0.1, hidden_size=12,
+                        intermediate_size=16, layer_norm_eps=1e-12, max_position_embeddings=512,
+                        model_type="blip_2_qformer", num_attention_heads=3, num_hidden_layers=2, pad_token_id=0,
+                        position_embedding_type="absolute", transformers_version="4.27.0.dev0", vocab_size=9),
+    text_config=dict(DUMP, **dict(OPT, _name_or_path="facebook/opt-2.7b", _remove_final_layer_norm=False,
+                                  enable_bias=True, layer_norm_elementwise_affine=True,
+                                  transformers_version="4.27.0.dev0")),
+    vision_config=dict(DUMP, **TOWER, hidden_act="gelu", image_size=12, initializer_range=1e-10,
+                       layer_norm_eps=1e-6, model_type="blip_2_vision_model", num_channels=3, patch_size=4,
+                       projection_dim=8, qkv_bias=True, transformers_version="4.27.0.dev0"),
+)
+SYSTEMS = {
+    "blip2-opt-2.7b": BLIP2,
+    # As transformers 4.46 and later wrote it anew.
+    "blip2-opt-2.7b-new": dict(BLIP2, image_text_hidden_size=256, image_token_index=39,
+                               transformers_version="4.47.0.dev0",
+                               qformer_config=dict(model_type="blip_2_qformer", encoder_hidden_size=16,
+                                                   hidden_size=12, intermediate_size=16, num_attention_heads=3,
+                                                   num_hidden_layers=2, use_qformer_text_input=False,
+                                                   vocab_size=9)),
+}
+
 
 def drawn(model, seed):
     """Every weight anew: initial values of norms and biases (ones and zeros) would hide mistakes."""
@@ -203,7 +233,19 @@ def main():
         # Of a whole model only the tower is read: the rest would be dead weight here.
         state = {k: v for k, v in weights(model).items() if not k.startswith("text_model.")}
         write(name, config, state, dict(pixel_values=pixels, hidden_states=torch.stack(out.hidden_states)))
-    print(len(DECODERS) + len(TOWERS), "folders")
+    for seed, (name, config) in enumerate(SYSTEMS.items(), 200):
+        kind = AutoModelForImageTextToText
+        model = drawn(kind.from_config(config_of(config), dtype=torch.float32), seed)
+        generator = torch.Generator().manual_seed(seed)
+        ids = torch.randint(7, 38, (2, 9), generator=generator)
+        pixels = torch.randn((2, 3, 12, 12), generator=generator)
+        with torch.no_grad():
+            words = model.language_model(ids, output_hidden_states=True).hidden_states
+            seen = model.vision_model(pixels, output_hidden_states=True).hidden_states
+        write(name, config, weights(model),
+              dict(input_ids=ids, hidden_states=torch.stack(words), pixel_values=pixels,
+                   vision_hidden_states=torch.stack(seen)))
+    print(len(DECODERS) + len(TOWERS) + len(SYSTEMS), "folders")
 
 
 main()
