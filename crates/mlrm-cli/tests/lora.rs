@@ -93,6 +93,41 @@ fn a_lora_run_keeps_its_language_model_and_resumes_bit_by_bit() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_batch_in_parts_trains_the_same_and_resumes_bit_by_bit() {
+    let home = Home::with_config();
+    home.train("whole", &LORA).done();
+    let whole = losses(&events(&home, "whole"));
+    for (run, parts) in [
+        ("slices", ["train.micro_batch_notes=3"].as_slice()),
+        ("layers", &["train.checkpoint_layers=true"]),
+        (
+            "both",
+            &["train.micro_batch_notes=5", "train.checkpoint_layers=true"],
+        ),
+    ] {
+        home.train(run, &[LORA.as_slice(), parts].concat()).done();
+        let found = losses(&events(&home, run));
+        assert_eq!(found.len(), whole.len());
+        for (step, numbers) in &found {
+            // Dropout included: its masks belong to notes and positions.
+            let loss = |numbers: &String| -> f64 {
+                let first = numbers.split(' ').next().expect("a loss");
+                first.parse().expect("a number")
+            };
+            let error = (loss(numbers) - loss(&whole[step])).abs();
+            assert!(
+                error < 1e-4,
+                "{run}, step {step}: {numbers}, not {}",
+                whole[step]
+            );
+        }
+        go_on_from(&home, run, 3);
+        assert_eq!(losses(&events(&home, run)), found);
+    }
+}
+
+#[test]
 fn adapters_are_a_start_and_can_be_merged() {
     let home = Home::with_config();
     home.train("run", &[LORA.as_slice(), &["train.max_steps=3"]].concat())

@@ -4,6 +4,9 @@ use std::ops::Range;
 
 use crate::prompt::EncodedNote;
 
+/// BLAKE3 of the values of a preprocessed picture.
+pub type PictureHash = [u8; 32];
+
 /// Notes of one step, ready to become tensors. For pairs the queries come first, then their targets
 /// in the same order: note i and note i + N/2 are a pair.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -22,6 +25,9 @@ pub struct NoteBatch {
     pub image_emb_index: Option<Vec<usize>>,
     /// `[notes, 3, image_size, image_size]`; `None` for variants that see no picture.
     pub pixel_values: Option<Vec<f32>>,
+    /// What tells the pictures apart where features are kept of them: pictures that are known there
+    /// have no values in `pixel_values`. Else empty. `[notes]`
+    pub pictures: Vec<PictureHash>,
     /// Side of the pictures in pixels; 0 without pictures.
     pub image_size: usize,
     /// Rows of the note set. `[notes]`
@@ -52,6 +58,7 @@ impl NoteBatch {
                 .map(|prompt| prompt.image_emb_index)
                 .collect(),
             pixel_values: None,
+            pictures: Vec::new(),
             image_size: 0,
             rows: rows.to_vec(),
         }
@@ -78,6 +85,10 @@ impl NoteBatch {
             image_emb_index: index(&self.image_emb_index),
             pixel_values: pixels
                 .map(|pixels| pixels[notes.start * values..notes.end * values].to_vec()),
+            pictures: match self.pictures.is_empty() {
+                true => Vec::new(),
+                false => self.pictures[notes.clone()].to_vec(),
+            },
             image_size: self.image_size,
             rows: self.rows[notes].to_vec(),
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mlrm_config::{DataSettings, DataSource, PromptSettings, TokenizerSettings, Variant};
 use mlrm_data::image::{DecodeOptions, ImagePreprocessor};
-use mlrm_data::loader::{NoteEncoder, Pictures};
+use mlrm_data::loader::{KnownPictures, NoteEncoder, Pictures};
 use mlrm_data::notes::{ImageStore, NoteSet};
 use mlrm_data::prompt::{PromptEncoder, PromptStyle, open_tokenizer};
 use mlrm_data::split::{PairData, Part, load_pairs};
@@ -56,6 +56,8 @@ pub struct Encoding {
     pub preprocessor: Option<ImagePreprocessor>,
     /// Visual tokens a note (V).
     pub visual_tokens: usize,
+    /// Pictures whose values the model does not need; set together with the model's cache.
+    pub known: Option<Arc<dyn KnownPictures>>,
 }
 
 /// What an encoder lets the model see.
@@ -88,12 +90,12 @@ impl Encoding {
         let prompts = PromptEncoder::new(&self.prompt, tokenizer, style, self.visual_tokens)?;
         let looks = variant.vision() && modality != Modality::TextOnly;
         let pictures = match (&notes.images, &self.preprocessor) {
-            (Some(images), Some(preprocessor)) if looks => Some(Pictures::new(
-                Arc::clone(images),
-                preprocessor.clone(),
-                notes.decoding,
-                PIXEL_CACHE_BYTES,
-            )),
+            (Some(images), Some(preprocessor)) if looks => {
+                let (images, preprocessor) = (Arc::clone(images), preprocessor.clone());
+                let pictures =
+                    Pictures::new(images, preprocessor, notes.decoding, PIXEL_CACHE_BYTES);
+                Some(pictures.with_known(self.known.clone()))
+            }
             _ => None,
         };
         Ok(NoteEncoder::new(

@@ -1,6 +1,6 @@
 //! Embeddings of a whole corpus.
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Tensor};
 use mlrm_data::batch::NoteBatch;
 use mlrm_data::loader::NoteEncoder;
 use mlrm_eval::Embeddings;
@@ -8,6 +8,7 @@ use mlrm_model::embedder::{Embedder, EmbedderConfig, EmbedderCore, TokenBatch};
 
 use crate::corpus::Modality;
 use crate::error::TrainError;
+use crate::features::vision_features;
 
 /// The prompts of a host batch, as the model takes them.
 pub fn token_batch(batch: &NoteBatch) -> TokenBatch {
@@ -20,30 +21,18 @@ pub fn token_batch(batch: &NoteBatch) -> TokenBatch {
     }
 }
 
-/// The pictures of a host batch on `device`, `[notes, 3, side, side]`.
-pub fn pixels(batch: &mut NoteBatch, device: &Device) -> Option<Tensor<4>> {
-    let side = batch.image_size;
-    let values = batch.pixel_values.take()?;
-    let data = TensorData::new(values, [batch.notes, 3, side, side]);
-    Some(Tensor::from_data(data, device))
-}
-
 /// A model that only infers: no gradients are kept.
 pub struct Inference {
     embedder: Embedder,
     core: EmbedderCore,
-    device: Device,
 }
 
 impl Inference {
     /// The current weights of `embedder`.
     pub fn new(embedder: &Embedder) -> Self {
-        let core = embedder.inference();
-        let device = core.head.temperature.val().device();
         Self {
             embedder: embedder.clone(),
-            core,
-            device,
+            core: embedder.inference(),
         }
     }
 
@@ -69,8 +58,7 @@ impl Inference {
         mut batch: NoteBatch,
         modality: Modality,
     ) -> Result<(Vec<f32>, Option<Vec<f32>>), TrainError> {
-        let pictures = pixels(&mut batch, &self.device);
-        let features = pictures.and_then(|pixels| self.embedder.encode_vision(pixels));
+        let features = vision_features(&self.embedder, &mut batch)?;
         let config = self.config();
         let picture_only = modality == Modality::ImageOnly && !config.variant.image_tokens();
         if let (true, Some(features)) = (picture_only, &features) {

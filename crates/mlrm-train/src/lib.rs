@@ -8,6 +8,7 @@ pub mod encode;
 mod error;
 pub mod evaluate;
 pub mod examples;
+pub mod features;
 mod flops;
 pub mod measure;
 pub mod memory;

@@ -15,6 +15,7 @@ use mlrm_model::weights::NewRows;
 
 use crate::corpus::{Encoding, Modality, Notes, run_pairs, run_tokenizer};
 use crate::error::TrainError;
+use crate::features::keep_features;
 use crate::parts::Parts;
 use crate::{device, schedule::LearningRate};
 
@@ -175,11 +176,12 @@ pub fn open_model(
         prompt,
         preprocessor,
         visual_tokens: files.config.visual_tokens(),
+        known: None,
     };
     let sources = [files.llm(), files.vision(), files.head()].map(WeightSource::Checkpoint);
     let options = build_options(config, sources, files.adapter());
     let embedder = Embedder::build(files.config, &options, device)?;
-    Ok(OpenModel { embedder, encoding })
+    keep_features(OpenModel { embedder, encoding }, config)
 }
 
 /// The model that a run of `config` begins with: a model folder, or built from its parts.
@@ -245,6 +247,7 @@ fn build_model(
         prompt: config.prompt.clone(),
         preprocessor: preprocessor.transpose()?,
         visual_tokens: 0,
+        known: None,
     };
     let tokens = encoding.token_ids();
     let layout = config.prompt.layout;
@@ -256,7 +259,7 @@ fn build_model(
         ..build_options(config, parts.sources(settings)?, None)
     };
     let embedder = Embedder::build(sizes, &options, device)?;
-    Ok(OpenModel { embedder, encoding })
+    keep_features(OpenModel { embedder, encoding }, config)
 }
 
 /// Rows of the embedding table: one a token, or as many as `model.llm.vocab_size` says.

@@ -18,7 +18,7 @@ use crate::phases::PhaseClock;
 use crate::plan::RunPlan;
 use crate::sampling::SamplingShares;
 use numbers::StepNumbers;
-use slices::EmbeddedBatch;
+use slices::{EmbeddedBatch, Passes};
 
 /// What a step needs besides model, optimiser and batch.
 pub struct StepContext {
@@ -32,6 +32,8 @@ pub struct StepContext {
     pub clip_norm: f64,
     /// Notes whose activations are held at a time; 0 for all of the batch.
     pub micro_batch_notes: usize,
+    /// Run the layers of the language model again for their gradients, holding what they read alone.
+    pub checkpoint_layers: bool,
     /// Where the model computes.
     pub device: Device,
     /// Wait for the device at phase borders, so that phases are timed apart (benchmarks).
@@ -75,7 +77,8 @@ impl StepContext {
             partners: masked.then(|| pairs.known_partners(notes)),
             shares: corrected.then(|| SamplingShares::new(&pairs.train, notes)),
             clip_norm: plan.config.train.clip_norm,
-            micro_batch_notes: 0,
+            micro_batch_notes: plan.config.train.micro_batch_notes,
+            checkpoint_layers: plan.config.train.checkpoint_layers,
             device: plan.device.clone(),
             sync_phases: false,
         }
@@ -107,6 +110,8 @@ pub struct BatchGradients {
     pub visual: Option<Tensor<1>>,
     /// Gate values of the batch, as in [`mlrm_model::embedder::Embeddings`].
     pub gate: Option<Tensor<2>>,
+    /// Seconds by phase, as in [`StepStats`].
+    pub seconds_by_phase: Named<f64>,
 }
 
 /// Takes one step; with `keep_gate` the gate's values are read back too.
@@ -118,10 +123,11 @@ pub fn train_step(
     context: &StepContext,
     keep_gate: bool,
 ) -> Result<StepStats, TrainError> {
-    let mut clock = PhaseClock::new(&context.device, context.sync_phases);
     // A resumed run counts on: the masks of a step are the same whenever it is taken.
     let step = optimiser.updates as u64;
-    let mut batch = batch_gradients(embedder, batch, step, context, &mut clock)?;
+    let mut batch = batch_gradients(embedder, batch, step, context)?;
+    let mut clock = PhaseClock::new(&context.device, context.sync_phases);
+    clock.seconds = std::mem::take(&mut batch.seconds_by_phase);
     let gate = batch.gate.take();
     let numbers = apply(embedder, optimiser, batch, learning_rate, context)?;
     let gate_mean = gate.clone().map(Tensor::mean);
@@ -141,15 +147,19 @@ pub fn train_step(
 }
 
 /// The gradients of `batch`, with the dropout masks of `step`.
-fn batch_gradients(
+///
+/// # Errors
+/// A batch that the model cannot read, or a device that failed.
+pub fn batch_gradients(
     embedder: &Embedder,
     batch: NoteBatch,
     step: u64,
     context: &StepContext,
-    clock: &mut PhaseClock<'_>,
 ) -> Result<BatchGradients, TrainError> {
+    let mut clock = PhaseClock::new(&context.device, context.sync_phases);
     let exclusions = context.exclusions(&batch);
-    let mut embedded = EmbeddedBatch::new(embedder, batch, context.micro_batch_notes, step, clock)?;
+    let passes = Passes::new(embedder, step, context);
+    let mut embedded = EmbeddedBatch::new(&passes, batch, &mut clock)?;
     let gate = embedded.embeddings.gate.take();
 
     let leaves = leaves(&embedded.embeddings);
@@ -161,7 +171,7 @@ fn batch_gradients(
     let of_loss = flat_gradients(&embedder.core, gradients);
     clock.lap("llm_forward")?;
 
-    let mut gradients = embedded.backward(embedder, &of_embeddings, clock)?;
+    let mut gradients = embedded.backward(&passes, &of_embeddings, &mut clock)?;
     add_gradients(&mut gradients, of_loss);
     Ok(BatchGradients {
         gradients,
@@ -169,6 +179,7 @@ fn batch_gradients(
         multimodal: losses.multimodal.inner(),
         visual: losses.visual.map(Tensor::inner),
         gate,
+        seconds_by_phase: clock.seconds,
     })
 }
 

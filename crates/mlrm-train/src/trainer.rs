@@ -19,6 +19,7 @@ use crate::corpus::Modality;
 use crate::encode::Inference;
 use crate::error::TrainError;
 use crate::evaluate::Retrieval;
+use crate::features::prediction;
 use crate::optimiser::AdamW;
 use crate::plan::{RunPlan, open_model};
 use crate::probe::SaliencyProbe;
@@ -152,6 +153,11 @@ impl<'a> Trainer<'a> {
 
     fn run_steps(&mut self) -> Result<(), TrainError> {
         self.emit(events::run_started(&self.plan, self.state.step))?;
+        let features = self.plan.embedder.features.as_deref();
+        let notes = &self.plan.notes.set;
+        if let Some(message) = features.and_then(|cache| prediction(cache, notes)) {
+            self.warn(message)?;
+        }
         let config = self.plan.config.clone();
         let pairs = Arc::from(self.plan.pairs.pairs.train.as_slice());
         let loader = LoaderSettings::new(&config.data, &config.train);
@@ -177,6 +183,7 @@ impl<'a> Trainer<'a> {
             self.state.cursor = cursor;
             self.state.updates = self.optimiser.updates;
             self.check_update(&stats)?;
+            self.watch_features()?;
             self.emit_step(stats, learning_rate, data_seconds, begin.elapsed())?;
             self.probe_saliency()?;
             if due(step, config.train.eval_every_steps) {
@@ -211,6 +218,24 @@ impl<'a> Trainer<'a> {
             "{MOST_REFUSED_STEPS} steps in a row had a loss or gradient that is not finite; lower \
              train.learning_rate or use backend.dtype = \"f32\""
         )))
+    }
+
+    /// Says why no more features are kept.
+    fn watch_features(&mut self) -> Result<(), TrainError> {
+        let Some(cache) = &self.plan.embedder.features else {
+            return Ok(());
+        };
+        let Some(reason) = cache.closed_reason() else {
+            return Ok(());
+        };
+        let folder = cache.folder().display();
+        let message = format!("no more features are kept in {folder}: {reason}");
+        self.warn(message)
+    }
+
+    fn warn(&mut self, message: String) -> Result<(), TrainError> {
+        let step = Some(self.state.step as u64);
+        self.emit(Event::Warning(Warning { step, message }))
     }
 
     fn probe_saliency(&mut self) -> Result<(), TrainError> {

@@ -76,6 +76,21 @@ pub struct TrainSettings {
     /// Pairs a step (B); the batch holds 2B notes. Paper: 128 over 8 devices.
     #[schemars(range(min = 2))]
     pub batch_pairs: usize,
+    /// Notes whose activations are held at a time; 0 holds those of the whole batch. Loss and gradient
+    /// are those of the whole batch either way; in parts, each note is embedded twice (GradCache).
+    #[schemars(extend("x-source" = "GradCache (arXiv 2101.06983)"))]
+    pub micro_batch_notes: usize,
+    /// Of every layer of the language model, hold only what it reads, and run it again for its
+    /// gradient: less memory, more time.
+    #[schemars(extend("x-source" = "Chen et al. (arXiv 1604.06174)"))]
+    pub checkpoint_layers: bool,
+    /// Where features of the frozen vision encoder are kept, so that no picture is encoded twice, by
+    /// this run or another one: a folder, `auto` for one below the user's cache folder, or `off`.
+    #[schemars(length(min = 1), extend("x-source" = "mlrm"))]
+    pub feature_cache: String,
+    /// Most bytes of that folder; pictures past it are encoded each time.
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub feature_cache_max_bytes: u64,
     /// Stop after this many steps; with 0 the model is evaluated as it is, and its folder written.
     #[schemars(extend("x-source" = "mlrm"))]
     pub max_steps: Option<usize>,
@@ -138,6 +153,10 @@ impl Default for TrainSettings {
     fn default() -> Self {
         Self {
             batch_pairs: 16,
+            micro_batch_notes: 0,
+            checkpoint_layers: false,
+            feature_cache: "off".into(),
+            feature_cache_max_bytes: 8 << 30,
             max_steps: None,
             epochs: 1.0,
             learning_rate: 3e-6,

@@ -9,20 +9,27 @@ mod swap;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rayon::prelude::*;
 
 pub use pairs::{LoaderSettings, PairBatches};
 pub use swap::{Shown, Swap};
 
-use crate::batch::NoteBatch;
+use crate::batch::{NoteBatch, PictureHash};
 use crate::error::{DataError, Problem, Result, shorten};
 use crate::image::{DecodeOptions, ImagePreprocessor, decode};
 use crate::notes::{ImageStore, Note, NoteSet};
 use crate::prompt::{EncodedNote, PromptEncoder};
 use cache::PixelCache;
+
+/// Pictures whose features are kept: nobody needs their values.
+pub trait KnownPictures: std::fmt::Debug + Send + Sync {
+    /// Whether `picture` is one of them.
+    fn knows(&self, picture: &PictureHash) -> bool;
+}
 
 /// Where the pictures of notes come from and what is done with them.
 #[derive(Debug)]
@@ -31,6 +38,9 @@ pub struct Pictures {
     preprocessor: ImagePreprocessor,
     options: DecodeOptions,
     cache: PixelCache,
+    known: Option<Arc<dyn KnownPictures>>,
+    /// Of the pictures of these rows, where any can be known.
+    hashes: RwLock<HashMap<u32, PictureHash>>,
 }
 
 impl Pictures {
@@ -47,7 +57,14 @@ impl Pictures {
             preprocessor,
             options,
             cache: PixelCache::new(cache_bytes),
+            known: None,
+            hashes: RwLock::default(),
         }
+    }
+
+    /// The same pictures, some of which may be `known`.
+    pub fn with_known(self, known: Option<Arc<dyn KnownPictures>>) -> Self {
+        Self { known, ..self }
     }
 
     /// Side of the pictures in pixels.
@@ -55,8 +72,33 @@ impl Pictures {
         self.preprocessor.image_size()
     }
 
-    /// Writes the values of the picture of the note in `row`, `[3, image_size, image_size]`.
-    fn write_values(&self, row: u32, note: &Note, values: &mut [f32]) -> Result<()> {
+    /// Writes the values of the picture of the note in `row`, `[3, image_size, image_size]`, unless it
+    /// is found to be known already, and says which picture it is where any can be known.
+    fn write_values(
+        &self,
+        row: u32,
+        note: &Note,
+        values: &mut [f32],
+    ) -> Result<Option<PictureHash>> {
+        let Some(known) = &self.known else {
+            self.read_values(row, note, values)?;
+            return Ok(None);
+        };
+        // Nothing panics while it holds the lock.
+        let hashes = self.hashes.read().unwrap_or_else(PoisonError::into_inner);
+        let seen = hashes.get(&row).copied();
+        drop(hashes);
+        if let Some(hash) = seen.filter(|hash| known.knows(hash)) {
+            return Ok(Some(hash));
+        }
+        self.read_values(row, note, values)?;
+        let hash = hash(values);
+        let mut hashes = self.hashes.write().unwrap_or_else(PoisonError::into_inner);
+        hashes.insert(row, hash);
+        Ok(Some(hash))
+    }
+
+    fn read_values(&self, row: u32, note: &Note, values: &mut [f32]) -> Result<()> {
         let key = note.image.as_deref().ok_or_else(|| no_picture(note))?;
         let pixels = match self.cache.get(row) {
             Some(pixels) => pixels,
@@ -143,19 +185,21 @@ impl NoteEncoder {
     fn encode_until(&self, shown: &[Shown], stop: &AtomicBool) -> Result<Option<NoteBatch>> {
         let image_size = self.pictures.as_ref().map_or(0, Pictures::image_size);
         let mut values = vec![0.0; shown.len() * 3 * image_size * image_size];
-        let encode = |shown: &Shown, values: &mut [f32]| -> Result<Option<EncodedNote>> {
+        let encode = |shown: &Shown, values: &mut [f32]| -> Result<Option<Encoded>> {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
+            let mut picture = None;
             if let Some(pictures) = &self.pictures {
-                pictures.write_values(shown.image, &self.notes[shown.image], values)?;
+                picture = pictures.write_values(shown.image, &self.notes[shown.image], values)?;
             }
             let note = shown.text(&self.notes);
             let prompt = self.prompts.encode(&note);
-            prompt.map(Some).map_err(|error| of_note(&note, error))
+            let prompt = prompt.map_err(|error| of_note(&note, error))?;
+            Ok(Some((prompt, picture)))
         };
         // Every result is collected, so that of several errors always the first is reported.
-        let prompts: Vec<Result<Option<EncodedNote>>> = match self.pictures {
+        let encoded: Vec<Result<Option<Encoded>>> = match self.pictures {
             Some(_) => values
                 .par_chunks_exact_mut(3 * image_size * image_size)
                 .zip(shown)
@@ -166,19 +210,34 @@ impl NoteEncoder {
                 .map(|shown| encode(shown, &mut []))
                 .collect(),
         };
-        let prompts: Result<Option<Vec<EncodedNote>>> = prompts.into_iter().collect::<Result<_>>();
-        let Some(prompts) = prompts? else {
+        let encoded: Result<Option<Vec<Encoded>>> = encoded.into_iter().collect::<Result<_>>();
+        let Some(encoded) = encoded? else {
             return Ok(None);
         };
+        let (prompts, hashes): (Vec<EncodedNote>, Vec<Option<PictureHash>>) =
+            encoded.into_iter().unzip();
         let pad_id = self.prompts.tokenizer().pad_id();
         let rows: Vec<u32> = shown.iter().map(|shown| shown.row).collect();
         let mut batch = NoteBatch::from_prompts(&prompts, &rows, pad_id);
         if self.pictures.is_some() {
             batch.image_size = image_size;
             batch.pixel_values = Some(values);
+            batch.pictures = hashes.into_iter().flatten().collect();
         }
         Ok(Some(batch))
     }
+}
+
+/// A prompt, and which picture it shows where any can be known.
+type Encoded = (EncodedNote, Option<PictureHash>);
+
+fn hash(values: &[f32]) -> PictureHash {
+    let mut hasher = blake3::Hasher::new();
+    for values in values.chunks(1 << 12) {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        hasher.update(&bytes);
+    }
+    *hasher.finalize().as_bytes()
 }
 
 fn of_note(note: &Note, error: DataError) -> DataError {

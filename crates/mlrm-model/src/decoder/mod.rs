@@ -5,12 +5,15 @@
 //! its tensors; the guide's "Adding a model" walks through one.
 
 mod attention;
+mod checkpointed;
 mod config;
 pub mod families;
 mod layer;
 mod rope_config;
 
 pub use attention::SelfAttention;
+pub(crate) use checkpointed::leaf;
+pub use checkpointed::{DecoderCheckpoints, along};
 pub use config::{DecoderConfig, FeedForwardKind, NormKind, Positions};
 pub use families::DecoderFamily;
 pub use layer::DecoderLayer;
@@ -55,6 +58,15 @@ pub struct DecoderTrace {
     pub hidden_states: Vec<Tensor<3>>,
     /// Taps on every layer's attention.
     pub probe: Option<AttentionProbe>,
+}
+
+/// What the layers share in a pass to a few positions.
+struct PooledPass {
+    /// Of all layers but the last.
+    all: PassContext,
+    /// Of the last one.
+    last: PassContext,
+    rows: WantedRows,
 }
 
 impl Decoder {
@@ -111,16 +123,31 @@ impl Decoder {
     /// `embeds`: `[batch, seq, width]`; `wanted`: positions, row-major `[batch, count]`;
     /// result `[batch, count, width]`
     pub fn forward_pooled(&self, embeds: Tensor<3>, wanted: &[usize]) -> Tensor<3> {
-        let [batch, seq, _] = embeds.dims();
-        let device = embeds.device();
-        let mut context = self.context(&embeds);
+        let pass = self.pooled_pass(&embeds, wanted);
         let mut x = self.enter(embeds);
-        let Some((last, before)) = self.layers.split_last() else {
-            return x;
-        };
-        for layer in before {
-            x = layer.forward(x, &context, None);
+        for layer in self.inner_layers() {
+            x = layer.forward(x, &pass.all, None);
         }
+        self.finish(x, &pass)
+    }
+
+    /// The layers before the last one.
+    fn inner_layers(&self) -> &[DecoderLayer] {
+        self.layers.split_last().map_or(&[], |(_, before)| before)
+    }
+
+    /// The last layer at the wanted positions, and what follows it.
+    fn finish(&self, x: Tensor<3>, pass: &PooledPass) -> Tensor<3> {
+        match self.layers.last() {
+            Some(last) => self.leave(last.forward_rows(x, &pass.rows, &pass.last)),
+            None => x,
+        }
+    }
+
+    /// What a pass over `x` `[batch, seq, width]` to the `wanted` positions needs beside it.
+    fn pooled_pass(&self, x: &Tensor<3>, wanted: &[usize]) -> PooledPass {
+        let [batch, seq, _] = x.dims();
+        let device = x.device();
         let count = wanted.len() / batch;
         let index = |values: Vec<i64>| {
             let len = values.len();
@@ -136,8 +163,15 @@ impl Decoder {
             keys: seq,
             window: self.sliding_window,
         };
-        context.mask = mask.prepare(batch, self.groups, &device);
-        self.leave(last.forward_rows(x, &rows, &context))
+        let all = self.context(x);
+        PooledPass {
+            last: PassContext {
+                rope: all.rope.clone(),
+                mask: mask.prepare(batch, self.groups, &device),
+            },
+            all,
+            rows,
+        }
     }
 
     /// From embeddings to what the first layer reads: projected, with learnt positions added.

@@ -153,6 +153,7 @@ impl Embedder {
         Ok(Self {
             config,
             vision,
+            features: None,
             core,
             tune: options.tune,
             quantisation: options.quantisation,

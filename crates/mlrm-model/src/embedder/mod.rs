@@ -2,6 +2,7 @@
 
 mod build;
 mod build_head;
+mod checkpointed;
 mod config;
 mod folder;
 mod layout;
@@ -9,10 +10,13 @@ mod layout;
 pub(crate) use build::llm_names;
 pub use build::{BuildOptions, WeightSource, llm_adapters};
 pub(crate) use build_head::CONNECTOR_NAMES;
+pub use checkpointed::EmbedderCheckpoints;
 pub use config::{EmbedderConfig, FusionConfig, PromptRecord, TokenIds};
 pub(crate) use folder::write_part;
 pub use folder::{ModelFolder, Provenance, WrittenPart};
 pub use layout::{ImageSpan, SequenceLayout, TokenBatch};
+
+use std::sync::Arc;
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
@@ -24,7 +28,7 @@ use crate::decoder::{Decoder, DecoderTrace};
 use crate::error::ModelError;
 use crate::fusion::Gate;
 use crate::nn::{DropoutClock, Linear, linear, zeros};
-use crate::vision::{VisionFeatures, VisionTower};
+use crate::vision::{FeatureCache, VisionFeatures, VisionTower};
 
 /// Everything but the LLM and the vision encoder; field names are those of the authors' released
 /// checkpoints.
@@ -58,6 +62,8 @@ pub struct Embedder {
     pub config: EmbedderConfig,
     /// Absent for the variant `text`.
     pub vision: Option<VisionTower>,
+    /// What it made of pictures before.
+    pub features: Option<Arc<FeatureCache>>,
     /// The parts that can learn.
     pub core: EmbedderCore,
     /// Which weights of the language model learn.
@@ -152,6 +158,26 @@ impl Head {
         Some(output.visual_tokens)
     }
 
+    /// Embeddings from the pooled states, `[notes, 1 or 2, d]`, and the stages of each position.
+    fn embeddings(
+        &self,
+        pooled: Tensor<3>,
+        picture: Option<&Tensor<2>>,
+    ) -> (Embeddings, Vec<PooledStages>) {
+        let [notes, count, width] = pooled.dims();
+        let at = |index: usize| pooled.clone().narrow(1, index, 1).reshape([notes, width]);
+        let stages: Vec<PooledStages> = (0..count)
+            .map(|index| self.stages(at(index), picture))
+            .collect();
+        let normalised = |index: usize| stages.get(index).map(|s| normalise(s.projected.clone()));
+        let embeddings = Embeddings {
+            multimodal: normalise(stages[0].projected.clone()),
+            visual: normalised(1),
+            gate: stages[0].gate_z.clone(),
+        };
+        (embeddings, stages)
+    }
+
     /// Gate (where there is a picture), projection, normalisation of one pooled state.
     fn stages(&self, pooled: Tensor<2>, picture: Option<&Tensor<2>>) -> PooledStages {
         let (fused, gate_z) = match (&self.gate, picture) {
@@ -229,17 +255,7 @@ impl EmbedderCore {
         mut trace: Option<&mut EmbedderTrace>,
     ) -> Embeddings {
         let pooled = self.pooled(inputs.embeds, &inputs.layout, &mut trace);
-        let [notes, count, width] = pooled.dims();
-        let at = |index: usize| pooled.clone().narrow(1, index, 1).reshape([notes, width]);
-        let stages: Vec<PooledStages> = (0..count)
-            .map(|index| self.head.stages(at(index), inputs.picture.as_ref()))
-            .collect();
-        let normalised = |index: usize| stages.get(index).map(|s| normalise(s.projected.clone()));
-        let embeddings = Embeddings {
-            multimodal: normalise(stages[0].projected.clone()),
-            visual: normalised(1),
-            gate: stages[0].gate_z.clone(),
-        };
+        let (embeddings, stages) = self.head.embeddings(pooled, inputs.picture.as_ref());
         if let Some(trace) = trace {
             trace.stages = stages;
         }

@@ -4,6 +4,7 @@
 //! names. `registry.rs` is the only place that tells the families apart.
 
 mod blip2;
+mod cache;
 mod clip;
 mod config;
 mod encoder;
@@ -13,6 +14,7 @@ mod siglip;
 #[cfg(test)]
 mod tests;
 
+pub use cache::{FeatureCache, FeatureShape, PictureHash, features_key};
 pub use config::VisionConfig;
 pub use registry::{FAMILY_NAMES, VisionTower};
 

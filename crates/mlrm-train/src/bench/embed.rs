@@ -6,8 +6,9 @@ use super::filled::{added_positions, budget, fill_to, shape};
 use super::model::{ModelRun, report};
 use super::{BenchReport, Samples};
 use crate::corpus::Modality;
-use crate::encode::{pixels, token_batch};
+use crate::encode::token_batch;
 use crate::error::TrainError;
+use crate::features::vision_features;
 use crate::phases::PhaseClock;
 use crate::plan::RunPlan;
 
@@ -31,7 +32,7 @@ pub fn bench_embed(plan: &RunPlan, samples: Samples) -> Result<BenchReport, Trai
         let mut batch = filled.clone();
         let begin = Instant::now();
         let mut clock = PhaseClock::new(&device, true);
-        let features = pixels(&mut batch, &device).and_then(|p| plan.embedder.encode_vision(p));
+        let features = vision_features(&plan.embedder, &mut batch)?;
         clock.lap("vision")?;
         let inputs = core.llm_inputs(config, &token_batch(&batch), features, None)?;
         clock.lap("connector")?;

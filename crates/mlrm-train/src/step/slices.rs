@@ -9,14 +9,31 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 use mlrm_data::batch::NoteBatch;
-use mlrm_model::embedder::{Embedder, EmbedderCore, Embeddings, TokenBatch};
+use mlrm_model::decoder::along;
+use mlrm_model::embedder::{
+    Embedder, EmbedderCheckpoints, EmbedderCore, Embeddings, LlmInputs, TokenBatch,
+};
+use mlrm_model::nn::DropoutOn;
 use mlrm_model::vision::VisionFeatures;
 
-use crate::encode::{pixels, token_batch};
+use super::StepContext;
+use crate::encode::token_batch;
 use crate::error::TrainError;
+use crate::features::vision_features;
 use crate::objective::EmbeddingGradients;
 use crate::optimiser::{FlatGradients, add_gradients, flat_gradients};
 use crate::phases::PhaseClock;
+
+/// How the slices of a batch pass through the model.
+pub(super) struct Passes<'a> {
+    embedder: &'a Embedder,
+    /// The same weights outside autodiff.
+    frozen: EmbedderCore,
+    slice_notes: usize,
+    checkpoint_layers: bool,
+    /// The step whose dropout masks all passes share.
+    step: u64,
+}
 
 /// Some neighbouring notes of a batch.
 struct Slice {
@@ -27,119 +44,193 @@ struct Slice {
     features: Option<VisionFeatures>,
 }
 
+/// What the gradients of a slice are computed from.
+enum Graph {
+    /// Its embeddings, with every activation behind them.
+    Whole(Embeddings),
+    /// What the layers of the language model read.
+    Checkpoints(EmbedderCheckpoints),
+}
+
 /// A batch that was embedded, and what its backward pass needs.
 pub(super) struct EmbeddedBatch {
     /// Of all notes, outside the autodiff graph.
     pub embeddings: Embeddings,
     slices: Vec<Slice>,
-    /// The embeddings of the only slice in their graph.
-    graph: Option<Embeddings>,
-    /// The step whose dropout masks all passes share.
-    step: u64,
+    /// That of the only slice.
+    graph: Option<Graph>,
 }
 
 impl EmbeddedBatch {
-    /// Embeds `batch` in slices of `slice_notes`, 0 for all at once, with the dropout of `step`.
+    /// Embeds `batch`.
     pub fn new(
-        embedder: &Embedder,
+        passes: &Passes<'_>,
         mut batch: NoteBatch,
-        slice_notes: usize,
-        step: u64,
         clock: &mut PhaseClock<'_>,
     ) -> Result<Self, TrainError> {
+        let slice_notes = passes.slice_notes;
         if slice_notes == 0 || slice_notes >= batch.notes {
             let notes = 0..batch.notes;
-            let slice = Slice::new(embedder, &mut batch, notes, clock)?;
-            let graph = slice.embed(embedder, &embedder.core, step, clock)?;
+            let mut slice = passes.slice(&mut batch, notes, clock)?;
+            let graph = passes.graph(&slice, clock)?;
+            // It is run once only.
+            slice.features = None;
+            let embeddings = passes.values(&slice, &graph);
+            clock.lap("llm_forward")?;
             return Ok(Self {
-                embeddings: without_graph(graph.clone()),
+                embeddings,
                 slices: vec![slice],
                 graph: Some(graph),
-                step,
             });
         }
-        let core = embedder.inference();
         let (mut slices, mut parts) = (Vec::new(), Vec::new());
         for start in (0..batch.notes).step_by(slice_notes) {
             let notes = start..batch.notes.min(start + slice_notes);
-            let slice = Slice::new(embedder, &mut batch.slice(notes.clone()), notes, clock)?;
-            parts.push(slice.embed(embedder, &core, step, clock)?);
+            let slice = passes.slice(&mut batch.slice(notes.clone()), notes, clock)?;
+            parts.push(passes.embed(&slice, clock)?);
             slices.push(slice);
         }
         Ok(Self {
             embeddings: gather(parts),
             slices,
             graph: None,
-            step,
         })
     }
 
     /// What `gradients` of the embeddings are as gradients of the parameters.
     pub fn backward(
-        self,
-        embedder: &Embedder,
+        mut self,
+        passes: &Passes<'_>,
         gradients: &EmbeddingGradients,
         clock: &mut PhaseClock<'_>,
     ) -> Result<FlatGradients, TrainError> {
-        let core = &embedder.core;
-        if let Some(graph) = self.graph {
-            let sum = backward(core, graph, gradients.clone());
-            clock.lap("backward")?;
-            return Ok(sum);
-        }
         let mut sum = FlatGradients::new();
         for slice in self.slices {
-            let graph = slice.embed(embedder, core, self.step, clock)?;
-            let gradients = gradients.slice(slice.notes);
-            add_gradients(&mut sum, backward(core, graph, gradients));
+            let graph = match self.graph.take() {
+                Some(graph) => graph,
+                None => passes.graph(&slice, clock)?,
+            };
+            let of_slice = gradients.slice(slice.notes.clone());
+            passes.backward(&slice, graph, of_slice, &mut sum);
             clock.lap("backward")?;
         }
         Ok(sum)
     }
 }
 
-impl Slice {
-    /// `batch` holds the slice alone; `notes` are its places in the whole batch.
-    fn new(
-        embedder: &Embedder,
+impl<'a> Passes<'a> {
+    /// Passes through `embedder` with the dropout of `step`.
+    pub fn new(embedder: &'a Embedder, step: u64, context: &StepContext) -> Self {
+        Self {
+            embedder,
+            frozen: embedder.inference(),
+            slice_notes: context.micro_batch_notes,
+            checkpoint_layers: context.checkpoint_layers,
+            step,
+        }
+    }
+
+    /// The slice that `batch` holds; `notes` are its places in the whole batch.
+    fn slice(
+        &self,
         batch: &mut NoteBatch,
         notes: Range<usize>,
         clock: &mut PhaseClock<'_>,
-    ) -> Result<Self, TrainError> {
-        let device = embedder.core.head.temperature.val().device();
-        let pixels = pixels(batch, &device.without_autodiff());
-        let features = pixels.and_then(|pixels| embedder.encode_vision(pixels));
+    ) -> Result<Slice, TrainError> {
+        let features = vision_features(self.embedder, batch)?;
         clock.lap("vision")?;
-        Ok(Self {
+        Ok(Slice {
             notes,
             tokens: token_batch(batch),
             features,
         })
     }
 
-    /// Its embeddings by `core`, which is that of `embedder` or a copy without autodiff.
-    fn embed(
-        &self,
-        embedder: &Embedder,
-        core: &EmbedderCore,
-        step: u64,
-        clock: &mut PhaseClock<'_>,
-    ) -> Result<Embeddings, TrainError> {
-        let _dropout = embedder.dropout.at_step(step, self.notes.clone());
-        let features = self.features.clone();
-        let inputs = core.llm_inputs(&embedder.config, &self.tokens, features, None)?;
-        clock.lap("connector")?;
-        let embeddings = core.embeddings(inputs, None);
+    /// The embeddings of a slice, without a graph.
+    fn embed(&self, slice: &Slice, clock: &mut PhaseClock<'_>) -> Result<Embeddings, TrainError> {
+        let _dropout = self.dropout(slice);
+        let inputs = self.inputs(&self.frozen, slice, clock)?;
+        let embeddings = self.frozen.embeddings(inputs, None);
         clock.lap("llm_forward")?;
         Ok(embeddings)
     }
-}
 
-fn without_graph(embeddings: Embeddings) -> Embeddings {
-    Embeddings {
-        multimodal: embeddings.multimodal.inner(),
-        visual: embeddings.visual.map(Tensor::inner),
-        gate: embeddings.gate.map(Tensor::inner),
+    /// What the backward pass of a slice begins at.
+    fn graph(&self, slice: &Slice, clock: &mut PhaseClock<'_>) -> Result<Graph, TrainError> {
+        let _dropout = self.dropout(slice);
+        let core = &self.embedder.core;
+        let inputs = self.inputs(core, slice, clock)?;
+        let graph = match self.checkpoint_layers {
+            false => Graph::Whole(core.embeddings(inputs, None)),
+            true => Graph::Checkpoints(EmbedderCheckpoints::new(core, &self.frozen, inputs)),
+        };
+        clock.lap("llm_forward")?;
+        Ok(graph)
+    }
+
+    /// The embeddings of a slice from its graph, outside it.
+    fn values(&self, slice: &Slice, graph: &Graph) -> Embeddings {
+        match graph {
+            Graph::Whole(embeddings) => Embeddings {
+                multimodal: embeddings.multimodal.clone().inner(),
+                visual: embeddings.visual.clone().map(Tensor::inner),
+                gate: embeddings.gate.clone().map(Tensor::inner),
+            },
+            Graph::Checkpoints(checkpoints) => {
+                let _dropout = self.dropout(slice);
+                checkpoints.embeddings(&self.frozen)
+            }
+        }
+    }
+
+    /// Adds to `sum` the gradients of the parameters that the embeddings of `slice` depend on.
+    fn backward(
+        &self,
+        slice: &Slice,
+        graph: Graph,
+        gradients: EmbeddingGradients,
+        sum: &mut FlatGradients,
+    ) {
+        let core = &self.embedder.core;
+        let of_embeddings = |embeddings: Embeddings| {
+            let multimodal = along(embeddings.multimodal, gradients.multimodal);
+            match (embeddings.visual, gradients.visual) {
+                (Some(visual), Some(gradient)) => multimodal + along(visual, gradient),
+                _ => multimodal,
+            }
+        };
+        match graph {
+            Graph::Whole(embeddings) => {
+                let number = of_embeddings(embeddings);
+                // Nothing on the way to the embeddings may learn.
+                if number.is_tracked() {
+                    add_gradients(sum, flat_gradients(core, number.backward()));
+                }
+            }
+            Graph::Checkpoints(checkpoints) => {
+                let _dropout = self.dropout(slice);
+                checkpoints.backward(core, of_embeddings, &mut |gradients| {
+                    add_gradients(sum, flat_gradients(core, gradients));
+                });
+            }
+        }
+    }
+
+    fn inputs(
+        &self,
+        core: &EmbedderCore,
+        slice: &Slice,
+        clock: &mut PhaseClock<'_>,
+    ) -> Result<LlmInputs, TrainError> {
+        let features = slice.features.clone();
+        let inputs = core.llm_inputs(&self.embedder.config, &slice.tokens, features, None)?;
+        clock.lap("connector")?;
+        Ok(inputs)
+    }
+
+    fn dropout(&self, slice: &Slice) -> DropoutOn {
+        let clock = &self.embedder.dropout;
+        clock.at_step(self.step, slice.notes.clone())
     }
 }
 
@@ -156,25 +247,5 @@ fn gather(parts: Vec<Embeddings>) -> Embeddings {
         multimodal: Tensor::cat(multimodal, 0),
         visual: optional(visual),
         gate: optional(gate),
-    }
-}
-
-/// The gradients of the parameters that the embeddings of a slice depend on: those of the products
-/// of embeddings and their gradients.
-fn backward(
-    core: &EmbedderCore,
-    graph: Embeddings,
-    gradients: EmbeddingGradients,
-) -> FlatGradients {
-    let product =
-        |embeddings: Tensor<2>, gradient: Tensor<2>| (embeddings * gradient.autodiff()).sum();
-    let mut sum = product(graph.multimodal, gradients.multimodal);
-    if let (Some(visual), Some(gradient)) = (graph.visual, gradients.visual) {
-        sum = sum + product(visual, gradient);
-    }
-    // Nothing on the way to the embeddings learns where no gradient is tracked.
-    match sum.is_tracked() {
-        true => flat_gradients(core, sum.backward()),
-        false => FlatGradients::new(),
     }
 }

@@ -26,6 +26,7 @@ pub fn batch(case: &GoldenCase, rows: Vec<u32>) -> NoteBatch {
         image_index: tokens.image_index.clone(),
         image_emb_index: tokens.image_emb_index.clone(),
         pixel_values: Some(pixels.try_into_vec_as::<f32>().expect("pixels")),
+        pictures: Vec::new(),
         image_size,
         rows,
     }
@@ -43,6 +44,7 @@ pub fn training(case: &GoldenCase, run: &Value) -> (TrainSettings, StepContext) 
         shares: None,
         clip_norm: number(&run["clip_norm"]),
         micro_batch_notes: 0,
+        checkpoint_layers: false,
         device: Device::flex(),
         sync_phases: false,
     };
