@@ -5,7 +5,7 @@
 
 The defaults are the shape of configs/bench-cpu.toml: 16 pairs, 96 text tokens and 16 visual tokens a note.
 The model is tests/golden/oracle/reference.py (variant notellm2, vector gate, Q-Former) with random weights on
-`transformers` modules, run eagerly (not compiled) in float32; the step is the whole one: frozen vision encoder,
+`transformers` modules, run eagerly (not compiled) in float32, with --autocast its products in bf16; the step is the whole one: frozen vision encoder,
 forward, backward, clipping by global norm, AdamW over everything but vision. Pixels and token ids are ready
 in memory: decoding and tokenising are not measured.
 
@@ -68,7 +68,7 @@ def make_batch(a):
     return ids, torch.randn(notes, 3, a.image_size, a.image_size)
 
 
-def time_step(model, optimiser, batch):
+def time_step(model, optimiser, batch, autocast):
     """Seconds by phase of one step."""
     seconds = {"vision": 0.0}
     encode = NoteLLM2Reference.encode_vision
@@ -81,7 +81,8 @@ def time_step(model, optimiser, batch):
 
     model.encode_vision = timed_encode
     marks = [time.perf_counter()]
-    loss = model(*batch).loss
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        loss = model(*batch).loss
     marks.append(time.perf_counter())
     loss.backward()
     marks.append(time.perf_counter())
@@ -101,6 +102,7 @@ def arguments():
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--steps", type=int, default=5, help="measured steps")
     p.add_argument("--warmup", type=int, default=1, help="steps before them")
+    p.add_argument("--autocast", action="store_true", help="products in bf16 (torch.autocast)")
     p.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa", help="implementation in LLM and vision")
     p.add_argument("--family", choices=FAMILIES, default="llama")
     p.add_argument("--pairs", type=int, default=16)
@@ -123,14 +125,14 @@ def main():
     model, batch = build(a), make_batch(a)
     learning = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(learning, lr=1e-4, weight_decay=1e-3)
-    runs = [time_step(model, optimiser, batch) for _ in range(a.warmup + a.steps)][a.warmup:]
+    runs = [time_step(model, optimiser, batch, a.autocast) for _ in range(a.warmup + a.steps)][a.warmup:]
     steps = [r["step"] for r in runs]
     median = statistics.median(steps)
     notes = 2 * a.pairs
     positions = a.text_tokens + a.queries
     print(json.dumps({
-        "what": "train", "framework": "pytorch", "dtype": "f32", "attention": a.attention, "threads": a.threads,
-        "shape": {k: v for k, v in vars(a).items() if k not in ("threads", "steps", "warmup", "attention")},
+        "what": "train", "framework": "pytorch", "dtype": "bf16 autocast" if a.autocast else "f32", "attention": a.attention, "threads": a.threads,
+        "shape": {k: v for k, v in vars(a).items() if k not in ("threads", "steps", "warmup", "attention", "autocast")},
         "positions": positions, "trained_parameters": sum(p.numel() for p in learning),
         "notes_per_second": notes / median, "best_notes_per_second": notes / min(steps),
         "tokens_per_second": notes * positions / median, "seconds_per_step": median,

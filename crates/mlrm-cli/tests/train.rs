@@ -476,6 +476,45 @@ fn a_model_trains_in_bf16_and_not_in_f16() {
 }
 
 #[test]
+fn products_in_bf16_keep_the_course_of_those_in_f32() {
+    let home = Home::with_config();
+    // Wide enough for tiles.
+    let few = [
+        "train.max_steps=6",
+        "train.eval_every_steps=0",
+        "eval.baselines=[]",
+        "model.llm.hidden_size=64",
+    ];
+    let short = [few.as_slice(), &["backend.matmul_precision=bf16"]].concat();
+    home.train("full", &few).done();
+    let ran = home.train("short", &short);
+    ran.done();
+    let losses = |run: &str| -> Vec<f64> {
+        let events = events(&home, run);
+        let steps = named(&events, "train_step").into_iter();
+        steps
+            .map(|step| step["loss"].as_f64().expect("a loss"))
+            .collect()
+    };
+    let (full, short) = (losses("full"), losses("short"));
+    for (full, short) in full.iter().zip(&short) {
+        assert!((short / full - 1.0).abs() < 0.02, "{short} is not {full}");
+    }
+    let devices = home.mlrm(&["devices", "--json"]).json();
+    let flex = &devices.as_array().expect("backends")[0]["devices"][0];
+    match flex["bf16_products"] == true {
+        true => assert_ne!(full, short, "the setting changed nothing"),
+        false => {
+            assert_eq!(full, short, "f32 products where there are no others");
+            assert!(ran.err.contains("matmul_precision"), "{}", ran.err);
+        }
+    }
+    let both = ["backend.matmul_precision=bf16", "backend.dtype=bf16"];
+    home.train("both", &both)
+        .failed_with(1, &["backend.matmul_precision", "backend.dtype"]);
+}
+
+#[test]
 fn an_embedding_table_may_have_rows_to_spare() {
     let home = Home::with_config();
     home.train(

@@ -109,14 +109,18 @@ fn shorter_formats_keep_to_what_their_rounding_explains() {
     let home = Home::empty();
     let cases = case_folders();
     let words: Vec<&str> = cases.iter().map(String::as_str).collect();
-    for dtype in ["bf16", "f16"] {
-        let ran = home.mlrm(&[&["verify", "--json", "--dtype", dtype], words.as_slice()].concat());
+    for (option, dtype) in [
+        ("--dtype", "bf16"),
+        ("--dtype", "f16"),
+        ("--matmul-precision", "bf16"),
+    ] {
+        let ran = home.mlrm(&[&["verify", "--json", option, dtype], words.as_slice()].concat());
         let reports = ran.done().json();
         for report in reports.as_array().expect("a report a case") {
             assert_eq!(
                 failed_tensors(report),
                 [""; 0],
-                "{dtype}: {}",
+                "{option} {dtype}: {}",
                 report["case"]
             );
         }

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use burn::tensor::{Device, Distribution, Tensor};
+use mlrm_model::ops;
 use serde::Serialize;
 
 use crate::device::Format;
@@ -44,7 +45,7 @@ pub fn matmul_rate(
     let chain = |products: usize| {
         let mut value = start.clone();
         for _ in 0..products {
-            value = value.matmul(factor.clone());
+            value = ops::linear(value, factor.clone(), None);
         }
         value
     };

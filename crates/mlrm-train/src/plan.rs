@@ -128,7 +128,11 @@ pub(crate) fn total_steps(settings: &TrainSettings, pairs: usize) -> usize {
 
 fn one_device(config: &RunConfig) -> Result<Device, TrainError> {
     match config.backend.device.names() {
-        [name] => Ok(device::open_for(name, config.backend.dtype)?),
+        [name] => Ok(device::open_for(
+            name,
+            config.backend.dtype,
+            config.backend.matmul_precision,
+        )?),
         names => Err(TrainError::Run(format!(
             "backend.device lists {} devices: training on several devices is not implemented; name \
              one of them",

@@ -3,10 +3,11 @@
 use std::io;
 use std::sync::mpsc::Receiver;
 
-use mlrm_config::{Baseline, RunConfig};
+use mlrm_config::{Baseline, MatmulPrecision, RunConfig};
 use mlrm_eval::EvalReport;
 use mlrm_events::{Action, EndReason, Evaluation, Event, EventLog, EventSink};
 use mlrm_events::{RunEnded, Split, Stamped, Warning};
+use mlrm_model::ops;
 
 use crate::corpus::PictureProgress;
 use crate::data_record::DataRecord;
@@ -99,7 +100,14 @@ impl Run {
         let few = pairs
             .losses
             .map(|losses| format!("few training pairs ({}): {losses}", pairs.pairs.train.len()));
+        let wanted = self.plan.config.backend.matmul_precision == MatmulPrecision::Bf16;
+        let products = (wanted && !ops::has_bf16_products()).then(|| {
+            "backend.matmul_precision = \"bf16\" has no effect: this processor multiplies bf16 no faster \
+             than f32 (it has no AMX)"
+                .to_owned()
+        });
         notes
+            .chain(products)
             .chain(pairs.notices.iter().cloned())
             .chain(few)
             .collect()

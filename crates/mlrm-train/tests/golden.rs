@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::{DType, Device};
+use mlrm_config::MatmulPrecision;
 use mlrm_train::verify::verify;
 
 #[test]
@@ -11,7 +12,8 @@ fn all_cases_are_within_tolerance() {
     let mut cases = 0;
     for entry in std::fs::read_dir(folder).expect("golden cases") {
         let path = entry.expect("an entry").path();
-        let (report, _) = verify(&path, &Device::flex(), DType::F32).expect("the case runs");
+        let (report, _) = verify(&path, &Device::flex(), DType::F32, MatmulPrecision::F32)
+            .expect("the case runs");
         let failed: Vec<_> = report.comparisons.iter().filter(|c| !c.passed).collect();
         assert!(failed.is_empty(), "{}: {failed:#?}", report.case);
         assert!(

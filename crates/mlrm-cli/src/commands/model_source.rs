@@ -61,7 +61,11 @@ impl ModelSource {
 
     /// Opens the device, for the number format of `config`.
     pub fn device(&self, config: &RunConfig) -> miette::Result<Device> {
-        let opened = device::open_for(&self.device, config.backend.dtype);
+        let opened = device::open_for(
+            &self.device,
+            config.backend.dtype,
+            config.backend.matmul_precision,
+        );
         Ok(opened.map_err(mlrm_train::TrainError::from)?)
     }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use miette::{IntoDiagnostic, WrapErr};
-use mlrm_config::DType;
+use mlrm_config::{DType, MatmulPrecision};
 use mlrm_train::TrainError;
 use mlrm_train::device;
 use mlrm_train::verify::{CaseReport, Comparison, Tolerance, verify};
@@ -60,6 +60,9 @@ pub struct VerifyArgs {
     /// a shorter format may deviate follows from its rounding and the model's depth.
     #[arg(long, default_value = "f32")]
     pub dtype: DType,
+    /// What the factors of f32 products on `flex` are rounded to: f32 or bf16, held to the limits of that format.
+    #[arg(long, default_value = "f32")]
+    pub matmul_precision: MatmulPrecision,
     /// Print every tensor, not only the worst of each group.
     #[arg(long)]
     pub all: bool,
@@ -73,7 +76,8 @@ pub struct VerifyArgs {
 
 /// Runs the command.
 pub fn run(args: VerifyArgs) -> miette::Result<ExitCode> {
-    let device = device::open_for(&args.device, args.dtype).map_err(TrainError::from)?;
+    let device = device::open_for(&args.device, args.dtype, args.matmul_precision)
+        .map_err(TrainError::from)?;
     let dtype = device::dtype(args.dtype);
     let embedded = tempfile::tempdir().into_diagnostic()?;
     let mut cases = args.cases;
@@ -90,7 +94,8 @@ pub fn run(args: VerifyArgs) -> miette::Result<ExitCode> {
     }
     let mut reports = Vec::new();
     for case in &cases {
-        let (report, computed) = verify(case, &device, dtype).map_err(TrainError::from)?;
+        let (report, computed) =
+            verify(case, &device, dtype, args.matmul_precision).map_err(TrainError::from)?;
         if let Some(path) = &args.dump {
             mlrm_model::weights::write_safetensors(path, &computed).map_err(TrainError::from)?;
         }

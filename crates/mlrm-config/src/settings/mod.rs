@@ -82,6 +82,10 @@ pub struct BackendSettings {
     pub device: DeviceNames,
     /// Number format of weights and activations.
     pub dtype: DType,
+    /// What the factors of f32 matrix products on `flex` are rounded to; sums stay in f32. `bf16` is about what PyTorch's
+    /// autocast does; it needs a processor that multiplies bf16 faster (AMX, see `mlrm devices`), and elsewhere the
+    /// products are in f32, which the run says.
+    pub matmul_precision: MatmulPrecision,
 }
 
 impl Default for BackendSettings {
@@ -89,6 +93,7 @@ impl Default for BackendSettings {
         Self {
             device: DeviceNames::One("flex".into()),
             dtype: DType::F32,
+            matmul_precision: MatmulPrecision::F32,
         }
     }
 }
@@ -139,6 +144,34 @@ impl DType {
         }
     }
 }
+
+/// What the factors of a product of two f32 matrices are rounded to. Sums are in f32 either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MatmulPrecision {
+    /// Not rounded.
+    #[default]
+    F32,
+    /// bfloat16, as PyTorch's `set_float32_matmul_precision("medium")`.
+    Bf16,
+}
+
+impl FromStr for MatmulPrecision {
+    type Err = MatmulPrecisionError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            _ => Err(MatmulPrecisionError(name.into())),
+        }
+    }
+}
+
+/// A text that is not a precision of products.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a precision of matrix products: f32 or bf16")]
+pub struct MatmulPrecisionError(String);
 
 /// A text that is not a number format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -2,8 +2,8 @@
 
 use super::Finding;
 use crate::{
-    DeviceName, DeviceNames, EvalSettings, ObjectiveSettings, RunConfig, SwapSettings,
-    TrainSettings,
+    DType, DeviceName, DeviceNames, EvalSettings, MatmulPrecision, ObjectiveSettings, RunConfig,
+    SwapSettings, TrainSettings,
 };
 
 /// Names of slices that every evaluation has.
@@ -26,6 +26,15 @@ pub(super) fn check(config: &RunConfig, findings: &mut Vec<Finding>) {
 
 fn devices(config: &RunConfig, findings: &mut Vec<Finding>) {
     const KEY: &str = "backend.device";
+    let backend = &config.backend;
+    if backend.matmul_precision == MatmulPrecision::Bf16 && backend.dtype != DType::F32 {
+        let message = "`backend.matmul_precision` is about products of f32 matrices, and `backend.dtype` is not f32";
+        findings.push(
+            Finding::new("backend.matmul_precision", message)
+                .related(["backend.dtype"])
+                .help("leave one of the two at f32: a model in bf16 multiplies in bf16"),
+        );
+    }
     let names = config.backend.device.names();
     if names.is_empty() {
         findings.push(

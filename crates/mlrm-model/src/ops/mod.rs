@@ -11,9 +11,11 @@ mod flex;
 
 mod frozen;
 mod optimiser;
+mod precision;
 
 pub use frozen::{Bits, block_size, dequantise, dims, frozen_matmul, param_shape, quantise};
 pub use optimiser::{AdamRule, AdamState, adamw, squared_norm};
+pub use precision::{has_bf16_products, matmul_precision, set_matmul_precision};
 
 use std::sync::Arc;
 

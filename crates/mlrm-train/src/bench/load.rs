@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use mlrm_config::{DType, RunConfig};
+use mlrm_config::{DType, MatmulPrecision, RunConfig};
 use mlrm_events::Named;
 use mlrm_model::weights::parameter_count;
 
@@ -33,7 +33,7 @@ pub struct LoadOptions {
 /// The system keeps files in memory that were read once. Without warm-up the first of the runs may
 /// read from the disk, and shows in the spread.
 pub fn bench_load(options: &LoadOptions) -> Result<BenchReport, TrainError> {
-    let device = device::open_for(&options.device, options.dtype)?;
+    let device = device::open_for(&options.device, options.dtype, MatmulPrecision::F32)?;
     let mut config = RunConfig::default();
     config.backend.dtype = options.dtype;
     let mut seconds = Vec::with_capacity(options.samples.runs);

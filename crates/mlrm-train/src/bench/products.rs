@@ -1,5 +1,6 @@
 //! The rate of matrix products.
 
+use mlrm_config::MatmulPrecision;
 use mlrm_events::Named;
 
 use super::memory::reserved_bytes;
@@ -24,7 +25,7 @@ pub struct ProductOptions {
 
 /// Measures products of square matrices.
 pub fn bench_matmul(options: &ProductOptions) -> Result<BenchReport, TrainError> {
-    let device = device::open_for(&options.device, options.dtype)?;
+    let device = device::open_for(&options.device, options.dtype, MatmulPrecision::F32)?;
     let dtype = device::dtype(options.dtype);
     let size = match options.size {
         Some(size) => size,

@@ -2,6 +2,7 @@
 
 use burn::tensor::Device;
 use mlrm_config::{BackendName, DeviceName};
+use mlrm_model::ops;
 use serde::Serialize;
 use sysinfo::{CpuRefreshKind, System};
 
@@ -39,6 +40,9 @@ pub struct DeviceReport {
     pub memory_bytes: Option<u64>,
     /// What `backend.dtype` can be on it.
     pub dtypes: Vec<&'static str>,
+    /// Whether it multiplies bf16 matrices faster than f32 ones, so that `backend.matmul_precision = "bf16"` has an
+    /// effect; `flex` only.
+    pub bf16_products: bool,
     /// Why it cannot be used, where it cannot.
     pub error: Option<String>,
     /// What [`measure`] found.
@@ -102,6 +106,7 @@ fn report(backend: BackendName, index: usize, found: Found) -> DeviceReport {
         driver: found.driver,
         memory_bytes: found.memory_bytes,
         dtypes,
+        bf16_products: backend == BackendName::Flex && ops::has_bf16_products(),
         error,
         speed: None,
     }

@@ -10,8 +10,8 @@ mod vendor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::tensor::Tensor;
-use mlrm_config::{BackendName, DType as ConfigDType, DeviceName};
-use mlrm_model::ModelError;
+use mlrm_config::{BackendName, DType as ConfigDType, DeviceName, MatmulPrecision};
+use mlrm_model::{ModelError, ops};
 
 /// Burn's devices and number formats.
 pub use burn::tensor::{DType as Format, Device};
@@ -65,13 +65,19 @@ pub fn open(name: &str) -> Result<Device, ModelError> {
     Ok(device)
 }
 
-/// Opens a device for a model in `dtype`.
+/// Opens a device for a model in `dtype`, whose products have the `matmul` precision from now on, on `flex` in the whole
+/// process.
 ///
 /// # Errors
 ///
 /// As [`open`], and where the device has no arithmetic in `dtype`.
-pub fn open_for(name: &str, dtype: ConfigDType) -> Result<Device, ModelError> {
+pub fn open_for(
+    name: &str,
+    dtype: ConfigDType,
+    matmul: MatmulPrecision,
+) -> Result<Device, ModelError> {
     let device = open(name)?;
+    ops::set_matmul_precision(matmul);
     let format = self::dtype(dtype);
     if !device.supports_dtype(format) {
         let others: Vec<_> = dtypes(&device);

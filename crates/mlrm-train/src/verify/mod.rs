@@ -11,8 +11,9 @@ pub use tolerance::Tolerance;
 use std::path::Path;
 
 use burn::tensor::{DType, Device};
-use mlrm_model::ModelError;
+use mlrm_config::MatmulPrecision;
 use mlrm_model::weights::{Checkpoint, ExportedTensor};
+use mlrm_model::{ModelError, ops};
 use serde::Serialize;
 
 use tolerance::{Limits, cosine, norm};
@@ -69,20 +70,32 @@ impl CaseReport {
     }
 }
 
-/// Runs one case and compares every expected tensor; also returns what was computed.
+/// Runs one case, with products of the precision `matmul`, and compares every expected tensor; also returns what was
+/// computed.
 pub fn verify(
     folder: &Path,
     device: &Device,
     dtype: DType,
+    matmul: MatmulPrecision,
 ) -> Result<(CaseReport, Vec<ExportedTensor>), ModelError> {
-    let limits = Limits::of(folder, device, dtype)?;
+    ops::set_matmul_precision(MatmulPrecision::F32);
+    let limits = Limits::of(folder, device, shorter(dtype, matmul))?;
     let case = GoldenCase::open(folder, device, dtype)?;
+    ops::set_matmul_precision(matmul);
     let computed = compute(&case)?;
     let report = CaseReport {
         comparisons: comparisons(&expected(&case)?, &computed, &limits),
         case: case.name,
     };
     Ok((report, computed))
+}
+
+/// The shorter format of what is stored and what is multiplied.
+fn shorter(dtype: DType, matmul: MatmulPrecision) -> DType {
+    match (dtype, matmul) {
+        (DType::F32, MatmulPrecision::Bf16) => DType::BF16,
+        _ => dtype,
+    }
 }
 
 /// What the case expects, in the order of the file.

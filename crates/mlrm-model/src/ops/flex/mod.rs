@@ -14,6 +14,8 @@ mod norm;
 mod optimiser;
 mod product;
 mod rotary;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 mod vector;
 
 pub(super) use activation::{Pointwise, SwiGlu};
@@ -23,3 +25,11 @@ pub(super) use linear::{AddLowRank, Linear};
 pub(super) use norm::{LayerNorm, RmsNorm};
 pub(super) use optimiser::{adamw, squared_norm};
 pub(super) use rotary::Rotate;
+
+/// Whether products in bf16 are faster here than in f32.
+pub(super) fn has_bf16_products() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return tiles::available();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}

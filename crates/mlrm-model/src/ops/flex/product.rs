@@ -1,7 +1,15 @@
-//! Matrix products on parts of buffers, without copies.
+//! Matrix products on parts of buffers, without copies: in f32 by `gemm`, or in bf16 (`backend.matmul_precision`) where the
+//! processor has tiles for it.
 
 use burn::backend::flex::Layout;
 use gemm::Parallelism;
+#[cfg(target_arch = "x86_64")]
+use mlrm_config::MatmulPrecision;
+
+#[cfg(target_arch = "x86_64")]
+use super::tiles;
+#[cfg(target_arch = "x86_64")]
+use crate::ops::matmul_precision;
 
 /// A matrix inside a buffer: element (r, c) stands at `start + r * row_stride + c * column_stride`.
 #[derive(Debug, Clone, Copy)]
@@ -112,6 +120,26 @@ pub(super) fn add_product(out: &mut [f32], left: Factor<'_>, right: Factor<'_>) 
     unsafe { raw(out.as_mut_ptr(), part, left, right, 1.0, true, true) };
 }
 
+/// Multiplications below which one thread is faster.
+const SERIAL: usize = 128 * 128 * 128;
+
+/// Multiplications below which filling tiles takes longer than multiplying in f32.
+#[cfg(target_arch = "x86_64")]
+const SMALL: usize = 32 * 32 * 32;
+
+/// The rows of a factor, for tiles.
+#[cfg(target_arch = "x86_64")]
+fn lines(values: &[f32], part: Part) -> tiles::Lines<'_> {
+    tiles::Lines {
+        values,
+        start: part.start,
+        lines: part.rows,
+        depth: part.columns,
+        line_stride: part.row_stride,
+        term_stride: part.column_stride,
+    }
+}
+
 /// # Safety
 /// `out` must be valid for writes at every element of `part`, and for reads with `add`.
 unsafe fn raw(
@@ -131,9 +159,22 @@ unsafe fn raw(
         (part.rows, part.columns, l.columns),
         (l.rows, r.columns, r.rows)
     );
-    /// Multiplications below which one thread is faster.
-    const SERIAL: usize = 128 * 128 * 128;
     let work = part.rows * part.columns * l.columns;
+    #[cfg(target_arch = "x86_64")]
+    if matmul_precision() == MatmulPrecision::Bf16 && tiles::available() {
+        let out = tiles::Out {
+            values: out.wrapping_add(part.start),
+            rows: part.rows,
+            columns: part.columns,
+            stride: part.row_stride,
+        };
+        let (left, right) = (lines(left, l), lines(right, r.transposed()));
+        if work >= SMALL && part.column_stride == 1 && left.readable() && right.readable() {
+            let parallel = parallel && work > SERIAL;
+            // SAFETY: the caller vouches for `out`; both factors lie inside their buffers.
+            return unsafe { tiles::product(out, left, right, scale, add, parallel) };
+        }
+    }
     let threads = if parallel && work > SERIAL {
         Parallelism::Rayon(0)
     } else {
