@@ -56,7 +56,14 @@ def build(a):
     config = NoteLLM2Config.for_variant(
         "notellm2", num_query_tokens=a.queries, embedding_dim=a.head_dim, pad_token_id=a.vocab - SPECIAL,
         image_token_id=a.vocab - SPECIAL + 1, image_emb_token_id=a.vocab - SPECIAL + 2)
-    return NoteLLM2Reference(config, llm, vision, qformer_config).train()
+    model = NoteLLM2Reference(config, llm, vision, qformer_config).train()
+    if a.lora:
+        from peft import LoraConfig, inject_adapter_in_model
+
+        model.llm.requires_grad_(False)
+        adapters = LoraConfig(r=a.lora, lora_alpha=2 * a.lora, target_modules="all-linear", bias="none")
+        inject_adapter_in_model(adapters, model.llm)
+    return model
 
 
 def make_batch(a):
@@ -68,28 +75,40 @@ def make_batch(a):
     return ids, torch.randn(notes, 3, a.image_size, a.image_size)
 
 
-def time_step(model, optimiser, batch, autocast):
+def wait(device):
+    """Until the device has done what it was given."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def time_step(model, optimiser, batch, a):
     """Seconds by phase of one step."""
     seconds = {"vision": 0.0}
+    device = torch.device(a.device).type
+
+    def clock():
+        wait(a.device)
+        return time.perf_counter()
+
     encode = NoteLLM2Reference.encode_vision
 
     def timed_encode(pixels):
-        start = time.perf_counter()
+        start = clock()
         out = encode(model, pixels)
-        seconds["vision"] = time.perf_counter() - start
+        seconds["vision"] = clock() - start
         return out
 
     model.encode_vision = timed_encode
-    marks = [time.perf_counter()]
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    marks = [clock()]
+    with torch.autocast(device, torch.bfloat16, enabled=a.autocast):
         loss = model(*batch).loss
-    marks.append(time.perf_counter())
+    marks.append(clock())
     loss.backward()
-    marks.append(time.perf_counter())
+    marks.append(clock())
     torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
     optimiser.step()
     optimiser.zero_grad()
-    marks.append(time.perf_counter())
+    marks.append(clock())
     seconds["forward"] = marks[1] - marks[0] - seconds["vision"]
     seconds["backward"] = marks[2] - marks[1]
     seconds["optimiser"] = marks[3] - marks[2]
@@ -102,6 +121,9 @@ def arguments():
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--steps", type=int, default=5, help="measured steps")
     p.add_argument("--warmup", type=int, default=1, help="steps before them")
+    p.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
+    p.add_argument("--lora", type=int, default=0, metavar="RANK",
+                   help="train adapters of this rank beside every linear map of the LLM (peft), not the LLM itself")
     p.add_argument("--autocast", action="store_true", help="products in bf16 (torch.autocast)")
     p.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa", help="implementation in LLM and vision")
     p.add_argument("--family", choices=FAMILIES, default="llama")
@@ -122,17 +144,19 @@ def main():
     torch.set_num_threads(a.threads)
     torch.manual_seed(0)
     quiet_transformers()
-    model, batch = build(a), make_batch(a)
+    model, batch = build(a).to(a.device), [part.to(a.device) for part in make_batch(a)]
     learning = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(learning, lr=1e-4, weight_decay=1e-3)
-    runs = [time_step(model, optimiser, batch, a.autocast) for _ in range(a.warmup + a.steps)][a.warmup:]
+    runs = [time_step(model, optimiser, batch, a) for _ in range(a.warmup + a.steps)][a.warmup:]
     steps = [r["step"] for r in runs]
     median = statistics.median(steps)
     notes = 2 * a.pairs
     positions = a.text_tokens + a.queries
     print(json.dumps({
         "what": "train", "framework": "pytorch", "dtype": "bf16 autocast" if a.autocast else "f32", "attention": a.attention, "threads": a.threads,
-        "shape": {k: v for k, v in vars(a).items() if k not in ("threads", "steps", "warmup", "attention", "autocast")},
+        "device": a.device, "lora": a.lora,
+        "peak_device_bytes": torch.cuda.max_memory_allocated() if a.device.startswith("cuda") else None,
+        "shape": {k: v for k, v in vars(a).items() if k not in ("threads", "steps", "warmup", "attention", "autocast", "device", "lora")},
         "positions": positions, "trained_parameters": sum(p.numel() for p in learning),
         "notes_per_second": notes / median, "best_notes_per_second": notes / min(steps),
         "tokens_per_second": notes * positions / median, "seconds_per_step": median,
