@@ -7,6 +7,7 @@
 //! | [`notes`] | notes and the store that their pictures are read from |
 //! | [`interactions`] | the behaviour log |
 //! | [`pairs`] | log → scored pairs of related notes (method §5), and files of pairs |
+//! | [`pair_sql`] | the same as a SQL query, for logs that an engine holds |
 //! | [`split`] | training, validation and test pairs without leakage |
 //! | [`synth`] | a drawn sample set of any size |
 //! | [`import`] | any tables → notes, log and pictures, as a spec or a preset says |
@@ -31,6 +32,7 @@ pub mod interactions;
 pub mod loader;
 pub mod notes;
 pub mod order;
+pub mod pair_sql;
 pub mod pairs;
 pub mod prompt;
 pub mod split;

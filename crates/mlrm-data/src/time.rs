@@ -12,7 +12,7 @@ use crate::table::Cell;
 
 /// The end of the year 9999 in Unix seconds, the latest time that is taken for seconds. What lies
 /// beyond is milliseconds; read as seconds they would silently shrink every window by a thousand.
-const LATEST_SECONDS: i64 = 253_402_300_799;
+pub(crate) const LATEST_SECONDS: i64 = 253_402_300_799;
 
 /// How a time is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

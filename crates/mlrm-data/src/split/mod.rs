@@ -29,6 +29,7 @@ use crate::write::write_folder;
 
 pub use partners::Partners;
 pub use parts::Part;
+pub(crate) use parts::{FNV_PRIME, FNV_START, SPLIT_MIX, mixed_seed};
 
 use parts::{assign_parts, by_part, cut_by_time, may_pair};
 
@@ -160,7 +161,8 @@ fn said_of(path: &Path, notices: &[String]) -> Vec<String> {
     notices.iter().map(said).collect()
 }
 
-fn check_fractions(rules: &PairSettings) -> Result<()> {
+/// Refuses shares that are none.
+pub(crate) fn check_fractions(rules: &PairSettings) -> Result<()> {
     for (key, fraction) in [
         ("data.pairs.test_fraction", rules.test_fraction),
         ("data.pairs.validation_fraction", rules.validation_fraction),
@@ -184,6 +186,7 @@ pub fn split_log(
     seed: u64,
 ) -> Result<PairData> {
     let scoring = Scoring::new(rules)?;
+    check_fractions(rules)?;
     let rows = log.note_rows(notes);
     let to_pairs = |scored: Vec<ScoredPair>| -> Vec<Pair> {
         let row = |note: u32| rows[note as usize];

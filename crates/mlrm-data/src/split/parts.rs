@@ -44,19 +44,37 @@ pub(super) fn assign_parts(notes: &NoteSet, rules: &PairSettings, seed: u64) -> 
     parts
 }
 
+/// Where the 64-bit FNV-1a hash starts, and what it multiplies by.
+pub(crate) const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
+/// See [`FNV_START`].
+pub(crate) const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
+
+/// The rounds of SplitMix64's finaliser: the value is mixed with itself shifted right by so many
+/// bits, then multiplied.
+pub(crate) const SPLIT_MIX: [(u32, u64); 3] = [
+    (30, 0xbf58_476d_1ce4_e5b9),
+    (27, 0x94d0_49bb_1331_11eb),
+    (31, 1),
+];
+
 /// FNV-1a over the id, mixed with the seed by the finaliser of SplitMix64: fixed for all time,
 /// unlike the standard library's hashes.
 fn seeded_hash(seed: u64, id: &str) -> u64 {
-    let mix = |mut value: u64| {
-        value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        value ^ (value >> 31)
-    };
-    let start = 0xcbf2_9ce4_8422_2325u64;
-    let hash = id.bytes().fold(start, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    let hash = id.bytes().fold(FNV_START, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME)
     });
-    mix(hash ^ mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)))
+    mixed(hash ^ mixed_seed(seed))
+}
+
+/// What a seed adds to the hash of every id.
+pub(crate) fn mixed_seed(seed: u64) -> u64 {
+    mixed(seed.wrapping_add(0x9e37_79b9_7f4a_7c15))
+}
+
+fn mixed(value: u64) -> u64 {
+    SPLIT_MIX.iter().fold(value, |value, &(shift, factor)| {
+        (value ^ (value >> shift)).wrapping_mul(factor)
+    })
 }
 
 pub(super) fn may_pair(query: Part, target: Part, targets: TestTargets) -> bool {

@@ -3,22 +3,28 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use miette::miette;
 use mlrm_config::{PairSettings, PairWeight, RunConfig, Split, TestTargets, Ties, TimeUnit};
 use mlrm_data::interactions::Interactions;
 use mlrm_data::notes::{Note, NoteSet};
+use mlrm_data::pair_sql::{Dialect, PairQuery, SplitQuery};
 use mlrm_data::pairs::{Losses, RawPair, Scoring, score_pairs_where, write_pairs, write_pairs_csv};
-use mlrm_data::split::split_log;
+use mlrm_data::split::{Part, split_log};
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error as WordError, StrDeserializer};
 
 use super::{print, print_json, report, table};
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("destination").args(["out", "sql"]).multiple(true)))]
 pub(super) struct PairsArgs {
     /// Behaviour log, CSV or Parquet: user_id, note_id, timestamp.
-    #[arg(value_name = "INTERACTIONS", required_unless_present = "config")]
+    #[arg(
+        value_name = "INTERACTIONS",
+        required_unless_present_any = ["config", "sql"],
+        conflicts_with = "sql"
+    )]
     interactions: Option<PathBuf>,
     /// Take log, notes and `[data.pairs]` from a run's config; what is given here goes before.
     #[arg(long, value_name = "FILE")]
@@ -36,12 +42,22 @@ pub(super) struct PairsArgs {
     time_unit: Option<TimeUnit>,
     #[command(flatten)]
     rules: RuleArgs,
-    /// Seed of the split.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    /// Seed of the split [default: `run.seed` of the config, 0 without one].
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
     /// Print the counts as JSON.
-    #[arg(long, requires = "out")]
+    #[arg(long, requires = "out", conflicts_with = "sql")]
     json: bool,
+    /// Write the plan as a SQL query for this engine instead (spark, duckdb or datafusion): it
+    /// reads a table interactions(user_id, note_id, timestamp) and gives query_id, target_id,
+    /// weight. No file is read but the config, whose split is the query's; with a config or
+    /// --notes, a split over notes reads a table notes(id).
+    #[arg(long, value_name = "ENGINE", value_parser = word::<Dialect>)]
+    sql: Option<Dialect>,
+    /// The part of the split that --sql gives: train, validation or test. Without it, a split over
+    /// notes gives the pairs of all parts.
+    #[arg(long, requires = "sql", value_parser = part)]
+    part: Option<Part>,
 }
 
 /// The keys of `[data.pairs]`.
@@ -76,7 +92,7 @@ struct RuleArgs {
     #[arg(long, value_name = "N")]
     max_events_per_user: Option<usize>,
     /// Split into training, validation and test pairs: note, time or none.
-    #[arg(long, requires = "out", value_parser = word::<Split>)]
+    #[arg(long, requires = "destination", value_parser = word::<Split>)]
     split: Option<Split>,
     /// Share held out for the test [default: 0.1].
     #[arg(long, value_name = "SHARE", requires = "split")]
@@ -131,12 +147,22 @@ fn count_or_all(text: &str) -> Result<usize, String> {
     }
 }
 
+fn part(text: &str) -> Result<Part, String> {
+    match text {
+        "train" => Ok(Part::Train),
+        "validation" => Ok(Part::Validation),
+        "test" => Ok(Part::Test),
+        _ => Err("neither train nor validation nor test".into()),
+    }
+}
+
 /// What the command works on.
 struct Plan {
     log: PathBuf,
     notes: Option<PathBuf>,
     time_unit: TimeUnit,
     rules: PairSettings,
+    seed: u64,
 }
 
 impl Plan {
@@ -146,11 +172,15 @@ impl Plan {
             notes: args.notes.clone(),
             time_unit: args.time_unit.unwrap_or_default(),
             rules: args.rules.over(PairSettings::default()),
+            seed: args.seed.unwrap_or(0),
         };
         if let Some(path) = &args.config {
             let config = RunConfig::load(path, &[]).map_err(|error| miette!("{error}"))?;
             let data = config.data;
-            if args.interactions.is_none() {
+            plan.seed = args.seed.unwrap_or(config.run.seed);
+            if args.sql.is_some() {
+                plan.notes = plan.notes.or(Some(data.notes));
+            } else if args.interactions.is_none() {
                 let log = data.interactions.ok_or_else(|| {
                     miette!(
                         help = "set `data.interactions`, or give a log on the command line",
@@ -170,6 +200,9 @@ impl Plan {
 
 pub(super) fn run(args: &PairsArgs) -> miette::Result<ExitCode> {
     let plan = Plan::new(args)?;
+    if let Some(dialect) = args.sql {
+        return write_sql(args, plan, dialect);
+    }
     check_out(args, &plan)?;
     let log = Interactions::read(&plan.log, plan.time_unit).map_err(report)?;
     for notice in &log.notices {
@@ -182,7 +215,7 @@ pub(super) fn run(args: &PairsArgs) -> miette::Result<ExitCode> {
             "a split is written into a folder, and none is named"
         )),
         (Some(out), Some(_)) => {
-            let data = split_log(&log, &notes, &plan.rules, args.seed).map_err(report)?;
+            let data = split_log(&log, &notes, &plan.rules, plan.seed).map_err(report)?;
             data.pairs.write(out, &notes).map_err(report)?;
             say_losses(data.pairs.train.len(), data.losses);
             let counts = [
@@ -215,6 +248,42 @@ pub(super) fn run(args: &PairsArgs) -> miette::Result<ExitCode> {
             summary(args, &log, out, &[("pairs", pairs.len() as u64)])
         }
     }
+}
+
+/// The plan as a query, to standard output or into a file.
+fn write_sql(args: &PairsArgs, plan: Plan, dialect: Dialect) -> miette::Result<ExitCode> {
+    let splits = args.config.is_some() || args.rules.split.is_some();
+    if args.part.is_some() && !splits {
+        return Err(miette!(
+            help = "add --split, or a config",
+            "--part names a part of a split, and there is no split"
+        ));
+    }
+    let query = PairQuery {
+        rules: plan.rules,
+        time_unit: plan.time_unit,
+        split: splits.then_some(SplitQuery {
+            seed: plan.seed,
+            part: args.part,
+            notes_table: plan.notes.is_some(),
+        }),
+    };
+    let sql = query.sql(dialect).map_err(report)?;
+    match &args.out {
+        None => crate::output::data(sql.as_bytes()),
+        Some(out) if out.extension().is_some_and(|ending| ending == "sql") => {
+            mlrm_report::files::write_whole(out, sql.as_bytes())
+                .map_err(|error| miette!("{}: {error}", out.display()))?;
+        }
+        Some(out) => {
+            return Err(miette!(
+                help = "let its name end in .sql",
+                "--out {}: the query is written as SQL",
+                out.display()
+            ));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Refuses to write over what is read, and files whose form is unknown.
