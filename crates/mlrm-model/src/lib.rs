@@ -11,7 +11,6 @@ pub mod fusion;
 pub mod hf_config;
 pub mod nn;
 pub mod ops;
-pub mod registry;
 pub mod saliency;
 pub mod source;
 pub mod system;

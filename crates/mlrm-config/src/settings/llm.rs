@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::LlmFamily;
 use crate::ModelPath;
 
 /// `[model.llm]`: the decoder. Sizes are read only when `path` is not set and carry the names of a
@@ -69,7 +70,7 @@ impl LlmSettings {
     /// num_attention_heads.
     pub fn resolved_head_dim(&self) -> usize {
         self.head_dim
-            .filter(|_| !self.family.plain_heads())
+            .filter(|_| !self.family.traits().plain_heads)
             .unwrap_or(self.hidden_size / self.num_attention_heads.max(1))
     }
 
@@ -100,54 +101,6 @@ impl Default for LlmSettings {
             quantisation: Quantisation::None,
             lora: LoraSettings::default(),
         }
-    }
-}
-
-/// Decoder architectures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LlmFamily {
-    /// Llama 1/2/3.
-    Llama,
-    /// Mistral; its sliding window comes with `path`.
-    Mistral,
-    /// Qwen 1: one matrix for query, key and value.
-    Qwen,
-    /// Qwen 2 and 2.5: biases on query, key and value.
-    #[default]
-    Qwen2,
-    /// Qwen 3: per-head RMSNorm on queries and keys.
-    Qwen3,
-    /// OPT: learnt positions, LayerNorm, ReLU.
-    Opt,
-}
-
-impl LlmFamily {
-    /// All of them, in the order of the reference.
-    pub const ALL: [Self; 6] = [
-        Self::Llama,
-        Self::Mistral,
-        Self::Qwen,
-        Self::Qwen2,
-        Self::Qwen3,
-        Self::Opt,
-    ];
-
-    /// The name in configs, and the `model_type` of a Hugging Face `config.json`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::Mistral => "mistral",
-            Self::Qwen => "qwen",
-            Self::Qwen2 => "qwen2",
-            Self::Qwen3 => "qwen3",
-            Self::Opt => "opt",
-        }
-    }
-
-    /// Whether its heads always fill `hidden_size`, each with a key/value head of its own.
-    pub fn plain_heads(self) -> bool {
-        matches!(self, Self::Qwen | Self::Opt)
     }
 }
 

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::VisionFamily;
 use crate::ModelPath;
 
 /// `[model.vision]`: the frozen vision encoder. Sizes are read only when `path` is not set.
@@ -67,24 +68,6 @@ impl Default for VisionSettings {
             post_layernorm: false,
         }
     }
-}
-
-/// Vision encoder architectures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub enum VisionFamily {
-    /// CLIP and OpenCLIP: a class token, a norm before the first layer.
-    #[default]
-    #[serde(rename = "clip_vision_model")]
-    Clip,
-    /// SigLIP: no class token; an attention head pools the patches for late fusion.
-    #[serde(rename = "siglip_vision_model")]
-    Siglip,
-    /// BLIP-2's EVA ViT: a class token, no norm before the first layer.
-    #[serde(rename = "blip_2_vision_model")]
-    Blip2,
-    /// Qwen-VL's: no class token; late fusion reads the mean of the patches.
-    #[serde(rename = "qwen_vl_visual")]
-    QwenVl,
 }
 
 /// Activation of the vision encoder's feed-forward network.

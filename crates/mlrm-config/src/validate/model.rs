@@ -2,8 +2,8 @@
 
 use super::{Finding, divides, divisors_around, multiples_around};
 use crate::{
-    ALL_LINEAR, ConnectorKind, ConnectorSettings, LlmFamily, LlmSettings, ModelSettings,
-    Quantisation, RunConfig, SelectFeature, TokenizerSettings, Tune, VisionFamily, VisionSettings,
+    ALL_LINEAR, ConnectorKind, ConnectorSettings, LlmSettings, ModelSettings, Quantisation,
+    RunConfig, SelectFeature, TokenizerSettings, Tune, VisionSettings,
 };
 
 pub(super) fn check(config: &RunConfig, findings: &mut Vec<Finding>) {
@@ -83,15 +83,15 @@ fn llm(llm: &LlmSettings, findings: &mut Vec<Finding>) {
     const WIDTH: &str = "model.llm.hidden_size";
     const HEAD_DIM: &str = "model.llm.head_dim";
     let (heads, kv_heads) = (llm.num_attention_heads, llm.resolved_num_key_value_heads());
-    let free_head_dim = llm.head_dim.is_some() && !llm.family.plain_heads();
+    let traits = llm.family.traits();
+    let free_head_dim = llm.head_dim.is_some() && !traits.plain_heads;
     let width_splits = free_head_dim || divides(heads, llm.hidden_size);
     if !width_splits {
         findings
             .push(heads_do_not_divide(WIDTH, llm.hidden_size, HEADS, heads).related([HEAD_DIM]));
     }
     let head_dim = llm.resolved_head_dim();
-    let rotary = llm.family != LlmFamily::Opt;
-    if width_splits && rotary && !head_dim.is_multiple_of(2) {
+    if width_splits && traits.rotary && !head_dim.is_multiple_of(2) {
         findings.push(
             Finding::new(
                 HEAD_DIM,
@@ -108,7 +108,7 @@ fn llm(llm: &LlmSettings, findings: &mut Vec<Finding>) {
         );
     }
     let family = llm.family.name();
-    if llm.family.plain_heads() && kv_heads != heads {
+    if traits.plain_heads && kv_heads != heads {
         findings.push(
             Finding::new(
                 KV_HEADS,
@@ -134,13 +134,13 @@ fn llm(llm: &LlmSettings, findings: &mut Vec<Finding>) {
         );
     }
     let inner = llm.intermediate_size;
-    if llm.family == LlmFamily::Qwen && !inner.is_multiple_of(2) {
+    if traits.counts_both_halves && !inner.is_multiple_of(2) {
         const INNER: &str = "model.llm.intermediate_size";
         findings.push(
             Finding::new(
                 INNER,
                 format!(
-                    "`qwen` counts both halves of its feed-forward network: {inner} does not split"
+                    "`{family}` counts both halves of its feed-forward network: {inner} does not split"
                 ),
             )
             .related(["model.llm.family"])
@@ -193,11 +193,14 @@ fn vision(vision: &VisionSettings, findings: &mut Vec<Finding>) {
             )),
         );
     }
-    if vision.family == VisionFamily::QwenVl && vision.post_layernorm {
+    if vision.post_layernorm && !vision.family.traits().post_layernorm {
         findings.push(
             Finding::new(
                 "model.vision.post_layernorm",
-                "the family qwen_vl_visual has no norm after its layers",
+                format!(
+                    "the family {} has no norm after its layers",
+                    vision.family.name()
+                ),
             )
             .related(["model.vision.family"])
             .help("set `model.vision.post_layernorm` to false"),
@@ -283,10 +286,7 @@ fn resampler(model: &ModelSettings, findings: &mut Vec<Finding>) {
             .help(format!("set `{WIDTH}` to {}", multiples_around(4, width))),
         );
     }
-    let class_token = matches!(
-        model.vision.family,
-        VisionFamily::Clip | VisionFamily::Blip2
-    );
+    let class_token = model.vision.family.traits().class_token;
     let reads_class = model.vision.select_feature == SelectFeature::ClsPatch;
     if model.vision.path.is_none() && class_token && reads_class {
         findings.push(

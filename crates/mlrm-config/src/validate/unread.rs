@@ -3,7 +3,7 @@
 use super::Finding;
 use crate::catalog::catalog;
 use crate::load::Places;
-use crate::{ConnectorKind, DataSource, FusionKind, LlmFamily, RunConfig, Tune};
+use crate::{ConnectorKind, DataSource, FusionKind, RunConfig, Tune};
 
 /// A warning for every key that was written, differs from its default and is not read, because
 /// another key makes it moot.
@@ -85,7 +85,7 @@ fn moot(config: &RunConfig) -> Vec<(&'static str, Vec<String>)> {
         vec!["model.llm.accept_keys".into()],
     );
     add(
-        scratch && model.llm.family == LlmFamily::Opt,
+        scratch && !model.llm.family.traits().rotary,
         "`opt` has learnt positions and LayerNorm",
         vec![
             "model.llm.rope_theta".into(),
@@ -93,7 +93,7 @@ fn moot(config: &RunConfig) -> Vec<(&'static str, Vec<String>)> {
         ],
     );
     add(
-        scratch && model.llm.family.plain_heads(),
+        scratch && model.llm.family.traits().plain_heads,
         "in this family the heads fill `model.llm.hidden_size`",
         vec!["model.llm.head_dim".into()],
     );

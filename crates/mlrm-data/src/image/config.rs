@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use mlrm_config::VisionFamily;
+use mlrm_config::{PictureDefaults, VisionFamily};
 use serde_json::{Map, Value};
 
 use crate::error::{DataError, Result};
@@ -96,14 +96,18 @@ impl PreprocessorConfig {
 
     /// What the pictures of a vision encoder become where no file says it.
     pub fn of_family(family: VisionFamily, image_size: u32) -> Self {
-        match family {
-            VisionFamily::Clip => Self::clip(image_size),
-            VisionFamily::Siglip => Self {
+        Self::usual(family.traits().pictures, image_size)
+    }
+
+    fn usual(defaults: PictureDefaults, image_size: u32) -> Self {
+        match defaults {
+            PictureDefaults::Clip => Self::clip(image_size),
+            PictureDefaults::Siglip => Self {
                 mean: [0.5; 3],
                 std: [0.5; 3],
                 ..Self::squeezed(image_size)
             },
-            VisionFamily::Blip2 | VisionFamily::QwenVl => Self::squeezed(image_size),
+            PictureDefaults::Blip => Self::squeezed(image_size),
         }
     }
 
@@ -144,8 +148,8 @@ impl PreprocessorConfig {
         let processor = processor(keys)?;
         let mut config = match processor {
             Processor::Clip => Self::clip(CLIP_SIZE),
-            Processor::Siglip => Self::of_family(VisionFamily::Siglip, CLIP_SIZE),
-            Processor::Blip => Self::of_family(VisionFamily::Blip2, BLIP_SIZE),
+            Processor::Siglip => Self::usual(PictureDefaults::Siglip, CLIP_SIZE),
+            Processor::Blip => Self::usual(PictureDefaults::Blip, BLIP_SIZE),
         };
         let (mut resize, mut crop, mut rescale, mut normalize) = (true, true, true, true);
         for (key, value) in keys {

@@ -8,12 +8,11 @@ use std::path::Path;
 use mlrm_config::{LlmFamily, LlmSettings};
 use serde_json::{Value, json};
 
-use super::DecoderFamily;
+use super::families::{self, DecoderFamily};
 use crate::bounds;
 use crate::error::ModelError;
 use crate::hf_config::{Accepted, HfConfig, Noted};
 use crate::nn::Rope;
-use crate::registry;
 
 /// Sizes and options of a decoder; names are those of Hugging Face's configs where these agree.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,11 +120,8 @@ impl DecoderConfig {
             setting: "model.llm.accept_keys",
         });
         let model_type: String = hf.get("model_type", None)?;
-        let Some(family) = registry::decoder_of_type(&model_type) else {
-            let hint = format!(
-                "decoders that mlrm implements: {}",
-                registry::decoder_types()
-            );
+        let Some(family) = families::of_type(&model_type) else {
+            let hint = format!("decoders that mlrm implements: {}", families::types());
             return Err(hf.unsupported("model_type", &json!(model_type), &hint));
         };
         let mut config = (family.read)(&mut hf)?;
@@ -138,7 +134,7 @@ impl DecoderConfig {
 
     /// The sizes of a config section, for a decoder from scratch with `vocab_size` words.
     pub fn from_settings(settings: &LlmSettings, vocab_size: usize) -> Self {
-        (registry::decoder(settings.family).scratch)(settings, vocab_size)
+        (families::of(settings.family).scratch)(settings, vocab_size)
     }
 
     /// The `config.json` that Hugging Face tools read.
@@ -156,9 +152,9 @@ impl DecoderConfig {
         config
     }
 
-    /// The family's entry in the registry: its tensor names among others.
+    /// the family's entry: its tensor names among others.
     pub fn family(&self) -> &'static DecoderFamily {
-        registry::decoder(self.family)
+        families::of(self.family)
     }
 
     /// Refuses input of `seq` positions where the decoder has none so long.

@@ -1,17 +1,20 @@
-//! Sizes of a vision encoder, the same for every family.
+//! Sizes and options of a vision encoder: what the shared core is built from.
+//!
+//! A family reads them from its Hugging Face `config.json` and writes them back; see
+//! [`VisionEncoderFamily`].
 
 use std::path::Path;
 
 use mlrm_config::{SelectFeature, VisionActivation, VisionFamily, VisionSettings};
 use serde_json::{Value, json};
 
-use super::registry;
+use super::families::{self, VisionEncoderFamily};
 use crate::bounds;
 use crate::error::ModelError;
 use crate::hf_config::{Accepted, HfConfig, Noted};
 use crate::nn::Activation;
 
-/// Sizes of a vision encoder, read from its Hugging Face `config.json`.
+/// Sizes and options of a vision encoder; names are those of Hugging Face's configs where these agree.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VisionConfig {
     /// Which family it belongs to.
@@ -37,6 +40,38 @@ pub struct VisionConfig {
     /// Side of the grid of stored positions: that of the patches, but for Qwen-VL, which stores
     /// fewer and stretches them.
     pub position_grid: usize,
+    /// Whether the projection of patches has a bias.
+    pub patch_bias: bool,
+    /// Whether there is a norm before the first layer.
+    pub pre_layernorm: bool,
+    /// How queries, keys and values are made.
+    pub attention: AttentionKind,
+    /// Whether checkpoints store class token and positions as a batch of one picture.
+    pub tables_in_batches: bool,
+    /// The picture as one vector.
+    pub summary: Summary,
+}
+
+/// How the self-attention of a vision encoder makes queries, keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttentionKind {
+    /// A map for each of the three.
+    Separate,
+    /// One map, whose outputs are ordered by query, key, value and then by head.
+    Fused,
+    /// One map, whose outputs are ordered by head and then by query, key, value.
+    FusedByHead,
+}
+
+/// What stands for a whole picture in late fusion (c).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Summary {
+    /// The class token of the state that is read.
+    ClassToken,
+    /// What the encoder's own attention head makes of the last state, whichever is read.
+    AttentionHead,
+    /// The mean of the patches of the state that is read.
+    MeanPatch,
 }
 
 impl VisionConfig {
@@ -55,14 +90,32 @@ impl VisionConfig {
             keys: accept_keys,
             setting: "model.vision.accept_keys",
         };
-        let noted = registry::read(HfConfig::read(path)?.accepting(accepted))?;
-        let check = noted.config.check();
-        check.map_err(|m| ModelError::format(path, m))?;
-        Ok(noted)
+        let mut hf = HfConfig::read(path)?.accepting(accepted);
+        let model_type: String = hf.get("model_type", None)?;
+        let Some((family, section)) = families::of_type(&model_type) else {
+            let hint = format!(
+                "vision encoders that mlrm implements: {}",
+                families::types()
+            );
+            return Err(hf.unsupported("model_type", &json!(model_type), &hint));
+        };
+        let mut vision = match section {
+            None => hf,
+            Some(section) => hf.section(section)?,
+        };
+        let config = (family.read)(&mut vision)?;
+        let notes = vision.finish()?;
+        config.check().map_err(|m| ModelError::format(path, m))?;
+        Ok(Noted { config, notes })
+    }
+
+    /// The family's entry: its tensor names among others.
+    pub fn family(&self) -> &'static VisionEncoderFamily {
+        families::of(self.family)
     }
 
     /// Reads the keys that CLIP, SigLIP and BLIP-2 share; an absent one has the value in `defaults`.
-    pub(super) fn read_common(hf: &mut HfConfig, defaults: &Self) -> Result<Self, ModelError> {
+    pub(super) fn read_common(hf: &mut HfConfig<'_>, defaults: &Self) -> Result<Self, ModelError> {
         hf.refuse_unless("attention_dropout", &[json!(0.0), json!(0)], "set it to 0");
         hf.refuse_unless("num_channels", &[json!(3)], "only RGB is");
         let mut size = |key, default| hf.get(key, Some(default));
@@ -71,7 +124,6 @@ impl VisionConfig {
             size("patch_size", defaults.patch_size)?,
         );
         Ok(Self {
-            family: defaults.family,
             hidden_size: size("hidden_size", defaults.hidden_size)?,
             intermediate_size: size("intermediate_size", defaults.intermediate_size)?,
             num_hidden_layers: size("num_hidden_layers", defaults.num_hidden_layers)?,
@@ -80,16 +132,14 @@ impl VisionConfig {
             patch_size,
             hidden_act: hf.get("hidden_act", Some(defaults.hidden_act))?,
             layer_norm_eps: hf.get("layer_norm_eps", Some(defaults.layer_norm_eps))?,
-            qkv_bias: defaults.qkv_bias,
             position_grid: image_size.checked_div(patch_size).unwrap_or(0),
+            ..defaults.clone()
         })
     }
 
-    /// The keys of [`Self::read_common`], for the class `architecture`.
-    pub(super) fn common_json(&self, model_type: &str, architecture: &str) -> Value {
+    /// The keys of [`Self::read_common`].
+    pub(super) fn common_json(&self) -> Value {
         json!({
-            "architectures": [architecture],
-            "model_type": model_type,
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,
             "num_hidden_layers": self.num_hidden_layers,
@@ -138,8 +188,12 @@ impl VisionConfig {
 
     /// The sizes of a config section, for an encoder from scratch.
     pub fn from_settings(settings: &VisionSettings) -> Self {
+        (families::of(settings.family).scratch)(settings)
+    }
+
+    /// The options of `self` with the sizes of a config section.
+    pub(super) fn sized(&self, settings: &VisionSettings) -> Self {
         Self {
-            family: settings.family,
             hidden_size: settings.hidden_size,
             intermediate_size: settings.intermediate_size,
             num_hidden_layers: settings.num_hidden_layers,
@@ -151,18 +205,20 @@ impl VisionConfig {
                 VisionActivation::Gelu => Activation::Gelu,
                 VisionActivation::GeluPytorchTanh => Activation::GeluPytorchTanh,
             },
-            layer_norm_eps: match settings.family {
-                VisionFamily::Clip => 1e-5,
-                VisionFamily::Siglip | VisionFamily::Blip2 | VisionFamily::QwenVl => 1e-6,
-            },
-            qkv_bias: true,
             position_grid: settings.image_size / settings.patch_size.max(1),
+            ..self.clone()
         }
     }
 
     /// The `config.json` that Hugging Face tools read.
     pub fn to_json(&self) -> Value {
-        registry::to_json(self)
+        let family = self.family();
+        let mut config = (family.write)(self);
+        config["model_type"] = json!(self.family.name());
+        if !family.architecture.is_empty() {
+            config["architectures"] = json!([family.architecture]);
+        }
+        config
     }
 
     /// Whole patches along one side of the picture; pixels past the last one are not read, as in a
@@ -184,11 +240,11 @@ impl VisionConfig {
 
     /// Whether position 0 of the hidden states is a class token.
     pub fn has_class_token(&self) -> bool {
-        matches!(self.family, VisionFamily::Clip | VisionFamily::Blip2)
+        self.family.traits().class_token
     }
 
     /// Whether the encoder ends in a norm that [`super::FeatureSelection::post_layernorm`] can ask for.
     pub fn has_post_layernorm(&self) -> bool {
-        self.family != VisionFamily::QwenVl
+        self.family.traits().post_layernorm
     }
 }

@@ -1,12 +1,10 @@
-//! What the vision transformers share: patches, pre-norm layers, hidden states.
+//! What vision transformers are made of: patches, attention, pre-norm layers.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
-use super::{FeatureSelection, VisionConfig, selected_state};
-use crate::nn::{
-    Activation, AttentionMask, LayerNorm, Linear, PreparedMask, TwoLayerMlp, attend, linear, zeros,
-};
+use super::{AttentionKind, VisionConfig};
+use crate::nn::{Activation, LayerNorm, Linear, PreparedMask, TwoLayerMlp, attend, linear, zeros};
 
 /// Cuts a picture into patches and projects each.
 #[derive(Module, Debug)]
@@ -19,11 +17,11 @@ pub struct PatchEmbedding {
 
 impl PatchEmbedding {
     /// A projection of zeros.
-    pub fn new(config: &VisionConfig, bias: bool, device: &Device) -> Self {
+    pub fn new(config: &VisionConfig, device: &Device) -> Self {
         let (width, patch) = (config.hidden_size, config.patch_size);
         Self {
             weight: zeros([width, 3, patch, patch], device),
-            bias: bias.then(|| zeros([width], device)),
+            bias: config.patch_bias.then(|| zeros([width], device)),
         }
     }
 
@@ -55,25 +53,37 @@ impl PatchEmbedding {
     }
 }
 
-/// `[batch, patches, hidden]` behind a class token `[hidden]`: `[batch, 1 + patches, hidden]`.
-pub fn prepend_class(class: Tensor<1>, patches: Tensor<3>) -> Tensor<3> {
-    let [batch, _, width] = patches.dims();
-    let class = class.reshape([1, 1, width]).expand([batch, 1, width]);
-    Tensor::cat(vec![class, patches], 1)
+/// Self-attention; which kind it is names no tensor.
+#[derive(Module, Debug)]
+pub enum SelfAttention {
+    /// Three projections.
+    Separate(SeparateAttention),
+    /// One projection for query, key and value.
+    Fused(FusedAttention),
 }
 
-/// Self-attention in the layout of a family.
-pub trait SelfAttention: Module {
-    /// A layer of zeros.
-    fn new(config: &VisionConfig, device: &Device) -> Self;
+impl SelfAttention {
+    fn new(config: &VisionConfig, device: &Device) -> Self {
+        let fused = |by_head| Self::Fused(FusedAttention::new(config, by_head, device));
+        match config.attention {
+            AttentionKind::Separate => Self::Separate(SeparateAttention::new(config, device)),
+            AttentionKind::Fused => fused(false),
+            AttentionKind::FusedByHead => fused(true),
+        }
+    }
 
     /// `[batch, seq, hidden]` → the same
-    fn forward(&self, x: Tensor<3>, mask: &PreparedMask) -> Tensor<3>;
+    fn forward(&self, x: Tensor<3>, mask: &PreparedMask) -> Tensor<3> {
+        match self {
+            Self::Separate(attention) => attention.forward(x, mask),
+            Self::Fused(attention) => attention.forward(x, mask),
+        }
+    }
 }
 
-/// Three projections (CLIP, SigLIP).
+/// Self-attention of three projections.
 #[derive(Module, Debug)]
-pub struct SplitAttention {
+pub struct SeparateAttention {
     q_proj: Linear,
     k_proj: Linear,
     v_proj: Linear,
@@ -81,7 +91,7 @@ pub struct SplitAttention {
     heads: usize,
 }
 
-impl SelfAttention for SplitAttention {
+impl SeparateAttention {
     fn new(config: &VisionConfig, device: &Device) -> Self {
         let projection = || linear(config.hidden_size, config.hidden_size, true, device);
         Self {
@@ -109,25 +119,24 @@ impl SelfAttention for SplitAttention {
     }
 }
 
-/// One projection for query, key and value (BLIP-2, Qwen-VL).
+/// Self-attention of one projection.
 #[derive(Module, Debug)]
 pub struct FusedAttention {
     qkv: Linear,
     projection: Linear,
     heads: usize,
-    /// Whether the rows of `qkv` are ordered by head and then by query, key, value (Qwen-VL), not
-    /// by query, key, value and then by head.
+    /// [`AttentionKind::FusedByHead`]
     by_head: bool,
 }
 
-impl SelfAttention for FusedAttention {
-    fn new(config: &VisionConfig, device: &Device) -> Self {
+impl FusedAttention {
+    fn new(config: &VisionConfig, by_head: bool, device: &Device) -> Self {
         let width = config.hidden_size;
         Self {
             qkv: linear(width, 3 * width, config.qkv_bias, device),
             projection: linear(width, width, true, device),
             heads: config.num_attention_heads,
-            by_head: config.family == mlrm_config::VisionFamily::QwenVl,
+            by_head,
         }
     }
 
@@ -152,26 +161,28 @@ impl SelfAttention for FusedAttention {
 
 /// A pre-norm layer: attention, then a feed-forward network, each added to its input.
 #[derive(Module, Debug)]
-pub struct EncoderLayer<A: Module> {
-    self_attn: A,
+pub struct EncoderLayer {
+    self_attn: SelfAttention,
     layer_norm1: LayerNorm,
     mlp: TwoLayerMlp,
     layer_norm2: LayerNorm,
 }
 
-impl<A: SelfAttention> EncoderLayer<A> {
-    fn new(config: &VisionConfig, device: &Device) -> Self {
+impl EncoderLayer {
+    /// A layer of zeros.
+    pub fn new(config: &VisionConfig, device: &Device) -> Self {
         let (width, inner) = (config.hidden_size, config.intermediate_size);
         let norm = || LayerNorm::new(width, config.layer_norm_eps, device);
         Self {
-            self_attn: A::new(config, device),
+            self_attn: SelfAttention::new(config, device),
             layer_norm1: norm(),
             mlp: TwoLayerMlp::new(width, inner, device),
             layer_norm2: norm(),
         }
     }
 
-    fn forward(&self, x: Tensor<3>, mask: &PreparedMask, activation: Activation) -> Tensor<3> {
+    /// `[batch, seq, hidden]` → the same
+    pub fn forward(&self, x: Tensor<3>, mask: &PreparedMask, activation: Activation) -> Tensor<3> {
         let [batch, seq, width] = x.dims();
         let normal = self.layer_norm1.forward(x.clone());
         let x = x + self.self_attn.forward(normal, mask);
@@ -179,69 +190,5 @@ impl<A: SelfAttention> EncoderLayer<A> {
         let rows = normal.reshape([batch * seq, width]);
         let y = self.mlp.forward(rows, activation);
         x + y.reshape([batch, seq, width])
-    }
-}
-
-/// The layers of a vision transformer.
-#[derive(Module, Debug)]
-pub struct Encoder<A: Module> {
-    layers: Vec<EncoderLayer<A>>,
-    #[module(skip)]
-    hidden_act: Activation,
-}
-
-impl<A: SelfAttention> Encoder<A> {
-    /// Layers of zeros.
-    pub fn new(config: &VisionConfig, device: &Device) -> Self {
-        let layer = |_| EncoderLayer::new(config, device);
-        Self {
-            layers: (0..config.num_hidden_layers).map(layer).collect(),
-            hidden_act: config.hidden_act,
-        }
-    }
-
-    /// The index of the hidden state that `selection` reads; the last one where there is none such.
-    pub fn selected(&self, selection: FeatureSelection) -> usize {
-        let depth = self.layers.len();
-        selected_state(selection.layer, depth).unwrap_or(depth)
-    }
-
-    /// The number of layers, which is the index of the last hidden state.
-    pub fn depth(&self) -> usize {
-        self.layers.len()
-    }
-
-    /// Hidden states at the indices `wanted`, `[batch, positions, hidden]` each: 0 is `x` itself,
-    /// i the output of layer i, as in Hugging Face.
-    ///
-    /// Layers above the last wanted one are not computed, unless `every` asks for all states.
-    pub fn forward<const W: usize>(
-        &self,
-        x: Tensor<3>,
-        wanted: [usize; W],
-        mut every: Option<&mut Vec<Tensor<3>>>,
-    ) -> [Tensor<3>; W] {
-        let mask = AttentionMask::None.prepare(1, 1, &x.device());
-        let last = match every {
-            Some(_) => self.layers.len(),
-            None => wanted.into_iter().max().unwrap_or(0),
-        };
-        // States that nobody wants are let go at once.
-        let mut chosen = wanted.map(|_| x.clone());
-        let mut x = x;
-        for index in 0..=last {
-            if let Some(states) = every.as_deref_mut() {
-                states.push(x.clone());
-            }
-            for (state, wanted) in chosen.iter_mut().zip(wanted) {
-                if wanted == index {
-                    *state = x.clone();
-                }
-            }
-            if let Some(layer) = self.layers.get(index).filter(|_| index < last) {
-                x = layer.forward(x, &mask, self.hidden_act);
-            }
-        }
-        chosen
     }
 }

@@ -1,20 +1,21 @@
-//! Frozen vision encoders: pictures to features (method §2.1).
+//! Frozen vision encoders: one shared core (method §2.1), and the families that differ from it in what
+//! [`VisionConfig`] says.
 //!
-//! Each family is one file: what its `config.json` means, its module, its forward pass, its tensor
-//! names. `registry.rs` is the only place that tells the families apart.
+//! The core is the pre-norm vision transformer: patches, positions, layers, and what is read of them.
+//! A family's file ([`families`]) reads its `config.json` into a [`VisionConfig`] and names its tensors;
+//! the guide's "Adding a model" walks through one.
 
-mod blip2;
-mod clip;
 mod config;
 mod encoder;
-mod qwen_vl;
-mod registry;
-mod siglip;
+pub mod families;
+mod tower;
+
 #[cfg(test)]
 mod tests;
 
-pub use config::VisionConfig;
-pub use registry::{FAMILY_NAMES, VisionTower};
+pub use config::{AttentionKind, Summary, VisionConfig};
+pub use families::VisionEncoderFamily;
+pub use tower::VisionTower;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use mlrm_config::{SelectFeature, VisionSettings};
@@ -62,19 +63,6 @@ impl VisionFeatures {
         Self {
             summary: self.summary.select(0, index.clone()),
             positions: self.positions.select(0, index),
-        }
-    }
-
-    /// Of a hidden state `[notes, 1 + patches, v]` whose position 0 is a class token.
-    fn with_class_token(state: Tensor<3>, select: SelectFeature) -> Self {
-        let [notes, positions, width] = state.dims();
-        let class = state.clone().narrow(1, 0, 1).reshape([notes, width]);
-        Self {
-            summary: class,
-            positions: match select {
-                SelectFeature::ClsPatch => state,
-                SelectFeature::Patch => state.narrow(1, 1, positions - 1),
-            },
         }
     }
 }

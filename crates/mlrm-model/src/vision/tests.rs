@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::{DType, Device, Tensor};
-use mlrm_config::{SelectFeature, VisionFamily};
+use mlrm_config::{SelectFeature, VisionActivation, VisionFamily, VisionSettings};
 use serde_json::{Value, json};
 
 use super::*;
@@ -13,16 +13,9 @@ use crate::weights::{
     Checkpoint, ExportedTensor, LoadOptions, WriteOptions, parameter_count, write_safetensors,
 };
 
-const FAMILIES: [VisionFamily; 4] = [
-    VisionFamily::Clip,
-    VisionFamily::Siglip,
-    VisionFamily::Blip2,
-    VisionFamily::QwenVl,
-];
-
 /// Three heads of seven channels, a grid of three by three; Qwen-VL stretches four by four positions.
 fn small(family: VisionFamily) -> VisionConfig {
-    VisionConfig {
+    let settings = VisionSettings {
         family,
         hidden_size: 21,
         intermediate_size: 13,
@@ -30,10 +23,14 @@ fn small(family: VisionFamily) -> VisionConfig {
         num_attention_heads: 3,
         image_size: 12,
         patch_size: 4,
-        hidden_act: Activation::Gelu,
+        hidden_act: VisionActivation::Gelu,
+        ..VisionSettings::default()
+    };
+    let stored = if family == VisionFamily::QwenVl { 4 } else { 3 };
+    VisionConfig {
+        position_grid: stored,
         layer_norm_eps: 1e-6,
-        qkv_bias: true,
-        position_grid: if family == VisionFamily::QwenVl { 4 } else { 3 },
+        ..VisionConfig::from_settings(&settings)
     }
 }
 
@@ -68,7 +65,7 @@ fn tensors(tower: &VisionTower) -> Vec<ExportedTensor> {
 
 #[test]
 fn what_is_written_is_read_back_bit_for_bit() {
-    for family in FAMILIES {
+    for &family in VisionFamily::ALL {
         let config = small(family);
         let drawn = VisionTower::from_scratch(&config, 7, DType::F32, &Device::default());
         let folder = tempfile::tempdir().expect("a folder");
@@ -232,7 +229,7 @@ fn absent_keys_have_the_defaults_of_transformers() {
 #[test]
 fn the_selected_state_is_the_one_among_all() {
     let device = Device::default();
-    for family in FAMILIES {
+    for &family in VisionFamily::ALL {
         let config = small(family);
         let tower = VisionTower::from_scratch(&config, 3, DType::F32, &device);
         let pixels = Tensor::random(

@@ -28,6 +28,23 @@ impl NameTable {
     }
 }
 
+/// A path of the core with its parts renamed after `table`, whose entries are (the core's, the
+/// family's) beginnings of a path, at the top and below `layers.N.`.
+pub(crate) fn renamed(path: &str, table: &[(&str, &str)]) -> String {
+    let replace = |part: &str| {
+        let entry = |(own, theirs): &(&str, &str)| {
+            let rest = part.strip_prefix(own)?;
+            Some(format!("{theirs}{rest}"))
+        };
+        table.iter().find_map(entry).unwrap_or_else(|| part.into())
+    };
+    let layer = path.strip_prefix("layers.");
+    match layer.and_then(|rest| rest.split_once('.')) {
+        Some((index, rest)) => format!("{}{index}.{}", replace("layers."), replace(rest)),
+        None => replace(path),
+    }
+}
+
 /// A parameter under its checkpoint name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NamedTensor {

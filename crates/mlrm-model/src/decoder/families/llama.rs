@@ -9,9 +9,9 @@ use crate::decoder::{DecoderConfig, FeedForwardKind, NormKind, Positions, rope_c
 use crate::error::ModelError;
 use crate::hf_config::HfConfig;
 use crate::nn::{Rope, RopeScaling};
-use crate::weights::NameTable;
+use crate::weights::{NameTable, renamed};
 
-pub(crate) static FAMILY: DecoderFamily = DecoderFamily {
+pub(super) static FAMILY: DecoderFamily = DecoderFamily {
     architecture: "LlamaModel",
     prefix: "model.",
     names: NAMES,
@@ -22,7 +22,7 @@ pub(crate) static FAMILY: DecoderFamily = DecoderFamily {
 
 /// Names of the Llama line: the core's own, but that the three projections stand side by side.
 pub(super) const NAMES: NameTable = NameTable {
-    rename: |path| super::renamed(path, &[("self_attn.qkv.", "self_attn.")]),
+    rename: |path| renamed(path, &[("self_attn.qkv.", "self_attn.")]),
     ignored: &[
         ("lm_head.weight", "no LM head is ever computed"),
         (

@@ -8,20 +8,13 @@ mod qwen;
 mod qwen2;
 mod qwen3;
 
-use mlrm_config::LlmSettings;
+use mlrm_config::{LlmFamily, LlmSettings};
 use serde_json::Value;
 
 use super::DecoderConfig;
 use crate::error::ModelError;
 use crate::hf_config::HfConfig;
 use crate::weights::NameTable;
-
-pub(crate) use llama::FAMILY as LLAMA;
-pub(crate) use mistral::FAMILY as MISTRAL;
-pub(crate) use opt::FAMILY as OPT;
-pub(crate) use qwen::FAMILY as QWEN;
-pub(crate) use qwen2::FAMILY as QWEN2;
-pub(crate) use qwen3::FAMILY as QWEN3;
 
 /// What tells one family of decoders from the others.
 #[derive(Debug)]
@@ -40,21 +33,28 @@ pub struct DecoderFamily {
     pub scratch: fn(&LlmSettings, usize) -> DecoderConfig,
 }
 
-/// A path of the core with its parts renamed after `table`, whose entries are (the core's, the
-/// family's) beginnings of a path, at the top and below `layers.N.`.
-fn renamed(path: &str, table: &[(&str, &str)]) -> String {
-    let replace = |part: &str| {
-        let entry = |(own, theirs): &(&str, &str)| {
-            let rest = part.strip_prefix(own)?;
-            Some(format!("{theirs}{rest}"))
-        };
-        table.iter().find_map(entry).unwrap_or_else(|| part.into())
-    };
-    let layer = path.strip_prefix("layers.");
-    match layer.and_then(|rest| rest.split_once('.')) {
-        Some((index, rest)) => format!("{}{index}.{}", replace("layers."), replace(rest)),
-        None => replace(path),
+/// The entry of a family.
+pub fn of(family: LlmFamily) -> &'static DecoderFamily {
+    match family {
+        LlmFamily::Llama => &llama::FAMILY,
+        LlmFamily::Mistral => &mistral::FAMILY,
+        LlmFamily::Qwen => &qwen::FAMILY,
+        LlmFamily::Qwen2 => &qwen2::FAMILY,
+        LlmFamily::Qwen3 => &qwen3::FAMILY,
+        LlmFamily::Opt => &opt::FAMILY,
     }
+}
+
+/// The family of a Hugging Face `model_type`.
+pub fn of_type(model_type: &str) -> Option<&'static DecoderFamily> {
+    let family = LlmFamily::ALL.iter().find(|f| f.name() == model_type)?;
+    Some(of(*family))
+}
+
+/// The `model_type` of every family, for messages: `llama, mistral, …`.
+pub fn types() -> String {
+    let names = LlmFamily::ALL.iter().map(|family| family.name());
+    names.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -63,11 +63,9 @@ mod tests {
     use std::path::Path;
 
     use burn::tensor::Device;
-    use mlrm_config::LlmFamily;
 
     use super::*;
     use crate::decoder::Decoder;
-    use crate::registry;
     use crate::weights::named_tensors;
 
     fn parse(text: &str) -> Result<DecoderConfig, ModelError> {
@@ -107,19 +105,19 @@ mod tests {
 
     #[test]
     fn every_family_is_found_by_its_name_and_writes_what_it_reads() {
-        for family in LlmFamily::ALL {
-            assert!(registry::decoder_of_type(family.name()).is_some());
+        for &family in LlmFamily::ALL {
+            assert!(of_type(family.name()).is_some());
             let config = small(family);
             assert_eq!(config.family, family);
             let written = config.to_json().to_string();
             assert_eq!(parse(&written).expect(&written), config, "{written}");
         }
-        assert!(registry::decoder_of_type("mamba").is_none());
+        assert!(of_type("mamba").is_none());
     }
 
     #[test]
     fn names_of_tensors_can_be_undone() {
-        for family in LlmFamily::ALL {
+        for &family in LlmFamily::ALL {
             let config = small(family);
             let decoder = Decoder::new(&config, &Device::default());
             let own = named_tensors(&decoder, str::to_owned);

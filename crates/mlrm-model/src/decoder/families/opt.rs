@@ -8,9 +8,9 @@ use super::{DecoderFamily, llama};
 use crate::decoder::{DecoderConfig, FeedForwardKind, NormKind, Positions};
 use crate::error::ModelError;
 use crate::hf_config::HfConfig;
-use crate::weights::NameTable;
+use crate::weights::{NameTable, renamed};
 
-pub(crate) static FAMILY: DecoderFamily = DecoderFamily {
+pub(super) static FAMILY: DecoderFamily = DecoderFamily {
     architecture: "OPTModel",
     prefix: "model.",
     names: NameTable {
@@ -37,7 +37,7 @@ const NAMES: [(&str, &str); 7] = [
 const NORM_EPS: f64 = 1e-5;
 
 fn rename(path: &str) -> String {
-    format!("decoder.{}", super::renamed(path, &NAMES))
+    format!("decoder.{}", renamed(path, &NAMES))
 }
 
 fn read(hf: &mut HfConfig<'_>) -> Result<DecoderConfig, ModelError> {

@@ -13,9 +13,9 @@ use crate::decoder::{DecoderConfig, Positions};
 use crate::error::ModelError;
 use crate::hf_config::HfConfig;
 use crate::nn::{Rope, RopeScaling};
-use crate::weights::NameTable;
+use crate::weights::{NameTable, renamed};
 
-pub(crate) static FAMILY: DecoderFamily = DecoderFamily {
+pub(super) static FAMILY: DecoderFamily = DecoderFamily {
     architecture: "QWenModel",
     prefix: "transformer.",
     names: NameTable {
@@ -42,7 +42,7 @@ const NAMES: [(&str, &str); 10] = [
 ];
 
 fn rename(path: &str) -> String {
-    super::renamed(path, &NAMES)
+    renamed(path, &NAMES)
 }
 
 fn read(hf: &mut HfConfig<'_>) -> Result<DecoderConfig, ModelError> {

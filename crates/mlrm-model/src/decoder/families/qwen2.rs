@@ -8,7 +8,7 @@ use crate::decoder::DecoderConfig;
 use crate::error::ModelError;
 use crate::hf_config::HfConfig;
 
-pub(crate) static FAMILY: DecoderFamily = DecoderFamily {
+pub(super) static FAMILY: DecoderFamily = DecoderFamily {
     architecture: "Qwen2Model",
     prefix: "model.",
     names: llama::NAMES,

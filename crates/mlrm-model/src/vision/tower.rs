@@ -1,0 +1,281 @@
+//! The core of every vision encoder: a picture's patches with their positions, the layers, and what is
+//! read of their states.
+
+use std::path::Path;
+
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Device, Tensor};
+use mlrm_config::SelectFeature;
+
+use super::encoder::{EncoderLayer, PatchEmbedding};
+use super::{FeatureSelection, Summary, VisionConfig, VisionFeatures, selected_state};
+use crate::error::ModelError;
+use crate::nn::{AttentionMask, CrossAttention, LayerNorm, TwoLayerMlp, resize_positions, zeros};
+use crate::weights::{
+    Checkpoint, Fit, LoadOptions, NamedTensor, Tensors, WriteOptions, Written, fill, fit,
+    initial_values, load, write_module,
+};
+
+/// A vision encoder of any family. It is frozen: no gradient, no optimiser state.
+///
+/// Field names are those of the core; the name tables of the families say what checkpoints call them.
+#[derive(Module, Debug)]
+pub struct VisionTower {
+    #[module(skip)]
+    config: VisionConfig,
+    class_embedding: Option<Vectors>,
+    patch_embedding: PatchEmbedding,
+    /// One a stored position, that of the class token first.
+    position_embedding: Vectors,
+    pre_layernorm: Option<LayerNorm>,
+    layers: Vec<EncoderLayer>,
+    post_layernorm: Option<LayerNorm>,
+    head: Option<PoolingHead>,
+}
+
+/// Vectors in the shape that a family's checkpoints have.
+#[derive(Module, Debug)]
+enum Vectors {
+    /// One, `[hidden]`.
+    One(Param<Tensor<1>>),
+    /// `[count, hidden]`
+    Table(Param<Tensor<2>>),
+    /// `[1, count, hidden]`
+    Batch(Param<Tensor<3>>),
+}
+
+impl Vectors {
+    /// `[count, hidden]`
+    fn rows(&self) -> Tensor<2> {
+        match self {
+            Self::One(vector) => vector.val().unsqueeze(),
+            Self::Table(table) => table.val(),
+            Self::Batch(batch) => {
+                let batch = batch.val();
+                let [_, count, width] = batch.dims();
+                batch.reshape([count, width])
+            }
+        }
+    }
+}
+
+/// One learnt query that reads all patches (SigLIP).
+#[derive(Module, Debug)]
+struct PoolingHead {
+    /// `[1, 1, hidden]`
+    probe: Param<Tensor<3>>,
+    attention: CrossAttention,
+    layernorm: LayerNorm,
+    mlp: TwoLayerMlp,
+}
+
+impl PoolingHead {
+    fn new(config: &VisionConfig, device: &Device) -> Self {
+        let width = config.hidden_size;
+        Self {
+            probe: zeros([1, 1, width], device),
+            attention: CrossAttention::new(width, config.num_attention_heads, device),
+            layernorm: LayerNorm::new(width, config.layer_norm_eps, device),
+            mlp: TwoLayerMlp::new(width, config.intermediate_size, device),
+        }
+    }
+
+    /// `[batch, patches, hidden]` → `[batch, hidden]`
+    fn forward(&self, patches: Tensor<3>, config: &VisionConfig) -> Tensor<2> {
+        let [batch, _, width] = patches.dims();
+        let probe = self.probe.val().expand([batch, 1, width]);
+        let mixed = self.attention.forward(probe, patches.clone(), patches);
+        let pooled = mixed.reshape([batch, width]);
+        let normal = self.layernorm.forward(pooled.clone());
+        pooled + self.mlp.forward(normal, config.hidden_act)
+    }
+}
+
+/// Construction, loading and writing.
+impl VisionTower {
+    /// A tower of zeros on `device`, which must not keep gradients.
+    pub(crate) fn zeros(config: &VisionConfig, device: &Device) -> Self {
+        let width = config.hidden_size;
+        let class = config.has_class_token();
+        let positions = config.position_grid.pow(2) + usize::from(class);
+        let norm =
+            |wanted: bool| wanted.then(|| LayerNorm::new(width, config.layer_norm_eps, device));
+        let layer = |_| EncoderLayer::new(config, device);
+        let batches = config.tables_in_batches;
+        Self {
+            config: config.clone(),
+            class_embedding: class.then(|| match batches {
+                true => Vectors::Batch(zeros([1, 1, width], device)),
+                false => Vectors::One(zeros([width], device)),
+            }),
+            patch_embedding: PatchEmbedding::new(config, device),
+            position_embedding: match batches {
+                true => Vectors::Batch(zeros([1, positions, width], device)),
+                false => Vectors::Table(zeros([positions, width], device)),
+            },
+            pre_layernorm: norm(config.pre_layernorm),
+            layers: (0..config.num_hidden_layers).map(layer).collect(),
+            post_layernorm: norm(config.has_post_layernorm()),
+            head: (config.summary == Summary::AttentionHead)
+                .then(|| PoolingHead::new(config, device)),
+        }
+    }
+
+    /// The tower with the weights of a checkpoint, strictly: its own, or a whole model's that holds
+    /// it, whose other tensors are left unread.
+    pub fn load(
+        config: &VisionConfig,
+        checkpoint: &Checkpoint,
+        options: &LoadOptions,
+        device: &Device,
+    ) -> Result<Self, ModelError> {
+        let family = config.family();
+        let prefix = checkpoint.prefix(family.prefix);
+        let zeros = Self::zeros(config, device);
+        load(zeros, checkpoint, prefix, family.names, options)
+    }
+
+    /// How the names and shapes of a checkpoint fit the tower.
+    pub fn fit(&self, checkpoint: &Checkpoint) -> Fit {
+        let family = self.config.family();
+        let prefix = checkpoint.prefix(family.prefix);
+        fit(self, checkpoint, prefix, family.names, None)
+    }
+
+    /// The tower with initial values drawn from `seed`.
+    pub fn from_scratch(config: &VisionConfig, seed: u64, dtype: DType, device: &Device) -> Self {
+        let family = config.family();
+        let mut value = |tensor: &NamedTensor| {
+            let rule = (family.initial)(config, &tensor.name);
+            Some(initial_values(tensor, rule, seed, "vision"))
+        };
+        let zeros = Self::zeros(config, device);
+        fill(zeros, Tensors::Base, family.names.rename, dtype, &mut value)
+    }
+
+    /// Writes the weights into `folder` under the names of a checkpoint of the encoder alone.
+    pub fn write(&self, folder: &Path, options: WriteOptions) -> Result<Written, ModelError> {
+        let family = self.config.family();
+        let rename = family.names.rename;
+        write_module(folder, self, family.own_prefix, rename, options)
+    }
+}
+
+/// The forward pass.
+impl VisionTower {
+    /// What `selection` means for the pictures `pixels`, `[notes, 3, side, side]`.
+    ///
+    /// With `every` all hidden states are computed and left there: 0 is what enters the first layer,
+    /// i the output of layer i, as in Hugging Face.
+    pub fn forward(
+        &self,
+        pixels: Tensor<4>,
+        selection: FeatureSelection,
+        every: Option<&mut Vec<Tensor<3>>>,
+    ) -> VisionFeatures {
+        let depth = self.layers.len();
+        let selected = selected_state(selection.layer, depth).unwrap_or(depth);
+        let pooled = if self.head.is_some() { depth } else { selected };
+        let [state, last] = self.states(self.enter(pixels), [selected, pooled], every);
+        let state = match selection.post_layernorm {
+            true => self.leave(state),
+            false => state,
+        };
+        let summary = match &self.head {
+            Some(head) => head.forward(self.leave(last), &self.config),
+            None => self.summary(&state),
+        };
+        let positions = match (self.config.has_class_token(), selection.positions) {
+            (true, SelectFeature::Patch) => patches(&state),
+            _ => state,
+        };
+        VisionFeatures { summary, positions }
+    }
+
+    /// What enters the first layer, `[notes, positions, hidden]`.
+    fn enter(&self, pixels: Tensor<4>) -> Tensor<3> {
+        let patches = self.patch_embedding.forward(pixels);
+        let [notes, count, width] = patches.dims();
+        let stored = self.position_embedding.rows();
+        let x = match &self.class_embedding {
+            Some(class) => {
+                let class = class.rows().unsqueeze::<3>().expand([notes, 1, width]);
+                Tensor::cat(vec![class, patches], 1) + self.with_class(stored, count).unsqueeze()
+            }
+            None => patches + resize_positions(stored, count).unsqueeze(),
+        };
+        match &self.pre_layernorm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        }
+    }
+
+    /// The stored positions, of which the first one is the class token's, for `patches` patches.
+    fn with_class(&self, stored: Tensor<2>, patches: usize) -> Tensor<2> {
+        let count = stored.dims()[0];
+        if count == 1 + patches {
+            return stored;
+        }
+        let class = stored.clone().narrow(0, 0, 1);
+        let others = resize_positions(stored.narrow(0, 1, count - 1), patches);
+        Tensor::cat(vec![class, others], 0)
+    }
+
+    /// The state after the norm that follows the layers, where there is one.
+    fn leave(&self, state: Tensor<3>) -> Tensor<3> {
+        match &self.post_layernorm {
+            Some(norm) => norm.forward(state),
+            None => state,
+        }
+    }
+
+    /// c of a hidden state `[notes, positions, hidden]`.
+    fn summary(&self, state: &Tensor<3>) -> Tensor<2> {
+        let [notes, _, width] = state.dims();
+        if self.config.has_class_token() {
+            return state.clone().narrow(1, 0, 1).reshape([notes, width]);
+        }
+        let mean = state.clone().cast(DType::F32).mean_dim(1);
+        mean.reshape([notes, width]).cast(state.dtype())
+    }
+
+    /// Hidden states at the indices `wanted`, `[batch, positions, hidden]` each: 0 is `x` itself,
+    /// i the output of layer i, as in Hugging Face.
+    ///
+    /// Layers above the last wanted one are not computed, unless `every` asks for all states.
+    fn states<const W: usize>(
+        &self,
+        x: Tensor<3>,
+        wanted: [usize; W],
+        mut every: Option<&mut Vec<Tensor<3>>>,
+    ) -> [Tensor<3>; W] {
+        let mask = AttentionMask::None.prepare(1, 1, &x.device());
+        let last = match every {
+            Some(_) => self.layers.len(),
+            None => wanted.into_iter().max().unwrap_or(0),
+        };
+        // States that nobody wants are let go at once.
+        let mut chosen = wanted.map(|_| x.clone());
+        let mut x = x;
+        for index in 0..=last {
+            if let Some(states) = every.as_deref_mut() {
+                states.push(x.clone());
+            }
+            for (state, wanted) in chosen.iter_mut().zip(wanted) {
+                if wanted == index {
+                    *state = x.clone();
+                }
+            }
+            if let Some(layer) = self.layers.get(index).filter(|_| index < last) {
+                x = layer.forward(x, &mask, self.config.hidden_act);
+            }
+        }
+        chosen
+    }
+}
+
+/// A hidden state `[notes, 1 + patches, hidden]` without its class token.
+fn patches(state: &Tensor<3>) -> Tensor<3> {
+    let positions = state.dims()[1];
+    state.clone().narrow(1, 1, positions - 1)
+}
