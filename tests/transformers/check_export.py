@@ -5,7 +5,7 @@
 
 Each pair is a language model or a vision encoder as Hugging Face's libraries save it, and what `mlrm export` made
 of it in the same number format. Both are loaded by `from_pretrained` of the family's class; no tensor of the model may be
-missing from the exported folder. The same input goes through both, and every hidden state has to be equal bit for
+missing from the exported folder, but for ViT's pooler. The same input goes through both, and every hidden state has to be equal bit for
 bit: the weights are the same. A tokenizer beside the weights has to load and to fit the model's rows.
 
 A folder whose `model_type` has no class in `transformers` is said to be skipped. Exit code 1 where anything differs.
@@ -31,13 +31,17 @@ CLASSES = {"blip_2_vision_model": transformers.Blip2VisionModel, "clip": transfo
            "siglip": transformers.SiglipVisionModel, "blip-2": transformers.Blip2VisionModel}
 
 
+# What comes after the features, and is not exported.
+UNREAD = ("pooler.",)
+
+
 def load(folder: Path, dtype="auto"):
     """The model, by default in the number format that its config names, in evaluation mode, and what its checkpoint
     lacks."""
     family = json.loads((folder / "config.json").read_text())["model_type"]
     model, info = CLASSES.get(family, AutoModel).from_pretrained(
         folder, dtype=dtype, attn_implementation="eager", output_loading_info=True)
-    return model.eval(), sorted(info["missing_keys"])
+    return model.eval(), sorted(name for name in info["missing_keys"] if not name.startswith(UNREAD))
 
 
 def inputs_for(model, config) -> dict:

@@ -318,3 +318,56 @@ fn inspect_lists_what_does_not_fit() {
     assert!(missing.is_some_and(|count| count > 10), "{ran:?}");
     assert_eq!(ran.json()["loaded"], Value::Null);
 }
+
+/// DINOv2's `config.json` tells which pictures its positions were made for, its preprocessor which it reads.
+#[test]
+fn positions_stretch_to_the_pictures_that_the_preprocessor_gives() {
+    let home = Home::with_config();
+    copy_folder(
+        &golden_cases().join("../published/dinov2-small"),
+        &home.path("dino"),
+    );
+    let pictures = |resized: u32, cropped: u32| {
+        let mut keys = json(&home.path("dino/preprocessor_config.json"));
+        keys["size"]["shortest_edge"] = resized.into();
+        keys["crop_size"] = serde_json::json!({"height": cropped, "width": cropped});
+        home.write("dino/preprocessor_config.json", keys.to_string());
+    };
+    let train = |run: &str, set: &[&str]| {
+        let sets = [
+            "train.max_steps=1",
+            "eval.baselines=[]",
+            "model.vision.path=dino",
+            "model.connector.kind=mlp",
+        ];
+        home.train(run, &[&sets, set].concat())
+    };
+    pictures(16, 12);
+    train("run", &[]).done();
+    let manifest = home.read("run/model/mlrm.toml");
+    assert!(manifest.contains("\nimage_size = 12\n"), "{manifest}");
+    // Three by three patches behind the class token.
+    assert!(manifest.contains("\npositions = 10\n"), "{manifest}");
+    assert_eq!(
+        json(&home.path("run/model/vision/config.json"))["image_size"],
+        20
+    );
+    home.mlrm(&["export", "run", "--out", "copy"]).done();
+    let embed = |model: &str, out: &str| {
+        home.mlrm(&["embed", model, "--notes", "data/notes.jsonl", "--out", out])
+            .done();
+        fs::read(home.path(out)).expect("embeddings")
+    };
+    assert_eq!(embed("run", "a.npy"), embed("copy", "b.npy"));
+    train("again", &["model.path=run/model"]).done();
+
+    // The size that positions are stored for needs no word in the manifest.
+    pictures(20, 20);
+    train("stored", &[]).done();
+    let manifest = home.read("stored/model/mlrm.toml");
+    assert!(!manifest.contains("image_size"), "{manifest}");
+
+    // Less than a patch.
+    pictures(4, 3);
+    train("none", &[]).failed_with(1, &["model.vision.image_size", "3 by 3 pixels"]);
+}

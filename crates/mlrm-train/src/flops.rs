@@ -8,7 +8,6 @@
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
-use mlrm_config::SelectFeature;
 use mlrm_model::connector::ConnectorConfig;
 use mlrm_model::embedder::{Embedder, EmbedderConfig};
 
@@ -148,7 +147,7 @@ fn vision_forward(matrices: Vec<Matrix>, config: &EmbedderConfig, notes: usize) 
     let depth = vision.num_hidden_layers;
     let selected =
         mlrm_model::vision::selected_state(config.features.layer, depth).unwrap_or(depth);
-    let positions = vision.positions(SelectFeature::ClsPatch);
+    let positions = vision.state_positions();
     let needed = |path: &str| match path.split_once("layers.") {
         None => true,
         Some((_, rest)) => {
@@ -224,7 +223,12 @@ impl ModuleVisitor for Collector {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let path = self.path.join(".");
-        let tables = ["embed_tokens", "embed_positions", "position_embedding"];
+        let tables = [
+            "embed_tokens",
+            "embed_positions",
+            "position_embedding",
+            "mask_token",
+        ];
         if D != 2 || tables.iter().any(|table| path.contains(table)) {
             return;
         }

@@ -12,6 +12,7 @@ use mlrm_model::adapter::AdapterConfig;
 use mlrm_model::checksums;
 use mlrm_model::decoder::DecoderConfig;
 use mlrm_model::embedder::{BuildOptions, Embedder, ModelFolder, PromptRecord, WeightSource};
+use mlrm_model::vision::VisionConfig;
 use mlrm_model::weights::NewRows;
 
 use crate::corpus::{Encoding, Modality, Notes, PictureProgress, run_pairs, run_tokenizer};
@@ -194,7 +195,10 @@ pub fn open_model(
     }
     let vision = files.config.vision.as_ref();
     let preprocessor = vision
-        .map(|vision| ImagePreprocessor::load(&files.vision(), vision.family, vision.image_size))
+        .map(|vision| picture_settings(Some(&files.vision()), vision))
+        .transpose()?
+        .zip(vision)
+        .map(|(pictures, vision)| ImagePreprocessor::new(pictures, vision.image_size))
         .transpose()?;
     let mut prompt = files.prompt.settings.clone();
     if prompt.template_file.is_some() {
@@ -211,6 +215,16 @@ pub fn open_model(
     let options = build_options(config, sources, files.adapter());
     let embedder = Embedder::build(files.config, &options, device)?;
     Ok(OpenModel { embedder, encoding })
+}
+
+/// How the pictures of a vision encoder are prepared: what its folder says, or as usual in its family.
+fn picture_settings(
+    folder: Option<&Path>,
+    vision: &VisionConfig,
+) -> Result<PreprocessorConfig, TrainError> {
+    let said = folder.map(|folder| PreprocessorConfig::load(folder, vision.family));
+    let usual = || PreprocessorConfig::of_family(vision.family, vision.image_size as u32);
+    Ok(said.transpose()?.flatten().unwrap_or_else(usual))
 }
 
 /// The model that a run of `config` begins with: a model folder, or built from its parts.
@@ -258,18 +272,18 @@ fn build_model(
             (llm, None)
         }
     };
-    let vision = variant
+    let mut vision = variant
         .vision()
         .then(|| parts.vision(settings))
         .transpose()?;
     let preprocessor = vision
-        .as_ref()
-        .map(|vision| match parts.pictures(settings) {
-            Some(folder) => ImagePreprocessor::load(folder, vision.family, vision.image_size),
-            None => {
-                let usual = PreprocessorConfig::of_family(vision.family, vision.image_size as u32);
-                ImagePreprocessor::new(usual, vision.image_size)
+        .as_mut()
+        .map(|vision| -> Result<ImagePreprocessor, TrainError> {
+            let pictures = picture_settings(parts.pictures(settings), vision)?;
+            if let Some((side, _)) = pictures.output_size() {
+                vision.fit_pictures(side as usize);
             }
+            Ok(ImagePreprocessor::new(pictures, vision.image_size)?)
         });
     let mut encoding = Encoding {
         tokenizer,

@@ -5,7 +5,7 @@
 
 Class `transformers.CLIPImageProcessorPil`: the PIL implementation of `CLIPImageProcessor` (named
 `CLIPImageProcessor`, "slow", before transformers 5). It resizes 8-bit pixels with Pillow, so values are
-rounded to whole 8-bit steps between resize and normalisation. Likewise for SigLIP and BLIP.
+rounded to whole 8-bit steps between resize and normalisation. Likewise for SigLIP, BLIP, DINOv2 and ViT.
 The photographs are those bundled with scikit-image; tests/golden/README.md names their licences.
 """
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy as np
 import skimage
 from PIL import Image, ImageDraw
 from safetensors.numpy import save_file
-from transformers import BlipImageProcessorPil, CLIPImageProcessorPil, SiglipImageProcessorPil
+from transformers import (BitImageProcessorPil, BlipImageProcessorPil, CLIPImageProcessorPil, SiglipImageProcessorPil,
+                          ViTImageProcessorPil)
 
 CLIP = dict(do_convert_rgb=True, do_resize=True, resample=3, do_center_crop=True, do_rescale=True,
             rescale_factor=1 / 255, do_normalize=True, image_mean=[0.48145466, 0.4578275, 0.40821073],
@@ -52,6 +53,15 @@ OTHERS = {
     "siglip40": (SiglipImageProcessorPil,
                  dict(image_processor_type="SiglipImageProcessor", size={"height": 40, "width": 40}, resample=3),
                  ("chelsea_landscape_q95.jpg", "logo_rgba.png")),
+    # DINOv2's
+    "bit_resize55_crop48": (BitImageProcessorPil,
+                            dict(image_processor_type="BitImageProcessor", size={"shortest_edge": 55}, resample=3,
+                                 crop_size={"height": 48, "width": 48}, image_mean=[0.485, 0.456, 0.406],
+                                 image_std=[0.229, 0.224, 0.225]),
+                            ("coffee_portrait_420.jpg", "logo_rgba.png")),
+    # ViT's, whose filter is another
+    "vit46_plain_number": (ViTImageProcessorPil, dict(image_processor_type="ViTFeatureExtractor", size=46),
+                           ("chelsea_landscape_q95.jpg", "coffee_upscale.jpg")),
     "blip44_plain_number": (BlipImageProcessorPil, dict(image_processor_type="BlipImageProcessor", size=44),
                             ("rocket_wide_q30.jpg", "logo_palette.png")),
 }

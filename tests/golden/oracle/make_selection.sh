@@ -74,6 +74,16 @@ make_vision_case blip2_micl_post_norm --seed 34 --family llama --variant micl --
 make_vision_case qwen_vl_visual_resampler --seed 35 --family qwen3 --variant lateearly --hidden 12 \
     --image-insert after --vision qwen_vl_visual --vision-act gelu --image-size 16 --vision-hidden 18 \
     --connector resampler --resampler-heads 3 --query-tokens 9
+# Positions stretched from 5 by 5 and 2 by 2 to 3 by 3, and squeezed with antialiasing from 7 by 7.
+make_vision_case dinov2_notellm2 --seed 36 --family llama --variant notellm2 --vision dinov2 --vision-act gelu \
+    --vision-hidden 15 --stored-size 20
+make_vision_case dinov2_swiglu_latefusion_post_norm --seed 37 --family qwen2 --variant latefusion --vision dinov2 \
+    --vision-act gelu --swiglu --mlp-ratio 3 --stored-size 8 --post-layernorm
+make_vision_case dinov2_with_registers_mlp_connector --seed 38 --family qwen3 --variant lateearly \
+    --vision dinov2_with_registers --vision-act gelu --vision-hidden 18 --stored-size 28 --connector mlp \
+    --select-layer -2
+make_vision_case vit_micl --seed 39 --family llama --variant micl --vision vit --vision-act gelu --stored-size 16 \
+    --select-feature patch --query-tokens 3
 
 # Whole models as others publish them.
 make_system() {

@@ -6,6 +6,7 @@
 | siglip_vision_model, siglip | transformers.SiglipVisionModel | `pooler_output` |
 | blip_2_vision_model | transformers.Blip2VisionModel | the class token of the selected state |
 | qwen_vl_visual | qwen_vl.QwenVisual | the mean of the selected state's patches |
+| dinov2, dinov2_with_registers, vit | transformers' model of that name | the class token of the selected state |
 """
 from __future__ import annotations
 
@@ -21,12 +22,16 @@ from qwen_vl import QwenVisual
 PREFIX = {"clip_vision_model": "vision_model.", "clip": "vision_model.", "siglip_vision_model": "vision_model.",
           "blip_2_vision_model": "", "qwen_vl_visual": "transformer.visual."}
 
+# Families whose `from_pretrained` renames what is stored.
+RENAMED = ("dinov2", "dinov2_with_registers", "vit")
+
 
 def make_vision(a, randomise, gen, out: Path):
     """Write a small random tower of kind `a.vision` to `out`; returns its number of patches."""
     from safetensors.torch import load_file, save_file
-    from transformers import (Blip2VisionConfig, Blip2VisionModel, CLIPConfig, CLIPModel, CLIPTextConfig,
-                              CLIPVisionConfig, CLIPVisionModel, SiglipVisionConfig, SiglipVisionModel)
+    from transformers import (AutoConfig, AutoModel, Blip2VisionConfig, Blip2VisionModel, CLIPConfig, CLIPModel,
+                              CLIPTextConfig, CLIPVisionConfig, CLIPVisionModel, SiglipVisionConfig,
+                              SiglipVisionModel)
 
     sizes = dict(hidden_size=a.vision_hidden, intermediate_size=a.vision_inner, num_hidden_layers=a.vision_layers,
                  num_attention_heads=3, image_size=a.image_size, patch_size=4, hidden_act=a.vision_act)
@@ -44,6 +49,15 @@ def make_vision(a, randomise, gen, out: Path):
         tower = SiglipVisionModel._from_config(SiglipVisionConfig(**sizes), **eager)
     elif a.vision == "blip_2_vision_model":
         tower = Blip2VisionModel._from_config(Blip2VisionConfig(**sizes), **eager)
+    elif a.vision in RENAMED:
+        # Positions are stored for another size than that of the pictures.
+        sizes.update(image_size=a.stored_size or a.image_size)
+        if a.vision != "vit":
+            sizes.pop("intermediate_size")
+            sizes.update(mlp_ratio=a.mlp_ratio, use_swiglu_ffn=a.swiglu)
+        if a.vision == "dinov2_with_registers":
+            sizes.update(num_register_tokens=3)
+        tower = AutoModel.from_config(AutoConfig.for_model(a.vision, **sizes), **eager)
     else:
         # Fewer stored positions than patches, as in the published checkpoint.
         config = dict(width=a.vision_hidden, mlp_ratio=1.4, layers=a.vision_layers, heads=3,
@@ -57,7 +71,7 @@ def make_vision(a, randomise, gen, out: Path):
         return patches
     randomise(tower, gen)
     tower.save_pretrained(out)
-    if PREFIX[a.vision] and a.vision != "clip":
+    if PREFIX.get(a.vision) and a.vision != "clip":
         path = out / "model.safetensors"
         tensors = {"vision_model." + k.removeprefix("vision_model."): v for k, v in load_file(path).items()}
         save_file(tensors, path, metadata={"format": "pt"})
@@ -67,7 +81,7 @@ def make_vision(a, randomise, gen, out: Path):
 def load_vision(folder: Path, dtype=torch.float32):
     """The tower of a folder that `make_cases.py` wrote."""
     from safetensors.torch import load_file
-    from transformers import Blip2VisionModel, CLIPVisionModel, SiglipVisionModel
+    from transformers import AutoModel, Blip2VisionModel, CLIPVisionModel, SiglipVisionModel
 
     config = json.loads((folder / "config.json").read_text())
     classes = {"clip_vision_model": CLIPVisionModel, "clip": CLIPVisionModel, "siglip": SiglipVisionModel,
@@ -78,24 +92,34 @@ def load_vision(folder: Path, dtype=torch.float32):
         tensors = load_file(folder / "model.safetensors")
         tower.load_state_dict({k.removeprefix("transformer.visual."): v for k, v in tensors.items()})
         return tower.to(dtype)
-    return classes[kind].from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+    return classes.get(kind, AutoModel).from_pretrained(folder, dtype=dtype, attn_implementation="eager")
 
 
-def inner(tower):
-    """Where the norms are: some versions of transformers put a `vision_model` between."""
-    return getattr(tower, "vision_model", tower)
+def last_norm(tower):
+    """The norm after the layers: some versions of transformers put a `vision_model` between."""
+    tower = getattr(tower, "vision_model", tower)
+    return tower.post_layernorm if hasattr(tower, "post_layernorm") else tower.layernorm
+
+
+def interpolates(tower) -> dict:
+    """What has to be said for pictures of another size than the stored positions are for."""
+    return {"interpolate_pos_encoding": True} if type(tower).__name__ == "ViTModel" else {}
 
 
 def read_features(tower, pixels, layer: int, select: str, post_layernorm: bool):
     """(positions for the connector, all hidden states, c)."""
     with torch.no_grad():
-        out = tower(pixels, output_hidden_states=True)
+        out = tower(pixels, output_hidden_states=True, **interpolates(tower))
         state = out.hidden_states[layer]
         if post_layernorm:
-            state = inner(tower).post_layernorm(state)
+            state = last_norm(tower)(state)
         kind = type(tower).__name__
         if kind == "SiglipVisionModel":
             return state, out.hidden_states, out.pooler_output
         if kind == "QwenVisual":
             return state, out.hidden_states, state.mean(1)
-        return state[:, 1:] if select == "patch" else state, out.hidden_states, state[:, 0]
+        # Registers, which stand between the class token and the patches, are nobody's to read.
+        first = 1 + getattr(tower.config, "num_register_tokens", 0)
+        cls, patches = state[:, :1], state[:, first:]
+        positions = patches if select == "patch" else torch.cat([cls, patches], dim=1)
+        return positions, out.hidden_states, state[:, 0]

@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
 """Makes the folders beside this file: published checkpoints in miniature.
 
-  python make.py        # needs torch, transformers, safetensors
+  python make.py [NAME ...]        # needs torch, transformers, safetensors; without names: all of them
 
 Each folder has a `config.json` with every key of the checkpoint that it is named after, as it was published, with
 small sizes; weights drawn from a seed, under the names in which the checkpoint stores them; and in
 `expected.safetensors` an input and all hidden states that transformers computes from it.
 """
-import json, pathlib, shutil, tempfile
+import json, pathlib, shutil, sys, tempfile
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import (AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageClassification,
+                          AutoModelForImageTextToText)
 
 HERE = pathlib.Path(__file__).parent
 
@@ -154,6 +155,56 @@ TOWERS = {
                                          layer_norm_eps=1e-6, num_channels=3),
 }
 
+def dino(side, **more):
+    """Positions for pictures of 20 pixels; the states are those of pictures of `side`."""
+    config = dict(apply_layernorm=True, architectures=["Dinov2Model"], attention_probs_dropout_prob=0.0,
+                  drop_path_rate=0.0, hidden_act="gelu", hidden_dropout_prob=0.0, hidden_size=16, image_size=20,
+                  initializer_range=0.02, layer_norm_eps=1e-6, layerscale_value=1.0, mlp_ratio=4, model_type="dinov2",
+                  num_attention_heads=2, num_channels=3, num_hidden_layers=2, out_features=["stage2"],
+                  out_indices=[2], patch_size=4, qkv_bias=True, reshape_hidden_states=True,
+                  stage_names=["stem", "stage1", "stage2"], torch_dtype="float32",
+                  transformers_version="4.32.0.dev0", use_swiglu_ffn=False)
+    return dict(config, **more), side
+
+def vit(side, **more):
+    config = dict(architectures=["ViTModel"], attention_probs_dropout_prob=0.0, hidden_act="gelu",
+                  hidden_dropout_prob=0.0, hidden_size=16, image_size=16, initializer_range=0.02,
+                  intermediate_size=24, layer_norm_eps=1e-12, model_type="vit", num_attention_heads=2, num_channels=3,
+                  num_hidden_layers=2, patch_size=4, qkv_bias=True, transformers_version="4.13.0.dev0")
+    return dict(config, **more), side
+
+REGISTERS = dict(architectures=["Dinov2WithRegistersModel"], interpolate_antialias=True, interpolate_offset=0.0,
+                 model_type="dinov2_with_registers", num_register_tokens=4, transformers_version="4.47.0.dev0")
+# Towers that read pictures of other sizes than their positions are stored for, with that size.
+STRETCHED = {
+    "dinov2-small": dino(12),
+    "dinov2-base": dino(24, transformers_version="4.31.0.dev0"),
+    "dinov2-large": dino(20),
+    "dinov2-giant": dino(8, use_swiglu_ffn=True),
+    "dinov2-with-registers-base": dino(12, **REGISTERS),
+    "dinov2-with-registers-giant": dino(28, **REGISTERS, use_swiglu_ffn=True),
+    "vit-base-patch16-224": vit(16, architectures=["ViTForImageClassification"],
+                                id2label={"0": "tench", "1": "goldfish"}, label2id={"tench": 0, "goldfish": 1}),
+    "vit-base-patch16-224-in21k": vit(16, transformers_version="4.13.0.dev0"),
+    "dino-vits16": vit(20, _name_or_path="/home/niels/checkpoints/dino", transformers_version="4.10.0.dev0"),
+}
+# What stands in `preprocessor_config.json` beside them.
+BIT = dict(crop_size=dict(height=224, width=224), do_center_crop=True, do_convert_rgb=True, do_normalize=True,
+           do_rescale=True, do_resize=True, image_mean=[0.485, 0.456, 0.406],
+           image_processor_type="BitImageProcessor", image_std=[0.229, 0.224, 0.225], resample=3,
+           rescale_factor=0.00392156862745098, size=dict(shortest_edge=256))
+PREPROCESSORS = {
+    "dinov2-small": BIT,
+    "dinov2-with-registers-base": BIT,
+    "vit-base-patch16-224": dict(do_normalize=True, do_resize=True, image_mean=[0.5, 0.5, 0.5],
+                                 image_std=[0.5, 0.5, 0.5], size=224),
+    "vit-base-patch16-224-in21k": dict(do_normalize=True, do_resize=True, image_mean=[0.5, 0.5, 0.5],
+                                       image_processor_type="ViTFeatureExtractor", image_std=[0.5, 0.5, 0.5],
+                                       resample=2, size=224),
+    "dino-vits16": dict(do_normalize=True, do_resize=True, feature_extractor_type="ViTFeatureExtractor",
+                        image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225], resample=2, size=224),
+}
+
 # ---- whole models ---------------------------------------------------------------------------------
 
 BLIP2 = dict(
@@ -202,12 +253,18 @@ def weights(model):
 
 
 def write(name, config, state, expected):
+    if sys.argv[1:] and name not in sys.argv[1:]:
+        return
     out = HERE / name
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     save_file({k: v.contiguous() for k, v in state.items()}, out / "model.safetensors", metadata={"format": "pt"})
     save_file({k: v.contiguous() for k, v in expected.items()}, out / "expected.safetensors")
+    for file in out.glob("*.safetensors"):  # safetensors writes them for the owner only
+        file.chmod(0o644)
+    if name in PREPROCESSORS:
+        (out / "preprocessor_config.json").write_text(json.dumps(PREPROCESSORS[name], indent=1) + "\n")
 
 
 def config_of(config):
@@ -233,6 +290,16 @@ def main():
         # Of a whole model only the tower is read: the rest would be dead weight here.
         state = {k: v for k, v in weights(model).items() if not k.startswith("text_model.")}
         write(name, config, state, dict(pixel_values=pixels, hidden_states=torch.stack(out.hidden_states)))
+    for seed, (name, (config, side)) in enumerate(STRETCHED.items(), 150):
+        classifies = config["architectures"] == ["ViTForImageClassification"]
+        kind = AutoModelForImageClassification if classifies else AutoModel
+        model = drawn(kind.from_config(config_of(config), dtype=torch.float32), seed)
+        pixels = torch.randn((2, 3, side, side), generator=torch.Generator().manual_seed(seed))
+        tower = getattr(model, "vit", model)
+        stretch = {"interpolate_pos_encoding": True} if config["model_type"] == "vit" else {}
+        with torch.no_grad():
+            states = tower(pixels, output_hidden_states=True, **stretch).hidden_states
+        write(name, config, weights(model), dict(pixel_values=pixels, hidden_states=torch.stack(states)))
     for seed, (name, config) in enumerate(SYSTEMS.items(), 200):
         kind = AutoModelForImageTextToText
         model = drawn(kind.from_config(config_of(config), dtype=torch.float32), seed)
@@ -245,7 +312,7 @@ def main():
         write(name, config, weights(model),
               dict(input_ids=ids, hidden_states=torch.stack(words), pixel_values=pixels,
                    vision_hidden_states=torch.stack(seen)))
-    print(len(DECODERS) + len(TOWERS) + len(SYSTEMS), "folders")
+    print(len(DECODERS) + len(TOWERS) + len(STRETCHED) + len(SYSTEMS), "folders")
 
 
 main()

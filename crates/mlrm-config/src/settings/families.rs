@@ -79,6 +79,9 @@ pub struct VisionTraits {
     pub class_token: bool,
     /// Whether its layers are followed by a norm that `post_layernorm` can ask for.
     pub post_layernorm: bool,
+    /// Whether the inner width of its feed-forward network is a whole multiple of `hidden_size`, which is
+    /// all that its config.json can say.
+    pub whole_mlp_ratio: bool,
     /// How pictures are prepared where no file says it.
     pub pictures: PictureDefaults,
 }
@@ -92,13 +95,25 @@ pub enum PictureDefaults {
     Siglip,
     /// Squeezed into the square; CLIP's mean and deviation.
     Blip,
+    /// The shorter side resized to 8/7 of that of the input, the middle cut out; ImageNet's mean and
+    /// deviation.
+    Dinov2,
+    /// Squeezed into the square by a triangle filter; 0.5 for mean and deviation.
+    Vit,
 }
 
 /// A class token and a last norm.
 const CLIP_LIKE: VisionTraits = VisionTraits {
     class_token: true,
     post_layernorm: true,
+    whole_mlp_ratio: false,
     pictures: PictureDefaults::Clip,
+};
+
+const DINOV2_LIKE: VisionTraits = VisionTraits {
+    whole_mlp_ratio: true,
+    pictures: PictureDefaults::Dinov2,
+    ..CLIP_LIKE
 };
 
 families! {
@@ -120,5 +135,12 @@ families! {
         class_token: false,
         post_layernorm: false,
         pictures: PictureDefaults::Blip,
+        ..CLIP_LIKE
     };
+    /// DINOv2: a class token, scaled layers; positions stretch to the pictures.
+    Dinov2 = "dinov2", DINOV2_LIKE;
+    /// DINOv2 with registers, which nothing reads.
+    Dinov2WithRegisters = "dinov2_with_registers", DINOV2_LIKE;
+    /// The first ViT, and DINO: a class token; positions stretch to the pictures.
+    Vit = "vit", VisionTraits { pictures: PictureDefaults::Vit, ..CLIP_LIKE };
 }

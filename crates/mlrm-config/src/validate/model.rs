@@ -193,6 +193,22 @@ fn vision(vision: &VisionSettings, findings: &mut Vec<Finding>) {
             )),
         );
     }
+    let inner = vision.intermediate_size;
+    if vision.family.traits().whole_mlp_ratio && !divides(width, inner) {
+        const INNER: &str = "model.vision.intermediate_size";
+        findings.push(
+            Finding::new(
+                INNER,
+                format!(
+                    "`{}` has a feed-forward network a whole number of times as wide as its states: \
+                     {inner} is no multiple of {width}",
+                    vision.family.name()
+                ),
+            )
+            .related(["model.vision.hidden_size", "model.vision.family"])
+            .help(format!("set `{INNER}` to {}", multiples_around(width, inner))),
+        );
+    }
     if vision.post_layernorm && !vision.family.traits().post_layernorm {
         findings.push(
             Finding::new(

@@ -1,5 +1,5 @@
 //! `preprocessor_config.json` of a Hugging Face vision model: CLIP's in all forms that it has had,
-//! SigLIP's and BLIP's.
+//! SigLIP's, BLIP's, DINOv2's and ViT's.
 
 use std::fs;
 use std::path::Path;
@@ -16,18 +16,57 @@ const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 /// Side of CLIP's pictures where a config file does not state it.
 const CLIP_SIZE: u32 = 224;
 
+/// Mean of the pixels of ImageNet.
+const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+/// Standard deviation of the pixels of ImageNet.
+const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
+
 /// Side of BLIP's pictures where a config file does not state it.
 const BLIP_SIZE: u32 = 384;
 
 /// Image processors that do what this module does; they differ in their defaults only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Processor {
-    /// `CLIPImageProcessor`.
+    /// `CLIPImageProcessor`, and `BitImageProcessor`, which has the same defaults.
     Clip,
     /// `SiglipImageProcessor`: no crop.
     Siglip,
     /// `BlipImageProcessor`: no crop, and a size that is one number is both sides.
     Blip,
+    /// `ViTImageProcessor`: the same, with a filter, mean and deviation of its own.
+    Vit,
+}
+
+impl Processor {
+    /// Whether it cuts out the middle.
+    fn crops(self) -> bool {
+        self == Self::Clip
+    }
+
+    /// Whether a size that is one number is both sides, not the shorter one.
+    fn plain_size_is_square(self) -> bool {
+        matches!(self, Self::Blip | Self::Vit)
+    }
+
+    fn defaults(self) -> PreprocessorConfig {
+        let usual = PreprocessorConfig::usual;
+        match self {
+            Self::Clip => usual(PictureDefaults::Clip, CLIP_SIZE),
+            Self::Siglip => usual(PictureDefaults::Siglip, CLIP_SIZE),
+            Self::Blip => usual(PictureDefaults::Blip, BLIP_SIZE),
+            Self::Vit => usual(PictureDefaults::Vit, CLIP_SIZE),
+        }
+    }
+
+    /// That of a file which names none: its model's.
+    fn of_pictures(pictures: PictureDefaults) -> Self {
+        match pictures {
+            PictureDefaults::Clip | PictureDefaults::Dinov2 => Self::Clip,
+            PictureDefaults::Siglip => Self::Siglip,
+            PictureDefaults::Blip => Self::Blip,
+            PictureDefaults::Vit => Self::Vit,
+        }
+    }
 }
 
 /// How a picture becomes the vision encoder's input.
@@ -108,27 +147,45 @@ impl PreprocessorConfig {
                 ..Self::squeezed(image_size)
             },
             PictureDefaults::Blip => Self::squeezed(image_size),
+            PictureDefaults::Dinov2 => Self {
+                // DINOv2's own: 256 for pictures of 224.
+                resize: Some(Resize::ShortestEdge((image_size * 8).div_ceil(7))),
+                mean: IMAGENET_MEAN,
+                std: IMAGENET_STD,
+                ..Self::clip(image_size)
+            },
+            PictureDefaults::Vit => Self {
+                resample: Resample::Bilinear,
+                mean: [0.5; 3],
+                std: [0.5; 3],
+                ..Self::squeezed(image_size)
+            },
         }
     }
 
     /// Reads the `preprocessor_config.json` of a folder, or `image_processor` of the
     /// `processor_config.json` that newer versions write for whole models; `None` where there is
-    /// neither.
-    pub fn load(folder: &Path) -> Result<Option<Self>> {
-        if let Some(config) = Self::load_file(&folder.join("preprocessor_config.json"), None)? {
+    /// neither. A file that names no processor means that of `family`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, and every option that is not implemented.
+    pub fn load(folder: &Path, family: VisionFamily) -> Result<Option<Self>> {
+        let unnamed = Processor::of_pictures(family.traits().pictures);
+        let path = folder.join("preprocessor_config.json");
+        if let Some(config) = Self::load_file(&path, None, unnamed)? {
             return Ok(Some(config));
         }
         let section = Some("image_processor");
-        Self::load_file(&folder.join("processor_config.json"), section)
+        Self::load_file(&folder.join("processor_config.json"), section, unnamed)
     }
 
-    fn load_file(path: &Path, section: Option<&str>) -> Result<Option<Self>> {
+    fn load_file(path: &Path, section: Option<&str>, unnamed: Processor) -> Result<Option<Self>> {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(DataError::io("read", path)(error)),
         };
-        let mend = "use a `preprocessor_config.json` of a CLIP, SigLIP or BLIP vision model";
+        let mend = "use a `preprocessor_config.json` of a CLIP, SigLIP, BLIP, DINOv2 or ViT model";
         let fail = |message: String| DataError::file(path, message, mend);
         let mut keys: Map<String, Value> = serde_json::from_str(&text)
             .map_err(|error| fail(format!("no JSON object: {error}")))?;
@@ -138,19 +195,15 @@ impl PreprocessorConfig {
                 _ => return Ok(None),
             }
         }
-        Ok(Some(Self::parse(&keys).map_err(fail)?))
+        Ok(Some(Self::parse(&keys, unnamed).map_err(fail)?))
     }
 
     /// What the keys of a `preprocessor_config.json` ask for. Missing keys have the defaults of the
-    /// processor that it names, CLIP's where it names none; every option that is set and that we do
-    /// not do is refused by name.
-    fn parse(keys: &Map<String, Value>) -> Result<Self, String> {
-        let processor = processor(keys)?;
-        let mut config = match processor {
-            Processor::Clip => Self::clip(CLIP_SIZE),
-            Processor::Siglip => Self::usual(PictureDefaults::Siglip, CLIP_SIZE),
-            Processor::Blip => Self::usual(PictureDefaults::Blip, BLIP_SIZE),
-        };
+    /// processor that it names, of `unnamed` where it names none; every option that is set and that we
+    /// do not do is refused by name.
+    fn parse(keys: &Map<String, Value>, unnamed: Processor) -> Result<Self, String> {
+        let processor = processor(keys)?.unwrap_or(unnamed);
+        let mut config = processor.defaults();
         let (mut resize, mut crop, mut rescale, mut normalize) = (true, true, true, true);
         for (key, value) in keys {
             if value.is_null() {
@@ -158,20 +211,20 @@ impl PreprocessorConfig {
             }
             match key.as_str() {
                 "do_resize" => resize = truth(key, value)?,
-                "do_center_crop" if processor == Processor::Clip => crop = truth(key, value)?,
+                "do_center_crop" if processor.crops() => crop = truth(key, value)?,
                 "do_rescale" => rescale = truth(key, value)?,
                 "do_normalize" => normalize = truth(key, value)?,
                 "do_convert_rgb" => match truth(key, value)? {
                     true => {}
                     false => return Err(format!("`{key}` = false is not supported")),
                 },
-                "size" if processor == Processor::Blip && value.is_u64() => {
+                "size" if processor.plain_size_is_square() && value.is_u64() => {
                     let side = pixels(key, value)?;
                     config.resize = Some(Resize::Exact(side, side));
                 }
                 "size" => config.resize = Some(resize_size(value)?),
                 // The others cut nothing off.
-                "crop_size" if processor != Processor::Clip => {}
+                "crop_size" if !processor.crops() => {}
                 "crop_size" => config.crop = Some(crop_size(value)?),
                 "resample" => config.resample = resample(value)?,
                 "rescale_factor" => config.rescale_factor = number(key, value)?,
@@ -201,7 +254,7 @@ impl PreprocessorConfig {
     }
 
     /// Height and width of what comes out, where that does not depend on the picture.
-    pub(super) fn output_size(&self) -> Option<(u32, u32)> {
+    pub fn output_size(&self) -> Option<(u32, u32)> {
         match (self.crop, self.resize) {
             (Some(size), _) => Some(size),
             (None, Some(Resize::Exact(height, width))) => Some((height, width)),
@@ -282,27 +335,28 @@ fn resample(value: &Value) -> Result<Resample, String> {
     }
 }
 
-/// The processor that a file names; CLIP's where it names none. The suffixes tell implementations of
-/// the same.
-fn processor(keys: &Map<String, Value>) -> Result<Processor, String> {
+/// The processor that a file names, if it does. The suffixes tell implementations of the same.
+fn processor(keys: &Map<String, Value>) -> Result<Option<Processor>, String> {
     for key in ["image_processor_type", "feature_extractor_type"] {
         let Some(value) = keys.get(key).filter(|value| !value.is_null()) else {
             continue;
         };
         let name = value.as_str().unwrap_or_default();
-        let name = ["Fast", "Pil"]
-            .iter()
-            .find_map(|suffix| name.strip_suffix(suffix))
-            .unwrap_or(name);
-        return match name {
-            "CLIPImageProcessor" | "CLIPFeatureExtractor" => Ok(Processor::Clip),
-            "SiglipImageProcessor" => Ok(Processor::Siglip),
-            "BlipImageProcessor" => Ok(Processor::Blip),
+        let suffixes = ["Fast", "Pil"];
+        let plain = suffixes.iter().find_map(|end| name.strip_suffix(end));
+        let name = plain.unwrap_or(name);
+        let kind = ["ImageProcessor", "FeatureExtractor"];
+        let kind = kind.iter().find_map(|end| name.strip_suffix(end));
+        return match kind {
+            Some("CLIP" | "Bit") => Ok(Some(Processor::Clip)),
+            Some("Siglip") => Ok(Some(Processor::Siglip)),
+            Some("Blip") => Ok(Some(Processor::Blip)),
+            Some("ViT") => Ok(Some(Processor::Vit)),
             _ => Err(format!(
-                "`{key}` = {value} is not supported; CLIPImageProcessor, SiglipImageProcessor and \
-                 BlipImageProcessor are"
+                "`{key}` = {value} is not supported; CLIPImageProcessor, BitImageProcessor, \
+                 SiglipImageProcessor, BlipImageProcessor and ViTImageProcessor are"
             )),
         };
     }
-    Ok(Processor::Clip)
+    Ok(None)
 }

@@ -50,6 +50,8 @@ impl PreprocessorConfig {
 
 #[cfg(test)]
 mod tests {
+    use mlrm_config::VisionFamily;
+
     use super::*;
 
     #[test]
@@ -63,7 +65,7 @@ mod tests {
         };
         for config in [PreprocessorConfig::clip(48), exact] {
             config.save(folder.path()).expect("writes");
-            let read = PreprocessorConfig::load(folder.path()).expect("reads");
+            let read = PreprocessorConfig::load(folder.path(), VisionFamily::Clip).expect("reads");
             assert_eq!(read, Some(config));
         }
     }

@@ -51,7 +51,7 @@ impl ImagePreprocessor {
     /// The preprocessor of a vision encoder's folder: what its files say, or the family's defaults
     /// where it has none.
     pub fn load(folder: &Path, family: VisionFamily, image_size: usize) -> Result<Self> {
-        let config = PreprocessorConfig::load(folder)?;
+        let config = PreprocessorConfig::load(folder, family)?;
         let config =
             config.unwrap_or_else(|| PreprocessorConfig::of_family(family, image_size as u32));
         Self::new(config, image_size)

@@ -41,7 +41,9 @@ fn pictures_become_what_clip_image_processor_makes_of_them() {
         if !folder.is_dir() {
             continue;
         }
-        let config = PreprocessorConfig::load(&folder).unwrap().unwrap();
+        let config = PreprocessorConfig::load(&folder, VisionFamily::Clip)
+            .unwrap()
+            .unwrap();
         let side = config.output_size().unwrap().0 as usize;
         let preprocessor = ImagePreprocessor::load(&folder, VisionFamily::Clip, side).unwrap();
         for file in fs::read_dir(&folder).unwrap() {

@@ -110,7 +110,7 @@ impl Resampler {
         let features = self.ln_kv.forward(features);
         let own = self.pos_embed.val();
         let [queries, width] = own.dims();
-        let theirs = resize_positions(own.clone(), patches);
+        let theirs = resize_positions(own.clone(), patches, false);
         let query = self.ln_q.forward(self.query.val()) + own;
         let query = query.unsqueeze::<3>().expand([batch, queries, width]);
         let key = features.clone() + theirs.unsqueeze();

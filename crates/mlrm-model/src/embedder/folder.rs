@@ -39,6 +39,9 @@ struct Manifest {
     select_feature: SelectFeature,
     #[serde(default)]
     post_layernorm: bool,
+    /// Side of the pictures, which the config.json of an encoder whose positions stretch does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    image_size: Option<usize>,
     projector: String,
     head_dim: usize,
     tokens: TokenIds,
@@ -88,11 +91,14 @@ impl ModelFolder {
             return Err(ModelError::format(&path, message));
         }
         let vision_config = root.join("vision/config.json");
-        let vision = manifest
+        let mut vision = manifest
             .variant
             .vision()
             .then(|| VisionConfig::read(&vision_config))
             .transpose()?;
+        if let (Some(vision), Some(side)) = (&mut vision, manifest.image_size) {
+            vision.fit_pictures(side);
+        }
         let config = EmbedderConfig {
             variant: manifest.variant,
             layout: manifest.layout,
@@ -205,6 +211,10 @@ impl Embedder {
             select_layer: config.features.layer,
             select_feature: config.features.positions,
             post_layernorm: config.features.post_layernorm,
+            image_size: config
+                .vision
+                .as_ref()
+                .and_then(VisionConfig::own_image_size),
             projector: config.projector.clone(),
             head_dim: config.head_dim,
             tokens: config.tokens,

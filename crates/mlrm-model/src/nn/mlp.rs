@@ -35,6 +35,36 @@ impl SwiGlu {
     }
 }
 
+/// [`SwiGlu`] whose gate and up are one map, the gate first.
+#[derive(Module, Debug)]
+pub struct FusedSwiGlu {
+    /// `[hidden, 2 * intermediate]`
+    pub gate_up_proj: Linear,
+    /// `[intermediate, hidden]`
+    pub down_proj: Linear,
+}
+
+impl FusedSwiGlu {
+    /// A network of zeros.
+    pub fn new(hidden: usize, intermediate: usize, bias: bool, device: &Device) -> Self {
+        Self {
+            gate_up_proj: linear(hidden, 2 * intermediate, bias, device),
+            down_proj: linear(intermediate, hidden, bias, device),
+        }
+    }
+
+    /// `[rows, hidden]` → `[rows, hidden]`
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let both = self.gate_up_proj.forward(x);
+        let inner = both.dims()[1] / 2;
+        let (gate, up) = (
+            both.clone().narrow(1, 0, inner),
+            both.narrow(1, inner, inner),
+        );
+        self.down_proj.forward(crate::ops::swiglu(gate, up))
+    }
+}
+
 /// Activation functions by their Hugging Face names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

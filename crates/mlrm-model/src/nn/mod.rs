@@ -16,7 +16,7 @@ pub use dropout::{Dropout, DropoutClock, DropoutOn};
 pub use linear::{Linear, embedding, linear};
 pub(crate) use linear::{fixed_zeros, zeros};
 pub use lora::{AdapterShape, LowRank, attach_adapters};
-pub use mlp::{Activation, SwiGlu, TwoLayerMlp};
+pub use mlp::{Activation, FusedSwiGlu, SwiGlu, TwoLayerMlp};
 pub use norm::{LayerNorm, Norm, RmsNorm};
 pub use positions::{resize_positions, sin_cos_2d};
 pub use rope::{Rope, RopeScaling, RotaryCache, RotaryTable};

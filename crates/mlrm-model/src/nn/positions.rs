@@ -24,15 +24,18 @@ pub fn sin_cos_2d(width: usize, grid: usize) -> Vec<f32> {
 
 /// Positions `[stored, width]` of one square grid, stretched to another of `wanted` positions.
 ///
-/// As PyTorch's `interpolate(mode="bicubic", align_corners=False)` does, which is linear in the
-/// stored values: one matrix product, in f32. Both counts must be squares.
-pub fn resize_positions(stored: Tensor<2>, wanted: usize) -> Tensor<2> {
+/// As PyTorch's `interpolate(mode="bicubic", align_corners=False, antialias=…)` does, which is linear in
+/// the stored values: one matrix product, in f32. Both counts must be squares.
+pub fn resize_positions(stored: Tensor<2>, wanted: usize, antialias: bool) -> Tensor<2> {
     let [count, _] = stored.dims();
     if count == wanted {
         return stored;
     }
     let (from, to) = (count.isqrt(), wanted.isqrt());
-    let along = bicubic(from, to);
+    let along = match antialias {
+        true => bicubic_antialiased(from, to),
+        false => bicubic(from, to),
+    };
     let mut both = Vec::with_capacity(wanted * count);
     for rows in &along {
         for columns in &along {
@@ -47,19 +50,21 @@ pub fn resize_positions(stored: Tensor<2>, wanted: usize) -> Tensor<2> {
     matrix.matmul(stored.cast(DType::F32)).cast(dtype)
 }
 
+/// Keys' kernel.
+fn keys(x: f64, a: f64) -> f64 {
+    let x = x.abs();
+    if x <= 1.0 {
+        ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        ((a * x - 5.0 * a) * x + 8.0 * a) * x - 4.0 * a
+    } else {
+        0.0
+    }
+}
+
 /// Weights of `from` samples in each of `to` new ones along one axis. Samples outside are the
-/// outermost ones.
+/// outermost ones. The `a` is PyTorch's.
 fn bicubic(from: usize, to: usize) -> Vec<Vec<f64>> {
-    // Keys' kernel with the a of PyTorch.
-    const A: f64 = -0.75;
-    let kernel = |x: f64| {
-        let x = x.abs();
-        if x <= 1.0 {
-            ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
-        } else {
-            ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A
-        }
-    };
     let weights = |index: usize| {
         let at = (index as f64 + 0.5) * from as f64 / to as f64 - 0.5;
         let first = at.floor();
@@ -67,8 +72,28 @@ fn bicubic(from: usize, to: usize) -> Vec<Vec<f64>> {
         for step in -1..=2 {
             let sample = first + f64::from(step);
             let inside = sample.clamp(0.0, from as f64 - 1.0) as usize;
-            weights[inside] += kernel(at - sample);
+            weights[inside] += keys(at - sample, -0.75);
         }
+        weights
+    };
+    (0..to).map(weights).collect()
+}
+
+/// The same with antialiasing: the kernel, whose `a` is Pillow's then, is as wide as a new sample, and
+/// samples outside do not count.
+fn bicubic_antialiased(from: usize, to: usize) -> Vec<Vec<f64>> {
+    let scale = from as f64 / to as f64;
+    let wide = scale.max(1.0);
+    let weights = |index: usize| {
+        let centre = scale * (index as f64 + 0.5);
+        let reach = |end: f64| (end + 0.5).clamp(0.0, from as f64) as usize;
+        let (first, end) = (reach(centre - 2.0 * wide), reach(centre + 2.0 * wide));
+        let mut weights = vec![0.0; from];
+        for (sample, weight) in weights.iter_mut().enumerate().take(end).skip(first) {
+            *weight = keys((sample as f64 - centre + 0.5) / wide, -0.5);
+        }
+        let sum: f64 = weights.iter().sum();
+        weights.iter_mut().for_each(|weight| *weight /= sum);
         weights
     };
     (0..to).map(weights).collect()

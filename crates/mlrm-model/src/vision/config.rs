@@ -27,7 +27,9 @@ pub struct VisionConfig {
     pub num_hidden_layers: usize,
     /// Attention heads.
     pub num_attention_heads: usize,
-    /// Side of the square input in pixels.
+    /// Side of the square input in pixels. A family whose positions stretch reads pictures of any
+    /// size: then it is that of the pictures ([`Self::fit_pictures`]), and `position_grid` says what
+    /// the encoder was made for.
     pub image_size: usize,
     /// Side of a patch in pixels.
     pub patch_size: usize,
@@ -37,15 +39,24 @@ pub struct VisionConfig {
     pub layer_norm_eps: f64,
     /// Whether query, key and value have biases.
     pub qkv_bias: bool,
-    /// Side of the grid of stored positions: that of the patches, but for Qwen-VL, which stores
-    /// fewer and stretches them.
+    /// Side of the grid of stored positions: that of the patches, where positions do not stretch.
     pub position_grid: usize,
+    /// What becomes of the positions where the pictures have another number of patches.
+    pub stretch: Stretch,
     /// Whether the projection of patches has a bias.
     pub patch_bias: bool,
     /// Whether there is a norm before the first layer.
     pub pre_layernorm: bool,
     /// How queries, keys and values are made.
     pub attention: AttentionKind,
+    /// The feed-forward network.
+    pub mlp: MlpKind,
+    /// Whether what a layer adds to its input is scaled by channel.
+    pub layer_scale: bool,
+    /// Learnt vectors between the class token and the patches, which nothing reads.
+    pub register_tokens: usize,
+    /// Whether checkpoints hold the vector of hidden patches, which only pre-training uses.
+    pub mask_token: bool,
     /// Whether checkpoints store class token and positions as a batch of one picture.
     pub tables_in_batches: bool,
     /// The picture as one vector.
@@ -61,6 +72,26 @@ pub enum AttentionKind {
     Fused,
     /// One map, whose outputs are ordered by head and then by query, key, value.
     FusedByHead,
+}
+
+/// What becomes of stored positions where the pictures have another number of patches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stretch {
+    /// Such pictures are refused.
+    No,
+    /// They are interpolated.
+    Bicubic,
+    /// They are interpolated, with a wider filter where there are fewer patches.
+    Antialiased,
+}
+
+/// The feed-forward network of a vision encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MlpKind {
+    /// `fc2(activation(fc1(x)))`
+    TwoLayers,
+    /// `down(silu(gate(x)) * up(x))`, gate and up in one map.
+    SwiGlu,
 }
 
 /// What stands for a whole picture in late fusion (c).
@@ -145,7 +176,7 @@ impl VisionConfig {
             "num_hidden_layers": self.num_hidden_layers,
             "num_attention_heads": self.num_attention_heads,
             "num_channels": 3,
-            "image_size": self.image_size,
+            "image_size": self.stored_image_size(),
             "patch_size": self.patch_size,
             "hidden_act": self.hidden_act,
             "layer_norm_eps": self.layer_norm_eps,
@@ -221,6 +252,26 @@ impl VisionConfig {
         config
     }
 
+    /// Reads pictures of `side` by `side` pixels, where positions stretch; else it keeps its own size.
+    pub fn fit_pictures(&mut self, side: usize) {
+        if self.stretch != Stretch::No && side >= self.patch_size {
+            self.image_size = side;
+        }
+    }
+
+    /// Side of the pictures, where the config.json tells another.
+    pub(crate) fn own_image_size(&self) -> Option<usize> {
+        (self.image_size != self.stored_image_size()).then_some(self.image_size)
+    }
+
+    /// Side of the pictures that the stored positions are for.
+    pub(super) fn stored_image_size(&self) -> usize {
+        match self.stretch {
+            Stretch::No => self.image_size,
+            Stretch::Bicubic | Stretch::Antialiased => self.position_grid * self.patch_size,
+        }
+    }
+
     /// Whole patches along one side of the picture; pixels past the last one are not read, as in a
     /// convolution (SigLIP so400m: 384 pixels are 27 patches of 14).
     pub fn grid(&self) -> usize {
@@ -236,6 +287,11 @@ impl VisionConfig {
     pub fn positions(&self, select: SelectFeature) -> usize {
         let class = self.has_class_token() && select == SelectFeature::ClsPatch;
         self.patches() + usize::from(class)
+    }
+
+    /// Positions of a hidden state: class token, registers, patches.
+    pub fn state_positions(&self) -> usize {
+        usize::from(self.has_class_token()) + self.register_tokens + self.patches()
     }
 
     /// Whether position 0 of the hidden states is a class token.

@@ -3,8 +3,10 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
-use super::{AttentionKind, VisionConfig};
-use crate::nn::{Activation, LayerNorm, Linear, PreparedMask, TwoLayerMlp, attend, linear, zeros};
+use super::{AttentionKind, MlpKind, VisionConfig};
+use crate::nn::{
+    Activation, FusedSwiGlu, LayerNorm, Linear, PreparedMask, TwoLayerMlp, attend, linear, zeros,
+};
 
 /// Cuts a picture into patches and projects each.
 #[derive(Module, Debug)]
@@ -93,12 +95,13 @@ pub struct SeparateAttention {
 
 impl SeparateAttention {
     fn new(config: &VisionConfig, device: &Device) -> Self {
-        let projection = || linear(config.hidden_size, config.hidden_size, true, device);
+        let width = config.hidden_size;
+        let projection = || linear(width, width, config.qkv_bias, device);
         Self {
             q_proj: projection(),
             k_proj: projection(),
             v_proj: projection(),
-            out_proj: projection(),
+            out_proj: linear(width, width, true, device),
             heads: config.num_attention_heads,
         }
     }
@@ -159,25 +162,57 @@ impl FusedAttention {
     }
 }
 
+/// The feed-forward network; which kind it is names no tensor.
+#[derive(Module, Debug)]
+enum FeedForward {
+    TwoLayers(TwoLayerMlp),
+    SwiGlu(FusedSwiGlu),
+}
+
+impl FeedForward {
+    fn new(config: &VisionConfig, device: &Device) -> Self {
+        let (width, inner) = (config.hidden_size, config.intermediate_size);
+        match config.mlp {
+            MlpKind::TwoLayers => Self::TwoLayers(TwoLayerMlp::new(width, inner, device)),
+            MlpKind::SwiGlu => Self::SwiGlu(FusedSwiGlu::new(width, inner, true, device)),
+        }
+    }
+
+    /// `[rows, hidden]` → `[rows, hidden]`
+    fn forward(&self, x: Tensor<2>, activation: Activation) -> Tensor<2> {
+        match self {
+            Self::TwoLayers(mlp) => mlp.forward(x, activation),
+            Self::SwiGlu(mlp) => mlp.forward(x),
+        }
+    }
+}
+
 /// A pre-norm layer: attention, then a feed-forward network, each added to its input.
 #[derive(Module, Debug)]
 pub struct EncoderLayer {
     self_attn: SelfAttention,
     layer_norm1: LayerNorm,
-    mlp: TwoLayerMlp,
+    /// Scales of what attention adds, `[hidden]`.
+    layer_scale1: Option<Param<Tensor<1>>>,
+    mlp: FeedForward,
     layer_norm2: LayerNorm,
+    /// Scales of what the feed-forward network adds, `[hidden]`.
+    layer_scale2: Option<Param<Tensor<1>>>,
 }
 
 impl EncoderLayer {
     /// A layer of zeros.
     pub fn new(config: &VisionConfig, device: &Device) -> Self {
-        let (width, inner) = (config.hidden_size, config.intermediate_size);
+        let width = config.hidden_size;
         let norm = || LayerNorm::new(width, config.layer_norm_eps, device);
+        let scale = || config.layer_scale.then(|| zeros([width], device));
         Self {
             self_attn: SelfAttention::new(config, device),
             layer_norm1: norm(),
-            mlp: TwoLayerMlp::new(width, inner, device),
+            layer_scale1: scale(),
+            mlp: FeedForward::new(config, device),
             layer_norm2: norm(),
+            layer_scale2: scale(),
         }
     }
 
@@ -185,10 +220,18 @@ impl EncoderLayer {
     pub fn forward(&self, x: Tensor<3>, mask: &PreparedMask, activation: Activation) -> Tensor<3> {
         let [batch, seq, width] = x.dims();
         let normal = self.layer_norm1.forward(x.clone());
-        let x = x + self.self_attn.forward(normal, mask);
+        let x = x + scaled(self.self_attn.forward(normal, mask), &self.layer_scale1);
         let normal = self.layer_norm2.forward(x.clone());
         let rows = normal.reshape([batch * seq, width]);
         let y = self.mlp.forward(rows, activation);
-        x + y.reshape([batch, seq, width])
+        x + scaled(y.reshape([batch, seq, width]), &self.layer_scale2)
+    }
+}
+
+/// `x` times the scale of each channel, where there are any.
+fn scaled(x: Tensor<3>, scale: &Option<Param<Tensor<1>>>) -> Tensor<3> {
+    match scale {
+        Some(scale) => x * scale.val().unsqueeze(),
+        None => x,
     }
 }

@@ -13,7 +13,7 @@ mod tower;
 #[cfg(test)]
 mod tests;
 
-pub use config::{AttentionKind, Summary, VisionConfig};
+pub use config::{AttentionKind, MlpKind, Stretch, Summary, VisionConfig};
 pub use families::VisionEncoderFamily;
 pub use tower::VisionTower;
 

@@ -13,12 +13,17 @@ use crate::weights::{
     Checkpoint, ExportedTensor, LoadOptions, WriteOptions, parameter_count, write_safetensors,
 };
 
-/// Three heads of seven channels, a grid of three by three; Qwen-VL stretches four by four positions.
+/// Three heads of seven channels, a grid of three by three; Qwen-VL stretches four by four positions, and
+/// DINOv2's networks are twice as wide as its states.
 fn small(family: VisionFamily) -> VisionConfig {
     let settings = VisionSettings {
         family,
         hidden_size: 21,
-        intermediate_size: 13,
+        intermediate_size: if family.traits().whole_mlp_ratio {
+            42
+        } else {
+            13
+        },
         num_hidden_layers: 2,
         num_attention_heads: 3,
         image_size: 12,
@@ -139,7 +144,7 @@ fn what_is_not_implemented_is_refused_by_name() {
         config
     };
     for (config, named) in [
-        (json!({"model_type": "dinov2"}), "dinov2"),
+        (json!({"model_type": "swinv2"}), "swinv2"),
         (json!({"model_type": "clip"}), "vision_config"),
         (json!({"hidden_size": 12}), "model_type"),
         (
@@ -248,10 +253,9 @@ fn the_selected_state_is_the_one_among_all() {
             let kept = tower.forward(pixels.clone(), selection, Some(&mut every));
             let alone = tower.forward(pixels.clone(), selection, None);
             assert_eq!(every.len(), 3);
-            assert_eq!(
-                values(alone.positions.clone()),
-                values(every[index].clone())
-            );
+            assert_eq!(every[index].dims(), [2, config.state_positions(), 21]);
+            let state = tower.readable(every[index].clone(), SelectFeature::ClsPatch);
+            assert_eq!(values(alone.positions.clone()), values(state));
             assert_eq!(values(alone.positions), values(kept.positions));
         }
         let patches = FeatureSelection {
@@ -261,5 +265,67 @@ fn the_selected_state_is_the_one_among_all() {
         };
         let read = tower.forward(pixels, patches, None).positions;
         assert_eq!(read.dims(), [2, 9, 21], "{family:?}");
+    }
+}
+
+/// Pictures of another size than positions are stored for are read by the families that stretch these.
+#[test]
+fn positions_stretch_to_the_pictures() {
+    for &family in VisionFamily::ALL {
+        let mut config = small(family);
+        config.fit_pictures(20);
+        let stretches = config.stretch != Stretch::No;
+        assert_eq!(
+            config.image_size,
+            if stretches { 20 } else { 12 },
+            "{family:?}"
+        );
+        let written = config.to_json();
+        let qwen = family == VisionFamily::QwenVl;
+        assert_eq!(
+            written["image_size"],
+            json!(if qwen { 20 } else { 12 }),
+            "{family:?}"
+        );
+        if !stretches {
+            continue;
+        }
+        let tower = VisionTower::from_scratch(&config, 7, DType::F32, &Device::default());
+        let pixels = Tensor::ones([2, 3, 20, 20], &Device::default());
+        let read = |positions| {
+            let selection = FeatureSelection {
+                layer: -1,
+                positions,
+                post_layernorm: false,
+            };
+            tower
+                .forward(pixels.clone(), selection, None)
+                .positions
+                .dims()
+        };
+        assert_eq!(read(SelectFeature::Patch), [2, 25, 21], "{family:?}");
+        let all = config.positions(SelectFeature::ClsPatch);
+        assert_eq!(read(SelectFeature::ClsPatch), [2, all, 21], "{family:?}");
+    }
+}
+
+/// The giant's gated network comes back as wide as it was, from a ratio that `transformers` takes.
+#[test]
+fn the_width_of_a_gated_network_is_written_as_a_ratio() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("config.json");
+    let read = |config: &Value| {
+        std::fs::write(&path, config.to_string()).expect("config.json");
+        VisionConfig::read(&path).expect("a config")
+    };
+    for (width, ratio, inner) in [(1536, 4, 4096), (24, 4, 64), (12, 3, 24), (6, 5, 24)] {
+        let gated = read(&json!({
+            "model_type": "dinov2", "hidden_size": width, "num_attention_heads": 6,
+            "mlp_ratio": ratio, "use_swiglu_ffn": true,
+        }));
+        assert_eq!(gated.intermediate_size, inner);
+        let written = gated.to_json();
+        assert!(written["mlp_ratio"].is_u64(), "{written}");
+        assert_eq!(read(&written), gated, "{written}");
     }
 }

@@ -8,7 +8,7 @@ use burn::tensor::{DType, Device, Tensor};
 use mlrm_config::SelectFeature;
 
 use super::encoder::{EncoderLayer, PatchEmbedding};
-use super::{FeatureSelection, Summary, VisionConfig, VisionFeatures, selected_state};
+use super::{FeatureSelection, Stretch, Summary, VisionConfig, VisionFeatures, selected_state};
 use crate::error::ModelError;
 use crate::nn::{AttentionMask, CrossAttention, LayerNorm, TwoLayerMlp, resize_positions, zeros};
 use crate::weights::{
@@ -24,6 +24,10 @@ pub struct VisionTower {
     #[module(skip)]
     config: VisionConfig,
     class_embedding: Option<Vectors>,
+    /// `[1, hidden]`; held for whoever trains the encoder on.
+    mask_token: Option<Param<Tensor<2>>>,
+    /// `[1, registers, hidden]`
+    register_tokens: Option<Param<Tensor<3>>>,
     patch_embedding: PatchEmbedding,
     /// One a stored position, that of the class token first.
     position_embedding: Vectors,
@@ -108,6 +112,9 @@ impl VisionTower {
                 true => Vectors::Batch(zeros([1, 1, width], device)),
                 false => Vectors::One(zeros([width], device)),
             }),
+            mask_token: config.mask_token.then(|| zeros([1, width], device)),
+            register_tokens: (config.register_tokens > 0)
+                .then(|| zeros([1, config.register_tokens, width], device)),
             patch_embedding: PatchEmbedding::new(config, device),
             position_embedding: match batches {
                 true => Vectors::Batch(zeros([1, positions, width], device)),
@@ -185,11 +192,10 @@ impl VisionTower {
             Some(head) => head.forward(self.leave(last), &self.config),
             None => self.summary(&state),
         };
-        let positions = match (self.config.has_class_token(), selection.positions) {
-            (true, SelectFeature::Patch) => patches(&state),
-            _ => state,
-        };
-        VisionFeatures { summary, positions }
+        VisionFeatures {
+            summary,
+            positions: self.readable(state, selection.positions),
+        }
     }
 
     /// What enters the first layer, `[notes, positions, hidden]`.
@@ -202,7 +208,16 @@ impl VisionTower {
                 let class = class.rows().unsqueeze::<3>().expand([notes, 1, width]);
                 Tensor::cat(vec![class, patches], 1) + self.with_class(stored, count).unsqueeze()
             }
-            None => patches + resize_positions(stored, count).unsqueeze(),
+            None => patches + self.stretched(stored, count).unsqueeze(),
+        };
+        let x = match &self.register_tokens {
+            Some(registers) => {
+                let registers = registers.val();
+                let shape = [notes, registers.dims()[1], width];
+                let (class, patches) = (x.clone().narrow(1, 0, 1), x.narrow(1, 1, count));
+                Tensor::cat(vec![class, registers.expand(shape), patches], 1)
+            }
+            None => x,
         };
         match &self.pre_layernorm {
             Some(norm) => norm.forward(x),
@@ -217,8 +232,28 @@ impl VisionTower {
             return stored;
         }
         let class = stored.clone().narrow(0, 0, 1);
-        let others = resize_positions(stored.narrow(0, 1, count - 1), patches);
+        let others = self.stretched(stored.narrow(0, 1, count - 1), patches);
         Tensor::cat(vec![class, others], 0)
+    }
+
+    fn stretched(&self, stored: Tensor<2>, patches: usize) -> Tensor<2> {
+        let antialias = self.config.stretch == Stretch::Antialiased;
+        resize_positions(stored, patches, antialias)
+    }
+
+    /// The positions of a hidden state that `select` means; registers are never among them.
+    pub(super) fn readable(&self, state: Tensor<3>, select: SelectFeature) -> Tensor<3> {
+        if !self.config.has_class_token() {
+            return state;
+        }
+        let registers = self.config.register_tokens;
+        let patches = state.dims()[1] - 1 - registers;
+        let patches = state.clone().narrow(1, 1 + registers, patches);
+        match select {
+            SelectFeature::Patch => patches,
+            SelectFeature::ClsPatch if registers == 0 => state,
+            SelectFeature::ClsPatch => Tensor::cat(vec![state.narrow(1, 0, 1), patches], 1),
+        }
     }
 
     /// The state after the norm that follows the layers, where there is one.
@@ -272,10 +307,4 @@ impl VisionTower {
         }
         chosen
     }
-}
-
-/// A hidden state `[notes, 1 + patches, hidden]` without its class token.
-fn patches(state: &Tensor<3>) -> Tensor<3> {
-    let positions = state.dims()[1];
-    state.clone().narrow(1, 1, positions - 1)
 }

@@ -114,10 +114,11 @@ impl GoldenCase {
         let system = folder.join("system");
         let whole = system.is_dir().then(|| WholeSystem::open(&system));
         let whole = whole.transpose()?;
-        let config = embedder_config(folder, &case, whole.as_ref())?;
+        let inputs = Checkpoint::open(&folder.join("inputs.safetensors"))?;
+        let side = inputs.shape("pixel_values").and_then(|s| s.last().copied());
+        let config = embedder_config(folder, &case, whole.as_ref(), side)?;
         let options = build_options(folder, &case, whole.as_ref(), dtype);
         let embedder = Embedder::build(config, &options, device)?;
-        let inputs = Checkpoint::open(&folder.join("inputs.safetensors"))?;
         let weights = match &whole {
             Some(whole) => whole.checkpoint(SystemPart::Llm)?,
             None => Checkpoint::open(&folder.join("llm"))?,
@@ -148,15 +149,17 @@ fn name_of(folder: &Path) -> String {
     name.unwrap_or_else(|| folder.display().to_string())
 }
 
+/// `side`: that of the case's pictures.
 fn embedder_config(
     folder: &Path,
     case: &CaseFile,
     whole: Option<&WholeSystem>,
+    side: Option<usize>,
 ) -> Result<EmbedderConfig, ModelError> {
     let flags = &case.config;
     let described = whole.map(|whole| whole.vision(&[])).transpose()?.flatten();
     let id = |id: i32, used: bool| (used && id >= 0).then_some(id as u32);
-    let vision = case
+    let mut vision = case
         .variant
         .vision()
         .then(|| match described {
@@ -164,6 +167,9 @@ fn embedder_config(
             None => VisionConfig::read(&folder.join("vision/config.json")),
         })
         .transpose()?;
+    if let (Some(vision), Some(side)) = (&mut vision, side) {
+        vision.fit_pictures(side);
+    }
     let brought = whole.map(WholeSystem::connector).transpose()?.flatten();
     let connector = match (&vision, brought) {
         (Some(_), Some(connector)) => Some(connector),

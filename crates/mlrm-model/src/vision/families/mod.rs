@@ -3,11 +3,14 @@
 
 mod blip2;
 mod clip;
+mod dinov2;
+mod dinov2_with_registers;
 mod qwen_vl;
 mod siglip;
+mod vit;
 
 use mlrm_config::{VisionFamily, VisionSettings};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::VisionConfig;
 use crate::error::ModelError;
@@ -45,6 +48,9 @@ pub(super) fn of(family: VisionFamily) -> &'static VisionEncoderFamily {
         VisionFamily::Siglip => &siglip::FAMILY,
         VisionFamily::Blip2 => &blip2::FAMILY,
         VisionFamily::QwenVl => &qwen_vl::FAMILY,
+        VisionFamily::Dinov2 => &dinov2::FAMILY,
+        VisionFamily::Dinov2WithRegisters => &dinov2_with_registers::FAMILY,
+        VisionFamily::Vit => &vit::FAMILY,
     }
 }
 
@@ -82,5 +88,22 @@ fn identity(name: &str) -> Option<InitRule> {
         Some(InitRule::Constant(0.0))
     } else {
         None
+    }
+}
+
+/// Keys of dropout, which a frozen encoder does not have, as ViT calls them.
+const DROPOUTS: [&str; 2] = ["hidden_dropout_prob", "attention_probs_dropout_prob"];
+
+fn refuse_dropout(hf: &mut HfConfig<'_>) {
+    for key in DROPOUTS {
+        hf.refuse_unless(key, &[json!(0.0), json!(0)], "set it to 0");
+    }
+}
+
+/// What [`VisionConfig::common_json`] says of dropout, as ViT calls it.
+fn rename_dropout(keys: &mut Value) {
+    if let Some(keys) = keys.as_object_mut() {
+        keys.remove("attention_dropout");
+        keys.extend(DROPOUTS.map(|key| (key.to_owned(), json!(0.0))));
     }
 }

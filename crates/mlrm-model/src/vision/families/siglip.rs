@@ -9,7 +9,7 @@ use super::VisionEncoderFamily;
 use crate::error::ModelError;
 use crate::hf_config::HfConfig;
 use crate::nn::Activation;
-use crate::vision::{AttentionKind, Summary, VisionConfig};
+use crate::vision::{AttentionKind, MlpKind, Stretch, Summary, VisionConfig};
 use crate::weights::{InitRule, NameTable, renamed};
 
 pub(super) static FAMILY: VisionEncoderFamily = VisionEncoderFamily {
@@ -51,9 +51,14 @@ const DEFAULTS: VisionConfig = VisionConfig {
     layer_norm_eps: 1e-6,
     qkv_bias: true,
     position_grid: 224 / 16,
+    stretch: Stretch::No,
     patch_bias: true,
     pre_layernorm: false,
     attention: AttentionKind::Separate,
+    mlp: MlpKind::TwoLayers,
+    layer_scale: false,
+    register_tokens: 0,
+    mask_token: false,
     tables_in_batches: false,
     summary: Summary::AttentionHead,
 };
