@@ -9,7 +9,7 @@ use crate::catalog::{self, Entry, Kind, Section, catalog, join};
 const HEAD: &str = "\
 # Configuration reference
 
-<!-- Generated from the settings types by `cargo run --release --workspace --example reference`. -->
+<!-- Generated from the settings types by `cargo run --release --example reference`. -->
 
 Every key that a config can hold. `mlrm config explain KEY` prints the same in a terminal. How a
 config is written, checked and overridden is told in [Configuration](config.md). *Source* says where

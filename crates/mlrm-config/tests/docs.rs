@@ -87,7 +87,7 @@ fn the_reference_is_current() {
     let on_disk = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         on_disk == reference_markdown(),
-        "{} is old: run `cargo run --release --workspace --example reference`",
+        "{} is old: run `cargo run --release --example reference`",
         path.display()
     );
 }
