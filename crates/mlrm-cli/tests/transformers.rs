@@ -48,7 +48,11 @@ fn published() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = entries
         .map(|entry| entry.expect("an entry").path())
         .filter(|path| path.is_dir())
-        .filter(|path| !path.to_string_lossy().contains("blip2"))
+        .filter(|path| {
+            !["blip2", "qwen-vl"]
+                .iter()
+                .any(|whole| path.to_string_lossy().contains(whole))
+        })
         .collect();
     folders.sort();
     folders
