@@ -59,6 +59,17 @@ impl System {
         }
     }
 
+    /// The section of `config.json` that describes a part; `None` where the whole file does, or nothing.
+    pub(crate) fn section(self, part: SystemPart) -> Option<&'static str> {
+        match (self, part) {
+            (Self::Blip2, SystemPart::Llm) => Some("text_config"),
+            (Self::Blip2, SystemPart::Vision) => Some("vision_config"),
+            (Self::Blip2, SystemPart::Head) => Some("qformer_config"),
+            (Self::QwenVl, SystemPart::Vision | SystemPart::Head) => Some("visual"),
+            (Self::QwenVl, SystemPart::Llm) | (Self::NoteLlm2, _) => None,
+        }
+    }
+
     /// The part that a stored tensor belongs to, and its name there; `None` where it has no place.
     fn place(self, name: &str) -> Option<(SystemPart, String)> {
         let own = |part: SystemPart| Some((part, name.to_owned()));
@@ -198,13 +209,11 @@ impl WholeSystem {
     pub fn llm(&self, accept_keys: &[String]) -> Result<Noted<DecoderConfig>, ModelError> {
         let path = self.config_path();
         let mut config = HfConfig::read(&path)?;
-        match self.system {
-            System::Blip2 => config = config.section("text_config")?,
-            System::QwenVl => {
-                config.take("visual");
-            }
-            System::NoteLlm2 => {}
+        if let Some(section) = self.system.section(SystemPart::Llm) {
+            config = config.section(section)?;
         }
+        // Of Qwen-VL, whose file is that of the language model, but for this.
+        config.take("visual");
         DecoderConfig::from_hf(&path, config, accept_keys)
     }
 
