@@ -291,6 +291,46 @@ fn a_connector_alone_is_a_start() {
     home.refused(&width, &["features of width 12", "gives 24"]);
 }
 
+#[test]
+fn unknown_keys_of_the_connector_are_noted_refused_or_accepted() {
+    let home = home("system_blip2");
+    edit_config(&home, |config| {
+        config["qformer_config"]["new_norm"] = false.into()
+    });
+    let report = home.mlrm(&["inspect", "system", "--json"]).done().json();
+    let notes = report["parts"][2]["notes"].to_string();
+    assert!(
+        notes.contains("`qformer_config.new_norm` = false is unknown and off"),
+        "{notes}"
+    );
+    edit_config(&home, |config| {
+        config["qformer_config"]["surprise"] = 3.into();
+        config["qformer_config"]["other"] = "on".into();
+        config["text_config"]["odd"] = 2.into();
+    });
+    // All of them in one message, each with its setting.
+    let words = [
+        "`qformer_config.surprise` = 3",
+        "`qformer_config.other` = \"on\"",
+        "model.connector.accept_keys = [\"other\",\"surprise\"]",
+        "`text_config.odd` = 2",
+        "model.llm.accept_keys = [\"odd\"]",
+    ];
+    home.refused(&["inspect", "system"], &words);
+    let accepted = ["inspect", "system", "--accept-keys", "odd,other,surprise"];
+    home.mlrm(&accepted).done();
+    let mut sets = overrides("system_blip2", 0);
+    sets.push("model.connector.accept_keys=[\"other\", \"surprise\"]".into());
+    let refused = sets.clone();
+    sets.push("model.llm.accept_keys=[\"odd\"]".into());
+    let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+    home.train("run", &sets).done();
+    let refused = refused.iter().flat_map(|set| ["--set", set.as_str()]);
+    let train = ["train", "tiny.toml", "--set", "run.dir=other"];
+    let train: Vec<&str> = train.into_iter().chain(refused).collect();
+    home.refused(&train, &["`text_config.odd` = 2"]);
+}
+
 /// A spoilt copy is refused by training, and nothing is written.
 fn refused(system: &str, spoil: impl FnOnce(&Home), words: &[&str]) {
     let home = home(system);

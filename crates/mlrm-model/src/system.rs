@@ -10,7 +10,7 @@ use mlrm_config::SelectFeature;
 use crate::connector::{ConnectorConfig, QFormerConfig, ResamplerConfig};
 use crate::decoder::DecoderConfig;
 use crate::error::ModelError;
-use crate::hf_config::{HfConfig, Noted};
+use crate::hf_config::{Accepted, HfConfig, Noted};
 use crate::vision::{FeatureSelection, VisionConfig};
 use crate::weights::Checkpoint;
 use serde_json::json;
@@ -256,15 +256,25 @@ impl WholeSystem {
         }
     }
 
-    /// Sizes of the connector; `None` where `config.json` does not describe it.
-    pub fn connector(&self) -> Result<Option<ConnectorConfig>, ModelError> {
+    /// Sizes of the connector, with notes on what its section of `config.json` says beside; `None` where
+    /// the file does not describe it. Unknown keys of `accept_keys` pass.
+    ///
+    /// # Errors
+    /// A file that cannot be read, and every option that is not implemented.
+    pub fn connector(
+        &self,
+        accept_keys: &[String],
+    ) -> Result<Option<Noted<ConnectorConfig>>, ModelError> {
         let path = self.config_path();
-        let config = HfConfig::read(&path)?;
-        Ok(match self.system {
-            System::Blip2 => Some(ConnectorConfig::QFormer(qformer(config)?)),
-            System::QwenVl => Some(ConnectorConfig::Resampler(resampler(config)?)),
-            System::NoteLlm2 => None,
-        })
+        let config = HfConfig::read(&path)?.accepting(Accepted {
+            keys: accept_keys,
+            setting: "model.connector.accept_keys",
+        });
+        match self.system {
+            System::Blip2 => qformer(config).map(Some),
+            System::QwenVl => resampler(config).map(Some),
+            System::NoteLlm2 => Ok(None),
+        }
     }
 }
 
@@ -290,7 +300,7 @@ pub(crate) fn is_connector(name: &str) -> bool {
 }
 
 /// The Q-Former of a `blip-2` config; the defaults are those of `Blip2QFormerConfig`.
-fn qformer(mut config: HfConfig<'_>) -> Result<QFormerConfig, ModelError> {
+fn qformer(mut config: HfConfig<'_>) -> Result<Noted<ConnectorConfig>, ModelError> {
     let num_query_tokens = config.get("num_query_tokens", Some(32))?;
     let mut hf = config.section("qformer_config")?;
     hf.refuse_unless("hidden_act", &[json!("gelu")], "only gelu is");
@@ -320,19 +330,26 @@ fn qformer(mut config: HfConfig<'_>) -> Result<QFormerConfig, ModelError> {
         cross_attention_frequency: hf.get("cross_attention_frequency", Some(2))?,
         layer_norm_eps: hf.get("layer_norm_eps", Some(1e-12))?,
     };
-    hf.finish()?;
-    Ok(sizes)
+    Ok(Noted {
+        config: ConnectorConfig::QFormer(sizes),
+        notes: hf.finish()?,
+    })
 }
 
-/// The resampler of a Qwen-VL config. The published code gives its heads 128 channels each.
-fn resampler(config: HfConfig<'_>) -> Result<ResamplerConfig, ModelError> {
+/// The resampler of a Qwen-VL config. The published code gives its heads 128 channels each. The section is
+/// that of the vision encoder, which answers for its other keys.
+fn resampler(config: HfConfig<'_>) -> Result<Noted<ConnectorConfig>, ModelError> {
     const CHANNELS: usize = 128;
     let mut visual = config.section("visual")?;
     let width: usize = visual.get("output_dim", Some(4096))?;
-    Ok(ResamplerConfig {
+    let sizes = ResamplerConfig {
         num_query_tokens: visual.get("n_queries", Some(256))?,
         num_attention_heads: (width / CHANNELS).max(1),
         encoder_hidden_size: visual.get("width", Some(1664))?,
         layer_norm_eps: 1e-6,
+    };
+    Ok(Noted {
+        config: ConnectorConfig::Resampler(sizes),
+        notes: Vec::new(),
     })
 }

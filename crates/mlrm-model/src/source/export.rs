@@ -51,7 +51,12 @@ impl ModelSource {
             }]
         };
         match (self, loaded) {
-            (Self::System { whole, llm, vision }, Loaded::System(decoder, tower, _)) => {
+            (
+                Self::System {
+                    whole, llm, vision, ..
+                },
+                Loaded::System(decoder, tower, _),
+            ) => {
                 let (root, system) = (whole.root(), whole.system);
                 let part = out.join("llm");
                 let config =

@@ -164,7 +164,8 @@ fn embedder_config(
             None => VisionConfig::read(&folder.join("vision/config.json")),
         })
         .transpose()?;
-    let brought = whole.map(WholeSystem::connector).transpose()?.flatten();
+    let brought = whole.map(|whole| whole.connector(&[])).transpose()?;
+    let brought = brought.flatten().map(|connector| connector.config);
     let connector = match (&vision, brought) {
         (Some(_), Some(connector)) => Some(connector),
         (Some(vision), None) if flags.image_tokens => Some(connector_config(case, vision)?),
