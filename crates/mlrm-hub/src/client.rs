@@ -100,14 +100,18 @@ impl Client {
         )
     }
 
-    /// Asks for an address, from a byte on.
-    pub(crate) fn get(&self, url: &str, from: u64) -> Result<Response<Body>, ureq3::Error> {
+    /// Asks for an address, or for the bytes of it that `range` says (`5-`, `0-7`).
+    pub(crate) fn get(
+        &self,
+        url: &str,
+        range: Option<String>,
+    ) -> Result<Response<Body>, ureq3::Error> {
         let mut request = self.agent.get(url);
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
-        if from > 0 {
-            request = request.header("Range", format!("bytes={from}-"));
+        if let Some(range) = range {
+            request = request.header("Range", format!("bytes={range}"));
         }
         request.call()
     }
@@ -120,7 +124,7 @@ impl Client {
             endpoint: self.endpoint.clone(),
             reason: error.to_string(),
         };
-        let mut response = self.get(&url, 0).map_err(unreachable)?;
+        let mut response = self.get(&url, None).map_err(unreachable)?;
         let status = response.status().as_u16();
         if status != 200 {
             return Err(HubError::Status {
