@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use mlrm_config::{HubName, is_commit};
 use serde::Deserialize;
-use ureq3::config::RedirectAuthHeaders;
-use ureq3::http::Response;
-use ureq3::{Agent, Body};
+use ureq::config::RedirectAuthHeaders;
+use ureq::http::Response;
+use ureq::{Agent, Body};
 
 use crate::cache::repo;
 use crate::{Environment, HubError};
@@ -105,7 +105,7 @@ impl Client {
         &self,
         url: &str,
         range: Option<String>,
-    ) -> Result<Response<Body>, ureq3::Error> {
+    ) -> Result<Response<Body>, ureq::Error> {
         let mut request = self.agent.get(url);
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
@@ -119,7 +119,7 @@ impl Client {
     /// What the name stands for now.
     pub(crate) fn list(&self, name: &HubName) -> Result<Listing, HubError> {
         let url = format!("{}/api/{}?blobs=true", self.endpoint, repo(name).api_url());
-        let unreachable = |error: ureq3::Error| HubError::Unreachable {
+        let unreachable = |error: ureq::Error| HubError::Unreachable {
             name: name.clone(),
             endpoint: self.endpoint.clone(),
             reason: error.to_string(),

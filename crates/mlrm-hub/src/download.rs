@@ -7,8 +7,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use mlrm_config::HubName;
-use ureq3::Body;
-use ureq3::http::Response;
+use ureq::Body;
+use ureq::http::Response;
 
 use crate::client::{Client, RemoteFile};
 use crate::digest::other_hash;
