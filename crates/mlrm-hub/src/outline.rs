@@ -38,13 +38,10 @@ impl Hub {
         };
         let commit = &listing.commit;
         let weights = self.small_files(name, Needs::Model, &cache, &listing, watch)?;
-        cache.remember(commit)?;
         let folder = cache.snapshot(commit);
         if weights.iter().all(|file| is_whole(&cache, commit, file)) {
-            for file in weights {
-                // Its link may be that of an earlier commit alone.
-                self.file(name, &cache, commit, file, watch)?;
-            }
+            // One without its weights must not take the place of an older one that can be used offline.
+            cache.remember(commit)?;
             return Ok(Snapshot {
                 folder,
                 commit: listing.commit,
