@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use miette::miette;
+use miette::{IntoDiagnostic, miette};
 use mlrm_config::{HubName, HubNameError, ModelPath, RunConfig};
 
 /// Puts folders in the place of all names on the Hub, and their commits into the names, so that what is
@@ -65,6 +65,51 @@ pub fn folder(path: &Path) -> miette::Result<PathBuf> {
     }
 }
 
+/// A model of which only what it is is wanted.
+pub struct Outline {
+    /// The folder to read.
+    pub folder: PathBuf,
+    /// What to call the folder: the path that was given, or the name with its commit.
+    pub shown: PathBuf,
+    /// Holds the folder where it is made for this.
+    _made: Option<tempfile::TempDir>,
+}
+
+/// The folder of a model, to say what it is: of a name on the Hub only the headers of its weights are
+/// fetched, unless `weights` says that all of them are wanted.
+///
+/// # Errors
+///
+/// When the name cannot be resolved.
+pub fn outline(path: &Path, weights: bool) -> miette::Result<Outline> {
+    let local = |folder: PathBuf| Outline {
+        shown: folder.clone(),
+        folder,
+        _made: None,
+    };
+    let Some(name) = HubName::of(path) else {
+        return Ok(local(path.to_owned()));
+    };
+    let name = name.map_err(|error| miette!(help = HubNameError::HELP, "{error}"))?;
+    let mut downloads = Downloads::default();
+    let (folder, commit, made) = match weights {
+        true => {
+            let (folder, commit) = downloads.fetch("model", &name)?;
+            (folder, commit, None)
+        }
+        false => {
+            let made = tempfile::tempdir().into_diagnostic()?;
+            let (folder, commit) = downloads.outline(&name, made.path())?;
+            (folder, commit, Some(made))
+        }
+    };
+    Ok(Outline {
+        folder,
+        shown: PathBuf::from(name.at(&commit).to_string()),
+        _made: made,
+    })
+}
+
 /// Lets names without a revision mean the commits that a run began with, so that going on with it is
 /// exact whatever the Hub holds by now.
 pub fn pin(config: &mut RunConfig, earlier: &RunConfig) {
@@ -93,6 +138,10 @@ impl Downloads {
             "{key} = {name}: this build of mlrm does not download from the Hub"
         ))
     }
+
+    fn outline(&mut self, name: &HubName, _: &Path) -> miette::Result<(PathBuf, String)> {
+        self.fetch("model", name)
+    }
 }
 
 #[cfg(feature = "hub")]
@@ -101,7 +150,7 @@ use downloads::Downloads;
 #[cfg(feature = "hub")]
 mod downloads {
     use std::io::{self, IsTerminal};
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     use indicatif::{ProgressBar, ProgressStyle};
     use miette::miette;
@@ -129,18 +178,31 @@ mod downloads {
                 _ => Needs::Model,
             };
             let report = |error: HubError| miette!(help = error.help(), "{key}: {error}");
-            let hub = match &mut self.hub {
-                Some(hub) => hub,
-                None => self
-                    .hub
-                    .insert(Hub::new(Environment::read().map_err(report)?)),
-            };
-            let mut screen = Screen {
-                name: name.to_string(),
-                bar: ProgressBar::hidden(),
-            };
-            let snapshot = hub.fetch(name, needs, &mut screen).map_err(report)?;
+            let hub = self.hub().map_err(report)?;
+            let snapshot = hub.fetch(name, needs, &mut Screen::of(name));
+            let snapshot = snapshot.map_err(report)?;
             Ok((snapshot.folder, snapshot.commit))
+        }
+
+        /// The folder and the commit of a model, without its weights, which is made in `into`.
+        pub(super) fn outline(
+            &mut self,
+            name: &HubName,
+            into: &Path,
+        ) -> miette::Result<(PathBuf, String)> {
+            let report = |error: HubError| miette!(help = error.help(), "model: {error}");
+            let hub = self.hub().map_err(report)?;
+            let snapshot = hub.outline(name, into, &mut Screen::of(name));
+            let snapshot = snapshot.map_err(report)?;
+            Ok((snapshot.folder, snapshot.commit))
+        }
+
+        fn hub(&mut self) -> Result<&Hub, HubError> {
+            let hub = match self.hub.take() {
+                Some(hub) => hub,
+                None => Hub::new(Environment::read()?),
+            };
+            Ok(self.hub.insert(hub))
         }
     }
 
@@ -150,7 +212,28 @@ mod downloads {
         bar: ProgressBar,
     }
 
+    impl Screen {
+        fn of(name: &HubName) -> Self {
+            Self {
+                name: name.to_string(),
+                bar: ProgressBar::hidden(),
+            }
+        }
+    }
+
     impl Watch for Screen {
+        fn weights(&mut self, files: usize, size: u64) {
+            let files = match files {
+                1 => "1 file".to_owned(),
+                files => format!("{files} files"),
+            };
+            eprintln!(
+                "{}: weights to download: {} in {files}",
+                self.name,
+                bytes(size)
+            );
+        }
+
         fn begin(&mut self, file: &str, held: u64, size: u64) {
             let name = &self.name;
             if !io::stderr().is_terminal() {

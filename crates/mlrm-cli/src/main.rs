@@ -64,8 +64,8 @@ impl Command {
             Self::Eval(args) => vec![&mut args.source.model],
             Self::Embed(args) => vec![&mut args.source.model],
             Self::Saliency(args) => args.models.iter_mut().collect(),
-            Self::Inspect(args) => vec![&mut args.model],
             Self::Export(args) => vec![&mut args.model],
+            Self::Bench(args) => args.models(),
             _ => Vec::new(),
         }
     }

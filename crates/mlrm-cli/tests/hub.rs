@@ -39,6 +39,8 @@ struct State {
     whole_only: bool,
     /// Leaves so many bytes of weights out, and says so in the header.
     short: usize,
+    /// Sends weights with another last byte.
+    damaged: bool,
     /// Everything that was asked.
     asked: Vec<Asked>,
 }
@@ -180,37 +182,35 @@ fn answer(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         );
     };
     let weights = path.ends_with(".safetensors");
-    let body = &body[..body.len() - if weights { state.short } else { 0 }];
-    let start = range.filter(|_| !state.whole_only);
-    let start = start.and_then(|range| {
-        range
-            .strip_prefix("bytes=")?
-            .strip_suffix('-')?
-            .parse()
-            .ok()
+    let mut body = body[..body.len() - if weights { state.short } else { 0 }].to_vec();
+    if weights && state.damaged {
+        *body.last_mut().expect("weights") ^= 1;
+    }
+    let range = range.filter(|_| !state.whole_only);
+    let range = range.and_then(|range| {
+        let (start, end) = range.strip_prefix("bytes=")?.split_once('-')?;
+        let end = end.parse().map_or(body.len(), |last: usize| last + 1);
+        Some((start.parse().ok()?, end))
     });
+    let start: Option<usize> = range.map(|(start, _)| start);
     let mut limit = usize::MAX;
     if weights && state.cut.1 > 0 {
         limit = state.cut.0.saturating_sub(start.unwrap_or(0));
         state.cut.1 -= 1;
     }
     drop(state);
-    match start {
-        Some(start) => {
-            let range = format!(
-                "Content-Range: bytes {start}-{}/{}",
-                body.len() - 1,
-                body.len()
-            );
+    match range {
+        Some((start, end)) => {
+            let range = format!("Content-Range: bytes {start}-{}/{}", end - 1, body.len());
             send(
                 stream,
                 "206 Partial Content",
                 &[&range],
-                &body[start..],
+                &body[start..end],
                 limit,
             )
         }
-        None => send(stream, "200 OK", &[], body, limit),
+        None => send(stream, "200 OK", &[], &body, limit),
     }
 }
 
@@ -225,7 +225,14 @@ fn found(state: &State, path: &str) -> Option<Vec<u8>> {
         let (repo, revision) = rest.strip_suffix("?blobs=true")?.split_once("/revision/")?;
         let files = state.repos.get(repo)?;
         let sha = commit(revision)?;
-        let sibling = |(path, bytes): (&String, &Vec<u8>)| serde_json::json!({"rfilename": path, "size": bytes.len(), "blobId": hash(bytes)});
+        let sibling = |(path, bytes): (&String, &Vec<u8>)| {
+            let (size, id) = (bytes.len(), hash(bytes));
+            match path.ends_with(".safetensors") {
+                true => serde_json::json!({"rfilename": path, "size": size, "blobId": id,
+                    "lfs": {"sha256": sha256(bytes), "size": size, "pointerSize": 134}}),
+                false => serde_json::json!({"rfilename": path, "size": size, "blobId": id}),
+            }
+        };
         let siblings: Vec<_> = files.iter().map(sibling).collect();
         let list = serde_json::json!({"id": repo, "sha": sha, "siblings": siblings});
         return Some(list.to_string().into_bytes());
@@ -234,6 +241,15 @@ fn found(state: &State, path: &str) -> Option<Vec<u8>> {
     let (revision, file) = rest.split_once('/')?;
     commit(revision)?;
     state.repos.get(repo)?.get(file).cloned()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// A name of a content; a small one will do here.
@@ -286,7 +302,7 @@ fn unfinished(home: &Home) -> Vec<u64> {
 #[test]
 fn needed_files_are_fetched_once_into_the_cache_of_huggingface_hub() {
     let (home, server) = published();
-    let inspect = ["inspect", "hf:acme/llm", "--json"];
+    let inspect = ["inspect", "hf:acme/llm", "--load", "--json"];
     let own = server
         .run(&home, &["inspect", "run/model/llm", "--json"], &[])
         .json();
@@ -296,6 +312,10 @@ fn needed_files_are_fetched_once_into_the_cache_of_huggingface_hub() {
     );
     let first = server.run(&home, &inspect, &[]);
     first.done();
+    assert!(
+        first.err.contains("hf:acme/llm: weights to download: ") && first.err.contains("in 1 file"),
+        "{first:?}"
+    );
     assert_eq!(
         first.json()["parts"][0]["parameters"],
         own["parts"][0]["parameters"]
@@ -343,7 +363,8 @@ fn needed_files_are_fetched_once_into_the_cache_of_huggingface_hub() {
     server.run(&home, &inspect, &[]).done();
     assert_eq!(server.asked().len(), 1);
     let offline = [("HF_HUB_OFFLINE", "1")];
-    assert_eq!(server.run(&home, &inspect, &offline).done().out, first.out);
+    let again = server.run(&home, &inspect, &offline);
+    assert_eq!(again.done().json()["parts"], first.json()["parts"]);
     let pinned = format!("hf:acme/llm@{FIRST}");
     server.run(&home, &["inspect", &pinned], &offline).done();
     assert!(server.asked().is_empty());
@@ -414,7 +435,9 @@ fn a_connection_that_breaks_goes_on_where_it_was() {
     let (home, server) = published();
     // Once: the command does not even fail.
     server.state().cut = (1000, 1);
-    server.run(&home, &["inspect", "hf:acme/llm"], &[]).done();
+    server
+        .run(&home, &["inspect", "hf:acme/llm", "--load"], &[])
+        .done();
     let ranges: Vec<String> = server
         .asked()
         .into_iter()
@@ -424,7 +447,7 @@ fn a_connection_that_breaks_goes_on_where_it_was() {
     // For good: the next command goes on.
     fs::remove_dir_all(home.path("hf")).expect("the cache");
     server.state().cut = (1234, usize::MAX);
-    let ran = server.run(&home, &["inspect", "hf:acme/llm"], &[]);
+    let ran = server.run(&home, &["inspect", "hf:acme/llm", "--load"], &[]);
     ran.failed_with(
         1,
         &[
@@ -436,7 +459,9 @@ fn a_connection_that_breaks_goes_on_where_it_was() {
     assert_eq!(unfinished(&home), [1234]);
     server.state().cut = (0, 0);
     server.asked();
-    server.run(&home, &["inspect", "hf:acme/llm"], &[]).done();
+    server
+        .run(&home, &["inspect", "hf:acme/llm", "--load"], &[])
+        .done();
     let ranges: Vec<String> = server
         .asked()
         .into_iter()
@@ -462,7 +487,7 @@ fn a_connection_that_breaks_goes_on_where_it_was() {
 fn a_file_of_another_length_is_never_taken() {
     let (home, server) = published();
     server.state().short = 10;
-    let ran = server.run(&home, &["inspect", "hf:acme/llm"], &[]);
+    let ran = server.run(&home, &["inspect", "hf:acme/llm", "--load"], &[]);
     ran.failed_with(
         1,
         &[
@@ -476,19 +501,144 @@ fn a_file_of_another_length_is_never_taken() {
     ));
     assert!(!weights.exists() && unfinished(&home).is_empty());
     server.state().short = 0;
-    server.run(&home, &["inspect", "hf:acme/llm"], &[]).done();
+    server
+        .run(&home, &["inspect", "hf:acme/llm", "--load"], &[])
+        .done();
     // One that is in the cache already, cut by somebody else.
     let blob = fs::canonicalize(&weights).expect("a blob");
     let bytes = fs::read(&blob).expect("weights");
     fs::write(&blob, &bytes[..bytes.len() / 2]).expect("written");
-    server.run(&home, &["inspect", "hf:acme/llm"], &[]).done();
+    server
+        .run(&home, &["inspect", "hf:acme/llm", "--load"], &[])
+        .done();
     assert_eq!(fs::read(&weights).expect("weights"), bytes);
+}
+
+#[test]
+fn a_file_of_other_content_is_never_taken() {
+    let (home, server) = published();
+    server.state().damaged = true;
+    let load = ["inspect", "hf:acme/llm", "--load"];
+    let weights = fs::read(home.path("run/model/llm/model.safetensors")).expect("weights");
+    let listed = sha256(&weights);
+    let ran = server.run(&home, &load, &[]);
+    ran.failed_with(
+        1,
+        &[
+            "hf:acme/llm: model.safetensors has the hash",
+            &listed,
+            "nothing was kept",
+        ],
+    );
+    let cached = home.path(format!(
+        "hf/hub/models--acme--llm/snapshots/{FIRST}/model.safetensors"
+    ));
+    assert!(!cached.exists() && unfinished(&home).is_empty());
+    // A part that was damaged on this machine, and what came behind it.
+    server.state().damaged = false;
+    server.state().cut = (1234, usize::MAX);
+    server
+        .run(&home, &load, &[])
+        .failed_with(1, &["broke off at 1234"]);
+    let blobs = home.path("hf/hub/models--acme--llm/blobs");
+    let part = blobs.join(format!("{listed}.incomplete"));
+    let mut bytes = fs::read(&part).expect("a part");
+    bytes[1000] ^= 1;
+    fs::write(&part, bytes).expect("a file");
+    server.state().cut = (0, 0);
+    server
+        .run(&home, &load, &[])
+        .failed_with(1, &["has the hash"]);
+    server.run(&home, &load, &[]).done();
+    assert_eq!(fs::read(&cached).expect("weights"), weights);
+}
+
+#[test]
+fn inspect_asks_for_the_headers_of_weights_alone() {
+    let (home, server) = published();
+    let show = |model: &str| server.run(&home, &["inspect", model, "--json"], &[]);
+    let shown = |model: &str| {
+        let mut parts = show(model).done().json()["parts"].clone();
+        for part in parts.as_array_mut().expect("parts") {
+            part.as_object_mut().expect("a part").remove("path");
+        }
+        parts
+    };
+    let (llm, whole) = (shown("run/model/llm"), shown("run/model"));
+    server.asked();
+    assert_eq!(shown("hf:acme/llm"), llm);
+    let ranges: Vec<Option<String>> = server
+        .asked()
+        .into_iter()
+        .filter(|asked| asked.path.ends_with(".safetensors"))
+        .map(|asked| asked.range)
+        .collect();
+    let bytes = fs::read(home.path("run/model/llm/model.safetensors")).expect("weights");
+    let header = u64::from_le_bytes(bytes[..8].try_into().expect("a length"));
+    let last = format!("bytes=8-{}", 8 + header - 1);
+    assert_eq!(ranges, [Some("bytes=0-7".to_owned()), Some(last)]);
+    let snapshot = home.path(format!("hf/hub/models--acme--llm/snapshots/{FIRST}"));
+    assert!(snapshot.join("config.json").is_file());
+    assert!(!snapshot.join("model.safetensors").exists());
+    let path = show("hf:acme/llm").done().json()["parts"][0]["path"].clone();
+    assert_eq!(path.as_str(), Some(format!("hf:acme/llm@{FIRST}").as_str()));
+    // All parts of a model folder, and of a server that knows no ranges.
+    assert_eq!(shown("hf:acme/whole"), whole);
+    server.state().whole_only = true;
+    assert_eq!(shown("hf:acme/whole"), whole);
+    server.state().whole_only = false;
+    // What is wrong is told of the name, and of no folder that is gone by then.
+    let config = home.read("run/model/llm/config.json");
+    let other = config.replace("\"hidden_size\": ", "\"surprise\": 3, \"hidden_size\": ");
+    assert_ne!(config, other);
+    let mut state = server.state();
+    let files = state.repos.get_mut("acme/llm").expect("it");
+    files.insert("config.json".into(), other.into_bytes());
+    state.head = SECOND.into();
+    drop(state);
+    let ran = show("hf:acme/llm");
+    let named = format!("hf:acme/llm@{SECOND}/config.json");
+    ran.failed_with(1, &[&named, "`surprise` = 3", "--accept-keys"]);
+}
+
+#[test]
+fn every_place_of_a_model_takes_a_name() {
+    let (home, server) = published();
+    let bench = [
+        "bench",
+        "load",
+        "hf:acme/whole",
+        "--runs",
+        "1",
+        "--warmup",
+        "0",
+        "--json",
+    ];
+    server.run(&home, &bench, &[]).done();
+    let eval = ["eval", "hf:acme/whole", "--json"];
+    let data = [
+        "--set",
+        "data.source=folder",
+        "--set",
+        "data.root=data",
+        "--set",
+        "eval.baselines=[]",
+    ];
+    server.run(&home, &[&eval[..], &data].concat(), &[]).done();
+    let notes = ["--notes", "data/notes.jsonl", "--out", "x.parquet"];
+    server
+        .run(
+            &home,
+            &[&["embed", "hf:acme/whole"], &notes[..]].concat(),
+            &[],
+        )
+        .done();
 }
 
 #[test]
 fn without_the_hub_the_cache_has_to_do() {
     let (home, server) = published();
-    let inspect = ["inspect", "hf:acme/llm"];
+    let inspect = ["inspect", "hf:acme/llm", "--load"];
     let offline = [("HF_HUB_OFFLINE", "1")];
     server.run(&home, &inspect, &offline).failed_with(
         1,

@@ -1,12 +1,15 @@
 //! Catalogues as they are: some pictures are missing, some are broken, some are turned.
 
 mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
 
 use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 use support::{Home, events, named};
+use tensors::read as read_tensors;
 
 /// A hundred notes, of which 3 name no picture, 2 one that is not there, 2 a broken one, and 1 one
 /// that its EXIF data turn.
@@ -210,4 +213,37 @@ fn the_check_fails_on_a_note_without_a_picture_where_a_run_would() {
     home.write("text.toml", text);
     let checked = home.mlrm(&["data", "check", "--config", "text.toml", "--json"]);
     assert_eq!(checked.done().json()["warnings"][0]["kind"], "no_image");
+}
+
+/// A model folder alone tells how its run read pictures.
+#[test]
+fn a_model_reads_pictures_as_it_did_in_training() {
+    let home = catalogue();
+    let words = words("text");
+    let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+    words.extend(["--set", "train.max_steps=1", "--set", "eval.baselines=[]"]);
+    home.mlrm(&words).done();
+    fs::rename(home.path("text/model"), home.path("alone")).expect("the model of the run");
+    home.mlrm(&["export", "alone", "--out", "exported"]).done();
+    let embed = |model: &str, more: &[&str]| {
+        let words = ["embed", model, "--notes", "shop/notes.jsonl"];
+        let read = [
+            "--out",
+            "x.safetensors",
+            "--set",
+            "data.on_missing_image=text",
+            "--set",
+            "data.on_bad_image=text",
+        ];
+        home.mlrm(&[&words, &read[..], more].concat()).done();
+        let embeddings = &read_tensors(&home.path("x.safetensors"))["embeddings"];
+        let width = embeddings.shape[1];
+        // Of the note with the turned picture.
+        embeddings.values()[89 * width..90 * width].to_vec()
+    };
+    let turned = embed("alone", &["--set", "data.exif_orientation=apply"]);
+    let stored = embed("alone", &["--set", "data.exif_orientation=ignore"]);
+    assert_ne!(turned, stored);
+    assert_eq!(embed("alone", &[]), turned);
+    assert_eq!(embed("exported", &[]), turned);
 }

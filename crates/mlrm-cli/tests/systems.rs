@@ -177,10 +177,80 @@ fn inspect_names_the_parts() {
                 "{part}"
             );
         }
-        home.refused(
-            &["export", "system", "--out", "exported"],
-            &["whole model of others", "train.max_steps = 0"],
+    }
+}
+
+/// Name of a stored tensor of a half as the half alone has it; `None` of what is not written.
+fn of_half(system: &str, half: &str, stored: &str) -> Option<String> {
+    let head = [
+        "query_tokens",
+        "qformer.",
+        "attn_pool.",
+        "ln_post.",
+        "visual.proj",
+    ];
+    let visual = stored.strip_prefix("transformer.visual.");
+    match (system, half) {
+        ("system_blip2", "llm") => {
+            let name = stored.strip_prefix("language_model.")?;
+            (!name.starts_with("lm_head.")).then(|| name.to_owned())
+        }
+        ("system_blip2", _) => Some(stored.strip_prefix("vision_model.")?.to_owned()),
+        ("system_qwen_vl", "vision") => {
+            let own = visual.is_some() && !head.iter().any(|part| stored.contains(part));
+            own.then(|| stored.to_owned())
+        }
+        _ => {
+            let decoder = ["model.", "transformer."];
+            let own = visual.is_none() && decoder.iter().any(|part| stored.starts_with(part));
+            own.then(|| stored.to_owned())
+        }
+    }
+}
+
+#[test]
+fn the_halves_of_a_whole_model_are_exported_each_with_its_own_config() {
+    for (system, classes) in [
+        ("system_blip2", [Some("OPTModel"), Some("Blip2VisionModel")]),
+        ("system_qwen_vl", [Some("QWenModel"), None]),
+        ("system_notellm2_mllama", [Some("LlamaModel"), None]),
+    ] {
+        let home = home(system);
+        for file in ["generation_config.json", "preprocessor_config.json"] {
+            home.write(&format!("system/{file}"), "{}");
+        }
+        let ran = home.mlrm(&["export", "system", "--out", "out"]);
+        ran.done();
+        for words in ["in neither", "train.max_steps = 0"] {
+            assert!(ran.err.contains(words), "{ran:?}");
+        }
+        let stored = read(&home.path("system/model.safetensors"));
+        for (half, class) in ["llm", "vision"].into_iter().zip(classes) {
+            let folder = home.path("out").join(half);
+            if system == "system_notellm2_mllama" && half == "vision" {
+                assert!(!folder.exists() && ran.err.contains("does not describe a vision encoder"));
+                continue;
+            }
+            let written = read(&folder.join("model.safetensors"));
+            let expected = stored
+                .iter()
+                .filter_map(|(name, tensor)| Some((of_half(system, half, name)?, tensor.clone())));
+            assert_eq!(written, expected.collect(), "{system}, {half}");
+            assert!(written.len() > 8, "{system}, {half}");
+            let config: serde_json::Value =
+                serde_json::from_str(&home.read(&format!("out/{half}/config.json"))).expect("JSON");
+            assert_eq!(config["architectures"][0].as_str(), class, "{config}");
+            assert!(config.get("visual").is_none(), "{config}");
+            let shown = class.filter(|class| !class.starts_with("QWen"));
+            assert!(shown.is_none_or(|class| ran.out.contains(class)), "{ran:?}");
+            home.mlrm(&["inspect", &format!("out/{half}")]).done();
+        }
+        assert!(
+            home.path("out/llm/generation_config.json").is_file(),
+            "{system}"
         );
+        let pictures = home.path("out/vision/preprocessor_config.json").is_file();
+        assert_eq!(pictures, system != "system_notellm2_mllama", "{system}");
     }
 }
 
@@ -219,6 +289,46 @@ fn a_connector_alone_is_a_start() {
     home.refused(&kind, &["model.connector.path", "QFormer", "Resampler"]);
     let width = [train.as_slice(), &["model.vision.hidden_size=24"]].concat();
     home.refused(&width, &["features of width 12", "gives 24"]);
+}
+
+#[test]
+fn unknown_keys_of_the_connector_are_noted_refused_or_accepted() {
+    let home = home("system_blip2");
+    edit_config(&home, |config| {
+        config["qformer_config"]["new_norm"] = false.into()
+    });
+    let report = home.mlrm(&["inspect", "system", "--json"]).done().json();
+    let notes = report["parts"][2]["notes"].to_string();
+    assert!(
+        notes.contains("`qformer_config.new_norm` = false is unknown and off"),
+        "{notes}"
+    );
+    edit_config(&home, |config| {
+        config["qformer_config"]["surprise"] = 3.into();
+        config["qformer_config"]["other"] = "on".into();
+        config["text_config"]["odd"] = 2.into();
+    });
+    // All of them in one message, each with its setting.
+    let words = [
+        "`qformer_config.surprise` = 3",
+        "`qformer_config.other` = \"on\"",
+        "model.connector.accept_keys = [\"other\",\"surprise\"]",
+        "`text_config.odd` = 2",
+        "model.llm.accept_keys = [\"odd\"]",
+    ];
+    home.refused(&["inspect", "system"], &words);
+    let accepted = ["inspect", "system", "--accept-keys", "odd,other,surprise"];
+    home.mlrm(&accepted).done();
+    let mut sets = overrides("system_blip2", 0);
+    sets.push("model.connector.accept_keys=[\"other\", \"surprise\"]".into());
+    let refused = sets.clone();
+    sets.push("model.llm.accept_keys=[\"odd\"]".into());
+    let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+    home.train("run", &sets).done();
+    let refused = refused.iter().flat_map(|set| ["--set", set.as_str()]);
+    let train = ["train", "tiny.toml", "--set", "run.dir=other"];
+    let train: Vec<&str> = train.into_iter().chain(refused).collect();
+    home.refused(&train, &["`text_config.odd` = 2"]);
 }
 
 /// A spoilt copy is refused by training, and nothing is written.

@@ -40,18 +40,30 @@ fn golden_parts() -> Vec<PathBuf> {
     parts
 }
 
-/// Published checkpoints in miniature; of a whole CLIP or SigLIP the tower is what is exported. A whole
-/// BLIP-2 is not exported as it is.
-fn published() -> Vec<PathBuf> {
+/// Published checkpoints in miniature, each with the folders below the exported one: the halves of a whole
+/// BLIP-2 or Qwen-VL; of a whole CLIP or SigLIP the tower is what is exported.
+fn published() -> Vec<(PathBuf, &'static [&'static str])> {
     let root = golden_cases().join("../published");
     let entries = fs::read_dir(root).expect("published checkpoints");
     let mut folders: Vec<PathBuf> = entries
         .map(|entry| entry.expect("an entry").path())
         .filter(|path| path.is_dir())
-        .filter(|path| !path.to_string_lossy().contains("blip2"))
         .collect();
     folders.sort();
+    let halves = |path: &PathBuf| -> &'static [&'static str] {
+        let whole = ["blip2", "qwen-vl"];
+        match whole
+            .iter()
+            .any(|name| path.to_string_lossy().contains(name))
+        {
+            true => &["llm", "vision"],
+            false => &[""],
+        }
+    };
     folders
+        .into_iter()
+        .map(|path| (path.clone(), halves(&path)))
+        .collect()
 }
 
 #[test]
@@ -61,24 +73,29 @@ fn exported_folders_give_the_same_hidden_states() {
     };
     let home = Home::trained();
     let mut pairs = Vec::new();
-    let mut export = |source: &Path, options: &[&str]| {
-        let out = text(&home.path(format!("out{}", pairs.len())));
-        let source = text(source);
-        let command = [&["export", &source, "--out", &out], options].concat();
+    let mut export = |source: &Path, below: &[&str], options: &[&str]| {
+        let out = home.path(format!("out{}", pairs.len()));
+        let (source, target) = (text(source), text(&out));
+        let command = [&["export", &source, "--out", &target], options].concat();
         home.mlrm(&command).done();
-        pairs.extend([source, out]);
+        for part in below {
+            pairs.extend([source.clone(), text(&out.join(part))]);
+        }
     };
     let shards = ["--shard-size", "4kB"];
-    for part in golden_parts().into_iter().chain(published()) {
-        export(&part, &shards);
+    for part in golden_parts() {
+        export(&part, &[""], &shards);
+    }
+    for (whole, below) in published() {
+        export(&whole, below, &shards);
     }
     for part in ["llm", "vision"] {
-        export(&home.path("run/model").join(part), &shards);
+        export(&home.path("run/model").join(part), &[""], &shards);
     }
     // From one half-precision folder to another.
     home.mlrm(&["export", "run", "--out", "half", "--dtype", "bf16"])
         .done();
-    export(&home.path("half/llm"), &[]);
+    export(&home.path("half/llm"), &[""], &[]);
     let script =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/transformers/check_export.py");
     let output = Command::new(python)

@@ -34,7 +34,7 @@ pub use baselines::{Bm25, random_expectation, rank_by_popularity, tokenize};
 pub use bootstrap::{Bootstrap, Interval};
 pub use embeddings::{EmbeddingSet, Embeddings};
 pub use error::Error;
-pub use files::{Format, read_embeddings, write_embeddings};
+pub use files::{Format, clear_unfinished, read_embeddings, write_embeddings};
 pub use geometry::{Geometry, geometry};
 pub use metrics::{
     Metric, Slice, SliceKind, SliceMetrics, Slices, all_notes, length_slices, per_query, summarise,

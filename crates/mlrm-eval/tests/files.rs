@@ -35,6 +35,37 @@ fn message(path: &Path) -> String {
 }
 
 #[test]
+fn what_killed_writes_left_is_cleared_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = [
+        ".embeddings-x.npy-a1B2c3.part",
+        ".embeddings-x.ids.txt-a1B2c3.part",
+        ".embeddings-x.visual.npy-a1B2c3.part",
+        ".embeddings-x.npy.part-3-0f-unsealed.safetensors-a1B2c3.part",
+    ];
+    let others = [
+        ".embeddings-y.npy-a1B2c3.part",
+        ".embeddings-x.npy-2.npy-a1B2c3.part",
+        "x.npy",
+        "x.npy.part-3-0f-77.safetensors",
+    ];
+    for name in own.iter().chain(&others) {
+        std::fs::write(folder.path().join(name), "x").unwrap();
+    }
+    mlrm_eval::clear_unfinished(&folder.path().join("x.npy"));
+    let left = std::fs::read_dir(folder.path()).unwrap();
+    let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    let mut expected = others;
+    expected.sort_unstable();
+    assert_eq!(left, expected);
+    // What is written has a name of this kind while it is.
+    write_embeddings(&folder.path().join("z.npy"), &set(true)).unwrap();
+    mlrm_eval::clear_unfinished(&folder.path().join("z.npy"));
+    assert!(folder.path().join("z.visual.npy").is_file());
+}
+
+#[test]
 fn every_format_reads_back_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
     for name in [

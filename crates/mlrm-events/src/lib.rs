@@ -44,6 +44,6 @@ pub use event::{
 };
 pub use line::Stamped;
 pub use log::EventLog;
-pub use read::{LineError, Log, ReadError, read_events, read_log};
+pub use read::{LineError, Log, ReadError, read_log};
 pub use sink::EventSink;
 pub use tail::{EventTail, TailBatch};

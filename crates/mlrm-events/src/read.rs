@@ -17,25 +17,14 @@ pub struct LineError {
     pub source: serde_json::Error,
 }
 
-/// Why a log could not be read.
+/// A log that could not be opened or read.
 #[derive(Debug, Error)]
-pub enum ReadError {
-    /// The file could not be opened or read.
-    #[error("cannot read the event log {}: {source}", path.display())]
-    Io {
-        /// The log.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// A whole line is not an event.
-    #[error("{}: {source}; the log is append-only, so a line that was edited by hand must be mended or removed", path.display())]
-    Line {
-        /// The log.
-        path: PathBuf,
-        /// The first such line.
-        source: LineError,
-    },
+#[error("cannot read the event log {}: {source}", path.display())]
+pub struct ReadError {
+    /// The log.
+    pub path: PathBuf,
+    /// What the system says.
+    pub source: io::Error,
 }
 
 /// What a log holds.
@@ -55,7 +44,7 @@ pub struct Log {
 /// The file cannot be read.
 pub fn read_log(path: impl AsRef<Path>) -> Result<Log, ReadError> {
     let path = path.as_ref();
-    let bytes = std::fs::read(path).map_err(|source| ReadError::Io {
+    let bytes = std::fs::read(path).map_err(|source| ReadError {
         path: path.to_owned(),
         source,
     })?;
@@ -68,22 +57,6 @@ pub fn read_log(path: impl AsRef<Path>) -> Result<Log, ReadError> {
         }
     }
     Ok(log)
-}
-
-/// [`read_log`] for those who need every line.
-///
-/// # Errors
-///
-/// The file cannot be read, or a whole line is not an event.
-pub fn read_events(path: impl AsRef<Path>) -> Result<Vec<Stamped>, ReadError> {
-    let log = read_log(&path)?;
-    match log.malformed.into_iter().next() {
-        None => Ok(log.events),
-        Some(source) => Err(ReadError::Line {
-            path: path.as_ref().to_owned(),
-            source,
-        }),
-    }
 }
 
 /// Splits `bytes` after the last line break.

@@ -5,9 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
-use mlrm_events::{
-    Event, EventLog, EventSink, EventTail, ReadError, Stamped, Warning, read_events, read_log,
-};
+use mlrm_events::{Event, EventLog, EventSink, EventTail, Stamped, Warning, read_log};
 use tempfile::TempDir;
 
 fn warning(number: u64) -> Stamped {
@@ -51,7 +49,7 @@ fn a_log_is_read_as_it_was_written_and_never_overwritten() {
         log.emit(&warning(number)).unwrap();
     }
     log.emit_now(warning(5).event).unwrap();
-    let events = read_events(&path).unwrap();
+    let events = read_log(&path).unwrap().events;
     assert_eq!(steps(&events), [0, 1, 2, 3, 4, 5]);
     assert!(
         events[5].time_seconds > 1.6e9,
@@ -75,7 +73,7 @@ fn append_cuts_a_torn_line_of_any_length() {
             drop(log);
             write_raw(&path, &vec![b'x'; torn_bytes]);
             assert_eq!(
-                read_events(&path).unwrap().len() as u64,
+                read_log(&path).unwrap().events.len() as u64,
                 whole_lines,
                 "torn is left out"
             );
@@ -83,29 +81,9 @@ fn append_cuts_a_torn_line_of_any_length() {
             EventLog::append(&path).unwrap().emit(&warning(99)).unwrap();
             let mut expected: Vec<u64> = (0..whole_lines).collect();
             expected.push(99);
-            assert_eq!(steps(&read_events(&path).unwrap()), expected);
+            assert_eq!(steps(&read_log(&path).unwrap().events), expected);
         }
     }
-}
-
-#[test]
-fn errors_name_file_and_line() {
-    let (_folder, path) = folder();
-    write_raw(
-        &path,
-        format!("{}\n\n{{\"event\":1}}\n", warning(1).to_line()).as_bytes(),
-    );
-    let error = read_events(&path).unwrap_err();
-    assert!(matches!(&error, ReadError::Line { source, .. } if source.line == 3));
-    assert!(
-        error.to_string().contains("events.jsonl: line 3: "),
-        "{error}"
-    );
-
-    let error = read_events(path.with_extension("none"))
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("events.none"), "{error}");
 }
 
 #[test]
@@ -124,6 +102,10 @@ fn what_can_be_read_is_read_and_the_rest_counted() {
     assert_eq!(steps(&log.events), [1, 2, 3]);
     let malformed: Vec<usize> = log.malformed.iter().map(|error| error.line).collect();
     assert_eq!(malformed, [2, 4]);
+    let first = log.malformed[0].to_string();
+    assert!(first.starts_with("line 2: "), "{first}");
+    let error = read_log(path.with_extension("none")).unwrap_err();
+    assert!(error.to_string().contains("events.none"), "{error}");
 }
 
 #[test]
@@ -142,7 +124,7 @@ fn a_tail_follows_growth_byte_by_byte() {
         assert!(!batch.restarted && batch.malformed.is_empty());
         seen.extend(batch.events);
     }
-    assert_eq!(seen, read_events(&path).unwrap());
+    assert_eq!(seen, read_log(&path).unwrap().events);
     assert!(tail.poll().unwrap().events.is_empty());
 }
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use mlrm_config::{HubName, is_commit};
 use serde::Deserialize;
-use ureq3::config::RedirectAuthHeaders;
-use ureq3::http::Response;
-use ureq3::{Agent, Body};
+use ureq::config::RedirectAuthHeaders;
+use ureq::http::Response;
+use ureq::{Agent, Body};
 
 use crate::cache::repo;
 use crate::{Environment, HubError};
@@ -100,14 +100,18 @@ impl Client {
         )
     }
 
-    /// Asks for an address, from a byte on.
-    pub(crate) fn get(&self, url: &str, from: u64) -> Result<Response<Body>, ureq3::Error> {
+    /// Asks for an address, or for the bytes of it that `range` says (`5-`, `0-7`).
+    pub(crate) fn get(
+        &self,
+        url: &str,
+        range: Option<String>,
+    ) -> Result<Response<Body>, ureq::Error> {
         let mut request = self.agent.get(url);
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
-        if from > 0 {
-            request = request.header("Range", format!("bytes={from}-"));
+        if let Some(range) = range {
+            request = request.header("Range", format!("bytes={range}"));
         }
         request.call()
     }
@@ -115,12 +119,12 @@ impl Client {
     /// What the name stands for now.
     pub(crate) fn list(&self, name: &HubName) -> Result<Listing, HubError> {
         let url = format!("{}/api/{}?blobs=true", self.endpoint, repo(name).api_url());
-        let unreachable = |error: ureq3::Error| HubError::Unreachable {
+        let unreachable = |error: ureq::Error| HubError::Unreachable {
             name: name.clone(),
             endpoint: self.endpoint.clone(),
             reason: error.to_string(),
         };
-        let mut response = self.get(&url, 0).map_err(unreachable)?;
+        let mut response = self.get(&url, None).map_err(unreachable)?;
         let status = response.status().as_u16();
         if status != 200 {
             return Err(HubError::Status {

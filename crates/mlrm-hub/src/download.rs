@@ -7,10 +7,11 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use mlrm_config::HubName;
-use ureq3::Body;
-use ureq3::http::Response;
+use ureq::Body;
+use ureq::http::Response;
 
 use crate::client::{Client, RemoteFile};
+use crate::digest::other_hash;
 use crate::{HubError, Watch};
 
 /// Tries that bring no further byte before a download is given up.
@@ -69,7 +70,23 @@ impl Download<'_> {
             sleep(Duration::from_secs(idle.into()));
         }
         watch.end();
+        self.check_content(&part)?;
         fs::rename(&part, self.blob).map_err(HubError::io("write", self.blob))
+    }
+
+    /// Nothing of a file of other content is kept.
+    fn check_content(&self, part: &Path) -> Result<(), HubError> {
+        let other = other_hash(part, &self.file.etag).map_err(HubError::io("read", part))?;
+        let Some(found) = other else {
+            return Ok(());
+        };
+        fs::remove_file(part).map_err(HubError::io("remove", part))?;
+        Err(HubError::WrongContent {
+            name: self.name.clone(),
+            file: self.file.path.clone(),
+            expected: self.file.etag.clone(),
+            found,
+        })
     }
 
     /// Where an unfinished download is kept: the name that `huggingface_hub` gives it.
@@ -90,7 +107,9 @@ impl Download<'_> {
         let url = self
             .client
             .file_url(self.name, self.commit, &self.file.path);
-        let response = self.client.get(&url, from);
+        let response = self
+            .client
+            .get(&url, (from > 0).then(|| format!("{from}-")));
         let response = response.map_err(|error| Failed::Broke(error.to_string()))?;
         let start = match response.status().as_u16() {
             // The whole of it, whatever was asked for.
@@ -172,7 +191,7 @@ impl Download<'_> {
 }
 
 /// Whether a part of a file, by its headers, begins at a byte.
-fn begins_at(response: &Response<Body>, from: u64) -> bool {
+pub(crate) fn begins_at(response: &Response<Body>, from: u64) -> bool {
     let range = response.headers().get("content-range");
     let range = range.and_then(|range| range.to_str().ok());
     let start = range.and_then(|range| range.trim().strip_prefix("bytes ")?.split('-').next());

@@ -56,6 +56,18 @@ pub enum HubError {
         /// Bytes that were sent.
         found: u64,
     },
+    /// A file has other content than the list of files says.
+    #[error("{name}: {file} has the hash {found}, but the Hub lists {expected}")]
+    WrongContent {
+        /// What was asked for.
+        name: HubName,
+        /// The file.
+        file: String,
+        /// The hash by the list of files.
+        expected: String,
+        /// The hash of what was sent.
+        found: String,
+    },
     /// The connection broke and did not come back.
     #[error("{name}: {file}: the download broke off at {held} of {bytes} bytes: {reason}")]
     BrokeOff {
@@ -117,7 +129,7 @@ impl HubError {
                     .into()
             }
             Self::Offline { .. } => "run it once without HF_HUB_OFFLINE: what is missing is then downloaded".into(),
-            Self::WrongLength { .. } => "nothing was kept; try again, or another HF_ENDPOINT".into(),
+            Self::WrongLength { .. } | Self::WrongContent { .. } => "nothing was kept; try again, or another HF_ENDPOINT".into(),
             Self::BrokeOff { .. } => "run the command again: the download goes on from there".into(),
             Self::NothingToRead { .. } => {
                 "mlrm reads config.json with model.safetensors (whole or in shards), adapter folders of PEFT, \

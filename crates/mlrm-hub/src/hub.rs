@@ -10,13 +10,13 @@ use serde_json::Value;
 use crate::cache::RepoCache;
 use crate::client::{Client, Listing, RemoteFile};
 use crate::download::Download;
-use crate::needs::INDEX;
+use crate::needs::{INDEX, WEIGHTS};
 use crate::{Environment, HubError, Needs, Watch};
 
 /// The Hub, and the cache of what came from it.
 pub struct Hub {
-    environment: Environment,
-    client: Client,
+    pub(crate) environment: Environment,
+    pub(crate) client: Client,
 }
 
 /// What a name stands for, as files of this machine.
@@ -52,28 +52,20 @@ impl Hub {
         watch: &mut dyn Watch,
     ) -> Result<Snapshot, HubError> {
         let cache = RepoCache::new(&self.environment.cache, name);
-        if self.environment.offline {
-            return cached(&cache, needs).map_err(|missing| HubError::Offline {
-                name: name.clone(),
-                cache: self.environment.cache.clone(),
-                missing,
-            });
-        }
-        let listing = match self.client.list(name) {
-            Ok(listing) => listing,
-            Err(error @ HubError::Unreachable { .. }) => {
-                let Ok(snapshot) = cached(&cache, needs) else {
-                    return Err(error);
-                };
-                watch.say(&format!(
-                    "{error}; taking commit {} from the cache",
-                    snapshot.commit
-                ));
-                return Ok(snapshot);
-            }
-            Err(error) => return Err(error),
+        let listing = match self.list(name, needs, &cache, watch)? {
+            Found::Cached(snapshot) => return Ok(snapshot),
+            Found::Listed(listing) => listing,
         };
-        self.download(name, needs, &cache, &listing, watch)?;
+        let weights = self.small_files(name, needs, &cache, &listing, watch)?;
+        let held = |file: &&RemoteFile| is_whole(&cache, &listing.commit, file);
+        let lacking: Vec<&RemoteFile> =
+            weights.iter().copied().filter(|file| !held(file)).collect();
+        if !lacking.is_empty() {
+            watch.weights(lacking.len(), lacking.iter().map(|file| file.bytes).sum());
+        }
+        for file in weights {
+            self.file(name, &cache, &listing.commit, file, watch)?;
+        }
         cache.remember(&listing.commit)?;
         Ok(Snapshot {
             folder: cache.snapshot(&listing.commit),
@@ -81,15 +73,47 @@ impl Hub {
         })
     }
 
-    /// Brings every needed file of a commit into the cache.
-    fn download(
+    /// What a name stands for now, or what the cache has of it where nobody may or can be asked.
+    pub(crate) fn list(
         &self,
         name: &HubName,
         needs: Needs,
         cache: &RepoCache,
-        listing: &Listing,
         watch: &mut dyn Watch,
-    ) -> Result<(), HubError> {
+    ) -> Result<Found, HubError> {
+        if self.environment.offline {
+            let snapshot = cached(cache, needs).map_err(|missing| HubError::Offline {
+                name: name.clone(),
+                cache: self.environment.cache.clone(),
+                missing,
+            });
+            return snapshot.map(Found::Cached);
+        }
+        match self.client.list(name) {
+            Ok(listing) => Ok(Found::Listed(listing)),
+            Err(error @ HubError::Unreachable { .. }) => {
+                let Ok(snapshot) = cached(cache, needs) else {
+                    return Err(error);
+                };
+                watch.say(&format!(
+                    "{error}; taking commit {} from the cache",
+                    snapshot.commit
+                ));
+                Ok(Found::Cached(snapshot))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Brings every needed file of a commit but its weights into the cache, and tells the weights.
+    pub(crate) fn small_files<'a>(
+        &self,
+        name: &HubName,
+        needs: Needs,
+        cache: &RepoCache,
+        listing: &'a Listing,
+        watch: &mut dyn Watch,
+    ) -> Result<Vec<&'a RemoteFile>, HubError> {
         let paths: Vec<&str> = listing
             .files
             .iter()
@@ -104,23 +128,27 @@ impl Hub {
         }
         let find = |path: &str| listing.files.iter().find(|file| file.path == path);
         let mut shards = BTreeSet::new();
+        let mut weights = Vec::new();
         for file in needs.of(&paths).into_iter().filter_map(find) {
+            if file.path.ends_with(WEIGHTS) {
+                weights.push(file);
+                continue;
+            }
             self.file(name, cache, &listing.commit, file, watch)?;
             if file.path.ends_with(INDEX) {
                 shards.extend(shards_of(&cache.snapshot(&listing.commit), &file.path));
             }
         }
         for shard in &shards {
-            let file = find(shard).ok_or_else(|| HubError::NothingToRead {
+            weights.push(find(shard).ok_or_else(|| HubError::NothingToRead {
                 name: name.clone(),
                 found: format!("no {shard}, which its {INDEX} names"),
-            })?;
-            self.file(name, cache, &listing.commit, file, watch)?;
+            })?);
         }
-        Ok(())
+        Ok(weights)
     }
 
-    fn file(
+    pub(crate) fn file(
         &self,
         name: &HubName,
         cache: &RepoCache,
@@ -129,11 +157,10 @@ impl Hub {
         watch: &mut dyn Watch,
     ) -> Result<(), HubError> {
         let blob = cache.blob(&file.etag);
-        let whole = |path: &Path| fs::metadata(path).is_ok_and(|held| held.len() == file.bytes);
-        if !whole(&cache.snapshot(commit).join(&file.path)) {
+        if !is_whole(cache, commit, file) {
             let _lock = cache.lock(&file.etag, watch)?;
             // Another process may have brought it while this one waited.
-            if !whole(&blob) {
+            if !has_length(&blob, file.bytes) {
                 let download = Download {
                     client: &self.client,
                     name,
@@ -146,6 +173,23 @@ impl Hub {
         }
         cache.link(commit, &file.path, &blob)
     }
+}
+
+/// What a name stands for.
+pub(crate) enum Found {
+    /// What the cache has.
+    Cached(Snapshot),
+    /// What the Hub says.
+    Listed(Listing),
+}
+
+/// Whether the cache has a file of a commit.
+pub(crate) fn is_whole(cache: &RepoCache, commit: &str, file: &RemoteFile) -> bool {
+    has_length(&cache.snapshot(commit).join(&file.path), file.bytes)
+}
+
+fn has_length(path: &Path, bytes: u64) -> bool {
+    fs::metadata(path).is_ok_and(|held| held.len() == bytes)
 }
 
 /// What the cache has of a name, or what it lacks.

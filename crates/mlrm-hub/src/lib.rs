@@ -8,11 +8,13 @@
 
 mod cache;
 mod client;
+mod digest;
 mod download;
 mod environment;
 mod error;
 mod hub;
 mod needs;
+mod outline;
 
 pub use environment::Environment;
 pub use error::HubError;
@@ -21,6 +23,8 @@ pub use needs::Needs;
 
 /// Who is told how a download goes on.
 pub trait Watch {
+    /// Weights that are not there yet are about to be fetched: so many files, so many bytes in all.
+    fn weights(&mut self, files: usize, bytes: u64);
     /// A file begins, of which `held` of its `bytes` are there from an interrupted download.
     fn begin(&mut self, file: &str, held: u64, bytes: u64);
     /// Bytes of it that are there now.

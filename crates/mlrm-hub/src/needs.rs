@@ -15,6 +15,8 @@ pub enum Needs {
 
 /// Weights that are not sharded.
 pub(crate) const SINGLE: &str = "model.safetensors";
+/// How a file of weights ends.
+pub(crate) const WEIGHTS: &str = ".safetensors";
 /// Which shard holds which tensor.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 

@@ -78,6 +78,16 @@ impl ModelError {
             refused,
         }
     }
+
+    /// What two readers of one `config.json` refuse, as one error; else this one.
+    pub(crate) fn and(mut self, other: Option<Self>) -> Self {
+        if let Self::Unsupported { refused, .. } = &mut self
+            && let Some(Self::Unsupported { refused: more, .. }) = other
+        {
+            refused.extend(more);
+        }
+        self
+    }
 }
 
 /// One refusal in a sentence, several as a list.

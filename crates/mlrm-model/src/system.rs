@@ -10,7 +10,7 @@ use mlrm_config::SelectFeature;
 use crate::connector::{ConnectorConfig, QFormerConfig, ResamplerConfig};
 use crate::decoder::DecoderConfig;
 use crate::error::ModelError;
-use crate::hf_config::{HfConfig, Noted};
+use crate::hf_config::{Accepted, HfConfig, Noted};
 use crate::vision::{FeatureSelection, VisionConfig};
 use crate::weights::Checkpoint;
 use serde_json::json;
@@ -56,6 +56,17 @@ impl System {
             Self::Blip2 => "blip-2",
             Self::QwenVl => "Qwen-VL",
             Self::NoteLlm2 => "NoteLLM-2",
+        }
+    }
+
+    /// The section of `config.json` that describes a part; `None` where the whole file does, or nothing.
+    pub(crate) fn section(self, part: SystemPart) -> Option<&'static str> {
+        match (self, part) {
+            (Self::Blip2, SystemPart::Llm) => Some("text_config"),
+            (Self::Blip2, SystemPart::Vision) => Some("vision_config"),
+            (Self::Blip2, SystemPart::Head) => Some("qformer_config"),
+            (Self::QwenVl, SystemPart::Vision | SystemPart::Head) => Some("visual"),
+            (Self::QwenVl, SystemPart::Llm) | (Self::NoteLlm2, _) => None,
         }
     }
 
@@ -198,13 +209,11 @@ impl WholeSystem {
     pub fn llm(&self, accept_keys: &[String]) -> Result<Noted<DecoderConfig>, ModelError> {
         let path = self.config_path();
         let mut config = HfConfig::read(&path)?;
-        match self.system {
-            System::Blip2 => config = config.section("text_config")?,
-            System::QwenVl => {
-                config.take("visual");
-            }
-            System::NoteLlm2 => {}
+        if let Some(section) = self.system.section(SystemPart::Llm) {
+            config = config.section(section)?;
         }
+        // Of Qwen-VL, whose file is that of the language model, but for this.
+        config.take("visual");
         DecoderConfig::from_hf(&path, config, accept_keys)
     }
 
@@ -247,15 +256,25 @@ impl WholeSystem {
         }
     }
 
-    /// Sizes of the connector; `None` where `config.json` does not describe it.
-    pub fn connector(&self) -> Result<Option<ConnectorConfig>, ModelError> {
+    /// Sizes of the connector, with notes on what its section of `config.json` says beside; `None` where
+    /// the file does not describe it. Unknown keys of `accept_keys` pass.
+    ///
+    /// # Errors
+    /// A file that cannot be read, and every option that is not implemented.
+    pub fn connector(
+        &self,
+        accept_keys: &[String],
+    ) -> Result<Option<Noted<ConnectorConfig>>, ModelError> {
         let path = self.config_path();
-        let config = HfConfig::read(&path)?;
-        Ok(match self.system {
-            System::Blip2 => Some(ConnectorConfig::QFormer(qformer(config)?)),
-            System::QwenVl => Some(ConnectorConfig::Resampler(resampler(config)?)),
-            System::NoteLlm2 => None,
-        })
+        let config = HfConfig::read(&path)?.accepting(Accepted {
+            keys: accept_keys,
+            setting: "model.connector.accept_keys",
+        });
+        match self.system {
+            System::Blip2 => qformer(config).map(Some),
+            System::QwenVl => resampler(config).map(Some),
+            System::NoteLlm2 => Ok(None),
+        }
     }
 }
 
@@ -281,7 +300,7 @@ pub(crate) fn is_connector(name: &str) -> bool {
 }
 
 /// The Q-Former of a `blip-2` config; the defaults are those of `Blip2QFormerConfig`.
-fn qformer(mut config: HfConfig<'_>) -> Result<QFormerConfig, ModelError> {
+fn qformer(mut config: HfConfig<'_>) -> Result<Noted<ConnectorConfig>, ModelError> {
     let num_query_tokens = config.get("num_query_tokens", Some(32))?;
     let mut hf = config.section("qformer_config")?;
     hf.refuse_unless("hidden_act", &[json!("gelu")], "only gelu is");
@@ -311,19 +330,26 @@ fn qformer(mut config: HfConfig<'_>) -> Result<QFormerConfig, ModelError> {
         cross_attention_frequency: hf.get("cross_attention_frequency", Some(2))?,
         layer_norm_eps: hf.get("layer_norm_eps", Some(1e-12))?,
     };
-    hf.finish()?;
-    Ok(sizes)
+    Ok(Noted {
+        config: ConnectorConfig::QFormer(sizes),
+        notes: hf.finish()?,
+    })
 }
 
-/// The resampler of a Qwen-VL config. The published code gives its heads 128 channels each.
-fn resampler(config: HfConfig<'_>) -> Result<ResamplerConfig, ModelError> {
+/// The resampler of a Qwen-VL config. The published code gives its heads 128 channels each. The section is
+/// that of the vision encoder, which answers for its other keys.
+fn resampler(config: HfConfig<'_>) -> Result<Noted<ConnectorConfig>, ModelError> {
     const CHANNELS: usize = 128;
     let mut visual = config.section("visual")?;
     let width: usize = visual.get("output_dim", Some(4096))?;
-    Ok(ResamplerConfig {
+    let sizes = ResamplerConfig {
         num_query_tokens: visual.get("n_queries", Some(256))?,
         num_attention_heads: (width / CHANNELS).max(1),
         encoder_hidden_size: visual.get("width", Some(1664))?,
         layer_norm_eps: 1e-6,
+    };
+    Ok(Noted {
+        config: ConnectorConfig::Resampler(sizes),
+        notes: Vec::new(),
     })
 }

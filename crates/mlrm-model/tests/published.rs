@@ -1,5 +1,6 @@
 //! The published checkpoints in miniature under `tests/golden/published`: each folder is read as users
-//! bring it, and every hidden state equals the one that transformers computed.
+//! bring it, and every hidden state equals the one that transformers computed (of Qwen 1 and Qwen-VL, which it
+//! lacks, the reference in `tests/golden/oracle`).
 
 use std::path::{Path, PathBuf};
 
@@ -27,8 +28,14 @@ fn folders() -> Vec<PathBuf> {
 /// A part's hidden states, row-major, and the name of those that transformers computed.
 type States = (&'static str, Vec<Vec<f32>>);
 
-/// All hidden states that a folder's models compute from the stored inputs.
-fn hidden_states(loaded: &Loaded, expected: &Checkpoint, device: &Device) -> Vec<States> {
+/// All hidden states that a folder's models compute from the stored inputs, and what stands at the image
+/// positions where it has a connector.
+fn hidden_states(
+    source: &ModelSource,
+    loaded: &Loaded,
+    expected: &Checkpoint,
+    device: &Device,
+) -> Vec<States> {
     let words = |decoder: &Decoder| {
         let ids = expected
             .get_i64("input_ids")
@@ -38,34 +45,45 @@ fn hidden_states(loaded: &Loaded, expected: &Checkpoint, device: &Device) -> Vec
         let embedded = decoder.embed(Tensor::<2, Int>::from_data(ids, device));
         let mut trace = DecoderTrace::default();
         decoder.forward(embedded, Some(&mut trace));
-        read(trace.hidden_states)
+        let mut states = read(trace.hidden_states);
+        if !expected.contains("last_hidden_state") {
+            return vec![("hidden_states", states)];
+        }
+        let last = states.split_off(states.len() - 1);
+        vec![("hidden_states", states), ("last_hidden_state", last)]
+    };
+    let pixels = || {
+        let pixels = expected.get("pixel_values").expect("readable");
+        let pixels = pixels.expect("pixels");
+        let shape: [usize; 4] = pixels.shape.try_into().expect("four sides");
+        Tensor::from_data(TensorData::new(pixels.values, shape), device)
     };
     let seen = |tower: &VisionTower| {
-        let pixels = expected
-            .get("pixel_values")
-            .expect("readable")
-            .expect("pixels");
-        let shape: [usize; 4] = pixels.shape.try_into().expect("four sides");
-        let pixels = Tensor::from_data(TensorData::new(pixels.values, shape), device);
         let selection = FeatureSelection {
             layer: -1,
             positions: SelectFeature::ClsPatch,
             post_layernorm: false,
         };
         let mut every = Vec::new();
-        tower.forward(pixels, selection, Some(&mut every));
+        tower.forward(pixels(), selection, Some(&mut every));
         read(every)
     };
     match loaded {
-        Loaded::Llm(decoder) => vec![("hidden_states", words(decoder))],
+        Loaded::Llm(decoder) => words(decoder),
         Loaded::Vision(tower) => vec![("hidden_states", seen(tower))],
         Loaded::System(decoder, tower, connector) => {
-            assert!(connector.is_some(), "a connector");
+            let ModelSource::System { whole, .. } = source else {
+                panic!("a whole model");
+            };
             let tower = tower.as_ref().expect("a vision encoder");
-            vec![
-                ("hidden_states", words(decoder)),
-                ("vision_hidden_states", seen(tower)),
-            ]
+            let connector = connector.as_ref().expect("a connector");
+            let read_features = whole.features().expect("what its connector reads");
+            let features = tower.forward(pixels(), read_features, None).positions;
+            let tokens = connector.forward(features).visual_tokens;
+            let mut states = words(decoder);
+            states.push(("vision_hidden_states", seen(tower)));
+            states.push(("visual_tokens", read(vec![tokens])));
+            states
         }
         Loaded::Model(_) => panic!("not as others publish it"),
     }
@@ -80,7 +98,7 @@ fn read(states: Vec<Tensor<3>>) -> Vec<Vec<f32>> {
 fn every_published_checkpoint_loads_and_equals_transformers() {
     let device = Device::default();
     let folders = folders();
-    assert_eq!(folders.len(), 46);
+    assert_eq!(folders.len(), 51);
     for folder in folders {
         let name = folder
             .file_name()
@@ -97,7 +115,7 @@ fn every_published_checkpoint_loads_and_equals_transformers() {
         let loaded = loaded.unwrap_or_else(|e| panic!("{name}: {e}"));
 
         let expected = Checkpoint::open(&folder.join("expected.safetensors")).expect("expected");
-        for (of, states) in hidden_states(&loaded, &expected, &device) {
+        for (of, states) in hidden_states(&source, &loaded, &expected, &device) {
             let wanted = expected.get(of).expect("readable").expect("states");
             assert_eq!(states.len(), wanted.shape[0], "{name}");
             let size = wanted.values.len() / states.len();

@@ -229,6 +229,8 @@ fn shown(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use mlrm_config::{ExifOrientation, OnImageProblem, Ties, TimeUnit};
+
     use super::*;
 
     fn keys(changes: &[Change]) -> Vec<&str> {
@@ -275,6 +277,34 @@ mod tests {
             ["run.seed", "data.pairs.test_fraction"]
         );
         assert!(Changes::of_run(&now, &now).unwrap() == Changes::default());
+    }
+
+    /// They decide which pixels, pairs and notes are learnt from.
+    #[test]
+    fn how_pictures_and_times_are_read_is_refused() {
+        let earlier = RunConfig::default();
+        let mut now = earlier.clone();
+        now.data.time_unit = TimeUnit::Seconds;
+        now.data.on_missing_image = OnImageProblem::Text;
+        now.data.on_bad_image = OnImageProblem::Drop;
+        now.data.exif_orientation = ExifOrientation::Apply;
+        now.data.max_image_bytes += 1;
+        now.data.max_image_pixels += 1;
+        now.data.pairs.ties = Ties::Both;
+        let mut found = Changes::of_run(&earlier, &now).unwrap();
+        assert!(found.told.is_empty() && found.brought.is_empty());
+        found.refused.sort_by(|a, b| a.key.cmp(&b.key));
+        let expected = [
+            "data.exif_orientation",
+            "data.max_image_bytes",
+            "data.max_image_pixels",
+            "data.on_bad_image",
+            "data.on_missing_image",
+            "data.pairs.ties",
+            "data.time_unit",
+        ];
+        assert_eq!(keys(&found.refused), expected);
+        assert_eq!(Changes::of_split(&earlier, &now).unwrap().refused.len(), 7);
     }
 
     #[test]

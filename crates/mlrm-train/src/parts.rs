@@ -118,9 +118,13 @@ impl Parts {
         vision: Option<VisionConfig>,
         tokens: TokenIds,
     ) -> Result<EmbedderConfig, TrainError> {
+        let accepted = &settings.connector.accept_keys;
         let Some(whole) = &self.whole else {
-            let connector = self.connector.as_ref().map(WholeSystem::connector);
-            let connector = connector.transpose()?.flatten();
+            let connector = self.connector.as_ref();
+            let connector = connector
+                .map(|whole| whole.connector(accepted))
+                .transpose()?;
+            let connector = connector.flatten().map(|connector| connector.config);
             return Ok(EmbedderConfig::with_connector(
                 settings, layout, llm, vision, connector, tokens,
             )?);
@@ -134,7 +138,7 @@ impl Parts {
         if let Some(projector) = whole.projector() {
             settings.connector.projector = projector.into();
         }
-        let connector = whole.connector()?;
+        let connector = whole.connector(accepted)?.map(|connector| connector.config);
         Ok(EmbedderConfig::with_connector(
             &settings, layout, llm, vision, connector, tokens,
         )?)

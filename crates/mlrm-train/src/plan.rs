@@ -176,7 +176,8 @@ fn build_options(
     }
 }
 
-/// Opens a model folder on `device`; of `config` only training and number format are used.
+/// Opens a model folder on `device`; of `config` only training, number format
+/// and the orientation of pictures are used.
 pub fn open_model(
     folder: &Path,
     device: &Device,
@@ -204,10 +205,11 @@ pub fn open_model(
     if prompt.template_file.is_some() {
         prompt.template_file = Some(folder.join("template.toml"));
     }
+    let orientation = config.data.exif_orientation;
     let encoding = Encoding {
         tokenizer,
         prompt,
-        preprocessor,
+        preprocessor: preprocessor.map(|pictures| pictures.with_orientation(orientation)),
         visual_tokens: files.config.visual_tokens(),
     };
     memory::check_weights(&files.config, &config.backend)?;
@@ -288,7 +290,9 @@ fn build_model(
     let mut encoding = Encoding {
         tokenizer,
         prompt: config.prompt.clone(),
-        preprocessor: preprocessor.transpose()?,
+        preprocessor: preprocessor
+            .transpose()?
+            .map(|pictures| pictures.with_orientation(config.data.exif_orientation)),
         visual_tokens: 0,
     };
     let tokens = encoding.token_ids();

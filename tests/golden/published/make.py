@@ -1,19 +1,26 @@
 #!/usr/bin/env python3
 """Makes the folders beside this file: published checkpoints in miniature.
 
-  python make.py [NAME ...]        # needs torch, transformers, safetensors; without names: all of them
+  python make.py             # needs torch, transformers, safetensors
+  python make.py opt-350m    # some of them
 
 Each folder has a `config.json` with every key of the checkpoint that it is named after, as it was published, with
 small sizes; weights drawn from a seed, under the names in which the checkpoint stores them; and in
-`expected.safetensors` an input and all hidden states that transformers computes from it.
+`expected.safetensors` an input, all hidden states that transformers computes from it and, of whole models, what
+the connector makes of the last one. The code of Qwen 1 and Qwen-VL is not in transformers: theirs is computed by
+`../oracle/qwen1.py` and `../oracle/qwen_vl.py`.
 """
 import json, pathlib, shutil, sys, tempfile
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import (AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForImageClassification,
                           AutoModelForImageTextToText)
 
 HERE = pathlib.Path(__file__).parent
+sys.path.append(str(HERE.parent / "oracle"))
+from qwen1 import QWenConfig, QWenLMHeadModel
+from qwen_vl import QwenVisual, Resampler
 
 # ---- decoders: one size for all of a line, then what each config.json says ----------------------
 
@@ -86,6 +93,30 @@ DECODERS = {
     "opt-125m": OPT,
     "opt-1.3b": dict(OPT, _name_or_path="facebook/opt-1.3b", transformers_version="4.21.0.dev0"),
     "opt-2.7b": dict(OPT, _name_or_path="facebook/opt-2.7b", _remove_final_layer_norm=False),
+    "opt-350m": dict(OPT, _name_or_path="facebook/opt-350m", do_layer_norm_before=False, word_embed_proj_dim=6,
+                     transformers_version="4.20.0.dev0"),
+}
+
+QWEN = dict(architectures=["QWenLMHeadModel"], attn_dropout_prob=0.0,
+            auto_map=dict(AutoConfig="configuration_qwen.QWenConfig",
+                          AutoModelForCausalLM="modeling_qwen.QWenLMHeadModel"),
+            bf16=False, emb_dropout_prob=0.0, fp16=False, fp32=False, hidden_size=16, initializer_range=0.02,
+            intermediate_size=20, kv_channels=4, layer_norm_epsilon=1e-6, max_position_embeddings=8192,
+            model_type="qwen", no_bias=True, num_attention_heads=4, num_hidden_layers=2, onnx_safe=None,
+            rotary_emb_base=10000, rotary_pct=1.0, scale_attn_weights=True, seq_length=8192,
+            tie_word_embeddings=False, tokenizer_class="QWenTokenizer", transformers_version="4.32.0",
+            use_cache=True, use_dynamic_ntk=True, use_flash_attn="auto", use_logn_attn=True, vocab_size=40)
+OF_VL = dict({k: v for k, v in QWEN.items() if k != "tokenizer_class"}, seq_length=2048,
+             tokenizer_type="QWenTokenizer", torch_dtype="bfloat16", transformers_version="4.31.0",
+             use_flash_attn=False,
+             # The published file names neither the number of queries (256) nor that of stored positions (16 x 16).
+             visual=dict(heads=2, image_size=36, image_start_id=37, layers=2, mlp_ratio=1.9231, output_dim=16,
+                         patch_size=2, width=8))
+QWENS = {
+    "qwen-7b": dict(QWEN, max_position_embeddings=32768),
+    "qwen-1.8b": dict(QWEN, softmax_in_fp32=False, use_cache_quantization=False, use_cache_kernel=False),
+    "qwen-vl": OF_VL,
+    "qwen-vl-chat": dict(OF_VL, eos_token_id=36, _name_or_path="./"),
 }
 
 # ---- vision encoders ------------------------------------------------------------------------------
@@ -241,7 +272,7 @@ def drawn(model, seed):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in sorted(model.named_parameters()):
-            centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+            centre = 1.0 if ("norm" in name or "ln_" in name) and name.endswith("weight") else 0.0
             weight.copy_(centre + 0.3 * torch.randn(weight.shape, generator=generator))
     return model.eval().float()
 
@@ -273,46 +304,97 @@ def config_of(config):
         return AutoConfig.from_pretrained(folder)
 
 
+def words(states):
+    """All states in one tensor; OPT-350m's last is not as wide as the others."""
+    if states[-1].shape == states[0].shape:
+        return dict(hidden_states=torch.stack(states))
+    return dict(hidden_states=torch.stack(states[:-1]), last_hidden_state=states[-1][None])
+
+
+def decoder(config, seed):
+    model = drawn(AutoModelForCausalLM.from_config(config_of(config), dtype=torch.float32), seed)
+    ids = torch.randint(7, 40, (2, 9), generator=torch.Generator().manual_seed(seed))
+    states = model(ids, output_hidden_states=True).hidden_states
+    return weights(model), dict(input_ids=ids, **words(states))
+
+
+def tower(config, seed):
+    model = drawn(AutoModel.from_config(config_of(config), dtype=torch.float32), seed)
+    side = config.get("vision_config", config)["image_size"]
+    pixels = torch.randn((2, 3, side, side), generator=torch.Generator().manual_seed(seed))
+    out = getattr(model, "vision_model", model)(pixels, output_hidden_states=True)
+    # Of a whole model only the tower is read: the rest would be dead weight here.
+    state = {k: v for k, v in weights(model).items() if not k.startswith("text_model.")}
+    return state, dict(pixel_values=pixels, hidden_states=torch.stack(out.hidden_states))
+
+
+def stretched(config_and_side, seed):
+    config, side = config_and_side
+    classifies = config["architectures"] == ["ViTForImageClassification"]
+    kind = AutoModelForImageClassification if classifies else AutoModel
+    model = drawn(kind.from_config(config_of(config), dtype=torch.float32), seed)
+    pixels = torch.randn((2, 3, side, side), generator=torch.Generator().manual_seed(seed))
+    stretch = {"interpolate_pos_encoding": True} if config["model_type"] == "vit" else {}
+    states = getattr(model, "vit", model)(pixels, output_hidden_states=True, **stretch).hidden_states
+    return weights(model), dict(pixel_values=pixels, hidden_states=torch.stack(states))
+
+
+def blip2(config, seed):
+    model = drawn(AutoModelForImageTextToText.from_config(config_of(config), dtype=torch.float32), seed)
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(7, 38, (2, 9), generator=generator)
+    pixels = torch.randn((2, 3, 12, 12), generator=generator)
+    states = model.language_model(ids, output_hidden_states=True).hidden_states
+    seen = model.vision_model(pixels, output_hidden_states=True)
+    queries = model.qformer(query_embeds=model.query_tokens.expand(2, -1, -1),
+                            encoder_hidden_states=seen.last_hidden_state).last_hidden_state
+    return weights(model), dict(input_ids=ids, **words(states), pixel_values=pixels,
+                                vision_hidden_states=torch.stack(seen.hidden_states),
+                                visual_tokens=model.language_projection(queries)[None])
+
+
+def qwen(config, seed):
+    own = {k: v for k, v in config.items() if k != "visual"}
+    model = nn.ModuleDict(dict(llm=QWenLMHeadModel(QWenConfig(**own, attn_implementation="eager"))))
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(7, 36, (2, 9), generator=generator)
+    visual = config.get("visual")
+    if visual:
+        model["tower"] = QwenVisual(dict(visual, position_grid=16))
+        width = visual["output_dim"]
+        model["resampler"] = Resampler(256, width, max(width // 128, 1), visual["width"])
+        fixed = model["resampler"].pos_embed.clone()
+    drawn(model, seed)
+    expected = dict(input_ids=ids, **words(
+        model["llm"].transformer(ids, output_hidden_states=True).hidden_states))
+    state = model["llm"].state_dict()
+    if visual:
+        # Computed, though it is stored.
+        model["resampler"].pos_embed.data = fixed
+        side = visual["image_size"]
+        pixels = torch.randn((1, 3, side, side), generator=generator)
+        seen = model["tower"](pixels).hidden_states
+        expected |= dict(pixel_values=pixels, vision_hidden_states=torch.stack(seen),
+                         visual_tokens=model["resampler"](seen[-1])[None])
+        state |= {f"transformer.visual.{k}": v for k, v in model["tower"].state_dict().items()}
+        behind = ("ln_post.", "proj")
+        for name, value in model["resampler"].state_dict().items():
+            state["transformer.visual." + ("" if name.startswith(behind) else "attn_pool.") + name] = value
+    return state, expected
+
+
+@torch.no_grad()
 def main():
-    for seed, (name, config) in enumerate(DECODERS.items()):
-        model = drawn(AutoModelForCausalLM.from_config(config_of(config), dtype=torch.float32), seed)
-        ids = torch.randint(7, 40, (2, 9), generator=torch.Generator().manual_seed(seed))
-        with torch.no_grad():
-            states = model(ids, output_hidden_states=True).hidden_states
-        write(name, config, weights(model), dict(input_ids=ids, hidden_states=torch.stack(states)))
-    for seed, (name, config) in enumerate(TOWERS.items(), 100):
-        model = drawn(AutoModel.from_config(config_of(config), dtype=torch.float32), seed)
-        side = config.get("vision_config", config)["image_size"]
-        pixels = torch.randn((2, 3, side, side), generator=torch.Generator().manual_seed(seed))
-        tower = getattr(model, "vision_model", model)
-        with torch.no_grad():
-            out = tower(pixels, output_hidden_states=True)
-        # Of a whole model only the tower is read: the rest would be dead weight here.
-        state = {k: v for k, v in weights(model).items() if not k.startswith("text_model.")}
-        write(name, config, state, dict(pixel_values=pixels, hidden_states=torch.stack(out.hidden_states)))
-    for seed, (name, (config, side)) in enumerate(STRETCHED.items(), 150):
-        classifies = config["architectures"] == ["ViTForImageClassification"]
-        kind = AutoModelForImageClassification if classifies else AutoModel
-        model = drawn(kind.from_config(config_of(config), dtype=torch.float32), seed)
-        pixels = torch.randn((2, 3, side, side), generator=torch.Generator().manual_seed(seed))
-        tower = getattr(model, "vit", model)
-        stretch = {"interpolate_pos_encoding": True} if config["model_type"] == "vit" else {}
-        with torch.no_grad():
-            states = tower(pixels, output_hidden_states=True, **stretch).hidden_states
-        write(name, config, weights(model), dict(pixel_values=pixels, hidden_states=torch.stack(states)))
-    for seed, (name, config) in enumerate(SYSTEMS.items(), 200):
-        kind = AutoModelForImageTextToText
-        model = drawn(kind.from_config(config_of(config), dtype=torch.float32), seed)
-        generator = torch.Generator().manual_seed(seed)
-        ids = torch.randint(7, 38, (2, 9), generator=generator)
-        pixels = torch.randn((2, 3, 12, 12), generator=generator)
-        with torch.no_grad():
-            words = model.language_model(ids, output_hidden_states=True).hidden_states
-            seen = model.vision_model(pixels, output_hidden_states=True).hidden_states
-        write(name, config, weights(model),
-              dict(input_ids=ids, hidden_states=torch.stack(words), pixel_values=pixels,
-                   vision_hidden_states=torch.stack(seen)))
-    print(len(DECODERS) + len(TOWERS) + len(STRETCHED) + len(SYSTEMS), "folders")
+    kinds = [(0, decoder, DECODERS), (100, tower, TOWERS), (150, stretched, STRETCHED), (200, blip2, SYSTEMS), (300, qwen, QWENS)]
+    wanted = sys.argv[1:]
+    made = 0
+    for first, make, configs in kinds:
+        for seed, (name, config) in enumerate(configs.items(), first):
+            if not wanted or name in wanted:
+                own = config[0] if make is stretched else config
+                write(name, own, *make(config, seed))
+                made += 1
+    print(made, "folders")
 
 
 main()

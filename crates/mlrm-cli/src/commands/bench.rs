@@ -105,6 +105,16 @@ struct LoadArgs {
     output: Output,
 }
 
+impl BenchArgs {
+    /// The models that are named on the command line.
+    pub fn models(&mut self) -> Vec<&mut PathBuf> {
+        match &mut self.what {
+            What::Load(args) => vec![&mut args.source.model],
+            _ => Vec::new(),
+        }
+    }
+}
+
 impl What {
     fn output(&self) -> &Output {
         match self {

@@ -12,7 +12,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use miette::miette;
 use mlrm_config::{DType, DataSettings, DataSource};
-use mlrm_eval::{EmbeddingSet, Embeddings, write_embeddings};
+use mlrm_eval::{EmbeddingSet, Embeddings, clear_unfinished, write_embeddings};
 use mlrm_train::corpus::{Modality, Notes};
 use mlrm_train::encode::{CorpusEmbeddings, Inference};
 
@@ -91,6 +91,7 @@ pub fn run(args: EmbedArgs) -> miette::Result<ExitCode> {
     if folder_of(&args.out).exists() {
         check_place(&args.out)?;
     }
+    clear_unfinished(&args.out);
     let config = args.source.run_config(&args.set)?;
     let model = args.source.open(&config)?;
     let images = images_of(&args.notes, args.images.as_deref(), &config.data);

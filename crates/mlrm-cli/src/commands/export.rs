@@ -15,8 +15,9 @@ use super::formats::{ByteSize, FormatArg, bytes};
 /// Write a model as Hugging Face folders, in another number format or in shards.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// A model folder, a run folder (its `model/`), or a language model or vision encoder as Hugging
-    /// Face's libraries save it.
+    /// A model folder, a run folder (its `model/`), a language model or vision encoder as Hugging
+    /// Face's libraries save it, or a whole BLIP-2, Qwen-VL or NoteLLM-2 of others, whose two halves are
+    /// written.
     pub model: PathBuf,
     /// Keys of its config.json that mlrm does not know and that do not change the forward pass.
     #[arg(long, value_name = "KEYS", value_delimiter = ',')]
@@ -81,8 +82,10 @@ pub fn run(args: ExportArgs) -> miette::Result<ExitCode> {
             "" => args.out.clone(),
             below => args.out.join(Path::new(below)),
         };
+        let class =
+            class(&folder).map_or(String::new(), |class| format!("; transformers: {class}"));
         println!(
-            "{}: {} in {}, {} {}",
+            "{}: {} in {}, {} {}{class}",
             folder.display(),
             bytes(part.weights.bytes),
             part.weights.dtype.name(),
@@ -93,5 +96,27 @@ pub fn run(args: ExportArgs) -> miette::Result<ExitCode> {
             }
         );
     }
+    if let ModelSource::System { whole, .. } = &source {
+        eprintln!(
+            "what is between and behind the two is in neither: `mlrm train` with model.checkpoint = {:?} and \
+             train.max_steps = 0 makes a model folder of the whole",
+            args.model
+        );
+        if !args.out.join("vision").exists() {
+            eprintln!(
+                "{}: its config.json does not describe a vision encoder, which is not written",
+                whole.root().display()
+            );
+        }
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The class of `transformers` that a written folder loads as; `None` for Qwen 1 and Qwen-VL's tower, which
+/// it does not have.
+fn class(folder: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(folder.join("config.json")).ok()?;
+    let config: serde_json::Value = serde_json::from_str(&text).ok()?;
+    let class = config["architectures"][0].as_str()?;
+    (!class.starts_with("QWen")).then(|| class.to_owned())
 }

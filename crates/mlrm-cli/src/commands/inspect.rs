@@ -17,6 +17,7 @@ use mlrm_train::{TrainError, device};
 use serde::Serialize;
 
 use super::formats::{FormatArg, QuantisationArg, bytes};
+use crate::hub::{self, Outline};
 
 /// Say what a model is, whether its weights fit its config, and what training it would need.
 #[derive(Debug, Args)]
@@ -110,9 +111,40 @@ struct LoadReport {
 }
 
 /// Runs the command. Fails where weights and config do not fit.
-pub fn run(args: InspectArgs) -> miette::Result<ExitCode> {
-    let source = ModelSource::open(&args.model, &args.accept_keys).map_err(TrainError::from)?;
-    let parts = source.parts().map_err(TrainError::from)?;
+pub fn run(mut args: InspectArgs) -> miette::Result<ExitCode> {
+    let outline = hub::outline(&args.model, args.load)?;
+    args.model = outline.shown.clone();
+    // What is made for this alone is no name that means anything to the reader.
+    let renamed = |error: miette::Report| match outline.folder == outline.shown {
+        true => error,
+        false => renamed(&error, &outline),
+    };
+    inspect(args, &outline).map_err(renamed)
+}
+
+/// The same error with the name of the model in the place of its folder.
+fn renamed(error: &miette::Report, outline: &Outline) -> miette::Report {
+    let folder = outline.folder.display().to_string();
+    let with_name = |text: String| text.replace(&folder, &outline.shown.display().to_string());
+    let causes = error.chain().map(ToString::to_string);
+    let message = with_name(causes.collect::<Vec<_>>().join(": "));
+    match error.help() {
+        Some(help) => miette!(help = with_name(help.to_string()), "{message}"),
+        None => miette!("{message}"),
+    }
+}
+
+fn inspect(args: InspectArgs, outline: &Outline) -> miette::Result<ExitCode> {
+    let source = ModelSource::open(&outline.folder, &args.accept_keys).map_err(TrainError::from)?;
+    let mut parts = source.parts().map_err(TrainError::from)?;
+    for part in &mut parts {
+        if let Ok(below) = part.path.strip_prefix(&outline.folder) {
+            part.path = match below.as_os_str().is_empty() {
+                true => outline.shown.clone(),
+                false => outline.shown.join(below),
+            };
+        }
+    }
     let fits = parts.iter().all(|part| part.mismatches.is_empty());
     let tokenizer = words(&source)?;
     let report = Report {

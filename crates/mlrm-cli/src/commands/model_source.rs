@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use miette::miette;
-use mlrm_config::{DataSettings, DeviceNames, RunConfig};
+use mlrm_config::{DataSettings, DeviceNames, ExifOrientation, RunConfig};
+use mlrm_data::image::PreprocessorConfig;
 use mlrm_train::corpus::Notes;
 use mlrm_train::device::{self, Device};
 use mlrm_train::plan::{OpenModel, open_model};
@@ -49,6 +50,12 @@ impl ModelSource {
             RunConfig::load(self.model.join("config.toml"), &overrides)
                 .map_err(mlrm_train::TrainError::from)?
         } else {
+            // As in training, unless the command line says otherwise.
+            let pictures = PreprocessorConfig::load(&self.folder()?.join("vision"));
+            let pictures = pictures.map_err(mlrm_train::TrainError::from)?;
+            if let Some(ExifOrientation::Apply) = pictures.map(|pictures| pictures.orientation) {
+                overrides.insert(0, "data.exif_orientation=apply".into());
+            }
             overrides.push(format!("model.path={}", self.model.display()));
             RunConfig::from_overrides(&overrides).map_err(mlrm_train::TrainError::from)?
         })

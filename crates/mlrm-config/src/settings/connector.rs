@@ -13,6 +13,9 @@ pub struct ConnectorSettings {
     /// A folder with a whole BLIP-2 or Qwen-VL whose Q-Former or resampler to start from; it brings the
     /// sizes. The projector behind a Q-Former starts from scratch. Or `hf:owner/name@revision`.
     pub path: Option<ModelPath>,
+    /// Keys of its section of config.json that mlrm does not know and that do not change the forward pass.
+    #[schemars(extend("x-source" = "Hugging Face config.json"))]
+    pub accept_keys: Vec<String>,
     /// The kind of connector.
     pub kind: ConnectorKind,
     /// Visual tokens (V) of a Q-Former or resampler. Paper: 16; BLIP-2: 32; Qwen-VL: 256.
@@ -64,6 +67,7 @@ impl Default for ConnectorSettings {
     fn default() -> Self {
         Self {
             path: None,
+            accept_keys: Vec::new(),
             kind: ConnectorKind::QFormer,
             queries: 16,
             layers: 6,

@@ -114,7 +114,15 @@ fn moot(config: &RunConfig) -> Vec<(&'static str, Vec<String>)> {
     add(
         model.connector.path.is_some(),
         "`model.connector.path` brings the sizes",
-        below("model.connector", &["path", "kind", "projector"]),
+        below(
+            "model.connector",
+            &["path", "accept_keys", "kind", "projector"],
+        ),
+    );
+    add(
+        model.checkpoint.is_none() && model.connector.path.is_none(),
+        "it is for a config.json, and no folder is given",
+        vec!["model.connector.accept_keys".into()],
     );
     add(
         model.connector.kind == ConnectorKind::Mlp,
@@ -126,7 +134,13 @@ fn moot(config: &RunConfig) -> Vec<(&'static str, Vec<String>)> {
         "the connector \"resampler\" is one layer, as wide as the LLM",
         below(
             "model.connector",
-            &["kind", "queries", "num_attention_heads"],
+            &[
+                "path",
+                "accept_keys",
+                "kind",
+                "queries",
+                "num_attention_heads",
+            ],
         ),
     );
     add(

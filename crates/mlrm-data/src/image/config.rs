@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use mlrm_config::{PictureDefaults, VisionFamily};
+use mlrm_config::{ExifOrientation, PictureDefaults, VisionFamily};
 use serde_json::{Map, Value};
 
 use crate::error::{DataError, Result};
@@ -20,6 +20,8 @@ const CLIP_SIZE: u32 = 224;
 const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 /// Standard deviation of the pixels of ImageNet.
 const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
+/// The key of [`PreprocessorConfig::orientation`].
+pub(super) const ORIENTATION: &str = "exif_orientation";
 
 /// Side of BLIP's pictures where a config file does not state it.
 const BLIP_SIZE: u32 = 384;
@@ -84,6 +86,9 @@ pub struct PreprocessorConfig {
     pub mean: [f64; 3],
     /// What each channel is divided by.
     pub std: [f64; 3],
+    /// Whether pictures are turned before all that. Hugging Face's processors have no such option; here it
+    /// goes with the model, so that it sees pictures as it did in training.
+    pub orientation: ExifOrientation,
 }
 
 /// The size that a picture is resized to.
@@ -121,6 +126,7 @@ impl PreprocessorConfig {
             rescale_factor: 1.0 / 255.0,
             mean: CLIP_MEAN,
             std: CLIP_STD,
+            orientation: ExifOrientation::Ignore,
         }
     }
 
@@ -230,6 +236,10 @@ impl PreprocessorConfig {
                 "rescale_factor" => config.rescale_factor = number(key, value)?,
                 "image_mean" => config.mean = channels(key, value)?,
                 "image_std" => config.std = channels(key, value)?,
+                ORIENTATION => {
+                    let known = serde_json::from_value(value.clone());
+                    config.orientation = known.map_err(|error| format!("`{key}`: {error}"))?;
+                }
                 // `processor` has read them; the class of the whole processor says nothing of pictures.
                 "image_processor_type" | "feature_extractor_type" | "processor_class" => {}
                 "data_format" if value == "channels_first" => {}

@@ -3,9 +3,10 @@
 use std::io::Write;
 use std::path::Path;
 
+use mlrm_config::ExifOrientation;
 use serde_json::json;
 
-use super::config::{PreprocessorConfig, Resample, Resize};
+use super::config::{ORIENTATION, PreprocessorConfig, Resample, Resize};
 use crate::error::Result;
 use crate::write::write_file;
 
@@ -42,6 +43,9 @@ impl PreprocessorConfig {
         if let Some((height, width)) = self.crop {
             keys["crop_size"] = size(height, width);
         }
+        if self.orientation != ExifOrientation::Ignore {
+            keys[ORIENTATION] = json!(self.orientation);
+        }
         write_file(&folder.join("preprocessor_config.json"), |out| {
             writeln!(out, "{keys:#}")
         })
@@ -61,6 +65,7 @@ mod tests {
             resize: Some(Resize::Exact(30, 40)),
             crop: None,
             resample: Resample::Bilinear,
+            orientation: ExifOrientation::Apply,
             ..PreprocessorConfig::clip(48)
         };
         for config in [PreprocessorConfig::clip(48), exact] {

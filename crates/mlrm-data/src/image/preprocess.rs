@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use image::RgbImage;
-use mlrm_config::VisionFamily;
+use mlrm_config::{ExifOrientation, VisionFamily};
 
 use super::config::{PreprocessorConfig, Resize};
 use super::resample::{Axis, resample};
@@ -55,6 +55,12 @@ impl ImagePreprocessor {
         let config =
             config.unwrap_or_else(|| PreprocessorConfig::of_family(family, image_size as u32));
         Self::new(config, image_size)
+    }
+
+    /// The same for pictures that are read with this orientation.
+    pub fn with_orientation(mut self, orientation: ExifOrientation) -> Self {
+        self.config.orientation = orientation;
+        self
     }
 
     /// How pictures are processed.

@@ -412,6 +412,7 @@ fn all_forms_of_a_config_are_read() {
         rescale_factor: 1.0,
         mean: [0.0; 3],
         std: [1.0; 3],
+        orientation: ExifOrientation::Ignore,
     };
     assert_eq!(plain, expected);
     let empty = tempfile::tempdir().unwrap();

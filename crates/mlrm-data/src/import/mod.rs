@@ -22,9 +22,9 @@ mod value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::spec::Spec;
 pub use self::template::Template;
@@ -120,6 +120,10 @@ pub fn import(spec: &Spec, from: &Path, out: &Path) -> Result<ImportSummary> {
                 file.write_all(readme.as_bytes())
             })?;
         }
+        write_file(&folder.join(ORIGIN), |file| {
+            let text = serde_json::to_string_pretty(&Origin::of(spec, from))?;
+            writeln!(file, "{text}")
+        })?;
         Ok(ImportSummary {
             notes: notes.ids.len() as u64,
             with_content: notes.with_content,
@@ -132,6 +136,37 @@ pub fn import(spec: &Spec, from: &Path, out: &Path) -> Result<ImportSummary> {
             notices,
         })
     })
+}
+
+/// File of an imported folder that tells what it was made by.
+const ORIGIN: &str = "import.json";
+
+/// What a folder was imported by.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Origin {
+    /// Hash of the spec.
+    spec: String,
+    /// The folder of the tables.
+    from: PathBuf,
+}
+
+impl Origin {
+    fn of(spec: &Spec, from: &Path) -> Self {
+        Self {
+            spec: blake3::hash(format!("{spec:?}").as_bytes())
+                .to_hex()
+                .to_string(),
+            from: fs::canonicalize(from).unwrap_or_else(|_| from.to_owned()),
+        }
+    }
+}
+
+/// Whether the folder `out` is what [`import`] made of `spec` and the folder `from`; `None` where it does
+/// not tell.
+pub fn is_import_of(spec: &Spec, from: &Path, out: &Path) -> Option<bool> {
+    let text = fs::read(out.join(ORIGIN)).ok()?;
+    let origin: Origin = serde_json::from_slice(&text).ok()?;
+    Some(origin == Origin::of(spec, from))
 }
 
 fn nothing_left(table: &str, dropped: &Dropped) -> String {

@@ -25,6 +25,11 @@ use tempfile::NamedTempFile;
 use crate::embeddings::EmbeddingSet;
 use crate::error::Error;
 
+/// How the name of a file begins and ends that is being written; between them is the name that it will have,
+/// and letters that no other writer has.
+const UNFINISHED: &str = ".embeddings-";
+const UNFINISHED_END: &str = ".part";
+
 /// A format of embedding files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -102,7 +107,8 @@ fn prepare(
     };
     std::fs::create_dir_all(folder).map_err(Error::io(folder, "make the folder"))?;
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".embeddings-").suffix(".part");
+    let prefix = format!("{UNFINISHED}{}-", name_of(path));
+    builder.prefix(&prefix).suffix(UNFINISHED_END);
     // A temporary file is private by default; an embedding file is as readable as any other.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
@@ -114,6 +120,34 @@ fn prepare(
         .sync_all()
         .map_err(Error::io(path, "write"))?;
     Ok(file)
+}
+
+/// Removes what killed writes of the embedding file `path`, or of parts of it (`NAME.part-…`), have left in
+/// its folder. Nobody else may be writing it. What cannot be removed does no harm.
+pub fn clear_unfinished(path: &Path) {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let own = [path.to_owned(), npy::ids_path(path), npy::visual_path(path)].map(|of| name_of(&of));
+    let part = format!("{}.part-", name_of(path));
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let of = name.strip_prefix(UNFINISHED).and_then(|rest| {
+            let (of, _random) = rest.strip_suffix(UNFINISHED_END)?.rsplit_once('-')?;
+            Some(of.to_owned())
+        });
+        if of.is_some_and(|of| own.contains(&of) || of.starts_with(&part)) {
+            let _left = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn rename(file: NamedTempFile, path: &Path) -> Result<(), Error> {

@@ -16,11 +16,11 @@ const ALIGNMENT: usize = 64;
 /// Longest header read; NumPy itself refuses longer ones.
 const MAX_HEADER: usize = 10_000;
 
-fn ids_path(path: &Path) -> PathBuf {
+pub(super) fn ids_path(path: &Path) -> PathBuf {
     path.with_extension("ids.txt")
 }
 
-fn visual_path(path: &Path) -> PathBuf {
+pub(super) fn visual_path(path: &Path) -> PathBuf {
     path.with_extension("visual.npy")
 }
 

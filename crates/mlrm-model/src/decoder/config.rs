@@ -42,8 +42,11 @@ pub struct DecoderConfig {
     pub positions: Positions,
     /// Keys that a query reads at most, its own included; absent: all before it.
     pub sliding_window: Option<usize>,
-    /// The norm before attention, before the feed-forward network and at the end.
+    /// The kind of all norms.
     pub norm: NormKind,
+    /// Norms stand before attention, before the feed-forward network and at the end; else behind
+    /// attention and network, what was added included, and none at the end (OPT-350m).
+    pub do_layer_norm_before: bool,
     /// Added to the variance (or mean square) inside the norms.
     pub norm_eps: f64,
     /// The feed-forward network.

@@ -8,9 +8,11 @@ use super::attention::{PassContext, SelfAttention, WantedRows};
 use super::{DecoderConfig, FeedForwardKind, NormKind};
 use crate::nn::{AttentionProbe, LayerNorm, Linear, Norm, RmsNorm, SwiGlu, linear};
 
-/// One pre-norm transformer layer.
+/// One transformer layer.
 #[derive(Module, Debug)]
 pub struct DecoderLayer {
+    /// Norms stand before attention and network, else behind what they add to.
+    pre_norm: bool,
     input_layernorm: Norm,
     self_attn: SelfAttention,
     post_attention_layernorm: Norm,
@@ -65,6 +67,7 @@ pub(super) fn norm(config: &DecoderConfig, width: usize, device: &Device) -> Nor
 impl DecoderLayer {
     pub(super) fn new(config: &DecoderConfig, device: &Device) -> Self {
         Self {
+            pre_norm: config.do_layer_norm_before,
             input_layernorm: norm(config, config.hidden_size, device),
             self_attn: SelfAttention::new(config, device),
             post_attention_layernorm: norm(config, config.hidden_size, device),
@@ -79,9 +82,9 @@ impl DecoderLayer {
         context: &PassContext,
         probe: Option<&mut AttentionProbe>,
     ) -> Tensor<3> {
-        let normal = self.input_layernorm.forward(x.clone());
-        let x = x + self.self_attn.forward(normal, None, context, probe);
-        self.feed_forward(x)
+        let read = self.before(&self.input_layernorm, &x);
+        let out = self.self_attn.forward(read, None, context, probe);
+        self.feed_forward(self.behind(&self.input_layernorm, x + out))
     }
 
     /// The layer's output at a few positions only: keys and values of the whole sequence, but
@@ -92,15 +95,32 @@ impl DecoderLayer {
         wanted: &WantedRows,
         context: &PassContext,
     ) -> Tensor<3> {
-        let normal = self.input_layernorm.forward(x.clone());
-        let out = self.self_attn.forward(normal, Some(wanted), context, None);
-        self.feed_forward(wanted.pick(x) + out)
+        let read = self.before(&self.input_layernorm, &x);
+        let out = self.self_attn.forward(read, Some(wanted), context, None);
+        self.feed_forward(self.behind(&self.input_layernorm, wanted.pick(x) + out))
     }
 
     fn feed_forward(&self, x: Tensor<3>) -> Tensor<3> {
         let [batch, seq, hidden] = x.dims();
-        let normal = self.post_attention_layernorm.forward(x.clone());
-        let y = self.mlp.forward(normal.reshape([batch * seq, hidden]));
-        x + y.reshape([batch, seq, hidden])
+        let norm = &self.post_attention_layernorm;
+        let read = self.before(norm, &x);
+        let y = self.mlp.forward(read.reshape([batch * seq, hidden]));
+        self.behind(norm, x + y.reshape([batch, seq, hidden]))
+    }
+
+    /// What attention or network read of `x`.
+    fn before(&self, norm: &Norm, x: &Tensor<3>) -> Tensor<3> {
+        match self.pre_norm {
+            true => norm.forward(x.clone()),
+            false => x.clone(),
+        }
+    }
+
+    /// What becomes of the sum of `x` and what was computed of it.
+    fn behind(&self, norm: &Norm, sum: Tensor<3>) -> Tensor<3> {
+        match self.pre_norm {
+            true => sum,
+            false => norm.forward(sum),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Decoders: one shared core, and the families that differ from it in what [`DecoderConfig`] says.
 //!
-//! The core is the pre-norm decoder of Llama: RMSNorm, rotary positions, grouped-query attention,
+//! The core is the decoder of Llama: RMSNorm, rotary positions, grouped-query attention,
 //! SwiGLU. A family's file ([`families`]) reads its `config.json` into a [`DecoderConfig`] and names
 //! its tensors; the guide's "Adding a model" walks through one.
 
@@ -41,7 +41,7 @@ pub struct Decoder {
     /// From the width of the embeddings to that of the layers.
     project_in: Option<Linear>,
     layers: Vec<DecoderLayer>,
-    norm: Norm,
+    norm: Option<Norm>,
     /// Back to the width of the embeddings.
     project_out: Option<Linear>,
     #[module(skip)]
@@ -88,7 +88,9 @@ impl Decoder {
             layers: (0..config.num_hidden_layers)
                 .map(|_| DecoderLayer::new(config, device))
                 .collect(),
-            norm: layer::norm(config, hidden, device),
+            norm: config
+                .do_layer_norm_before
+                .then(|| layer::norm(config, hidden, device)),
             project_out: projection(hidden, width),
             rotary,
             groups: config.num_attention_heads / config.num_key_value_heads.max(1),
@@ -192,7 +194,10 @@ impl Decoder {
 
     /// From the last layer's output to what leaves the decoder.
     fn leave(&self, x: Tensor<3>) -> Tensor<3> {
-        let x = self.norm.forward(x);
+        let x = match &self.norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
         match &self.project_out {
             Some(map) => map.forward(x),
             None => x,

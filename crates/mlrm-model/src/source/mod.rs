@@ -12,7 +12,7 @@ use burn::tensor::{DType, Device};
 use mlrm_config::{Quantisation, Tune};
 
 use crate::checksums;
-use crate::connector::Connector;
+use crate::connector::{Connector, ConnectorConfig};
 use crate::decoder::{Decoder, DecoderConfig};
 use crate::embedder::{
     BuildOptions, CONNECTOR_NAMES, Embedder, ModelFolder, WeightSource, llm_names,
@@ -36,6 +36,8 @@ pub enum ModelSource {
         llm: Noted<DecoderConfig>,
         /// Its vision encoder, where its config describes it.
         vision: Option<Noted<VisionConfig>>,
+        /// Its connector, where its config describes it.
+        connector: Option<Noted<ConnectorConfig>>,
     },
     /// A language model, as Hugging Face's libraries save it.
     Llm {
@@ -102,8 +104,21 @@ impl ModelSource {
             return Err(ModelError::format(path, message));
         }
         if let Some(whole) = WholeSystem::find(path)? {
-            let (llm, vision) = (whole.llm(accept_keys)?, whole.vision(accept_keys)?);
-            return Ok(Self::System { whole, llm, vision });
+            let vision = whole.vision(accept_keys);
+            let connector = whole.connector(accept_keys);
+            return match (whole.llm(accept_keys), vision, connector) {
+                (Ok(llm), Ok(vision), Ok(connector)) => Ok(Self::System {
+                    whole,
+                    llm,
+                    vision,
+                    connector,
+                }),
+                (Err(error), vision, connector) => {
+                    Err(error.and(vision.err()).and(connector.err()))
+                }
+                (Ok(_), Err(error), connector) => Err(error.and(connector.err())),
+                (Ok(_), Ok(_), Err(error)) => Err(error),
+            };
         }
         let llm = match DecoderConfig::read_accepting(&file, accept_keys) {
             Ok(config) => return Ok(Self::Llm { root, config }),
@@ -167,8 +182,15 @@ impl ModelSource {
                 let options = build_options(folder, options);
                 Loaded::Model(Box::new(Embedder::build(config, &options, device)?))
             }
-            Self::System { whole, llm, vision } => {
-                load_system(whole, llm, vision.as_ref(), device, options)?
+            Self::System {
+                whole,
+                llm,
+                vision,
+                connector,
+            } => {
+                let vision = vision.as_ref().map(|vision| &vision.config);
+                let connector = empty_connector(whole, &llm.config, connector.as_ref(), device)?;
+                load_system(whole, &llm.config, vision, connector, device, options)?
             }
             Self::Llm { root, config } => {
                 let config = &config.config;
@@ -190,12 +212,12 @@ impl ModelSource {
 /// describes them.
 fn load_system(
     whole: &WholeSystem,
-    llm: &Noted<DecoderConfig>,
-    vision: Option<&Noted<VisionConfig>>,
+    llm: &DecoderConfig,
+    sizes: Option<&VisionConfig>,
+    connector: Option<Connector>,
     device: &Device,
     options: &LoadOptions,
 ) -> Result<Loaded, ModelError> {
-    let (llm, sizes) = (&llm.config, vision);
     let checkpoint = whole.checkpoint(SystemPart::Llm)?;
     let (prefix, names) = llm_names(llm, &checkpoint);
     let decoder = load(
@@ -206,7 +228,7 @@ fn load_system(
         options,
     )?;
     let mut vision = None;
-    if let Some(Noted { config: sizes, .. }) = sizes {
+    if let Some(sizes) = sizes {
         let checkpoint = whole.checkpoint(SystemPart::Vision)?;
         vision = Some(Box::new(VisionTower::load(
             sizes,
@@ -215,26 +237,27 @@ fn load_system(
             device,
         )?));
     }
-    let mut connector = None;
-    if let Some(empty) = empty_connector(whole, llm, device)? {
+    let mut filled = None;
+    if let Some(empty) = connector {
         let checkpoint = whole.checkpoint(SystemPart::Head)?;
         let loaded = load(empty, &checkpoint, "", CONNECTOR_NAMES, options)?;
-        connector = Some(Box::new(loaded));
+        filled = Some(Box::new(loaded));
     }
-    Ok(Loaded::System(Box::new(decoder), vision, connector))
+    Ok(Loaded::System(Box::new(decoder), vision, filled))
 }
 
 /// The connector of a whole model, without values.
 fn empty_connector(
     whole: &WholeSystem,
     llm: &DecoderConfig,
+    connector: Option<&Noted<ConnectorConfig>>,
     device: &Device,
 ) -> Result<Option<Connector>, ModelError> {
-    let (Some(config), Some(projector)) = (whole.connector()?, whole.projector()) else {
+    let (Some(sizes), Some(projector)) = (connector, whole.projector()) else {
         return Ok(None);
     };
     let width = llm.word_embed_proj_dim;
-    Connector::new(&config, projector, width, device).map(Some)
+    Connector::new(&sizes.config, projector, width, device).map(Some)
 }
 
 /// A model folder brings every value, so that those of a scratch start are not read.

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{ModelSource, empty_connector};
+use crate::connector::ConnectorConfig;
 use crate::decoder::{Decoder, DecoderConfig};
 use crate::embedder::{CONNECTOR_NAMES, Head, ModelFolder, llm_names};
 use crate::error::ModelError;
@@ -65,7 +66,12 @@ impl ModelSource {
                 parts.push(head(folder)?);
                 Ok(parts)
             }
-            Self::System { whole, llm, vision } => system(whole, llm, vision.as_ref()),
+            Self::System {
+                whole,
+                llm,
+                vision,
+                connector,
+            } => system(whole, llm, vision.as_ref(), connector.as_ref()),
             Self::Llm { root, config } => Ok(vec![Part {
                 notes: config.notes.clone(),
                 ..llm(root, &config.config)?
@@ -82,6 +88,7 @@ fn system(
     whole: &WholeSystem,
     llm: &Noted<DecoderConfig>,
     vision: Option<&Noted<VisionConfig>>,
+    connector: Option<&Noted<ConnectorConfig>>,
 ) -> Result<Vec<Part>, ModelError> {
     let mut parts = vec![Part {
         notes: llm.notes.clone(),
@@ -98,10 +105,13 @@ fn system(
         None => {}
     }
     parts.push(
-        match empty_connector(whole, &llm.config, &Device::default())? {
+        match empty_connector(whole, &llm.config, connector, &Device::default())? {
             Some(module) => {
                 let fit = fit(&module, &head, "", CONNECTOR_NAMES, None);
-                part("head", &head, &module, fit, None)
+                Part {
+                    notes: connector.map_or_else(Vec::new, |connector| connector.notes.clone()),
+                    ..part("head", &head, &module, fit, None)
+                }
             }
             None => undescribed("head", head),
         },

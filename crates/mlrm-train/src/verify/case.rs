@@ -170,7 +170,8 @@ fn embedder_config(
     if let (Some(vision), Some(side)) = (&mut vision, side) {
         vision.fit_pictures(side);
     }
-    let brought = whole.map(WholeSystem::connector).transpose()?.flatten();
+    let brought = whole.map(|whole| whole.connector(&[])).transpose()?;
+    let brought = brought.flatten().map(|connector| connector.config);
     let connector = match (&vision, brought) {
         (Some(_), Some(connector)) => Some(connector),
         (Some(vision), None) if flags.image_tokens => Some(connector_config(case, vision)?),

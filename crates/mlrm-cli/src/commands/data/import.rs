@@ -8,7 +8,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use miette::{IntoDiagnostic, miette};
 use mlrm_data::import::fetch::{FetchOptions, FetchSummary, Reach, fetch};
-use mlrm_data::import::{ImportSummary, Spec, import, presets};
+use mlrm_data::import::{ImportSummary, Spec, import, is_import_of, presets};
 use serde_json::json;
 
 use super::{print, print_json, report, table};
@@ -125,7 +125,15 @@ pub fn run(args: &ImportArgs) -> miette::Result<ExitCode> {
     let Some(out) = &args.out else {
         return Err(miette!("name the folder to make: --out DIR"));
     };
-    if args.fetch_images && out.join(MARK).is_file() {
+    let begun = args.fetch_images.then(|| is_import_of(&spec, &from, out));
+    if begun.flatten() == Some(false) {
+        return Err(miette!(
+            help = "name another folder with --out, or give the spec and --from that made this one",
+            "{} was made by another spec or from another folder: its pictures are not those of this call",
+            out.display()
+        ));
+    }
+    if begun.flatten() == Some(true) {
         let fetched = fetch_images(args, out)?;
         if args.json {
             return print_json(&json!({"fetch": fetched}));
@@ -159,9 +167,6 @@ pub fn run(args: &ImportArgs) -> miette::Result<ExitCode> {
         table(&counts(&summary))
     ))
 }
-
-/// File of a folder whose pictures are being fetched.
-const MARK: &str = "fetched.jsonl";
 
 fn fetch_images(args: &ImportArgs, out: &Path) -> miette::Result<FetchSummary> {
     let options = FetchOptions {

@@ -1,7 +1,12 @@
 //! Which addresses may be asked for pictures.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::NextTimeout;
 
 /// Which addresses a download may connect to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -16,17 +21,22 @@ pub enum Reach {
     Only(SocketAddr),
 }
 
-impl ureq::Resolver for Reach {
+impl Resolver for Reach {
     /// Every address that a connection could take is looked at, after names are resolved: the
     /// connection is made to these and no others.
-    fn resolve(&self, host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
-        let found: Vec<SocketAddr> = host_and_port.to_socket_addrs()?.collect();
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let found = DefaultResolver::default().resolve(uri, config, timeout)?;
         match found.iter().find(|address| !self.allows(**address)) {
             None => Ok(found),
-            Some(address) => Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                format!("{REFUSED}: {}", address.ip()),
-            )),
+            Some(address) => {
+                let refused = format!("{REFUSED}: {}", address.ip());
+                Err(io::Error::new(io::ErrorKind::PermissionDenied, refused).into())
+            }
         }
     }
 }

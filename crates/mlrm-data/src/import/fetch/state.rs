@@ -41,7 +41,12 @@ impl State {
         let entries = text
             .lines()
             .filter_map(|line| serde_json::from_str::<Entry>(line).ok());
-        let there = entries.filter(|entry| folder.join(&entry.key).is_file());
+        // A file holds what was fetched last under its name, whatever it held before.
+        let last: HashMap<String, Entry> =
+            entries.map(|entry| (entry.key.clone(), entry)).collect();
+        let there = last
+            .into_values()
+            .filter(|entry| folder.join(&entry.key).is_file());
         let known = there
             .map(|entry| ((entry.id, entry.url), entry.key))
             .collect();

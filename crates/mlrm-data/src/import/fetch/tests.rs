@@ -88,7 +88,7 @@ fn answer(path: &str, times: usize, from: Option<u64>, stream: &mut TcpStream) {
         "/cut" => match from {
             None => {
                 let head = format!(
-                    "HTTP/1.1 200 OK\r\n{PNG}Content-Length: {}\r\n\r\n",
+                    "HTTP/1.1 200 OK\r\n{PNG}ETag: \"one\"\r\nContent-Length: {}\r\n\r\n",
                     whole.len()
                 );
                 let _ = stream
@@ -200,6 +200,10 @@ fn pictures_are_fetched_or_the_reason_is_said() {
     assert_eq!(ranges[0], None);
     assert_eq!(ranges[1].as_deref(), Some("bytes=1000-"));
 
+    let left = fs::read_dir(home.path().join("images")).unwrap();
+    let left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(left.filter(|name| name.contains("partial")).count(), 0);
+
     // Finished pictures are not asked for again, even by notes that forgot them.
     notes(home.path(), &urls[..1]);
     let again = fetch(home.path(), &quick(Reach::All), &|_, _| {}).unwrap();
@@ -250,4 +254,78 @@ fn all_pictures_together_have_a_limit() {
         (2, 2),
         "{summary:?}"
     );
+}
+
+/// A server whose picture changes between two calls, and that cuts the first answer.
+fn changing(marks: bool) -> (SocketAddr, Asked) {
+    serve(move |_, times, from, stream| {
+        let mut whole = picture();
+        whole[2000] ^= u8::from(times > 0);
+        let mark = match (marks, times) {
+            (false, _) => "",
+            (true, 0) => "ETag: \"old\"\r\n",
+            (true, _) => "ETag: \"new\"\r\n",
+        };
+        if times == 0 {
+            let head = format!(
+                "HTTP/1.1 200 OK\r\n{PNG}{mark}Content-Length: {}\r\n\r\n",
+                whole.len()
+            );
+            let _ = stream
+                .write_all(head.as_bytes())
+                .and_then(|()| stream.write_all(&whole[..1000]));
+            return;
+        }
+        // `If-Range` names a picture that is no more: the whole of the new one.
+        assert!(marks || from.is_none(), "nothing tells that it is the same");
+        send(stream, "200 OK", &format!("{PNG}{mark}"), &whole);
+    })
+}
+
+#[test]
+fn a_part_is_gone_on_with_only_where_the_picture_is_the_same() {
+    for marks in [true, false] {
+        let (address, asked) = changing(marks);
+        let home = tempfile::tempdir().unwrap();
+        notes(home.path(), &[format!("http://{address}/picture")]);
+        let options = FetchOptions {
+            retries: 0,
+            ..quick(Reach::All)
+        };
+        let first = fetch(home.path(), &options, &|_, _| {}).unwrap();
+        assert_eq!((first.fetched, first.failed.len()), (0, 1));
+        assert_eq!(fetch(home.path(), &options, &|_, _| {}).unwrap().fetched, 1);
+        let mut expected = picture();
+        expected[2000] ^= 1;
+        assert_eq!(
+            fs::read(home.path().join("images/n0.png")).unwrap(),
+            expected
+        );
+        let range = asked.lock().unwrap()[1].1.clone();
+        assert_eq!(range.as_deref(), marks.then_some("bytes=1000-"));
+    }
+}
+
+#[test]
+fn another_address_of_a_note_is_another_picture() {
+    let (address, asked) = serve(|path, _, _, stream| {
+        let mut whole = picture();
+        *whole.last_mut().unwrap() = path.len() as u8;
+        send(stream, "200 OK", PNG, &whole);
+    });
+    let home = tempfile::tempdir().unwrap();
+    let options = quick(Reach::All);
+    let last_byte = |path: &str| {
+        notes(home.path(), &[format!("http://{address}{path}")]);
+        fetch(home.path(), &options, &|_, _| {}).unwrap();
+        *fs::read(home.path().join("images/n0.png"))
+            .unwrap()
+            .last()
+            .unwrap()
+    };
+    assert_eq!(last_byte("/a"), 2);
+    assert_eq!(last_byte("/bbb"), 4);
+    // Back again: the file is the other one's by now.
+    assert_eq!(last_byte("/a"), 2);
+    assert_eq!(asked.lock().unwrap().len(), 3);
 }

@@ -137,6 +137,7 @@ pub(super) fn plain(family: LlmFamily) -> DecoderConfig {
         positions: Positions::Learnt,
         sliding_window: None,
         norm: NormKind::Rms,
+        do_layer_norm_before: true,
         norm_eps: 0.0,
         feed_forward: FeedForwardKind::SwiGlu,
         fused_qkv: false,

@@ -42,11 +42,6 @@ fn rename(path: &str) -> String {
 
 fn read(hf: &mut HfConfig<'_>) -> Result<DecoderConfig, ModelError> {
     let off = [json!(0.0), json!(0)];
-    hf.refuse_unless(
-        "do_layer_norm_before",
-        &[json!(true)],
-        "only pre-norm models are",
-    );
     hf.refuse_unless("_remove_final_layer_norm", &[json!(false)], "only false is");
     hf.refuse_unless(
         "layer_norm_elementwise_affine",
@@ -78,6 +73,7 @@ fn read(hf: &mut HfConfig<'_>) -> Result<DecoderConfig, ModelError> {
         head_dim: hidden_size / num_attention_heads,
         intermediate_size: hf.get("ffn_dim", None)?,
         max_position_embeddings: hf.get("max_position_embeddings", None)?,
+        do_layer_norm_before: hf.get("do_layer_norm_before", Some(true))?,
         qkv_bias: bias,
         output_bias: bias,
         mlp_bias: bias,
@@ -89,7 +85,7 @@ fn read(hf: &mut HfConfig<'_>) -> Result<DecoderConfig, ModelError> {
 fn write(config: &DecoderConfig) -> Value {
     json!({
         "activation_function": "relu",
-        "do_layer_norm_before": true,
+        "do_layer_norm_before": config.do_layer_norm_before,
         "enable_bias": config.qkv_bias,
         "ffn_dim": config.intermediate_size,
         "word_embed_proj_dim": config.word_embed_proj_dim,
@@ -155,6 +151,11 @@ mod tests {
         assert_eq!((config.head_dim, config.word_embed_proj_dim), (8, 64));
         let narrow = OPT.replace("\"word_embed_proj_dim\": 64", "\"word_embed_proj_dim\": 48");
         assert_eq!(read(&narrow).word_embed_proj_dim, 48);
+        let behind = OPT.replace(
+            "\"do_layer_norm_before\": true",
+            "\"do_layer_norm_before\": false",
+        );
+        assert!(config.do_layer_norm_before && !read(&behind).do_layer_norm_before);
         config.check_length(2048).expect("as many as there are");
         let error = config.check_length(2049).expect_err("longer").to_string();
         assert!(
@@ -166,11 +167,6 @@ mod tests {
     #[test]
     fn what_is_not_implemented() {
         let no = |key, value, words| refused(OPT, key, value, words);
-        no(
-            "do_layer_norm_before",
-            json!(false),
-            "only pre-norm models are",
-        );
         no("_remove_final_layer_norm", json!(true), "only false is");
         no(
             "layer_norm_elementwise_affine",
