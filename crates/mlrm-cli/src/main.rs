@@ -25,6 +25,8 @@ struct Cli {
 enum Command {
     /// Train a model from a config file.
     Train(commands::train::TrainArgs),
+    /// Run every combination of settings of a sweep, and compare them.
+    Sweep(commands::sweep::SweepArgs),
     /// Make, convert, check and pair data.
     Data(commands::data::DataArgs),
     /// Measure retrieval of a run or model beside its baselines.
@@ -74,7 +76,11 @@ impl Command {
 fn main() -> ExitCode {
     let mut command = Cli::parse().command;
     // `mlrm eval … | head` ends quietly; a training run outlives whoever read its output.
-    let trains = matches!(command, Command::Train(_));
+    let trains = match &command {
+        Command::Train(_) => true,
+        Command::Sweep(args) => !args.table,
+        _ => false,
+    };
     if !trains {
         sigpipe::reset();
     }
@@ -86,6 +92,7 @@ fn main() -> ExitCode {
     }
     let result = match command {
         Command::Train(args) => commands::train::run(args),
+        Command::Sweep(args) => commands::sweep::run(args),
         Command::Data(args) => commands::data::run(args),
         Command::Eval(args) => commands::eval::run(args),
         Command::Embed(args) => commands::embed::run(args),

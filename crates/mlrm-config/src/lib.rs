@@ -20,6 +20,7 @@ mod overrides;
 mod reference;
 pub mod settings;
 mod suggest;
+mod sweep;
 mod text;
 mod validate;
 
@@ -32,3 +33,4 @@ pub use load::{LoadedConfig, Places};
 pub use reference::{json_schema, reference_markdown};
 pub use settings::*;
 pub use suggest::closest;
+pub use sweep::{Axis, Cell, Point, Sweep, SweepOverrides};

@@ -49,39 +49,70 @@ impl Bootstrap {
     ///
     /// If a column is shorter than the first.
     pub fn intervals(&self, columns: &[Vec<f64>]) -> Option<Vec<Interval>> {
-        let queries = columns.first().map_or(0, Vec::len);
-        if queries == 0 || self.resamples == 0 || !(0.0..=1.0).contains(&self.confidence) {
+        self.grouped_intervals(&[columns])
+    }
+
+    /// As [`Bootstrap::intervals`] for runs of several seeds: each group holds the columns of one
+    /// seed, over its own queries. Seeds are drawn with replacement, and queries within each; a mean
+    /// is that of the seeds' means. The draws depend on the numbers of seeds and queries only, so
+    /// that calls for other columns of the same queries see the same samples.
+    ///
+    /// None if a group has no queries or there are no groups or resamples.
+    ///
+    /// # Panics
+    ///
+    /// If a group has fewer columns than the first, or a column is shorter than the first of its
+    /// group.
+    pub fn grouped_intervals(&self, groups: &[&[Vec<f64>]]) -> Option<Vec<Interval>> {
+        let queries = |columns: &[Vec<f64>]| columns.first().map_or(0, Vec::len);
+        let empty = groups.is_empty() || groups.iter().any(|columns| queries(columns) == 0);
+        if empty || self.resamples == 0 || !(0.0..=1.0).contains(&self.confidence) {
             return None;
         }
         let samples: Vec<Vec<f64>> = (0..self.resamples as u64)
             .into_par_iter()
-            .map(|sample| self.sample_means(columns, queries, sample))
+            .map(|sample| self.sample_means(groups, sample))
             .collect();
         let tail = (1.0 - self.confidence) / 2.0;
-        let interval = |(at, values): (usize, &Vec<f64>)| {
+        let interval = |at: usize| {
             let mut means: Vec<f64> = samples.iter().map(|means| means[at]).collect();
             means.sort_unstable_by(f64::total_cmp);
+            let of_groups = groups.iter().map(|columns| exact_mean(&columns[at]));
             Some(Interval {
-                mean: exact_mean(values)?,
+                mean: exact_mean(&of_groups.collect::<Option<Vec<f64>>>()?)?,
                 low: quantile(&means, tail),
                 high: quantile(&means, 1.0 - tail),
             })
         };
-        columns.iter().enumerate().map(interval).collect()
+        (0..groups[0].len()).map(interval).collect()
     }
 
     /// The means of one sample; each has a random stream of its own, so that threads do not matter.
-    fn sample_means(&self, columns: &[Vec<f64>], queries: usize, sample: u64) -> Vec<f64> {
+    fn sample_means(&self, groups: &[&[Vec<f64>]], sample: u64) -> Vec<f64> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         rng.set_stream(sample);
-        let mut sums = vec![0.0; columns.len()];
-        for _ in 0..queries {
-            let query = rng.random_range(0..queries);
-            for (sum, values) in sums.iter_mut().zip(columns) {
-                *sum += values[query];
+        let mut means = vec![0.0; groups[0].len()];
+        for _ in groups {
+            let columns = match groups {
+                [only] => only,
+                _ => groups[rng.random_range(0..groups.len())],
+            };
+            let queries = columns[0].len();
+            let mut sums = vec![0.0; columns.len()];
+            for _ in 0..queries {
+                let query = rng.random_range(0..queries);
+                for (sum, values) in sums.iter_mut().zip(columns) {
+                    *sum += values[query];
+                }
+            }
+            for (mean, sum) in means.iter_mut().zip(sums) {
+                *mean += sum / queries as f64;
             }
         }
-        sums.into_iter().map(|sum| sum / queries as f64).collect()
+        means
+            .into_iter()
+            .map(|sum| sum / groups.len() as f64)
+            .collect()
     }
 }
 
@@ -129,6 +160,44 @@ mod tests {
         let again = |seed| bootstrap(4000, 0.95, seed).intervals(&columns);
         assert_eq!(again(1), Some(both.clone()));
         assert_ne!(again(2), Some(both));
+    }
+
+    #[test]
+    fn seeds_that_differ_widen_the_interval_and_pairing_narrows_it() {
+        let spread =
+            |mean: f64| -> Vec<f64> { (0..100).map(|at| mean + f64::from(at % 5) * 0.1).collect() };
+        // The second row is better than the first by 0.01 for every query of every seed.
+        let group = |mean: f64| {
+            let (row, other) = (spread(mean), spread(mean + 0.01));
+            let gain = other
+                .iter()
+                .zip(&row)
+                .map(|(other, row)| other - row)
+                .collect();
+            [row, other, gain]
+        };
+        let alike = [group(0.1), group(0.1), group(0.1)];
+        let apart = [group(0.0), group(0.1), group(0.2)];
+        let of = |groups: &[[Vec<f64>; 3]; 3]| {
+            let groups: Vec<&[Vec<f64>]> = groups.iter().map(|group| group.as_slice()).collect();
+            Bootstrap::new(1).grouped_intervals(&groups).unwrap()
+        };
+        let (alike, apart) = (of(&alike), of(&apart));
+        let width = |interval: &Interval| interval.high - interval.low;
+        assert!((alike[0].mean - 0.3).abs() < 1e-12 && (apart[0].mean - 0.3).abs() < 1e-12);
+        assert!(
+            width(&apart[0]) > 3.0 * width(&alike[0]),
+            "{alike:?} {apart:?}"
+        );
+        assert!(
+            apart[1].low < apart[0].high,
+            "the rows' own intervals overlap"
+        );
+        assert!(
+            apart[2].low > 0.0 && (apart[2].mean - 0.01).abs() < 1e-12,
+            "{apart:?}"
+        );
+        assert_eq!(Bootstrap::new(1).grouped_intervals(&[]), None);
     }
 
     #[test]

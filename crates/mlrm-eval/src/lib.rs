@@ -22,6 +22,7 @@ mod geometry;
 mod metrics;
 mod order;
 mod product;
+mod query_record;
 mod rank;
 mod report;
 mod score;
@@ -40,6 +41,7 @@ pub use metrics::{
     Metric, Slice, SliceKind, SliceMetrics, Slices, all_notes, length_slices, per_query, summarise,
 };
 pub use order::IdOrder;
+pub use query_record::{QueryMetrics, QueryRecord};
 pub use rank::{QueryRanks, Ranks, rank_embeddings, rank_scores};
 pub use report::EvalReport;
 pub use sum::exact_sum;

@@ -4,9 +4,9 @@ use mlrm_config::{Baseline, EvalSettings, Protocol, Variant};
 use mlrm_data::notes::{Note, NoteSet};
 use mlrm_data::split::{Pair, PairData, Part};
 use mlrm_eval::{
-    Bm25, Bootstrap, Embeddings, EvalReport, Geometry, Relevance, Slice, SliceKind, Slices, Task,
-    all_notes, geometry, length_slices, random_expectation, rank_by_popularity, rank_embeddings,
-    summarise,
+    Bm25, Bootstrap, Embeddings, EvalReport, Geometry, QueryRecord, Ranks, Relevance, Slice,
+    SliceKind, Slices, Task, all_notes, geometry, length_slices, random_expectation,
+    rank_by_popularity, rank_embeddings, summarise,
 };
 
 use crate::corpus::{Encoding, Modality, Notes};
@@ -109,6 +109,12 @@ impl Retrieval {
         embeddings: &Embeddings,
         bootstrap: Option<&Bootstrap>,
     ) -> Result<Slices, TrainError> {
+        let ranks = self.rank(model, embeddings)?;
+        Ok(summarise(&ranks, &self.cutoffs, &self.slices, bootstrap)?)
+    }
+
+    /// Where the relevant notes of every query rank.
+    fn rank(&self, model: &Inference, embeddings: &Embeddings) -> Result<Ranks, TrainError> {
         // Cosines are logits times τ, so the prior's logits are taken times τ.
         let prior = match &self.prior {
             None => None,
@@ -118,8 +124,7 @@ impl Retrieval {
                 Some(scaled.collect::<Vec<f64>>())
             }
         };
-        let ranks = rank_embeddings(&self.task, embeddings, prior.as_deref())?;
-        Ok(summarise(&ranks, &self.cutoffs, &self.slices, bootstrap)?)
+        Ok(rank_embeddings(&self.task, embeddings, prior.as_deref())?)
     }
 
     /// How embeddings of all notes lie on the sphere.
@@ -140,18 +145,14 @@ impl Retrieval {
         model.embed_corpus(&encoder, &self.all_rows, batch_notes, modality, &mut |_| {})
     }
 
-    fn bm25(&self, notes: &NoteSet, bootstrap: &Bootstrap) -> Result<Slices, TrainError> {
+    fn bm25(&self, notes: &NoteSet) -> Result<Ranks, TrainError> {
         let texts: Vec<String> = notes.rows().iter().map(full_text).collect();
-        let ranks = Bm25::from_texts(&texts).rank(&self.task)?;
-        let (cutoffs, slices) = (&self.cutoffs, &self.slices);
-        Ok(summarise(&ranks, cutoffs, slices, Some(bootstrap))?)
+        Ok(Bm25::from_texts(&texts).rank(&self.task)?)
     }
 
-    fn popularity(&self, note_users: &[u32], bootstrap: &Bootstrap) -> Result<Slices, TrainError> {
+    fn popularity(&self, note_users: &[u32]) -> Result<Ranks, TrainError> {
         let users: Vec<u64> = note_users.iter().map(|&users| users.into()).collect();
-        let ranks = rank_by_popularity(&self.task, &users)?;
-        let (cutoffs, slices) = (&self.cutoffs, &self.slices);
-        Ok(summarise(&ranks, cutoffs, slices, Some(bootstrap))?)
+        Ok(rank_by_popularity(&self.task, &users)?)
     }
 
     fn random(&self) -> Result<Slices, TrainError> {
@@ -173,6 +174,8 @@ pub struct Measured {
     pub report: EvalReport,
     /// Name in the report → embeddings of all notes, the model itself first.
     pub embeddings: Vec<(&'static str, Embeddings)>,
+    /// The metrics query by query.
+    pub queries: QueryRecord,
 }
 
 /// The full report, with 95 % confidence intervals over the queries: the model, then every baseline
@@ -189,16 +192,23 @@ pub fn full_report(
     let variant = model.config().variant;
     let bootstrap = Bootstrap::new(BOOTSTRAP_SEED);
     let mut embeddings = Vec::new();
-    let mut measure = |name, model: &Inference, modality| -> Result<Slices, TrainError> {
+    let mut rank = |name, model: &Inference, modality| -> Result<Ranks, TrainError> {
         let all = retrieval.embed(model, notes, encoding, modality, settings.batch_notes)?;
-        let slices = retrieval.measure(model, &all.multimodal, Some(&bootstrap))?;
+        let ranks = retrieval.rank(model, &all.multimodal)?;
         embeddings.push((name, all.multimodal));
-        Ok(slices)
+        Ok(ranks)
     };
+    let mut queries = QueryRecord::of(retrieval.task());
+    let mut summary = |name: &str, ranks: &Ranks| -> Result<Slices, TrainError> {
+        let (cutoffs, slices) = (&retrieval.cutoffs, &retrieval.slices);
+        queries.add(name, ranks, cutoffs)?;
+        Ok(summarise(ranks, cutoffs, slices, Some(&bootstrap))?)
+    };
+    let own = rank(variant.name(), model, Modality::Both)?;
     let mut report = EvalReport {
         pool: retrieval.pool(),
         queries: retrieval.queries(),
-        slices: measure(variant.name(), model, Modality::Both)?,
+        slices: summary(variant.name(), &own)?,
         read_by_text: notes.without_picture.by_text(),
         dropped: notes.without_picture.dropped(),
         ..EvalReport::default()
@@ -207,21 +217,26 @@ pub fn full_report(
     let both = variant.vision() && variant != Variant::Image;
     for &baseline in &settings.baselines {
         let name = baseline_name(baseline);
-        let slices = match (baseline, sources.untrained) {
+        let ranks = match (baseline, sources.untrained) {
             (Baseline::TextOnly | Baseline::ImageOnly, _) if !both => Err(format!(
                 "the variant `{}` reads one modality",
                 variant.name()
             )),
-            (Baseline::TextOnly, _) => Ok(measure(name, model, Modality::TextOnly)?),
-            (Baseline::ImageOnly, _) => Ok(measure(name, model, Modality::ImageOnly)?),
-            (Baseline::ZeroShot, Ok(untrained)) => Ok(measure(name, untrained, Modality::Both)?),
+            (Baseline::TextOnly, _) => Ok(rank(name, model, Modality::TextOnly)?),
+            (Baseline::ImageOnly, _) => Ok(rank(name, model, Modality::ImageOnly)?),
+            (Baseline::ZeroShot, Ok(untrained)) => Ok(rank(name, untrained, Modality::Both)?),
             (Baseline::ZeroShot, Err(reason)) => Err(reason.to_owned()),
-            (Baseline::Bm25, _) => Ok(retrieval.bm25(&notes.set, &bootstrap)?),
-            (Baseline::Popularity, _) => Ok(retrieval.popularity(sources.note_users, &bootstrap)?),
-            (Baseline::Random, _) => Ok(retrieval.random()?),
+            (Baseline::Bm25, _) => Ok(retrieval.bm25(&notes.set)?),
+            (Baseline::Popularity, _) => Ok(retrieval.popularity(sources.note_users)?),
+            (Baseline::Random, _) => {
+                // An expected value: there is nothing to rank.
+                report.baselines.insert(name.into(), retrieval.random()?);
+                continue;
+            }
         };
-        match slices {
-            Ok(slices) => {
+        match ranks {
+            Ok(ranks) => {
+                let slices = summary(name, &ranks)?;
                 report.baselines.insert(name.into(), slices);
             }
             Err(reason) => {
@@ -229,7 +244,11 @@ pub fn full_report(
             }
         }
     }
-    Ok(Measured { report, embeddings })
+    Ok(Measured {
+        report,
+        embeddings,
+        queries,
+    })
 }
 
 /// The name of a baseline in tables and JSON.

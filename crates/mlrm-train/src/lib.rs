@@ -1,7 +1,7 @@
 //! Objective, trainer, checkpoints and corpus encoding of mlrm.
 
 pub mod bench;
-mod changes;
+pub mod changes;
 pub mod checkpoint;
 pub mod corpus;
 mod data_record;

@@ -200,7 +200,11 @@ fn measure(
         untrained: untrained.ok_or("it is not among `eval.baselines`"),
     };
     sink.say("measuring retrieval on the held-out notes");
-    let Measured { report, embeddings } = full_report(
+    let Measured {
+        report,
+        embeddings,
+        queries,
+    } = full_report(
         &retrieval,
         &model,
         &plan.notes,
@@ -229,10 +233,16 @@ fn measure(
         alignment: Some(geometry.alignment),
     });
     sink.emit_now(event).map_err(TrainError::event)?;
-    let path = folder.root.join("eval.json");
-    let json = serde_json::to_string_pretty(&report)
-        .map_err(|e| TrainError::Run(format!("{} cannot be written: {e}", path.display())))?;
-    write_beside(&path, &format!("{json}\n"))?;
+    // The table last: where it is, the run is whole.
+    for (name, json) in [
+        ("queries.json", serde_json::to_string(&queries)),
+        ("eval.json", serde_json::to_string_pretty(&report)),
+    ] {
+        let path = folder.root.join(name);
+        let json = json
+            .map_err(|e| TrainError::Run(format!("{} cannot be written: {e}", path.display())))?;
+        write_beside(&path, &format!("{json}\n"))?;
+    }
     let models: Vec<_> = embeddings.iter().map(|(name, all)| (*name, all)).collect();
     let images = plan.config.data.root.join(&plan.config.data.images);
     let seed = plan.config.run.seed;

@@ -59,7 +59,7 @@ const EVENTS: &str = "events.jsonl";
 const LOCK: &str = "run.lock";
 
 /// What a run leaves in its folder, but for its lock.
-const RUN_ENTRIES: [&str; 11] = [
+const RUN_ENTRIES: [&str; 12] = [
     CONFIG,
     "data.json",
     "checkpoints",
@@ -67,6 +67,7 @@ const RUN_ENTRIES: [&str; 11] = [
     "last",
     "model",
     "eval.json",
+    "queries.json",
     "report",
     "report.html",
     "tensorboard",
@@ -256,6 +257,17 @@ pub fn check_measured(
         listed(&changes.refused),
         flags(&changes.refused)
     )))
+}
+
+/// How the settings that the run in a folder was begun with differ from `config`, where they change what
+/// is learnt or measured; nothing where no run is known.
+///
+/// # Errors
+///
+/// A config in the folder that cannot be read.
+pub fn other_settings(root: &Path, config: &RunConfig) -> Result<Vec<Change>, TrainError> {
+    let changes = setting_changes(root, config)?;
+    Ok([changes.brought, changes.refused, changes.told].concat())
 }
 
 /// Whether a run was begun in the folder and has not written a checkpoint yet.

@@ -77,6 +77,11 @@ impl FromStr for Shard {
 }
 
 impl Shard {
+    /// Whether the shard takes one of many things in turn.
+    pub(super) fn takes(self, place: usize) -> bool {
+        place % self.count == self.index
+    }
+
     /// The rows of the shard: a contiguous part, so that shards concatenate in order.
     fn rows(self, notes: usize) -> Range<usize> {
         let bound = |part: usize| notes * part / self.count;

@@ -16,6 +16,7 @@ pub mod report;
 pub mod saliency;
 pub mod similar;
 mod stop;
+pub mod sweep;
 pub mod train;
 pub mod verify;
 pub mod watch;

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use miette::{IntoDiagnostic, WrapErr, miette};
 use mlrm_report::files::write_whole;
-use mlrm_report::run::Run;
+use mlrm_report::run::{Run, folder_and_name};
+use mlrm_report::sweep::SweepTable;
 use mlrm_report::{html, markdown};
 
 use super::watch::say_unreadable;
@@ -16,7 +17,7 @@ use super::watch::say_unreadable;
 /// The HTML file needs no network and no script; pictures are embedded as thumbnails.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
-    /// Run folders, or their events.jsonl.
+    /// Run folders, or their events.jsonl; or the folder of a sweep.
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
     /// Where to write; `-` is standard output. By default report.html in the first run's folder.
@@ -48,6 +49,11 @@ pub enum ReportFormat {
 ///
 /// A run cannot be read, or the report cannot be written.
 pub fn run(args: ReportArgs) -> miette::Result<ExitCode> {
+    if let [sweep] = args.runs.as_slice()
+        && sweep.join("table.json").is_file()
+    {
+        return of_sweep(sweep, &args);
+    }
     let runs = args
         .runs
         .iter()
@@ -83,10 +89,37 @@ pub fn run(args: ReportArgs) -> miette::Result<ExitCode> {
         ),
         ReportFormat::Markdown => markdown::page(&runs),
     };
+    write(&out, &text)
+}
+
+/// The report of a sweep: its table and curves.
+fn of_sweep(folder: &Path, args: &ReportArgs) -> miette::Result<ExitCode> {
+    let path = folder.join("table.json");
+    let text = std::fs::read_to_string(&path)
+        .into_diagnostic()
+        .wrap_err_with(|| format!("cannot read {}", path.display()))?;
+    let table: SweepTable = serde_json::from_str(&text)
+        .into_diagnostic()
+        .wrap_err_with(|| format!("{} is no table of a sweep", path.display()))?;
+    let out = args.out.clone().unwrap_or_else(|| match args.format {
+        Some(ReportFormat::Markdown) => folder.join("report.md"),
+        _ => folder.join("report.html"),
+    });
+    let format = args.format.map_or_else(|| format_of(&out), Ok)?;
+    let name = || folder_and_name(folder).1;
+    let title = args.title.clone().unwrap_or_else(name);
+    let text = match format {
+        ReportFormat::Html => table.to_html(&title),
+        ReportFormat::Markdown => table.to_markdown(),
+    };
+    write(&out, &text)
+}
+
+fn write(out: &Path, text: &str) -> miette::Result<ExitCode> {
     if out.as_os_str() == "-" {
         crate::output::data(text.as_bytes());
     } else {
-        write_whole(&out, text.as_bytes())
+        write_whole(out, text.as_bytes())
             .into_diagnostic()
             .wrap_err_with(|| format!("cannot write {}", out.display()))?;
         println!("{}", out.display());

@@ -30,6 +30,22 @@ pub fn on_signals(ask: Sender<Action>) -> miette::Result<()> {
     .wrap_err("Ctrl-C cannot be handled")
 }
 
+/// The end of standard input makes `ask` say [`Action::Stop`]: a process whose parent holds the other
+/// end outlives it by no more than it takes to save, however the parent ended.
+///
+/// # Errors
+///
+/// The system refuses a thread.
+pub fn on_end_of_input(ask: Sender<Action>) -> std::io::Result<()> {
+    let wait = move || {
+        // What cannot be read has ended, too.
+        let _ended = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ended = ask.send(Action::Stop);
+    };
+    let thread = std::thread::Builder::new().name("mlrm-input".into());
+    thread.spawn(wait).map(|_thread| ())
+}
+
 #[cfg(unix)]
 fn on_termination(ask: Sender<Action>) -> std::io::Result<()> {
     use std::sync::Arc;

@@ -45,6 +45,9 @@ pub struct TrainArgs {
     /// Plain progress instead of the dashboard.
     #[arg(long)]
     pub no_dashboard: bool,
+    /// Save and stop once standard input ends: with the process that started this one.
+    #[arg(long, hide = true)]
+    pub stop_with_input: bool,
 }
 
 /// Runs the command.
@@ -79,6 +82,9 @@ pub fn run(args: TrainArgs) -> miette::Result<ExitCode> {
     }
     let (ask, requests) = mpsc::channel();
     stop::on_signals(ask.clone())?;
+    if args.stop_with_input {
+        stop::on_end_of_input(ask.clone()).into_diagnostic()?;
+    }
     let mut screen = Screen::open(&config, ask, args.no_dashboard)?;
     let finished = run.train(&mut screen, requests);
     screen.close();

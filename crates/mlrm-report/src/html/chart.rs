@@ -16,11 +16,16 @@ const RIGHT: f64 = 14.0;
 /// Points of a line: about one a pixel of a phone.
 const POINTS: usize = 300;
 
+/// What a page's style says, for a chart that is on none.
+const FILE_STYLE: &str = ":root{--c0:#009e73;--c1:#d55e00;--c2:#0072b2;--c3:#cc79a7;--c4:#b07d00;\
+     --c5:#56b4e9}svg{font:11px system-ui,sans-serif}text{fill:#5f6773}\
+     .gridline{stroke:#d9dde3;stroke-width:1}";
+
 /// A line of a chart.
-pub(super) struct ChartLine {
-    pub(super) name: String,
-    pub(super) color: String,
-    pub(super) dash: &'static str,
+pub(crate) struct ChartLine {
+    pub(crate) name: String,
+    pub(crate) color: String,
+    pub(crate) dash: &'static str,
     /// Position and value.
     points: Vec<(f64, f64)>,
     /// Position, least and greatest value around it.
@@ -28,7 +33,7 @@ pub(super) struct ChartLine {
 }
 
 impl ChartLine {
-    pub(super) fn new(
+    pub(crate) fn new(
         name: impl Into<String>,
         color: impl Into<String>,
         dash: &'static str,
@@ -45,6 +50,12 @@ impl ChartLine {
             points,
             band: Vec::new(),
         }
+    }
+
+    /// The same within a pale band: position, lower and upper end.
+    pub(crate) fn within(mut self, band: impl IntoIterator<Item = (f64, f64, f64)>) -> Self {
+        self.band = band.into_iter().collect();
+        self
     }
 
     /// A series as its mean, within a pale band of its extremes.
@@ -71,28 +82,32 @@ impl ChartLine {
 }
 
 /// A horizontal line with a name.
-pub(super) struct Mark {
-    pub(super) name: String,
-    pub(super) value: f64,
+pub(crate) struct Mark {
+    pub(crate) name: String,
+    pub(crate) value: f64,
 }
 
 /// A chart with its caption.
 #[derive(Default)]
-pub(super) struct Chart {
-    pub(super) title: String,
-    pub(super) lines: Vec<ChartLine>,
-    pub(super) marks: Vec<Mark>,
-    pub(super) percent: bool,
+pub(crate) struct Chart {
+    pub(crate) title: String,
+    pub(crate) lines: Vec<ChartLine>,
+    pub(crate) marks: Vec<Mark>,
+    pub(crate) percent: bool,
     /// The x axis, where it is not to follow the points.
-    pub(super) x: Option<(f64, f64)>,
+    pub(crate) x: Option<(f64, f64)>,
     /// Whether the y axis starts at 0.
-    pub(super) from_zero: bool,
-    pub(super) x_title: &'static str,
+    pub(crate) from_zero: bool,
+    pub(crate) x_title: &'static str,
+    /// How values lie along the x axis.
+    pub(crate) x_scale: Scale,
+    /// The ticks of the x axis; round whole numbers where there are none.
+    pub(crate) x_ticks: Vec<f64>,
 }
 
 impl Chart {
     /// Writes the chart; nothing where it has no points.
-    pub(super) fn write(&self, html: &mut String) {
+    pub(crate) fn write(&self, html: &mut String) {
         let Some((x_axis, y_axis)) = self.axes() else {
             return;
         };
@@ -102,17 +117,55 @@ impl Chart {
              role=\"img\" aria-label=\"{0}\">\n",
             escaped(&self.title)
         );
-        self.ticks(&x_axis, &y_axis, html);
-        for line in &self.lines {
-            band(line, &x_axis, &y_axis, html);
-        }
-        self.write_marks(&y_axis, html);
-        for line in &self.lines {
-            polyline(line, &x_axis, &y_axis, html);
-        }
+        self.draw(&x_axis, &y_axis, html);
         html.push_str("</svg>\n");
         self.legend(html);
         html.push_str("</figure>\n");
+    }
+
+    /// The chart as an SVG file of its own, with the names of its lines below it; `None` where it has
+    /// no points.
+    pub(crate) fn file(&self) -> Option<String> {
+        const LINE: f64 = 14.0;
+        let (x_axis, y_axis) = self.axes()?;
+        let height = HEIGHT + LINE * (self.lines.len() as f64 + 1.5);
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 {0} {WIDTH} {height}\" \
+             role=\"img\">\n<title>{1}</title>\n<style>{FILE_STYLE}</style>\n\
+             <rect y=\"{0}\" width=\"{WIDTH}\" height=\"{height}\" fill=\"#fff\"/>\n\
+             <text x=\"{LEFT}\" y=\"-4\">{1}</text>\n",
+            -1.5 * LINE,
+            escaped(&self.title)
+        );
+        self.draw(&x_axis, &y_axis, &mut svg);
+        for (line, y) in self.lines.iter().zip(1..) {
+            let y = HEIGHT + LINE * f64::from(y) - 4.0;
+            let _ = writeln!(
+                svg,
+                "<line x1=\"{LEFT}\" x2=\"{}\" y1=\"{}\" y2=\"{}\" stroke=\"{}\" \
+                 stroke-width=\"2\" stroke-dasharray=\"{}\"/><text x=\"{}\" y=\"{y}\">{}</text>",
+                LEFT + 30.0,
+                y - 4.0,
+                y - 4.0,
+                line.color,
+                line.dash,
+                LEFT + 36.0,
+                escaped(&line.name)
+            );
+        }
+        svg.push_str("</svg>\n");
+        Some(svg)
+    }
+
+    fn draw(&self, x_axis: &Axis, y_axis: &Axis, svg: &mut String) {
+        self.ticks(x_axis, y_axis, svg);
+        for line in &self.lines {
+            band(line, x_axis, y_axis, svg);
+        }
+        self.write_marks(y_axis, svg);
+        for line in &self.lines {
+            polyline(line, x_axis, y_axis, svg);
+        }
     }
 
     fn axes(&self) -> Option<(Axis, Axis)> {
@@ -121,7 +174,7 @@ impl Chart {
                 .iter()
                 .flat_map(|line| line.points.iter().copied())
         };
-        let around = Axis::around(points().map(|(x, _)| x), Scale::Linear)?;
+        let around = Axis::around(points().map(|(x, _)| x), self.x_scale)?;
         let (low, high) = match self.x {
             Some(range) => range,
             None => {
@@ -155,7 +208,7 @@ impl Chart {
             Axis {
                 low,
                 high,
-                scale: Scale::Linear,
+                scale: self.x_scale,
             },
             y_axis,
         ))
@@ -180,8 +233,15 @@ impl Chart {
                 y + 4.0
             );
         }
-        let ticks = x_axis.whole_ticks(5);
-        for (tick, label) in ticks.iter().zip(tick_labels(&ticks)) {
+        let (ticks, labels) = match self.x_ticks.as_slice() {
+            [] => {
+                let ticks = x_axis.whole_ticks(5);
+                let labels = tick_labels(&ticks);
+                (ticks, labels)
+            }
+            ticks => (ticks.to_vec(), ticks.iter().map(f64::to_string).collect()),
+        };
+        for (tick, label) in ticks.iter().zip(labels) {
             let Some(x) = place_x(x_axis, *tick) else {
                 continue;
             };

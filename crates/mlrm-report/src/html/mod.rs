@@ -1,6 +1,6 @@
 //! The report: one self-contained HTML file, without script and without network.
 
-mod chart;
+pub(crate) mod chart;
 mod config;
 mod curves;
 mod heat;
@@ -38,6 +38,25 @@ impl Default for Options {
 pub fn page(runs: &[Run], options: &Options) -> String {
     let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
     let title = options.title.clone().unwrap_or_else(|| names.join(", "));
+    let mut html = head(&title);
+    summary::header(runs, &mut html);
+    html.push_str("</header>\n<main>\n");
+    summary::section(runs, &mut html);
+    retrieval::section(runs, &mut html);
+    curves::section(runs, &mut html);
+    heat::section(runs, &mut html);
+    pictures::section(runs, options.examples, &mut html);
+    summary::warnings(runs, &mut html);
+    config::section(runs, &mut html);
+    html.push_str(FOOT);
+    html
+}
+
+/// The end of every page.
+pub(crate) const FOOT: &str = "</main>\n</body>\n</html>\n";
+
+/// The beginning of every page, up to its title within the header.
+pub(crate) fn head(title: &str) -> String {
     let mut html = String::with_capacity(1 << 16);
     // The policy forbids everything but the styles and pictures below: whatever a note's text
     // holds, nothing is run and nothing is fetched.
@@ -48,29 +67,19 @@ pub fn page(runs: &[Run], options: &Options) -> String {
          img-src data:; style-src 'unsafe-inline'\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>{0}</title>\n<style>\n{1}</style>\n</head>\n<body>\n<header>\n<h1>{0}</h1>\n",
-        escaped(&title),
+        escaped(title),
         include_str!("style.css")
     );
-    summary::header(runs, &mut html);
-    html.push_str("</header>\n<main>\n");
-    summary::section(runs, &mut html);
-    retrieval::section(runs, &mut html);
-    curves::section(runs, &mut html);
-    heat::section(runs, &mut html);
-    pictures::section(runs, options.examples, &mut html);
-    summary::warnings(runs, &mut html);
-    config::section(runs, &mut html);
-    html.push_str("</main>\n</body>\n</html>\n");
     html
 }
 
 /// The style variable of the `index`-th run.
-fn run_color(index: usize) -> String {
+pub(crate) fn run_color(index: usize) -> String {
     format!("var(--c{})", index % 6)
 }
 
 /// Dashes of the `index`-th run, so that more runs than colours, and runs in black and white, are
 /// told apart.
-fn run_dash(index: usize) -> &'static str {
+pub(crate) fn run_dash(index: usize) -> &'static str {
     ["", "7 3", "2 3", "9 3 2 3", "4 2", "1 2"][index % 6]
 }

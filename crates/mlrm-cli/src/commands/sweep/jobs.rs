@@ -1,0 +1,278 @@
+//! The runs of a sweep as processes of their own, and what is seen of them.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use miette::{IntoDiagnostic, WrapErr};
+use mlrm_config::{Cell, Sweep};
+use mlrm_events::{EventTail, text::one_line};
+use mlrm_report::progress::ProgressLine;
+
+use super::state::{State, beginning, is_held, state_of};
+use crate::commands::stop;
+
+/// How often processes are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long a run that another process holds is left alone.
+const HELD_FOR: Duration = Duration::from_secs(1);
+
+/// How the runs ended.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// Whether somebody asked to stop.
+    pub(super) stopped: bool,
+    /// Run and reason.
+    pub(super) failed: Vec<(String, String)>,
+}
+
+/// How one run ended.
+enum End {
+    Done,
+    /// It saved and ended because it was asked to.
+    Stopped,
+    Failed(String),
+}
+
+/// Runs `cells`, at most `jobs` at a time; `done` others are done already.
+///
+/// # Errors
+///
+/// The program cannot be started, or a folder cannot be written. A run that fails is none.
+pub(super) fn run(
+    file: &Path,
+    sweep: &Sweep,
+    cells: &[&Cell],
+    done: usize,
+    jobs: usize,
+) -> miette::Result<Outcome> {
+    let (ask, requests) = mpsc::channel();
+    stop::on_signals(ask)?;
+    let mut screen = Screen::open(file, done, done + cells.len());
+    let mut outcome = Outcome::default();
+    let mut waiting: VecDeque<(&Cell, Instant)> =
+        cells.iter().map(|cell| (*cell, Instant::now())).collect();
+    let mut running: Vec<Job<'_>> = Vec::new();
+    while !running.is_empty() || !(waiting.is_empty() || outcome.stopped) {
+        if !outcome.stopped && requests.try_recv().is_ok() {
+            outcome.stopped = true;
+            screen.line("stopping: runs save and end");
+            // A run whose input ends saves and ends.
+            running.iter_mut().for_each(|job| job.input = None);
+        }
+        while !outcome.stopped && running.len() < jobs {
+            let ready = waiting.iter().position(|(_, from)| *from <= Instant::now());
+            let Some((cell, _)) = ready.and_then(|at| waiting.remove(at)) else {
+                break;
+            };
+            if is_held(&cell.loaded.config) {
+                waiting.push_back((cell, Instant::now() + HELD_FOR));
+            } else if state_of(cell.dir())? == State::Done {
+                // Another process has finished it.
+                screen.ended(cell, &End::Done);
+            } else {
+                screen.line(&format!("{} begins", cell.name()));
+                running.push(Job::start(sweep, cell, screen.bar())?);
+            }
+        }
+        let mut at = 0;
+        while at < running.len() {
+            match running[at].look()? {
+                Some(status) => {
+                    let job = running.remove(at);
+                    job.bar.finish_and_clear();
+                    let end = job.end(status, outcome.stopped)?;
+                    screen.ended(job.cell, &end);
+                    if let End::Failed(reason) = end {
+                        outcome.failed.push((job.cell.name(), reason));
+                    }
+                }
+                None => at += 1,
+            }
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    screen.close();
+    Ok(outcome)
+}
+
+/// A run in a process of its own.
+struct Job<'a> {
+    cell: &'a Cell,
+    child: Child,
+    /// Its end tells the process that nobody waits for it any more.
+    input: Option<ChildStdin>,
+    log: PathBuf,
+    tail: EventTail,
+    progress: ProgressLine,
+    bar: ProgressBar,
+}
+
+impl<'a> Job<'a> {
+    fn start(sweep: &Sweep, cell: &'a Cell, bar: ProgressBar) -> miette::Result<Self> {
+        let log = cell.dir().with_extension("log");
+        let folder = log.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder)
+            .into_diagnostic()
+            .wrap_err_with(|| format!("cannot make {}", folder.display()))?;
+        let output = File::create(&log)
+            .into_diagnostic()
+            .wrap_err_with(|| format!("cannot write {}", log.display()))?;
+        let errors = output.try_clone().into_diagnostic()?;
+        let program = std::env::current_exe().into_diagnostic()?;
+        let mut command = Command::new(program);
+        command.arg("train").arg(&sweep.base);
+        command.args(cell.overrides.iter().flat_map(|set| ["--set", set]));
+        command.args(["--no-dashboard", "--stop-with-input"]);
+        command.args(beginning(&cell.loaded.config)?);
+        command.stdin(Stdio::piped()).stdout(output).stderr(errors);
+        let mut child = command
+            .spawn()
+            .into_diagnostic()
+            .wrap_err("a run cannot be started")?;
+        Ok(Self {
+            input: child.stdin.take(),
+            child,
+            tail: EventTail::new(cell.dir().join("events.jsonl")),
+            progress: ProgressLine::new(),
+            cell,
+            log,
+            bar,
+        })
+    }
+
+    /// Reads what the run has told; its status once it has ended.
+    fn look(&mut self) -> miette::Result<Option<ExitStatus>> {
+        if !self.bar.is_hidden() {
+            // A log that cannot be read now can be the next time.
+            let events = self
+                .tail
+                .poll()
+                .map(|batch| batch.events)
+                .unwrap_or_default();
+            for event in &events {
+                self.progress.plain(event);
+            }
+            self.bar
+                .set_message(format!("{}: {}", self.cell.name(), self.progress.status()));
+            self.bar.tick();
+        }
+        self.child.try_wait().into_diagnostic()
+    }
+
+    fn end(&self, status: ExitStatus, stopped: bool) -> miette::Result<End> {
+        Ok(match state_of(self.cell.dir())? {
+            State::Done if status.success() => End::Done,
+            State::Interrupted | State::Missing if stopped && status.success() => End::Stopped,
+            State::Failed(reason) => End::Failed(reason),
+            _ => End::Failed(self.last_words(status)),
+        })
+    }
+
+    /// The error that the process printed, or how it ended.
+    fn last_words(&self, status: ExitStatus) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        match text.rfind("error: ") {
+            Some(at) => one_line(text[at + "error: ".len()..].trim()).to_string(),
+            None => format!(
+                "the process ended with {status}; see {}",
+                self.log.display()
+            ),
+        }
+    }
+}
+
+/// The view of all runs: a line for each that runs and one for all, or plain lines where standard
+/// error is no terminal.
+struct Screen {
+    all: MultiProgress,
+    total: ProgressBar,
+    live: bool,
+    ended: usize,
+    failed: usize,
+    runs: usize,
+}
+
+impl Screen {
+    fn open(file: &Path, done: usize, runs: usize) -> Self {
+        let live = io::stderr().is_terminal();
+        let all = MultiProgress::new();
+        let total = match live {
+            true => all.add(ProgressBar::new(runs as u64)),
+            false => ProgressBar::hidden(),
+        };
+        if let Ok(style) =
+            ProgressStyle::with_template("{msg} [{wide_bar}] {pos} of {len}, {elapsed}")
+        {
+            total.set_style(style);
+        }
+        total.set_message(file.display().to_string());
+        total.set_position(done as u64);
+        let screen = Self {
+            all,
+            total,
+            live,
+            ended: done,
+            failed: 0,
+            runs,
+        };
+        screen.line(&format!(
+            "{}: {runs} runs, {done} of them done",
+            file.display()
+        ));
+        screen
+    }
+
+    /// The line of a run that begins.
+    fn bar(&self) -> ProgressBar {
+        if !self.live {
+            return ProgressBar::hidden();
+        }
+        let bar = self
+            .all
+            .insert_before(&self.total, ProgressBar::new_spinner());
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+            bar.set_style(style);
+        }
+        bar
+    }
+
+    fn line(&self, text: &str) {
+        match self.live {
+            true => {
+                // A terminal that is gone is no error of the sweep.
+                let _gone = self.all.println(text);
+            }
+            false => println!("{text}"),
+        }
+    }
+
+    fn ended(&mut self, cell: &Cell, end: &End) {
+        let words = match end {
+            End::Done => {
+                self.ended += 1;
+                "ended".to_owned()
+            }
+            End::Stopped => "stopped".to_owned(),
+            End::Failed(reason) => {
+                self.failed += 1;
+                format!("failed: {reason}")
+            }
+        };
+        self.total.set_position((self.ended + self.failed) as u64);
+        let count = format!(
+            "{} of {} done, {} failed",
+            self.ended, self.runs, self.failed
+        );
+        self.line(&format!("{}: {words} ({count})", cell.name()));
+    }
+
+    fn close(self) {
+        self.total.finish_and_clear();
+    }
+}
