@@ -25,6 +25,7 @@ mod product;
 mod rank;
 mod report;
 mod score;
+mod spread;
 mod sum;
 mod table;
 mod task;
@@ -42,6 +43,7 @@ pub use metrics::{
 pub use order::IdOrder;
 pub use rank::{QueryRanks, Ranks, rank_embeddings, rank_scores};
 pub use report::EvalReport;
+pub use spread::{Spread, spread};
 pub use sum::exact_sum;
 pub use task::{Query, Relevance, Task};
 pub use topk::{Neighbour, top_k};
