@@ -40,8 +40,12 @@ pub enum Event {
     Saliency(Saliency),
     /// Attention mass (attention without its gradient) was measured: the cheaper live probe.
     AttentionMass(AttentionMass),
+    /// The embeddings of a fixed batch of pairs were looked at.
+    EmbeddingProbe(EmbeddingProbe),
     /// Use of the machine.
     System(System),
+    /// What the run is predicted to take.
+    Preflight(Preflight),
     /// A checkpoint is on disk, whole.
     CheckpointSaved(CheckpointSaved),
     /// Something a person should look at.
@@ -193,6 +197,44 @@ pub struct AttentionMass {
     pub seconds: f64,
 }
 
+/// `embedding_probe`: how the embeddings of a fixed batch of pairs lie to each other.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EmbeddingProbe {
+    /// The step after which they were looked at.
+    pub step: u64,
+    /// Notes of the batch, two a pair.
+    pub notes: u64,
+    /// Mean cosine of partners.
+    #[serde(with = "number")]
+    pub positive_similarity: f64,
+    /// Mean cosine of notes that are not related.
+    #[serde(with = "number")]
+    pub negative_similarity: f64,
+    /// Directions that the embeddings use: `exp` of the entropy of the singular values' shares.
+    #[serde(with = "number")]
+    pub effective_rank: f64,
+    /// As in [`Evaluation::uniformity`], over notes of the batch that are not related.
+    #[serde(with = "number")]
+    pub uniformity: f64,
+    /// As in [`Evaluation::alignment`], over its pairs.
+    #[serde(with = "number")]
+    pub alignment: f64,
+    /// How far embeddings move when notes show the pictures of others, as a share of how far unrelated
+    /// notes lie apart: 0 where pictures are ignored; absent for models that see none.
+    #[serde(with = "number::option")]
+    pub picture_share: Option<f64>,
+    /// Mean of the fusion gate z over the batch.
+    #[serde(with = "number::option")]
+    pub gate_mean: Option<f64>,
+    /// t: logits are cosine · exp(t).
+    #[serde(with = "number")]
+    pub temperature_logit: f64,
+    /// What the probe cost.
+    #[serde(with = "number")]
+    pub seconds: f64,
+}
+
 /// `system`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct System {
@@ -211,6 +253,32 @@ pub struct System {
     /// Use of the device, 0 to 100; absent as `device_memory_bytes` is.
     #[serde(default, with = "number::option")]
     pub device_use_percent: Option<f64>,
+}
+
+/// `preflight`: before the first step of a process, and again once a few steps are timed.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Preflight {
+    /// The newest step.
+    pub step: u64,
+    /// Part → predicted bytes. `program`, `loader`, `weights` and `optimiser` are held throughout, the
+    /// others take turns.
+    pub memory_bytes: Named<u64>,
+    /// Predicted peak on the host.
+    pub peak_host_bytes: u64,
+    /// Predicted peak on the device; absent where the device computes in the host's memory.
+    pub peak_device_bytes: Option<u64>,
+    /// What the memory that the model computes in may hold; absent where nothing tells.
+    pub memory_limit_bytes: Option<u64>,
+    /// What the run folder may grow to.
+    pub disk_bytes: u64,
+    /// What is free on its disk; absent where the system does not tell.
+    pub disk_free_bytes: Option<u64>,
+    /// Steps that were timed.
+    pub timed_steps: Option<u64>,
+    /// Seconds to the end of the run, evaluations included, at the speed of the timed steps.
+    #[serde(with = "number::option")]
+    pub seconds_left: Option<f64>,
 }
 
 /// `checkpoint_saved`.
@@ -293,6 +361,10 @@ pub struct RunEnded {
     /// The error, or a remark.
     #[serde(default)]
     pub message: Option<String>,
+    /// The largest resident memory of the process, beside what `preflight` predicted; absent where the
+    /// system does not tell.
+    #[serde(default)]
+    pub peak_host_bytes: Option<u64>,
 }
 
 /// An event that this version does not know, kept as it was read.
@@ -314,7 +386,9 @@ impl Event {
             Event::Evaluation(_) => "evaluation",
             Event::Saliency(_) => "saliency",
             Event::AttentionMass(_) => "attention_mass",
+            Event::EmbeddingProbe(_) => "embedding_probe",
             Event::System(_) => "system",
+            Event::Preflight(_) => "preflight",
             Event::CheckpointSaved(_) => "checkpoint_saved",
             Event::Warning(_) => "warning",
             Event::Control(_) => "control",
@@ -332,7 +406,9 @@ impl Event {
             Event::Evaluation(event) => Some(event.step),
             Event::Saliency(event) => Some(event.step),
             Event::AttentionMass(event) => Some(event.step),
+            Event::EmbeddingProbe(event) => Some(event.step),
             Event::System(event) => Some(event.step),
+            Event::Preflight(event) => Some(event.step),
             Event::CheckpointSaved(event) => Some(event.step),
             Event::Warning(event) => event.step,
             Event::Control(event) => Some(event.step),

@@ -38,9 +38,9 @@ mod tail;
 pub mod text;
 
 pub use event::{
-    Action, AttentionMass, CheckpointSaved, Control, EndReason, Evaluation, Event, GATE_BINS,
-    GateHistogram, Metrics, ModalityShares, Named, RunEnded, RunStarted, Saliency, Slices, Split,
-    System, TrainStep, UnknownEvent, Warning,
+    Action, AttentionMass, CheckpointSaved, Control, EmbeddingProbe, EndReason, Evaluation, Event,
+    GATE_BINS, GateHistogram, Metrics, ModalityShares, Named, Preflight, RunEnded, RunStarted,
+    Saliency, Slices, Split, System, TrainStep, UnknownEvent, Warning,
 };
 pub use line::Stamped;
 pub use log::EventLog;

@@ -72,6 +72,32 @@ fn push_seen(letter: char, safe: &mut String) {
     }
 }
 
+/// Three significant digits and a binary unit: `1.53 GiB`.
+pub fn bytes(value: u64) -> String {
+    prefixed(
+        value as f64,
+        1024.0,
+        &[" B", " KiB", " MiB", " GiB", " TiB"],
+    )
+}
+
+/// Three significant digits of `value` in the largest of `units`, each `base` times the one before, of
+/// which there is at least one.
+pub fn prefixed(mut value: f64, base: f64, units: &[&str]) -> String {
+    let mut index = 0;
+    while value >= base && index + 1 < units.len() {
+        value /= base;
+        index += 1;
+    }
+    let digits = match value {
+        _ if index == 0 => 0,
+        value if value < 10.0 => 2,
+        value if value < 100.0 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$}{}", units[index])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

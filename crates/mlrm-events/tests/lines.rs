@@ -1,9 +1,9 @@
 //! Every event survives its line; numbers bit for bit; newer versions are read.
 
 use mlrm_events::{
-    Action, AttentionMass, CheckpointSaved, Control, EndReason, Evaluation, Event, GateHistogram,
-    Metrics, Named, RunEnded, RunStarted, Saliency, Slices, Split, Stamped, System, TrainStep,
-    UnknownEvent, Warning,
+    Action, AttentionMass, CheckpointSaved, Control, EmbeddingProbe, EndReason, Evaluation, Event,
+    GateHistogram, Metrics, Named, Preflight, RunEnded, RunStarted, Saliency, Slices, Split,
+    Stamped, System, TrainStep, UnknownEvent, Warning,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -37,6 +37,34 @@ fn every_event() -> Vec<Event> {
             parameters_trained: 42,
             resumed_from_step: Some(7),
         })),
+        Event::Preflight(Preflight {
+            step: 0,
+            memory_bytes: [
+                ("weights".to_owned(), 7),
+                ("activations".to_owned(), u64::MAX),
+            ]
+            .into(),
+            peak_host_bytes: 1 << 40,
+            peak_device_bytes: Some(3),
+            memory_limit_bytes: None,
+            disk_bytes: 5,
+            disk_free_bytes: Some(6),
+            timed_steps: Some(5),
+            seconds_left: Some(0.1),
+        }),
+        Event::EmbeddingProbe(EmbeddingProbe {
+            step: 8,
+            notes: 64,
+            positive_similarity: 0.7,
+            negative_similarity: -1.0 / 3.0,
+            effective_rank: 17.25,
+            uniformity: f64::NEG_INFINITY,
+            alignment: 5e-324,
+            picture_share: Some(0.3),
+            gate_mean: None,
+            temperature_logit: 3.0,
+            seconds: 0.01,
+        }),
         Event::TrainStep(TrainStep {
             step: 8,
             epoch: 0.1,
@@ -107,6 +135,7 @@ fn every_event() -> Vec<Event> {
             reason: EndReason::Failed,
             seconds: 1.5,
             message: Some("disk full".into()),
+            peak_host_bytes: Some(1 << 33),
         }),
         Event::Unknown(UnknownEvent {
             name: "comet".into(),

@@ -1,7 +1,7 @@
 //! Events as lines of text, for the log view and for terminals without a dashboard.
 
 use mlrm_events::text::one_line;
-use mlrm_events::{Action, EndReason, Evaluation, Event, RunStarted, Split, TrainStep};
+use mlrm_events::{Action, EndReason, Evaluation, Event, Preflight, RunStarted, Split, TrainStep};
 
 use crate::format;
 
@@ -27,12 +27,25 @@ fn words(event: &Event) -> String {
             format::duration(saliency.seconds)
         ),
         Event::AttentionMass(mass) => format!("attention mass of {} layers", mass.layers.len()),
+        Event::EmbeddingProbe(probe) => {
+            let picture = probe.picture_share.map_or(String::new(), |share| {
+                format!(", picture share {}", format::percent(share))
+            });
+            format!(
+                "embeddings of {} notes: partners {}, others {}, effective rank {}{picture}",
+                format::count(probe.notes),
+                format::number(probe.positive_similarity),
+                format::number(probe.negative_similarity),
+                format::number(probe.effective_rank)
+            )
+        }
         Event::System(system) => format!(
             "host {} of {}, processor {:.0} %",
             format::bytes(system.host_memory_bytes),
             format::bytes(system.host_memory_total_bytes),
             system.host_cpu_percent
         ),
+        Event::Preflight(preflight) => preflight_line(preflight),
         Event::CheckpointSaved(saved) => {
             let best = if saved.best { ", the best so far" } else { "" };
             format!(
@@ -74,6 +87,34 @@ fn run_started(started: &RunStarted) -> String {
         format::count(started.notes),
         format::large(started.parameters_trained),
         format::large(started.parameters_total),
+    )
+}
+
+fn preflight_line(preflight: &Preflight) -> String {
+    if let (Some(steps), Some(seconds)) = (preflight.timed_steps, preflight.seconds_left) {
+        return format!(
+            "about {} to the end, evaluations included, at the speed of {} timed steps",
+            format::duration(seconds),
+            format::count(steps)
+        );
+    }
+    let limit = preflight.memory_limit_bytes.map_or(String::new(), |limit| {
+        format!(" of {}", format::bytes(limit))
+    });
+    let host = format::bytes(preflight.peak_host_bytes);
+    let memory = match preflight.peak_device_bytes {
+        Some(device) => format!(
+            "{}{limit} on the device, {host} on the host",
+            format::bytes(device)
+        ),
+        None => format!("{host}{limit}"),
+    };
+    let free = preflight.disk_free_bytes.map_or(String::new(), |free| {
+        format!(" of {} free", format::bytes(free))
+    });
+    format!(
+        "predicted: memory {memory}; disk {}{free}",
+        format::bytes(preflight.disk_bytes)
     )
 }
 

@@ -1,5 +1,8 @@
 //! Numbers as people read them.
 
+pub use mlrm_events::text::bytes;
+use mlrm_events::text::prefixed;
+
 /// About four significant digits: `0.1234`, `12.34`, `1,234`, `3.0e-6`.
 pub fn number(value: f64) -> String {
     if value.is_nan() {
@@ -59,30 +62,6 @@ pub fn count(value: u64) -> String {
 /// Three significant digits and a decimal prefix: `12.3 M`.
 pub fn large(value: u64) -> String {
     prefixed(value as f64, 1000.0, &["", " k", " M", " G", " T"])
-}
-
-/// Three significant digits and a binary unit: `1.53 GiB`.
-pub fn bytes(value: u64) -> String {
-    prefixed(
-        value as f64,
-        1024.0,
-        &[" B", " KiB", " MiB", " GiB", " TiB"],
-    )
-}
-
-fn prefixed(mut value: f64, base: f64, units: &[&str]) -> String {
-    let mut index = 0;
-    while value >= base && index + 1 < units.len() {
-        value /= base;
-        index += 1;
-    }
-    let digits = match value {
-        _ if index == 0 => 0,
-        value if value < 10.0 => 2,
-        value if value < 100.0 => 1,
-        _ => 0,
-    };
-    format!("{value:.digits$}{}", units[index])
 }
 
 /// The two largest units that matter: `2 d 04 h`, `1 h 02 m`, `12 m 03 s`, `4.2 s`.

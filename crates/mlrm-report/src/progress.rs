@@ -89,6 +89,7 @@ fn is_notable(event: &Event) -> bool {
     match event {
         Event::RunStarted(_)
         | Event::Evaluation(_)
+        | Event::Preflight(_)
         | Event::CheckpointSaved(_)
         | Event::Warning(_)
         | Event::Control(_)
@@ -97,6 +98,7 @@ fn is_notable(event: &Event) -> bool {
         | Event::GateHistogram(_)
         | Event::Saliency(_)
         | Event::AttentionMass(_)
+        | Event::EmbeddingProbe(_)
         | Event::System(_)
         | Event::Unknown(_) => false,
     }

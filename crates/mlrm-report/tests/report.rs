@@ -101,6 +101,8 @@ fn a_page_is_self_contained_and_whole() {
         "Saliency by layer at step 400",
         "Gate values at step 400",
         "Learning rate",
+        "Effective rank",
+        "Similarity of unrelated notes",
         "train.learning_rate",
         "picture cannot be read",
         "no picture",

@@ -78,7 +78,7 @@ fn a_resumed_run_forgets_what_was_lost() {
         step: 30,
         reason: EndReason::Failed,
         seconds: 31.0,
-        message: None,
+        ..RunEnded::default()
     };
     events.push(at(31.0, Event::RunEnded(ended)));
     assert_eq!(

@@ -184,6 +184,14 @@ fn files_are_read_back() {
                 assert_eq!(of("validation_short_query/recall@10"), recall as f32);
                 assert_eq!(of("validation_baseline_bm25/recall@10"), 0.0253);
             }
+            Event::EmbeddingProbe(probe) => {
+                let of = |tag: &str| scalars[&(tag.to_owned(), probe.step)];
+                assert_eq!(of("probe/effective_rank"), probe.effective_rank as f32);
+                assert_eq!(
+                    of("probe/picture_share"),
+                    probe.picture_share.unwrap() as f32
+                );
+            }
             Event::GateHistogram(gate) => {
                 let (_, histogram) = histograms
                     .iter()

@@ -24,9 +24,10 @@ const TOLD: [&str; 9] = [
 
 /// Settings that change nothing of what is learnt. Where the data lies is not asked: what it holds is
 /// compared by itself.
-const FREE: [&str; 28] = [
+const FREE: [&str; 31] = [
     "run.dir",
     "backend.device",
+    "backend.max_memory_bytes",
     "data.root",
     "data.notes",
     "data.interactions",
@@ -47,6 +48,8 @@ const FREE: [&str; 28] = [
     "train.saliency_every_steps",
     "train.saliency_notes",
     "train.saliency_max_ratio",
+    "train.probe_every_steps",
+    "train.probe_notes",
     "train.log_every_steps",
     "train.tensorboard",
     "eval.slices",

@@ -1,5 +1,6 @@
 //! Checkpoints: model, optimiser and the place in the run, written beside and renamed into place.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use mlrm_data::order::Cursor;
 use mlrm_model::checksums::{CHECKSUMS, Checksums, verify};
 use mlrm_model::embedder::{Embedder, Provenance};
-use mlrm_model::weights::{Checkpoint, WriteOptions, write_safetensors};
+use mlrm_model::weights::{Checkpoint, WriteOptions, write_each};
 use serde::{Deserialize, Serialize};
 
 use crate::corpus::Encoding;
@@ -113,25 +114,7 @@ pub fn save(
     replace_folder(&run.join(&relative), |folder| {
         let model = folder.join("model");
         write_model(&model, embedder, encoding, provenance, earlier)?;
-        let moments = optimiser.moments.iter().flat_map(|(name, moments)| {
-            let both = [("first", &moments.first), ("second", &moments.second)];
-            let master = moments.master.iter().map(|master| ("master", master));
-            both.into_iter()
-                .chain(master)
-                .map(move |(kind, tensor)| (format!("{name}.{kind}"), tensor.clone()))
-        });
-        let tensors: Result<Vec<_>, TrainError> = moments
-            .map(|(name, tensor)| {
-                let values = tensor.try_into_vec_as::<f32>();
-                let values = values.map_err(|e| {
-                    TrainError::Run(format!(
-                        "moment `{name}` cannot be read from the device: {e:?}"
-                    ))
-                })?;
-                Ok((name, vec![values.len()], values))
-            })
-            .collect();
-        write_safetensors(&folder.join(OPTIMISER), &tensors?)?;
+        write_moments(&folder.join(OPTIMISER), optimiser)?;
         let path = folder.join(STATE);
         let state = RunState {
             format: FORMAT,
@@ -144,6 +127,30 @@ pub fn save(
         Ok(Checksums::write(folder, earlier)?)
     })?;
     Ok(relative)
+}
+
+/// Writes the moments, one at a time: all of them take as much memory again as the optimiser.
+fn write_moments(path: &Path, optimiser: &AdamW) -> Result<(), TrainError> {
+    let moments = optimiser.moments.iter().flat_map(|(name, moments)| {
+        let both = [("first", &moments.first), ("second", &moments.second)];
+        let master = moments.master.iter().map(|master| ("master", master));
+        both.into_iter()
+            .chain(master)
+            .map(move |(kind, tensor)| (format!("{name}.{kind}"), tensor))
+    });
+    let shapes = moments
+        .clone()
+        .map(|(name, tensor)| (name, tensor.dims().to_vec()));
+    let values = moments.map(|(name, tensor)| {
+        let values = tensor.clone().try_into_vec_as::<f32>();
+        let values = values.map_err(|e| {
+            TrainError::Run(format!(
+                "moment `{name}` cannot be read from the device: {e:?}"
+            ))
+        });
+        values.map(Cow::Owned)
+    });
+    write_each(path, shapes.collect(), values)
 }
 
 /// Reads the optimiser from a checkpoint folder at `state`; the weights are read by

@@ -17,7 +17,7 @@ use mlrm_model::embedder::TokenIds;
 use crate::error::TrainError;
 
 /// Pixels kept after resize and crop, so that later epochs need not decode again.
-const PIXEL_CACHE_BYTES: usize = 1 << 30;
+pub(crate) const PIXEL_CACHE_BYTES: usize = 1 << 30;
 
 /// Hears how many of how many pictures were looked at.
 pub type PictureProgress<'a> = &'a (dyn Fn(usize, usize) + Sync);

@@ -19,6 +19,7 @@ pub mod optimiser;
 mod parts;
 mod phases;
 pub mod plan;
+pub mod preflight;
 pub mod probe;
 mod run;
 pub mod run_folder;
@@ -28,6 +29,7 @@ pub mod step;
 pub mod system;
 pub mod trainer;
 pub mod verify;
+mod watch;
 
 pub use data_record::DataRecord;
 pub use error::TrainError;

@@ -126,6 +126,29 @@ impl Exclusions {
         Self { by_text, ..self }
     }
 
+    /// The loss of embeddings that all have the same cosine: for each note the logarithm of the
+    /// candidates that count, N of them without correction, mean over the notes.
+    pub fn chance_loss(&self, kind: ObjectiveKind) -> f64 {
+        let (notes, half) = (self.notes, self.notes / 2);
+        let weight = |column: usize| match &self.log_shares {
+            Some(log_shares) => (-f64::from(log_shares[column])).exp(),
+            None => 1.0,
+        };
+        let weights: Vec<f64> = (0..notes).map(weight).collect();
+        let loss = |row: usize| {
+            let columns = match kind {
+                ObjectiveKind::OneTower => 0..notes,
+                ObjectiveKind::Dual if row < half => half..notes,
+                ObjectiveKind::Dual => 0..half,
+            };
+            let excluded = &self.mask[row * notes..(row + 1) * notes];
+            let candidates = columns.filter(|&column| !excluded[column]);
+            let sum: f64 = candidates.map(|column| weights[column]).sum();
+            sum.ln() - weights[(row + half) % notes].ln()
+        };
+        (0..notes).map(loss).sum::<f64>() / notes as f64
+    }
+
     fn tensor(&self, device: &Device) -> Tensor<2, Bool> {
         let data = TensorData::new(self.mask.clone(), [self.notes, self.notes]);
         Tensor::from_data(data, device)

@@ -116,6 +116,13 @@ impl AdamW {
         })
     }
 
+    /// Keeps the f32 copy of the parameter at `path`, where there is one, at `most` or below.
+    pub(crate) fn bound(&mut self, path: &str, most: f64) {
+        if let Some(moments) = self.moments.get_mut(path) {
+            moments.master = moments.master.take().map(|master| master.clamp_max(most));
+        }
+    }
+
     /// Counts the last update, if it was taken.
     pub fn count(&mut self, taken: bool) {
         self.updates += usize::from(taken);

@@ -16,9 +16,12 @@ use crate::error::TrainError;
 use crate::evaluate::{BaselineSources, Measured, Retrieval, full_report};
 use crate::examples::write_examples;
 use crate::folders::write_beside;
+use crate::memory;
 use crate::plan::RunPlan;
+use crate::preflight::Preflight;
 use crate::run_folder::{RunFolder, RunOptions};
 use crate::trainer::{Trained, Trainer, event_slices};
+use crate::watch::ignored_in_test;
 
 /// A run that is about to train: everything is checked and opened, and the run folder is its own.
 pub struct Run {
@@ -26,6 +29,7 @@ pub struct Run {
     folder: RunFolder,
     log: EventLog,
     data: DataRecord,
+    preflight: Preflight,
     /// The model before training, where it is a baseline of the final table.
     untrained: Option<Inference>,
 }
@@ -76,6 +80,7 @@ impl Run {
     ) -> Result<Self, TrainError> {
         RunFolder::check(&config, options)?;
         let plan = RunPlan::prepare_training(config, progress)?;
+        let preflight = Preflight::of(&plan)?;
         let zero_shot = plan.config.eval.baselines.contains(&Baseline::ZeroShot);
         let untrained = zero_shot.then(|| Inference::new(&plan.embedder));
         let earlier = DataRecord::read(&plan.config.run.dir)?;
@@ -86,8 +91,14 @@ impl Run {
             folder,
             log,
             data,
+            preflight,
             untrained,
         })
+    }
+
+    /// What the run is predicted to take.
+    pub fn preflight(&self) -> &Preflight {
+        &self.preflight
     }
 
     /// What the user should know of how the data was read, one line each.
@@ -127,6 +138,7 @@ impl Run {
         let log = self.log;
         let mut sink = Logged { log, sink };
         let mut trainer = Trainer::new(self.plan, self.folder, &mut sink, requests)?;
+        trainer.announce(self.preflight);
         trainer.record(&self.data)?;
         let trained = trainer.run();
         let (step, seconds) = (trainer.step(), trainer.seconds());
@@ -148,6 +160,7 @@ impl Run {
             },
             seconds,
             message: measured.as_ref().err().map(ToString::to_string),
+            peak_host_bytes: memory::peak_resident_bytes(),
         }));
         // The error of the run goes before that of its log.
         let (trained, report) = measured?;
@@ -220,7 +233,7 @@ fn measure(
     let (_, own) = &embeddings[0];
     let geometry = retrieval.geometry(own)?;
     let baselines = report.baselines.iter();
-    let event = Event::Evaluation(Evaluation {
+    let evaluation = Evaluation {
         step: trained.chosen_step as u64,
         split: Split::Test,
         pool: report.pool as u64,
@@ -231,8 +244,15 @@ fn measure(
             .collect(),
         uniformity: Some(geometry.uniformity),
         alignment: Some(geometry.alignment),
-    });
-    sink.emit_now(event).map_err(TrainError::event)?;
+    };
+    let ignored = ignored_in_test(&evaluation, &eval.k);
+    let events = std::iter::once(Event::Evaluation(evaluation)).chain(ignored.map(|message| {
+        let step = Some(trained.chosen_step as u64);
+        Event::Warning(Warning { step, message })
+    }));
+    for event in events {
+        sink.emit_now(event).map_err(TrainError::event)?;
+    }
     // The table last: where it is, the run is whole.
     for (name, json) in [
         ("queries.json", serde_json::to_string(&queries)),
@@ -241,7 +261,8 @@ fn measure(
         let path = folder.root.join(name);
         let json = json
             .map_err(|e| TrainError::Run(format!("{} cannot be written: {e}", path.display())))?;
-        write_beside(&path, &format!("{json}\n"))?;
+        write_beside(&path, &format!("{json}
+"))?;
     }
     let models: Vec<_> = embeddings.iter().map(|(name, all)| (*name, all)).collect();
     let images = plan.config.data.root.join(&plan.config.data.images);

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Device, Tensor};
 use mlrm_data::batch::NoteBatch;
 use mlrm_data::split::Partners;
 use mlrm_events::Named;
-use mlrm_model::embedder::Embedder;
+use mlrm_model::embedder::{Embedder, Head};
 
 use crate::error::TrainError;
 use crate::objective::{EmbeddingGradients, Exclusions, Objective, leaves};
@@ -34,6 +34,8 @@ pub struct StepContext {
     pub micro_batch_notes: usize,
     /// Run the layers of the language model again for their gradients, holding what they read alone.
     pub checkpoint_layers: bool,
+    /// Most that t may become.
+    pub max_temperature_logit: Option<f64>,
     /// Where the model computes.
     pub device: Device,
     /// Wait for the device at phase borders, so that phases are timed apart (benchmarks).
@@ -51,6 +53,8 @@ pub struct StepStats {
     pub loss_visual: Option<f64>,
     /// t before the update.
     pub temperature_logit: f64,
+    /// L(E_m) of embeddings that tell nothing apart.
+    pub chance_loss: f64,
     /// Mean of the gate.
     pub gate_mean: Option<f64>,
     /// Global gradient norm before clipping.
@@ -79,6 +83,7 @@ impl StepContext {
             clip_norm: plan.config.train.clip_norm,
             micro_batch_notes: plan.config.train.micro_batch_notes,
             checkpoint_layers: plan.config.train.checkpoint_layers,
+            max_temperature_logit: settings.max_temperature_logit,
             device: plan.device.clone(),
             sync_phases: false,
         }
@@ -109,6 +114,8 @@ pub struct BatchGradients {
     pub multimodal: Tensor<1>,
     /// L(E_v), with mICL, `[1]`.
     pub visual: Option<Tensor<1>>,
+    /// L(E_m) of embeddings that tell nothing apart.
+    pub chance_loss: f64,
     /// Gate values of the batch, as in [`mlrm_model::embedder::Embeddings`].
     pub gate: Option<Tensor<2>>,
     /// Seconds by phase, as in [`StepStats`].
@@ -130,6 +137,7 @@ pub fn train_step(
     let mut clock = PhaseClock::new(&context.device, context.sync_phases);
     clock.seconds = std::mem::take(&mut batch.seconds_by_phase);
     let gate = batch.gate.take();
+    let chance_loss = batch.chance_loss;
     let numbers = apply(embedder, optimiser, batch, learning_rate, context)?;
     let gate_mean = gate.clone().map(Tensor::mean);
     // One read-back for every number of the step, once all of its work is on its way.
@@ -138,6 +146,7 @@ pub fn train_step(
         ..numbers
     }
     .read()?;
+    stats.chance_loss = chance_loss;
     optimiser.count(stats.updated);
     if keep_gate && let Some(gate) = gate {
         stats.gate_values = gate.try_into_vec_as::<f32>().ok();
@@ -179,6 +188,7 @@ pub fn batch_gradients(
         loss: losses.total.inner(),
         multimodal: losses.multimodal.inner(),
         visual: losses.visual.map(Tensor::inner),
+        chance_loss: exclusions.chance_loss(context.objective.kind),
         gate,
         seconds_by_phase: clock.seconds,
     })
@@ -206,8 +216,26 @@ fn apply(
     };
     let core = embedder.core.clone();
     embedder.core = optimiser.step(core, batch.gradients, learning_rate, clipping);
+    if let Some(most) = context.max_temperature_logit {
+        bound_temperature(&mut embedder.core.head, optimiser, most);
+    }
     Ok(numbers)
 }
+
+/// Keeps t, where it learns, at `most` or below.
+fn bound_temperature(head: &mut Head, optimiser: &mut AdamW, most: f64) {
+    if !head.temperature.val().is_require_grad() {
+        return;
+    }
+    head.temperature = head
+        .temperature
+        .clone()
+        .map(|t| t.inner().clamp_max(most).autodiff().require_grad());
+    optimiser.bound(TEMPERATURE, most);
+}
+
+/// The path of the temperature among the parameters.
+const TEMPERATURE: &str = "head.temperature";
 
 fn nothing_learns() -> TrainError {
     TrainError::Run("no parameter has a gradient: the model has nothing to learn".into())

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
+use mlrm_config::Baseline;
 use mlrm_data::loader::{LoaderSettings, NoteEncoder, PairBatches};
 use mlrm_events::{Action, Control, Event, EventSink, Warning};
 
@@ -22,10 +23,12 @@ use crate::error::TrainError;
 use crate::evaluate::Retrieval;
 use crate::optimiser::AdamW;
 use crate::plan::RunPlan;
+use crate::preflight::Preflight;
 use crate::probe::SaliencyProbe;
 use crate::run_folder::RunFolder;
 use crate::step::{StepContext, StepStats, train_step};
 use crate::system::SystemProbe;
+use crate::watch::{EmbeddingProbe, Watch};
 use resume::resume;
 
 /// Refused steps in a row after which a run goes back to a checkpoint.
@@ -42,6 +45,8 @@ pub struct Trainer<'a> {
     context: StepContext,
     retrieval: Option<Retrieval>,
     probe: Option<SaliencyProbe>,
+    embedding_probe: Option<EmbeddingProbe>,
+    watch: Watch,
     system: SystemProbe,
     state: RunState,
     /// When this process began to train, later by every pause.
@@ -58,6 +63,8 @@ pub struct Trainer<'a> {
     earlier: Option<PathBuf>,
     /// Whether model and place do not belong together, in the midst of a step or past repair.
     in_step: bool,
+    /// What the run is predicted to take, and the steps that its time is told from.
+    preflight: Option<(Preflight, TimedSteps)>,
     /// Whether the run went back to a checkpoint, and its batches with it.
     retreated: bool,
     stopping: bool,
@@ -101,6 +108,8 @@ impl<'a> Trainer<'a> {
             validation
         };
         let probe = SaliencyProbe::new(&encoder, probed, &config.train)?;
+        let embedding_probe = EmbeddingProbe::new(&encoder, probed, &plan.pairs, config)?;
+        let watch = Watch::new(config, plan.total_steps);
         let retrieval = (!validation.is_empty())
             .then(|| Retrieval::new(&plan.notes.set, &plan.pairs, validation, &config.eval))
             .transpose()?;
@@ -115,6 +124,7 @@ impl<'a> Trainer<'a> {
             saved_at: Instant::now(),
             earlier: None,
             in_step: false,
+            preflight: None,
             retreated: false,
             stopping: false,
             plan,
@@ -125,6 +135,8 @@ impl<'a> Trainer<'a> {
             context,
             retrieval,
             probe,
+            embedding_probe,
+            watch,
             state: RunState::default(),
         };
         if let Some(mut resumed) = resumed {
@@ -148,6 +160,11 @@ impl<'a> Trainer<'a> {
         self.folder.record(&self.plan.config, data)
     }
 
+    /// Has the run tell at its beginning what it is predicted to take.
+    pub fn announce(&mut self, preflight: Preflight) {
+        self.preflight = Some((preflight, TimedSteps::default()));
+    }
+
     /// Trains to the end, or until a stop is asked for. What was learnt before an error is saved.
     ///
     /// # Errors
@@ -160,6 +177,9 @@ impl<'a> Trainer<'a> {
 
     fn run_to_end(&mut self) -> Result<Trained, TrainError> {
         self.emit(events::run_started(&self.plan, self.state.step))?;
+        if let Some((preflight, _)) = &self.preflight {
+            self.emit(Event::Preflight(preflight.event(self.state.step, None)))?;
+        }
         for message in std::mem::take(&mut self.folder.notes) {
             self.warn(message)?;
         }
@@ -237,13 +257,17 @@ impl<'a> Trainer<'a> {
             "step {step} was refused: loss {}, gradient norm {}; the weights stay as they were",
             stats.loss, stats.gradient_norm
         );
+        let warnings = self.watch.step(step, &stats);
         self.emit_step(stats, learning_rate, data_seconds, begin.elapsed())?;
+        self.warn_all(warnings)?;
+        self.tell_time(begin.elapsed())?;
         match updated {
             true => self.refused = 0,
             false => self.refuse_step(refusal)?,
         }
         if !self.retreated {
             self.probe_saliency()?;
+            self.probe_embeddings(false)?;
             self.validate_due()?;
         }
         if !self.retreated && self.save_due() {
@@ -272,6 +296,53 @@ impl<'a> Trainer<'a> {
         ))
     }
 
+    /// Once enough steps are timed, tells what is left at their speed.
+    fn tell_time(&mut self, step: Duration) -> Result<(), TrainError> {
+        let Some((_, timed)) = &mut self.preflight else {
+            return Ok(());
+        };
+        let Some(seconds_per_step) = timed.take(step) else {
+            return Ok(());
+        };
+        let seconds = self.seconds_left(seconds_per_step);
+        let Some((preflight, _)) = self.preflight.take() else {
+            return Ok(());
+        };
+        let timed = Some((TimedSteps::COUNT, seconds));
+        self.emit(Event::Preflight(preflight.event(self.state.step, timed)))
+    }
+
+    /// Seconds of the steps, validations and final table that are left. To embed a note takes about a
+    /// third of training on it: the forward pass without the backward pass.
+    fn seconds_left(&self, seconds_per_step: f64) -> f64 {
+        let train = &self.plan.config.train;
+        let steps = self.plan.total_steps - self.state.step;
+        let corpus = self.plan.notes.set.len() as f64;
+        let corpus = corpus * seconds_per_step / (2 * train.batch_pairs) as f64 / 3.0;
+        let mut corpora = 0;
+        if self.retrieval.is_some() {
+            let due = steps.checked_div(train.eval_every_steps).unwrap_or(0);
+            corpora += due.max(1);
+        }
+        if !self.plan.pairs.pairs.test.is_empty() {
+            let embedded = |baseline: &&Baseline| {
+                matches!(
+                    baseline,
+                    Baseline::TextOnly | Baseline::ImageOnly | Baseline::ZeroShot
+                )
+            };
+            corpora += 1 + self
+                .plan
+                .config
+                .eval
+                .baselines
+                .iter()
+                .filter(embedded)
+                .count();
+        }
+        steps as f64 * seconds_per_step + corpora as f64 * corpus
+    }
+
     fn probe_saliency(&mut self) -> Result<(), TrainError> {
         let Some(probe) = &mut self.probe else {
             return Ok(());
@@ -279,10 +350,40 @@ impl<'a> Trainer<'a> {
         // Of this process: so are the probes' seconds.
         let (step, elapsed) = (self.state.step, self.begun.elapsed().as_secs_f64());
         let model = &self.plan.embedder;
-        match probe.measure_due(step, elapsed, model, &self.context.objective)? {
-            Some(event) => self.emit(event),
-            None => Ok(()),
+        let Some(event) = probe.measure_due(step, elapsed, model, &self.context.objective)? else {
+            return Ok(());
+        };
+        let warning = match &event {
+            Event::Saliency(saliency) => self.watch.saliency(saliency),
+            _ => None,
+        };
+        self.emit(event)?;
+        self.warn_all(warning)
+    }
+
+    /// Looks at the embeddings of the probe where that is due; `evaluated`: at an evaluation, whose
+    /// step may have been looked at already.
+    pub(super) fn probe_embeddings(&mut self, evaluated: bool) -> Result<(), TrainError> {
+        let step = self.state.step;
+        let Some(probe) = &mut self.embedding_probe else {
+            return Ok(());
+        };
+        if probe.is_due(step) == evaluated {
+            return Ok(());
         }
+        // Weights that are not finite are found where they are evaluated or saved.
+        let Some(figures) = probe.measure(step, &self.plan.embedder)? else {
+            return Ok(());
+        };
+        let warnings = self.watch.probe(&figures);
+        self.emit(Event::EmbeddingProbe(figures))?;
+        self.warn_all(warnings)
+    }
+
+    fn warn_all(&mut self, messages: impl IntoIterator<Item = String>) -> Result<(), TrainError> {
+        messages
+            .into_iter()
+            .try_for_each(|message| self.warn(message))
     }
 
     /// Obeys what was asked for since the last step; waits here while paused.
@@ -351,6 +452,27 @@ impl<'a> Trainer<'a> {
             whole,
         };
         self.emit(taken.event(stats))
+    }
+}
+
+/// The first steps of a process, timed.
+#[derive(Default)]
+struct TimedSteps {
+    seen: usize,
+    seconds: f64,
+}
+
+impl TimedSteps {
+    /// Steps that are timed, after the first, which makes moments and fills caches.
+    const COUNT: usize = 5;
+
+    /// Takes one more step; the mean of all once there are enough.
+    fn take(&mut self, step: Duration) -> Option<f64> {
+        self.seen += 1;
+        if self.seen > 1 {
+            self.seconds += step.as_secs_f64();
+        }
+        (self.seen > Self::COUNT).then(|| self.seconds / Self::COUNT as f64)
     }
 }
 

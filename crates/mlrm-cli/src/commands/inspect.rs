@@ -7,7 +7,10 @@ use std::time::Instant;
 
 use clap::Args;
 use miette::{IntoDiagnostic, miette};
-use mlrm_config::{ConnectorSettings, LoraSettings, PromptSettings, Quantisation};
+use mlrm_config::{
+    ConnectorSettings, DataSettings, EvalSettings, LoraSettings, PromptSettings, Quantisation,
+    TrainSettings,
+};
 use mlrm_data::tokenizer::Tokenizer;
 use mlrm_model::adapter::AdapterConfig;
 use mlrm_model::source::{ModelSource, Part};
@@ -43,6 +46,12 @@ pub struct InspectArgs {
     /// Pairs of a training step.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..))]
     pub batch_pairs: u64,
+    /// Notes whose activations are held at a time (`train.micro_batch_notes`); 0: all of the batch.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub micro_batch_notes: u64,
+    /// Run layers again for their gradients (`train.checkpoint_layers`).
+    #[arg(long)]
+    pub checkpoint_layers: bool,
     /// Positions of a note in the language model, visual tokens included; default: the prompt's
     /// token budget.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -223,16 +232,35 @@ fn training(
         part.map_or(0, |part| part.parameters)
     };
     let adapters = adapters(args, source)?;
+    let (train, eval) = (TrainSettings::default(), EvalSettings::default());
     let shape = TrainingShape {
         llm,
+        model: match source {
+            ModelSource::Model(folder) => Some(&folder.config),
+            _ => None,
+        },
         llm_parameters: parameters("llm"),
         head_parameters: parameters("head"),
         vision_parameters: parameters("vision"),
         format,
         batch_pairs: args.batch_pairs,
+        micro_batch_notes: args.micro_batch_notes,
+        checkpoint_layers: args.checkpoint_layers,
         positions: args.positions.unwrap_or(budget as u64),
         adapters: &adapters,
         quantisation: args.quantisation.map_or(Quantisation::None, Into::into),
+        notes: 0,
+        read_notes: 0,
+        saliency_notes: match source {
+            ModelSource::Model(folder) if folder.config.connector.is_some() => {
+                train.saliency_notes as u64
+            }
+            _ => 0,
+        },
+        eval_batch_notes: eval.batch_notes as u64,
+        prefetch_batches: DataSettings::default().prefetch_batches as u64,
+        keeps_untrained: false,
+        program_bytes: None,
     };
     let estimates = TrainingMemory::estimates(&shape).map_err(TrainError::from)?;
     Ok(Some(Training {
@@ -361,21 +389,22 @@ fn print_training(training: &Training) {
         training.dtype, training.batch_pairs, training.positions
     );
     println!(
-        "  {:<8} {:>14} {:>10} {:>10} {:>10} {:>12} {:>10}",
-        "tune", "learning", "weights", "gradients", "optimiser", "activations", "total"
+        "  {:<8} {:>14} {:>10} {:>10} {:>10} {:>12} {:>10} {:>10}",
+        "tune", "learning", "weights", "optimiser", "gradients", "activations", "pictures", "peak"
     );
     for estimate in &training.estimates {
         println!(
-            "  {:<8} {:>14} {:>10} {:>10} {:>10} {:>12} {:>10}",
+            "  {:<8} {:>14} {:>10} {:>10} {:>10} {:>12} {:>10} {:>10}",
             match estimate.tune {
                 "lora" => format!("lora {}", training.rank),
                 tune => tune.to_owned(),
             },
             grouped(estimate.trained_parameters),
             bytes(estimate.weights_bytes),
-            bytes(estimate.gradients_bytes),
             bytes(estimate.optimiser_bytes),
+            bytes(estimate.gradients_bytes),
             bytes(estimate.activations_bytes),
+            bytes(estimate.pictures_bytes),
             bytes(estimate.total_bytes)
         );
     }

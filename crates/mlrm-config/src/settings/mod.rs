@@ -88,6 +88,10 @@ pub struct BackendSettings {
     /// autocast does; it needs a processor that multiplies bf16 faster (AMX, see `mlrm devices`), and elsewhere the
     /// products are in f32, which the run says.
     pub matmul_precision: MatmulPrecision,
+    /// Bytes of memory that training may take where the model computes; a run that is predicted to take
+    /// more is refused before its first step. Not set: what the device, or this machine for `flex`, has.
+    #[schemars(range(min = 1))]
+    pub max_memory_bytes: Option<u64>,
 }
 
 impl Default for BackendSettings {
@@ -96,6 +100,7 @@ impl Default for BackendSettings {
             device: DeviceNames::One("flex".into()),
             dtype: DType::F32,
             matmul_precision: MatmulPrecision::F32,
+            max_memory_bytes: None,
         }
     }
 }

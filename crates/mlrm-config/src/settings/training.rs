@@ -18,6 +18,10 @@ pub struct ObjectiveSettings {
     pub temperature: Option<f64>,
     /// Whether the temperature learns.
     pub learn_temperature: bool,
+    /// Most that a learnt temperature_logit may become. CLIP: 4.6052, logits of at most 100. Not set: no
+    /// bound.
+    #[schemars(range(min = -20, max = 20), extend("x-source" = "CLIP (arXiv 2103.00020)"))]
+    pub max_temperature_logit: Option<f64>,
     /// Weight of the multimodal loss (alpha_m). Paper: 9.
     #[schemars(range(min = 0))]
     pub multimodal_weight: f64,
@@ -49,6 +53,7 @@ impl Default for ObjectiveSettings {
             temperature_logit: None,
             temperature: None,
             learn_temperature: true,
+            max_temperature_logit: None,
             multimodal_weight: 9.0,
             visual_weight: 1.0,
             mask_false_negatives: true,
@@ -135,6 +140,14 @@ pub struct TrainSettings {
     #[schemars(range(min = 0, max = 1))]
     #[schemars(extend("x-source" = "mlrm"))]
     pub saliency_max_ratio: f64,
+    /// Look every so many steps, and at each evaluation, how the embeddings of a fixed batch of pairs
+    /// lie to each other (event `embedding_probe`); 0 only at evaluations.
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub probe_every_steps: usize,
+    /// Notes of that batch, two a pair; fewer than 4 turn the probe off.
+    #[schemars(range(min = 0, max = 512))]
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub probe_notes: usize,
     /// Emit a `train_step` event every so many steps.
     #[schemars(range(min = 1))]
     #[schemars(extend("x-source" = "mlrm"))]
@@ -168,6 +181,8 @@ impl Default for TrainSettings {
             saliency_every_steps: 100,
             saliency_notes: 16,
             saliency_max_ratio: 0.03,
+            probe_every_steps: 50,
+            probe_notes: 64,
             log_every_steps: 1,
             tensorboard: false,
             swap: SwapSettings::default(),

@@ -80,6 +80,20 @@ fn objective(objective: &ObjectiveSettings, micl: bool, findings: &mut Vec<Findi
             )),
         );
     }
+    let initial = objective.initial_temperature_logit();
+    if let Some(most) = objective
+        .max_temperature_logit
+        .filter(|most| *most < initial)
+    {
+        findings.push(
+            Finding::new(
+                "objective.max_temperature_logit",
+                format!("the bound {most} is below the temperature logit that training starts at, {initial:.4}"),
+            )
+            .related(["objective.temperature_logit", "objective.temperature"])
+            .help("raise the bound, or start lower by objective.temperature_logit"),
+        );
+    }
     let weighs_nothing =
         objective.multimodal_weight == 0.0 && (!micl || objective.visual_weight == 0.0);
     if weighs_nothing {

@@ -33,4 +33,4 @@ pub use module::{
     ExportedTensor, NameTable, NamedTensor, Tensors, export, export_adapters, export_gradients,
     fill, named_tensors,
 };
-pub use write::{WriteOptions, Written, write_module, write_safetensors};
+pub use write::{WriteOptions, Written, write_each, write_module, write_safetensors};

@@ -1,5 +1,6 @@
 //! Writing safetensors files, tensor by tensor, in one file or in shards with an index.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -84,19 +85,41 @@ pub fn write_module<M: Module>(
 
 /// Writes f32 tensors as one safetensors file, beside and then renamed into place.
 pub fn write_safetensors(path: &Path, tensors: &[ExportedTensor]) -> Result<(), ModelError> {
-    let entry = |(name, shape, values): &ExportedTensor| Entry {
-        name: name.clone(),
-        shape: shape.clone(),
-        bytes: size_of_val(values.as_slice()) as u64,
-    };
-    let entries: Vec<Entry> = tensors.iter().map(entry).collect();
+    let shapes = tensors
+        .iter()
+        .map(|(name, shape, _)| (name.clone(), shape.clone()));
+    let values = tensors
+        .iter()
+        .map(|(_, _, values)| Ok(Cow::Borrowed(values.as_slice())));
+    write_each(path, shapes.collect(), values)
+}
+
+/// As [`write_safetensors`], for tensors that are read one after the other: memory holds one at a time.
+/// `values` come in the order of `shapes`.
+///
+/// # Errors
+/// The first error of `values`, sizes that are not those of `shapes`, or whatever the file system says.
+pub fn write_each<'a, E: From<ModelError>>(
+    path: &Path,
+    shapes: Vec<(String, Vec<usize>)>,
+    values: impl Iterator<Item = Result<Cow<'a, [f32]>, E>>,
+) -> Result<(), E> {
+    let entries = shapes.into_iter().map(|(name, shape)| Entry {
+        bytes: (shape.iter().product::<usize>() * size_of::<f32>()) as u64,
+        name,
+        shape,
+    });
+    let entries: Vec<Entry> = entries.collect();
     let beside = path.with_extension("safetensors.tmp");
     let mut writer = ShardWriter::create(beside.clone(), &entries, DType::F32)?;
-    for (_, _, values) in tensors {
-        writer.put(bytemuck::cast_slice(values))?;
+    for values in values {
+        writer.put(bytemuck::cast_slice(&values?))?;
+    }
+    if !writer.is_full() {
+        return Err(ModelError::format(path, "fewer tensors came than its header names").into());
     }
     writer.finish()?;
-    std::fs::rename(&beside, path).map_err(|e| ModelError::io("write", path, e))
+    std::fs::rename(&beside, path).map_err(|e| ModelError::io("write", path, e).into())
 }
 
 /// A tensor in a file.

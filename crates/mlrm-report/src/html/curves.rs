@@ -3,7 +3,7 @@
 use super::chart::{Chart, ChartLine};
 use super::{run_color, run_dash};
 use crate::run::Run;
-use crate::state::{Series, TrainSeries};
+use crate::state::{RunState, Series};
 
 pub(super) fn section(runs: &[Run], html: &mut String) {
     if runs.iter().all(|run| run.state.train.loss.is_empty()) {
@@ -33,32 +33,65 @@ pub(super) fn section(runs: &[Run], html: &mut String) {
         }
         chart.write(html);
     } else {
-        compared("Loss", runs, |train| &train.loss, html);
+        compared("Loss", runs, |run| &run.train.loss, html);
         compared(
             "Multimodal loss",
             runs,
-            |train| &train.loss_multimodal,
+            |run| &run.train.loss_multimodal,
             html,
         );
-        compared("Visual loss", runs, |train| &train.loss_visual, html);
+        compared("Visual loss", runs, |run| &run.train.loss_visual, html);
     }
-    compared("Learning rate", runs, |train| &train.learning_rate, html);
-    compared("Temperature", runs, |train| &train.temperature, html);
+    compared("Learning rate", runs, |run| &run.train.learning_rate, html);
+    compared("Temperature", runs, |run| &run.train.temperature, html);
     compared(
         "Mean gate (1: text, 0: picture)",
         runs,
-        |train| &train.gate_mean,
+        |run| &run.train.gate_mean,
         html,
     );
-    compared("Gradient norm", runs, |train| &train.gradient_norm, html);
+    compared("Gradient norm", runs, |run| &run.train.gradient_norm, html);
     compared(
         "Notes per second",
         runs,
-        |train| &train.notes_per_second,
+        |run| &run.train.notes_per_second,
         html,
     );
     html.push_str("</div>\n</section>\n");
 }
+
+/// How the embeddings of the fixed batch lay.
+pub(super) fn embeddings(runs: &[Run], html: &mut String) {
+    if runs
+        .iter()
+        .all(|run| run.state.embeddings.effective_rank.is_empty())
+    {
+        return;
+    }
+    html.push_str(
+        "<section>\n<h2>Embeddings</h2>\n<p class=\"muted\">Of a fixed batch of pairs: cosines of \
+         partners and of unrelated notes, the directions in use, and how far embeddings move when notes \
+         show the pictures of others.</p>\n<div class=\"grid\">\n",
+    );
+    let charts: [(&str, SeriesOf); 6] = [
+        ("Similarity of partners", |run| {
+            &run.embeddings.positive_similarity
+        }),
+        ("Similarity of unrelated notes", |run| {
+            &run.embeddings.negative_similarity
+        }),
+        ("Effective rank", |run| &run.embeddings.effective_rank),
+        ("Uniformity", |run| &run.embeddings.uniformity),
+        ("Alignment", |run| &run.embeddings.alignment),
+        ("Picture share", |run| &run.embeddings.picture_share),
+    ];
+    for (title, series) in charts {
+        compared(title, runs, series, html);
+    }
+    html.push_str("</div>\n</section>\n");
+}
+
+type SeriesOf = fn(&RunState) -> &Series;
 
 fn chart(title: &str) -> Chart {
     Chart {
@@ -68,10 +101,10 @@ fn chart(title: &str) -> Chart {
     }
 }
 
-fn compared(title: &str, runs: &[Run], series: fn(&TrainSeries) -> &Series, html: &mut String) {
+fn compared(title: &str, runs: &[Run], series: SeriesOf, html: &mut String) {
     let mut chart = chart(title);
     for (index, run) in runs.iter().enumerate() {
-        let series = series(&run.state.train);
+        let series = series(&run.state);
         if !series.is_empty() {
             let line = ChartLine::series(&run.name, run_color(index), run_dash(index), series);
             chart.lines.push(line);

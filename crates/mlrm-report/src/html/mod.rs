@@ -44,6 +44,7 @@ pub fn page(runs: &[Run], options: &Options) -> String {
     summary::section(runs, &mut html);
     retrieval::section(runs, &mut html);
     curves::section(runs, &mut html);
+    curves::embeddings(runs, &mut html);
     heat::section(runs, &mut html);
     pictures::section(runs, options.examples, &mut html);
     summary::warnings(runs, &mut html);

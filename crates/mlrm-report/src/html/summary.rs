@@ -75,6 +75,21 @@ pub(crate) fn facts(state: &RunState) -> Vec<(&'static str, String)> {
             .map(|(name, version)| format!("{name} {version}"));
         facts.push(("versions", versions.collect::<Vec<_>>().join(", ")));
     }
+    if let Some(preflight) = &state.preflight {
+        let host = format::bytes(preflight.peak_host_bytes);
+        let memory = match preflight.peak_device_bytes {
+            Some(device) => format!(
+                "{} on the device, {host} on the host",
+                format::bytes(device)
+            ),
+            None => host,
+        };
+        facts.push(("memory, as predicted", memory));
+    }
+    let peak = state.ended.as_ref().and_then(|ended| ended.peak_host_bytes);
+    if let Some(peak) = peak {
+        facts.push(("memory at its peak (host)", format::bytes(peak)));
+    }
     if let Some(step) = &state.last_step {
         facts.push(("last loss", format::number(step.loss)));
     }
@@ -90,7 +105,7 @@ pub(crate) fn facts(state: &RunState) -> Vec<(&'static str, String)> {
         facts.push(("notes per second (median)", format::number(median)));
     }
     if let Some(share) = state.probe_share().filter(|share| *share > 0.0) {
-        facts.push(("time in saliency probes", format::percent(share)));
+        facts.push(("time in probes", format::percent(share)));
     }
     facts.push(("warnings", format::count(state.warnings)));
     if state.unreadable_lines > 0 {

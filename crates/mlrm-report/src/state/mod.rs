@@ -8,8 +8,9 @@ mod series;
 use std::sync::Arc;
 
 use mlrm_events::{
-    Action, AttentionMass, CheckpointSaved, EndReason, Evaluation, Event, GateHistogram, Log,
-    ModalityShares, Named, RunEnded, RunStarted, Saliency, Stamped, System, TrainStep,
+    Action, AttentionMass, CheckpointSaved, EmbeddingProbe, EndReason, Evaluation, Event,
+    GateHistogram, Log, ModalityShares, Named, Preflight, RunEnded, RunStarted, Saliency, Stamped,
+    System, TrainStep,
 };
 
 pub use log::LogEntry;
@@ -56,8 +57,14 @@ pub struct RunState {
     pub saliency: History<Saliency>,
     /// Live probes between them.
     pub attention_mass: History<AttentionMass>,
-    /// Seconds that this process spent on saliency probes.
+    /// The newest look at the embeddings of the fixed batch.
+    pub last_probe: Option<EmbeddingProbe>,
+    /// How these embeddings lay over the steps.
+    pub embeddings: EmbeddingSeries,
+    /// Seconds that this process spent on probes.
     pub probe_seconds: f64,
+    /// What the run was predicted to take, the newest word on it.
+    pub preflight: Option<Preflight>,
     /// Checkpoints.
     pub checkpoints: History<CheckpointSaved>,
     /// Warnings, counted.
@@ -113,6 +120,43 @@ impl TrainSeries {
     }
 }
 
+/// How the embeddings of a fixed batch lie, over the steps.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs, reason = "the fields are those of `embedding_probe`")]
+pub struct EmbeddingSeries {
+    pub positive_similarity: Series,
+    pub negative_similarity: Series,
+    pub effective_rank: Series,
+    pub uniformity: Series,
+    pub alignment: Series,
+    pub picture_share: Series,
+}
+
+impl EmbeddingSeries {
+    fn push(&mut self, probe: &EmbeddingProbe) {
+        let at = probe.step;
+        self.positive_similarity.push(at, probe.positive_similarity);
+        self.negative_similarity.push(at, probe.negative_similarity);
+        self.effective_rank.push(at, probe.effective_rank);
+        self.uniformity.push(at, probe.uniformity);
+        self.alignment.push(at, probe.alignment);
+        if let Some(share) = probe.picture_share {
+            self.picture_share.push(at, share);
+        }
+    }
+
+    fn all_mut(&mut self) -> [&mut Series; 6] {
+        [
+            &mut self.positive_similarity,
+            &mut self.negative_similarity,
+            &mut self.effective_rank,
+            &mut self.uniformity,
+            &mut self.alignment,
+            &mut self.picture_share,
+        ]
+    }
+}
+
 /// The machine's figures over the steps.
 #[derive(Debug, Clone, Default)]
 #[allow(missing_docs, reason = "the fields are those of `system`")]
@@ -154,7 +198,10 @@ impl Default for RunState {
             evaluations: History::new(HISTORY),
             saliency: History::new(HISTORY),
             attention_mass: History::new(HISTORY),
+            last_probe: None,
+            embeddings: EmbeddingSeries::default(),
             probe_seconds: 0.0,
+            preflight: None,
             checkpoints: History::new(HISTORY),
             warnings: 0,
             unreadable_lines: 0,
@@ -197,7 +244,13 @@ impl RunState {
                 self.probe_seconds += mass.seconds;
                 self.attention_mass.push(mass.clone());
             }
+            Event::EmbeddingProbe(probe) => {
+                self.probe_seconds += probe.seconds;
+                self.embeddings.push(probe);
+                self.last_probe = Some(probe.clone());
+            }
             Event::System(system) => self.system_figures(system),
+            Event::Preflight(preflight) => self.preflight = Some(preflight.clone()),
             Event::CheckpointSaved(saved) => self.checkpoints.push(saved.clone()),
             Event::Warning(_) => self.warnings += 1,
             Event::Control(control) => self.control(stamped.time_seconds, control.action),
@@ -214,6 +267,9 @@ impl RunState {
     fn start(&mut self, time_seconds: f64, started: &RunStarted) {
         let from = started.resumed_from_step.unwrap_or(0);
         for series in self.train.all_mut() {
+            series.forget_after(from);
+        }
+        for series in self.embeddings.all_mut() {
             series.forget_after(from);
         }
         let machine = &mut self.machine;
@@ -234,6 +290,7 @@ impl RunState {
         self.paused = false;
         self.step = from;
         self.last_step = None;
+        self.last_probe = None;
         self.seconds_by_phase.clear();
         self.probe_seconds = 0.0;
         self.pace = Pace::started(time_seconds);

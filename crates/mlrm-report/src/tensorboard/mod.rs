@@ -12,7 +12,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use mlrm_events::{
-    Evaluation, Event, EventSink, GateHistogram, Saliency, Split, Stamped, System, TrainStep,
+    EmbeddingProbe, Evaluation, Event, EventSink, GateHistogram, Saliency, Split, Stamped, System,
+    TrainStep,
 };
 
 use crate::state::is_interval_bound;
@@ -85,8 +86,10 @@ impl EventSink for TensorBoardWriter {
             Event::GateHistogram(gate) => (gate.step, vec![gate_histogram(gate)]),
             Event::Evaluation(evaluation) => (evaluation.step, evaluation_values(evaluation)),
             Event::Saliency(saliency) => (saliency.step, saliency_values(saliency)?),
+            Event::EmbeddingProbe(probe) => (probe.step, embedding_values(probe)),
             Event::System(system) => (system.step, system_values(system)),
             Event::AttentionMass(_)
+            | Event::Preflight(_)
             | Event::CheckpointSaved(_)
             | Event::Warning(_)
             | Event::Control(_)
@@ -122,6 +125,22 @@ fn train_step(step: &TrainStep) -> Vec<Value> {
     for (phase, seconds) in &step.seconds_by_phase {
         values.push(scalar(format!("seconds/{phase}"), *seconds));
     }
+    values
+}
+
+/// Under `probe`: uniformity and alignment under `embeddings` are those of evaluations.
+fn embedding_values(probe: &EmbeddingProbe) -> Vec<Value> {
+    let mut values = vec![
+        scalar("probe/positive_similarity", probe.positive_similarity),
+        scalar("probe/negative_similarity", probe.negative_similarity),
+        scalar("probe/effective_rank", probe.effective_rank),
+        scalar("probe/uniformity", probe.uniformity),
+        scalar("probe/alignment", probe.alignment),
+    ];
+    let share = probe.picture_share;
+    values.extend(share.map(|share| scalar("probe/picture_share", share)));
+    let gate = probe.gate_mean;
+    values.extend(gate.map(|gate| scalar("probe/gate_mean", gate)));
     values
 }
 

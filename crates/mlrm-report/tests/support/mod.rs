@@ -7,9 +7,9 @@ mod skipped;
 pub use skipped::skipped;
 
 use mlrm_events::{
-    AttentionMass, CheckpointSaved, EndReason, Evaluation, Event, GATE_BINS, GateHistogram,
-    Metrics, ModalityShares, RunEnded, RunStarted, Saliency, Slices, Split, Stamped, System,
-    TrainStep, Warning,
+    AttentionMass, CheckpointSaved, EmbeddingProbe, EndReason, Evaluation, Event, GATE_BINS,
+    GateHistogram, Metrics, ModalityShares, RunEnded, RunStarted, Saliency, Slices, Split, Stamped,
+    System, TrainStep, Warning,
 };
 use serde_json::json;
 
@@ -61,6 +61,23 @@ fn at(step: u64, event: Event) -> Stamped {
     }
 }
 
+fn embedding_probe(step: u64) -> Event {
+    let far = step as f64 / (step as f64 + 500.0);
+    Event::EmbeddingProbe(EmbeddingProbe {
+        step,
+        notes: 64,
+        positive_similarity: 0.95 - 0.25 * far,
+        negative_similarity: 0.9 - 0.85 * far,
+        effective_rank: 2.0 + 24.0 * far,
+        uniformity: -3.0 * far,
+        alignment: 0.1 + 0.5 * far,
+        picture_share: Some(0.6 * far),
+        gate_mean: Some(0.6),
+        temperature_logit: 3.0,
+        seconds: 0.02,
+    })
+}
+
 /// The events of a run.
 pub fn run(shape: Shape) -> Vec<Stamped> {
     let mut events = vec![Stamped {
@@ -75,6 +92,7 @@ pub fn run(shape: Shape) -> Vec<Stamped> {
         if step % shape.every == 0 {
             events.push(at(step, gate_histogram(shape, step)));
             events.push(at(step, saliency(shape, step)));
+            events.push(at(step, embedding_probe(step)));
             events.push(at(step, evaluation(shape, step)));
             let path = format!("checkpoints/step-{step}");
             let best = step % (2 * shape.every) == 0;
@@ -114,7 +132,7 @@ pub fn run(shape: Shape) -> Vec<Stamped> {
             step: shape.steps,
             reason: EndReason::Completed,
             seconds,
-            message: None,
+            ..RunEnded::default()
         };
         events.push(at(shape.steps, Event::RunEnded(ended)));
     }

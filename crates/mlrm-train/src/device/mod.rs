@@ -117,6 +117,12 @@ fn find(backend: BackendName) -> Result<Vec<Found>, String> {
     Ok(found)
 }
 
+/// All memory of the device `name`, where its driver tells.
+pub fn memory_bytes(name: &str) -> Option<u64> {
+    let name: DeviceName = name.parse().ok()?;
+    find(name.backend).ok()?.get(name.index)?.memory_bytes
+}
+
 /// Opens a device without computing on it.
 fn connect(name: &DeviceName) -> Result<Device, String> {
     if !compiled_in(name.backend) {

@@ -232,6 +232,7 @@ impl Trainer<'_> {
         self.earlier = Some(resumed.folder.join("model"));
         self.saved = Some((self.state.step, self.state.best));
         self.refused = 0;
+        self.watch.forget();
         self.in_step = false;
     }
 }

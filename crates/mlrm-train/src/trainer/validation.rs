@@ -52,6 +52,7 @@ impl Trainer<'_> {
             ..Evaluation::default()
         }))?;
         self.state.validation_due = false;
+        self.probe_embeddings(true)?;
         if let (true, Some(score)) = (improved, score) {
             self.state.best = Some((score, step));
             self.save("best")?;

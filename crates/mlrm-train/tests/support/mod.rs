@@ -46,6 +46,7 @@ pub fn training(case: &GoldenCase, run: &Value) -> (TrainSettings, StepContext) 
         partners: None,
         shares: None,
         clip_norm: number(&run["clip_norm"]),
+        max_temperature_logit: None,
         micro_batch_notes: 0,
         checkpoint_layers: false,
         device: Device::flex(),

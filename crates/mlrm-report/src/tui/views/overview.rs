@@ -188,8 +188,16 @@ fn side_column(screen: &Screen, area: Rect, buffer: &mut Buffer) {
         0
     };
     let metrics = metric_names(state.evaluations.last()).len() as u16;
-    let room = area.height.saturating_sub(machine_rows + phase_rows + 4);
+    let probed = embedding_figures(screen);
+    let probe_rows = match probed.is_empty() || area.height < 24 {
+        true => 0,
+        false => probed.len() as u16 + 2,
+    };
+    let room = area
+        .height
+        .saturating_sub(machine_rows + phase_rows + probe_rows + 4);
     evaluation(screen, take((metrics + 2).clamp(4, room.max(4))), buffer);
+    embedding_panel(screen, &probed, take(probe_rows), buffer);
     machine_panel(screen, &machine, take(machine_rows), buffer);
     phase_panel(screen, take(phase_rows), buffer);
     warnings(screen, rest, buffer);
@@ -235,6 +243,54 @@ fn evaluation(screen: &Screen, area: Rect, buffer: &mut Buffer) {
             spans.insert(0, Span::styled(text, theme.muted()));
         }
         put_right(buffer, area, row, &Line::from(spans));
+    }
+}
+
+/// Name and value of what the newest look at the embeddings of the fixed batch found.
+fn embedding_figures(screen: &Screen) -> Vec<(&'static str, String)> {
+    let Some(probe) = &screen.state.last_probe else {
+        return Vec::new();
+    };
+    let mut figures = vec![
+        (
+            "cosine of partners",
+            format::number(probe.positive_similarity),
+        ),
+        (
+            "cosine of others",
+            format::number(probe.negative_similarity),
+        ),
+        ("effective rank", format::number(probe.effective_rank)),
+    ];
+    let share = probe.picture_share.map(format::percent);
+    figures.extend(share.map(|share| ("picture share", share)));
+    figures
+}
+
+fn embedding_panel(
+    screen: &Screen,
+    figures: &[(&'static str, String)],
+    area: Rect,
+    buffer: &mut Buffer,
+) {
+    if area.height == 0 {
+        return;
+    }
+    let theme = screen.theme;
+    let step = screen.state.last_probe.as_ref().map(|probe| probe.step);
+    let remark =
+        step.map(|step| Span::styled(format!("step {}", format::count(step)), theme.muted()));
+    let area = panel(
+        buffer,
+        area,
+        theme,
+        "Embeddings",
+        remark.into_iter().collect(),
+    );
+    for (row, (name, value)) in figures.iter().enumerate() {
+        put(buffer, area, row as u16, name, Style::new());
+        let value = Line::styled(value.clone(), theme.strong());
+        put_right(buffer, area, row as u16, &value);
     }
 }
 

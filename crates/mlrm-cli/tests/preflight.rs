@@ -1,0 +1,205 @@
+//! What a run says that it will take, against what it takes; and runs that cannot fit.
+
+mod support;
+
+use std::fs;
+
+use serde_json::Value;
+use support::{Home, events, named};
+
+const SHORT: [&str; 6] = [
+    "train.max_steps=2",
+    "train.eval_every_steps=0",
+    "data.pairs.validation_fraction=0",
+    "data.prefetch_batches=1",
+    "train.saliency_every_steps=0",
+    "eval.baselines=[]",
+];
+
+fn bytes(value: &Value) -> u64 {
+    value
+        .as_u64()
+        .unwrap_or_else(|| panic!("no bytes: {value}"))
+}
+
+fn predicted(home: &Home, run: &str) -> Value {
+    let events = events(home, run);
+    named(&events, "preflight")[0].clone()
+}
+
+#[test]
+fn a_run_says_what_it_will_take() {
+    let home = Home::with_config();
+    let ran = home.train("run", &["train.max_steps=8", "eval.baselines=[]"]);
+    ran.done();
+    for word in ["predicted:", "weights ", "activations ", "peak ", "disk "] {
+        assert!(ran.err.contains(word), "no `{word}`: {ran:?}");
+    }
+    let events = events(&home, "run");
+    let names: Vec<&Value> = events.iter().take(2).map(|event| &event["event"]).collect();
+    assert_eq!(names, ["run_started", "preflight"]);
+    let found = named(&events, "preflight");
+    assert_eq!(found.len(), 2, "{found:?}");
+    let parts = found[0]["memory_bytes"].as_object().expect("a map");
+    let part = |name: &str| bytes(&parts[name]);
+    // Moments of all that learns, in f32; gradients of the same.
+    assert_eq!(part("optimiser"), 2 * part("gradients"));
+    let held: u64 = ["program", "loader", "weights", "optimiser"]
+        .map(part)
+        .iter()
+        .sum();
+    assert!(bytes(&found[0]["peak_host_bytes"]) > held);
+    assert_eq!(found[0]["peak_device_bytes"], Value::Null);
+    assert_eq!(found[0]["seconds_left"], Value::Null);
+    // The first step is not timed.
+    assert_eq!(
+        (&found[1]["step"], &found[1]["timed_steps"]),
+        (&6.into(), &5.into())
+    );
+    assert!(
+        found[1]["seconds_left"]
+            .as_f64()
+            .is_some_and(|seconds| seconds > 0.0)
+    );
+    assert!(
+        ran.out.contains("to the end, evaluations included"),
+        "{ran:?}"
+    );
+
+    // The run folder never held more than was said.
+    let size = |folder: std::path::PathBuf| -> u64 {
+        let mut folders = vec![folder];
+        let mut sum = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).expect("a folder") {
+                let entry = entry.expect("an entry");
+                let kind = entry.file_type().expect("its kind");
+                match kind.is_dir() {
+                    true => folders.push(entry.path()),
+                    false => sum += entry.metadata().expect("a file").len(),
+                }
+            }
+        }
+        sum
+    };
+    let weights = size(home.path("run/checkpoints/step-8"));
+    assert!(bytes(&found[0]["disk_bytes"]) > weights, "{weights}");
+}
+
+#[test]
+fn a_run_that_cannot_fit_is_refused_with_what_would_fit() {
+    let home = Home::with_config();
+    let sets = [&SHORT[..], &["train.batch_pairs=64"]].concat();
+    home.train("run", &sets).done();
+    let peak = bytes(&predicted(&home, "run")["peak_host_bytes"]);
+    let parts = predicted(&home, "run")["memory_bytes"].clone();
+    // Less than all by half of the activations.
+    let limit = peak - bytes(&parts["activations"]) / 2;
+    let limit = format!("backend.max_memory_bytes={limit}");
+    let limited = [&sets[..], &[&limit]].concat();
+    let ran = home.train("small", &limited);
+    ran.failed_with(
+        1,
+        &[
+            "training would take",
+            "train.micro_batch_notes = ",
+            "activations",
+        ],
+    );
+    assert!(!home.path("small").exists());
+    let line = ran
+        .err
+        .lines()
+        .find(|line| line.contains("it would fit with"));
+    let line = line.expect("a way out");
+    let notes = line.split("micro_batch_notes = ").nth(1).expect("a number");
+    let notes: String = notes.chars().take_while(char::is_ascii_digit).collect();
+    let found = format!("train.micro_batch_notes={notes}");
+    home.train("small", &[&limited[..], &[&found]].concat())
+        .done();
+
+    // Nothing helps; and a whole run folder stays as it is.
+    let before = home.files();
+    let ran = home.mlrm(&[
+        "train",
+        "tiny.toml",
+        "--overwrite",
+        "--set",
+        "backend.max_memory_bytes=1000",
+    ]);
+    ran.failed_with(
+        1,
+        &[
+            "there are 1000 B",
+            "take a smaller model",
+            "backend.max_memory_bytes",
+        ],
+    );
+    assert_eq!(home.files(), before);
+}
+
+/// Configs whose memory is that of the model, each in a second or two.
+#[test]
+#[cfg(target_os = "linux")]
+fn predictions_are_near_what_runs_take() {
+    let home = Home::with_config();
+    let wide = [
+        "model.llm.hidden_size=256",
+        "model.llm.num_hidden_layers=4",
+        "model.llm.intermediate_size=704",
+    ];
+    let cases: [(&str, &[&str]); 6] = [
+        (
+            "many notes",
+            &["train.batch_pairs=256", "train.max_steps=1"],
+        ),
+        (
+            "in parts",
+            &[
+                "train.batch_pairs=256",
+                "train.max_steps=1",
+                "train.micro_batch_notes=64",
+            ],
+        ),
+        ("wide", &["train.batch_pairs=32"]),
+        (
+            "wide, layers again",
+            &["train.batch_pairs=32", "train.checkpoint_layers=true"],
+        ),
+        (
+            "wide, lora",
+            &["train.batch_pairs=32", "model.llm.tune=lora"],
+        ),
+        (
+            "wide, q8",
+            &[
+                "train.batch_pairs=32",
+                "model.llm.tune=frozen",
+                "model.llm.quantisation=q8",
+            ],
+        ),
+    ];
+    let mut far = Vec::new();
+    for (index, (name, sets)) in cases.into_iter().enumerate() {
+        let run = format!("run-{index}");
+        let wide: &[&str] = if name.starts_with("wide") { &wide } else { &[] };
+        home.train(
+            &run,
+            &[&SHORT[..], &["data.pairs.test_fraction=0.02"], wide, sets].concat(),
+        )
+        .done();
+        let said = bytes(&predicted(&home, &run)["peak_host_bytes"]) as f64;
+        let events = events(&home, &run);
+        let took = bytes(&events[events.len() - 1]["peak_host_bytes"]) as f64;
+        let line = format!(
+            "{name}: said {:.1} MiB, took {:.1} MiB",
+            said / 1048576.0,
+            took / 1048576.0
+        );
+        println!("{line}");
+        if !(0.75..1.25).contains(&(said / took)) {
+            far.push(line);
+        }
+    }
+    assert!(far.is_empty(), "{far:#?}");
+}

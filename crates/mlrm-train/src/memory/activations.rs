@@ -1,0 +1,169 @@
+//! What passes through a model hold: bytes a note, from sizes.
+
+use std::collections::BTreeMap;
+
+use mlrm_model::connector::ConnectorConfig;
+use mlrm_model::decoder::{DecoderConfig, FeedForwardKind};
+use mlrm_model::weights::LinearMap;
+
+use super::TrainingShape;
+
+/// Bytes of one note in the language model.
+pub(super) struct LlmActivations {
+    /// What the backward pass keeps of an inner layer.
+    layer: u64,
+    inner_layers: u64,
+    /// What it keeps of the last one.
+    last: u64,
+    /// What enters a layer.
+    state: u64,
+    /// What a layer at work holds besides.
+    working: u64,
+    /// Attention maps of all layers, once.
+    maps: u64,
+    checkpoints: bool,
+}
+
+impl LlmActivations {
+    /// The backward pass keeps the inputs of norms, attention and the activation function in the
+    /// activations' format, attention's probabilities in f32, and the inputs of `maps`, whose weights
+    /// or adapters learn; `low` numbers of a position between the factors of adapters. The last layer
+    /// works at few positions but for its keys and values.
+    pub(super) fn new(shape: &TrainingShape<'_>, maps: &[&LinearMap], low: u64) -> Self {
+        let llm = shape.llm;
+        let (d, f) = (llm.hidden_size as u64, llm.intermediate_size as u64);
+        let q = (llm.num_attention_heads * llm.head_dim) as u64;
+        let k = (llm.num_key_value_heads * llm.head_dim) as u64;
+        let inner = match llm.feed_forward {
+            FeedForwardKind::SwiGlu => 2 * f,
+            FeedForwardKind::Relu => f,
+        };
+        let head_norms = if llm.head_norm { q + k } else { 0 };
+        let layers = llm.num_hidden_layers.max(1) as u64;
+        let inner_layers = layers - 1;
+        let [inputs, last_inputs] = map_inputs(llm, maps);
+        let number = shape.format.size() as u64;
+        let kept = 2 * d + q + 2 * k + inner + head_norms;
+        let scores = llm.num_attention_heads as u64 * shape.positions * 4;
+        let low = low * 4 / layers;
+        let each = |bytes: u64| bytes * shape.positions;
+        Self {
+            layer: each(
+                (kept + inputs.checked_div(inner_layers).unwrap_or(0)) * number + low + scores,
+            ),
+            inner_layers,
+            last: each((d + 2 * k + last_inputs) * number + low),
+            state: each(d * number),
+            working: each((inner + f + 3 * d) * number),
+            maps: each(layers * scores),
+            checkpoints: shape.checkpoint_layers,
+        }
+    }
+
+    /// What the forward pass of `notes` leaves for the backward pass.
+    pub(super) fn held(&self, notes: u64) -> u64 {
+        match self.checkpoints {
+            false => self.whole(notes),
+            true => notes * (self.inner_layers + 1) * self.state,
+        }
+    }
+
+    /// As [`Self::held`], where no layer is run again.
+    pub(super) fn whole(&self, notes: u64) -> u64 {
+        notes * (self.inner_layers * self.layer + self.last)
+    }
+
+    /// One layer that is run again, with its graph.
+    pub(super) fn layer(&self, notes: u64) -> u64 {
+        notes * self.layer.max(self.last)
+    }
+
+    /// What a layer at work holds for itself, forward or backward.
+    pub(super) fn working(&self, notes: u64) -> u64 {
+        notes * self.working
+    }
+
+    /// The attention of a saliency probe beside that of a step: maps times ones, and the gradients.
+    pub(super) fn probe(&self, notes: u64) -> u64 {
+        3 * notes * self.maps
+    }
+}
+
+/// Widths of what the maps take, added up, of all inner layers and of the last; what several take is
+/// held once.
+fn map_inputs(llm: &DecoderConfig, maps: &[&LinearMap]) -> [u64; 2] {
+    let last = format!("layers.{}.", llm.num_hidden_layers.saturating_sub(1));
+    let mut taken = [BTreeMap::new(), BTreeMap::new()];
+    for map in maps {
+        let place = match map.path.split_once(".qkv.") {
+            Some((layer, _)) => format!("{layer}.qkv"),
+            None => map.path.replace(".up_proj.", ".gate_proj."),
+        };
+        let in_last = map.path.starts_with(&last);
+        // Of the last layer, keys and values alone take every position.
+        if !in_last || place.ends_with(".qkv") {
+            taken[usize::from(in_last)].insert(place, map.inputs as u64);
+        }
+    }
+    taken.map(|taken| taken.values().sum())
+}
+
+/// Bytes of one note's picture.
+#[derive(Default)]
+pub(super) struct PictureActivations {
+    /// Its pixels, in f32.
+    pub(super) pixels: u64,
+    /// The vision encoder at work.
+    pub(super) encoder: u64,
+    /// What is read of the encoder.
+    pub(super) features: u64,
+    /// What the backward pass keeps of the connector.
+    pub(super) connector: u64,
+}
+
+impl PictureActivations {
+    pub(super) fn new(shape: &TrainingShape<'_>) -> Self {
+        let Some((model, vision)) = shape.model.and_then(|m| Some((m, m.vision.as_ref()?))) else {
+            return Self::default();
+        };
+        let number = shape.format.size() as u64;
+        let (v, inner) = (vision.hidden_size as u64, vision.intermediate_size as u64);
+        let positions = vision.positions(mlrm_config::SelectFeature::ClsPatch) as u64;
+        let read = vision.positions(model.features.positions) as u64;
+        let side = vision.image_size as u64;
+        Self {
+            pixels: 3 * side * side * 4,
+            // In attention: state, its norm, queries, keys, values, result; in the network: state, its
+            // norm, both sides of the activation.
+            encoder: positions * (6 * v).max(2 * v + 2 * inner) * number,
+            features: (read + 1) * v * number,
+            connector: connector(model.connector.as_ref(), read, shape.llm.hidden_size as u64)
+                * number,
+        }
+    }
+}
+
+/// Numbers of a note that the backward pass keeps of a connector that reads `read` positions, to a
+/// language model that is `d` wide.
+fn connector(config: Option<&ConnectorConfig>, read: u64, d: u64) -> u64 {
+    match config {
+        None => 0,
+        Some(ConnectorConfig::Mlp(config)) => read * (config.encoder_hidden_size as u64 + 3 * d),
+        Some(ConnectorConfig::Resampler(config)) => {
+            let queries = config.num_query_tokens as u64;
+            4 * read * d + 6 * queries * d
+        }
+        Some(ConnectorConfig::QFormer(config)) => {
+            let (queries, width) = (config.num_query_tokens as u64, config.hidden_size as u64);
+            let (inner, heads) = (
+                config.intermediate_size as u64,
+                config.num_attention_heads as u64,
+            );
+            let layers = config.num_hidden_layers as u64;
+            let crossing = layers.div_ceil(config.cross_attention_frequency.max(1) as u64);
+            let layer = queries * (8 * width + 2 * inner + heads * queries);
+            let cross = queries * (5 * width + heads * read) + 2 * read * width;
+            layers * layer + crossing * cross + 3 * queries * d
+        }
+    }
+}

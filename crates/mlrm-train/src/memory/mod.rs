@@ -1,0 +1,279 @@
+//! What training needs of memory, predicted from sizes alone.
+//!
+//! Some parts are held from the first step to the last: the program with its data, batches made
+//! ahead, weights, moments. On top comes whatever is at work: pictures on their way through the
+//! vision encoder, the passes of the language model, the probe of saliency, an evaluation. These take
+//! turns, so that the peak is what is held and the largest of them.
+
+mod activations;
+mod host;
+mod plan_sizes;
+
+use mlrm_config::{Quantisation, Tune};
+use mlrm_model::ModelError;
+use mlrm_model::adapter::AdapterConfig;
+use mlrm_model::decoder::{Decoder, DecoderConfig};
+use mlrm_model::embedder::EmbedderConfig;
+use mlrm_model::ops::block_size;
+use mlrm_model::weights::{LinearMap, linear_maps};
+use serde::Serialize;
+
+use crate::corpus::PIXEL_CACHE_BYTES;
+use crate::device::Format;
+use activations::{LlmActivations, PictureActivations};
+pub use host::{check_weights, peak_resident_bytes, resident_bytes, total_bytes};
+pub use plan_sizes::{Change, PlanSizes};
+
+/// What the program itself and a small data set take, measured on Linux.
+const PROGRAM_BYTES: u64 = 40 << 20;
+
+/// Sizes that the prediction depends on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TrainingShape<'a> {
+    /// The language model.
+    pub llm: &'a DecoderConfig,
+    /// The whole model, where there is more than a language model.
+    pub model: Option<&'a EmbedderConfig>,
+    /// Parameters of the language model.
+    pub llm_parameters: u64,
+    /// Parameters of connector, fusion and head, which always learn.
+    pub head_parameters: u64,
+    /// Parameters of the vision encoder, which never learns.
+    pub vision_parameters: u64,
+    /// Number format of weights and activations.
+    pub format: Format,
+    /// Pairs of a step.
+    pub batch_pairs: u64,
+    /// Notes whose activations are held at a time; 0 for all of the batch.
+    pub micro_batch_notes: u64,
+    /// Whether layers are run again for their gradients.
+    pub checkpoint_layers: bool,
+    /// Positions of a note in the language model, visual tokens included.
+    pub positions: u64,
+    /// The adapters, for `lora`.
+    pub adapters: &'a AdapterConfig,
+    /// How the language model's matrices are held, for `lora` and `frozen`.
+    pub quantisation: Quantisation,
+    /// Notes of the data set; 0 where none is known.
+    pub notes: u64,
+    /// Notes whose pictures are read in the whole run.
+    pub read_notes: u64,
+    /// Notes of the saliency probe; 0 where there is none.
+    pub saliency_notes: u64,
+    /// Notes encoded at a time by an evaluation.
+    pub eval_batch_notes: u64,
+    /// Batches that are made ahead of the step.
+    pub prefetch_batches: u64,
+    /// Whether the model before training is kept for the final table.
+    pub keeps_untrained: bool,
+    /// What the process holds besides the model, where it was measured.
+    pub program_bytes: Option<u64>,
+}
+
+/// What one way to tune the language model takes, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct TrainingMemory {
+    /// `model.llm.tune`.
+    pub tune: &'static str,
+    /// Parameters that learn.
+    pub trained_parameters: u64,
+    /// The program, notes, pairs and tokenizer.
+    pub program_bytes: u64,
+    /// Batches made ahead of the step, and pixels kept between epochs.
+    pub loader_bytes: u64,
+    /// All weights.
+    pub weights_bytes: u64,
+    /// Moments of what learns, in f32, and the weights in f32 where the model has them in a shorter
+    /// format.
+    pub optimiser_bytes: u64,
+    /// Gradients of what learns.
+    pub gradients_bytes: u64,
+    /// What the backward pass needs of the forward pass of a micro-batch, connector included.
+    pub activations_bytes: u64,
+    /// Cosines and logits of all notes of the batch with each other, and their gradients.
+    pub loss_bytes: u64,
+    /// The pixels of the batch, and the vision encoder at work on a micro-batch.
+    pub pictures_bytes: u64,
+    /// The probe of saliency at work.
+    pub probe_bytes: u64,
+    /// An evaluation at work: a batch of notes, and the embeddings of all.
+    pub evaluation_bytes: u64,
+    /// The largest tensor on its way to a checkpoint.
+    pub saving_bytes: u64,
+    /// What is at work when most is: of a step, a probe, an evaluation or a save.
+    pub largest_at_work_bytes: u64,
+    /// The predicted peak: program, loader, weights and optimiser, and the largest of what is at work.
+    pub total_bytes: u64,
+}
+
+impl TrainingMemory {
+    /// The predictions for `full`, `lora` and `frozen`. The formula and its measured error: docs,
+    /// "Import, inspect, export".
+    ///
+    /// # Errors
+    /// An adapter's target that the language model does not have.
+    pub fn estimates(shape: &TrainingShape<'_>) -> Result<[Self; 3], ModelError> {
+        let module = Decoder::new(shape.llm, &burn::tensor::Device::default());
+        let maps = linear_maps(&module, shape.llm.family().names.rename);
+        let adapted = shape.adapters.targets(&maps)?;
+        let all: Vec<&LinearMap> = maps.iter().collect();
+        let rank = shape.adapters.rank as u64;
+        let factors = |map: &&LinearMap| rank * (map.inputs + map.outputs) as u64;
+        let adapters = adapted.iter().map(factors).sum();
+        let saved = saved_bytes(shape, &maps);
+        let low = rank * adapted.len() as u64;
+        let estimate = |tune: Tune, learns: [u64; 2], saved, maps: &[&LinearMap], low| {
+            let llm = LlmActivations::new(shape, maps, low);
+            Self::predict(shape, tune, learns, saved, llm)
+        };
+        Ok([
+            estimate(Tune::Full, [shape.llm_parameters, 0], 0, &all, 0),
+            estimate(Tune::Lora, [0, adapters], saved, &adapted, low),
+            estimate(Tune::Frozen, [0, 0], saved, &[], 0),
+        ])
+    }
+
+    /// `learns`: parameters of the language model and of adapters that learn; `saved`: what
+    /// quantisation saves of the weights' bytes.
+    fn predict(
+        shape: &TrainingShape<'_>,
+        tune: Tune,
+        [own, adapters]: [u64; 2],
+        saved: u64,
+        llm: LlmActivations,
+    ) -> Self {
+        let number = shape.format.size() as u64;
+        let short = shape.format != Format::F32;
+        let held = shape.llm_parameters + shape.head_parameters + shape.vision_parameters;
+        let trained_parameters = own + shape.head_parameters + adapters;
+        // Of the model before training, what learns is held twice.
+        let untrained = u64::from(shape.keeps_untrained) * (own + shape.head_parameters) * number;
+        // Adapters are f32 whatever the model is.
+        let weights_bytes = (held * number + adapters * 4 + untrained).saturating_sub(saved);
+        // As the backward pass gives it, and in f32 for the optimiser.
+        let gradients_bytes = trained_parameters * if short { number + 4 } else { 4 };
+        let optimiser_bytes = trained_parameters * if short { 12 } else { 8 };
+        let pictures = PictureActivations::new(shape);
+        let notes = 2 * shape.batch_pairs;
+        let slice = slice_notes(shape, notes);
+        let sliced = slice < notes;
+
+        let loss_bytes = LOGIT_COPIES * notes * notes * number;
+        let activations_bytes = llm.held(slice) + slice * pictures.connector;
+        let working = llm.working(slice);
+        let features = notes * pictures.features;
+        // That of the lookup table comes last, and once more while it is added up.
+        let table = largest_tensor(shape.llm);
+        let last = if tune == Tune::Full { table } else { 0 };
+        let again = if shape.checkpoint_layers {
+            llm.layer(slice)
+        } else {
+            0
+        };
+        // Gradients grow while activations go; those of the slices before are there already.
+        let before = if sliced { gradients_bytes } else { 0 };
+        let working = (working + again).max(last);
+        let backward = before + activations_bytes.max(gradients_bytes) + working;
+        let pictures_bytes = notes * pictures.pixels + slice * pictures.encoder;
+        let step = features + (backward.max(activations_bytes + loss_bytes)).max(pictures_bytes);
+        // Its scores and their gradients are computed apart, in the open.
+        let probe_bytes = match shape.saliency_notes {
+            0 => 0,
+            notes => llm.whole(notes) + llm.working(notes) + llm.probe(notes) + gradients_bytes,
+        };
+        let evaluated = shape.eval_batch_notes;
+        let embeddings = shape.notes * shape.model.map_or(0, |m| m.embedding_size() as u64) * 4;
+        let evaluation_bytes = EMBEDDING_COPIES * embeddings
+            + evaluated * (pictures.pixels + pictures.encoder.max(pictures.features))
+            + llm.working(evaluated);
+        let saving_bytes = SAVED_COPIES * table;
+        let others = probe_bytes.max(evaluation_bytes).max(saving_bytes);
+        let largest_at_work_bytes = step.max(others);
+        let program_bytes = shape.program_bytes.unwrap_or(PROGRAM_BYTES);
+        let pixels = match shape.model.and_then(|model| model.vision.as_ref()) {
+            Some(vision) => shape.read_notes * 3 * (vision.image_size * vision.image_size) as u64,
+            None => 0,
+        };
+        let ahead = (shape.prefetch_batches + 1) * notes * pictures.pixels;
+        let loader_bytes = ahead + pixels.min(PIXEL_CACHE_BYTES as u64);
+        Self {
+            tune: tune_name(tune),
+            trained_parameters,
+            program_bytes,
+            loader_bytes,
+            weights_bytes,
+            optimiser_bytes,
+            gradients_bytes,
+            activations_bytes,
+            loss_bytes,
+            pictures_bytes,
+            probe_bytes,
+            evaluation_bytes,
+            saving_bytes,
+            largest_at_work_bytes,
+            total_bytes: program_bytes
+                + loader_bytes
+                + weights_bytes
+                + optimiser_bytes
+                + largest_at_work_bytes,
+        }
+    }
+
+    /// Of [`Self::total_bytes`], what is on the host where the device has a memory of its own.
+    pub fn host_bytes(&self) -> u64 {
+        self.program_bytes + self.loader_bytes
+    }
+
+    /// Of [`Self::total_bytes`], what is on the device.
+    pub fn device_bytes(&self) -> u64 {
+        self.total_bytes - self.host_bytes()
+    }
+}
+
+/// Cosines, masked logits, their log-softmax and two gradients.
+const LOGIT_COPIES: u64 = 5;
+
+/// A tensor as it comes from the device, in the format of the file, and turned.
+const SAVED_COPIES: u64 = 3;
+
+/// The lookup table, or a matrix of the feed-forward network, in f32.
+fn largest_tensor(llm: &DecoderConfig) -> u64 {
+    let table = llm.vocab_size * llm.word_embed_proj_dim;
+    let matrix = llm.hidden_size * llm.intermediate_size;
+    table.max(matrix) as u64 * 4
+}
+
+/// Embeddings of all notes: those of both positions, as they came, normalised and packed.
+const EMBEDDING_COPIES: u64 = 4;
+
+/// The value of `model.llm.tune`.
+fn tune_name(tune: Tune) -> &'static str {
+    match tune {
+        Tune::Full => "full",
+        Tune::Lora => "lora",
+        Tune::Frozen => "frozen",
+    }
+}
+
+fn slice_notes(shape: &TrainingShape<'_>, notes: u64) -> u64 {
+    match shape.micro_batch_notes {
+        0 => notes,
+        slice => slice.min(notes),
+    }
+}
+
+/// Bytes that quantised matrices take less: codes, and an f32 scale for every block.
+fn saved_bytes(shape: &TrainingShape<'_>, maps: &[LinearMap]) -> u64 {
+    let bits = match shape.quantisation {
+        Quantisation::None => return 0,
+        Quantisation::Q8 => 8,
+        Quantisation::Q4 => 4,
+    };
+    let number = shape.format.size() as u64;
+    let saved = maps.iter().filter_map(|map| {
+        let values = (map.inputs * map.outputs) as u64;
+        let scales = values / block_size(map.outputs)? as u64;
+        (values * number).checked_sub(values * bits / 8 + scales * 4)
+    });
+    saved.sum()
+}

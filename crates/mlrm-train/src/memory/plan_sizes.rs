@@ -1,0 +1,175 @@
+//! Predictions for a run that is about to train, as it is set and with other settings.
+
+use mlrm_config::{Baseline, Quantisation, Tune};
+use mlrm_model::ModelError;
+use mlrm_model::adapter::AdapterConfig;
+
+use super::{TrainingMemory, TrainingShape, resident_bytes, tune_name};
+use crate::corpus::Modality;
+use crate::device;
+use crate::error::TrainError;
+use crate::plan::RunPlan;
+
+/// Notes whose prompts are looked at for the longest.
+const SAMPLED_NOTES: usize = 1024;
+
+/// The sizes of a run that is about to train.
+pub struct PlanSizes<'a> {
+    plan: &'a RunPlan,
+    adapters: AdapterConfig,
+    /// Of language model, head and vision encoder.
+    parameters: [u64; 3],
+    positions: u64,
+    program_bytes: Option<u64>,
+}
+
+/// The settings that memory is saved by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// `train.micro_batch_notes`
+    pub micro_batch_notes: usize,
+    /// `train.batch_pairs`
+    pub batch_pairs: usize,
+    /// `train.checkpoint_layers`
+    pub checkpoint_layers: bool,
+    /// `model.llm.tune`
+    pub tune: Tune,
+    /// `model.llm.quantisation`
+    pub quantisation: Quantisation,
+}
+
+impl<'a> PlanSizes<'a> {
+    /// Looks at the notes for the longest prompt, and at what the process holds now.
+    ///
+    /// # Errors
+    /// Adapters that cannot be read, or notes that make no prompt.
+    pub fn new(plan: &'a RunPlan) -> Result<Self, TrainError> {
+        let lora = &plan.config.model.llm.lora;
+        let adapters = match &lora.path {
+            Some(folder) => AdapterConfig::read(folder)?,
+            None => AdapterConfig::from_settings(lora),
+        };
+        let mut parameters = [0; 3];
+        for tensor in plan.embedder.config.tensors()? {
+            let part = match tensor.name.split_once('.').map(|(part, _)| part) {
+                Some("llm") => 0,
+                Some("head") => 1,
+                _ => 2,
+            };
+            parameters[part] += tensor.shape.iter().product::<usize>() as u64;
+        }
+        let mut sizes = Self {
+            plan,
+            adapters,
+            parameters,
+            positions: longest_prompt(plan)?,
+            program_bytes: None,
+        };
+        // The model is among what the process holds.
+        let shape = TrainingShape {
+            keeps_untrained: false,
+            ..sizes.shape(sizes.as_set())
+        };
+        let weights = predict(&shape, sizes.as_set().tune)?.weights_bytes;
+        sizes.program_bytes = resident_bytes().and_then(|now| now.checked_sub(weights));
+        Ok(sizes)
+    }
+
+    /// The settings of the run.
+    pub fn as_set(&self) -> Change {
+        let config = &self.plan.config;
+        Change {
+            micro_batch_notes: config.train.micro_batch_notes,
+            batch_pairs: config.train.batch_pairs,
+            checkpoint_layers: config.train.checkpoint_layers,
+            tune: config.model.llm.tune,
+            quantisation: config.model.llm.quantisation,
+        }
+    }
+
+    /// What the run takes with these settings.
+    ///
+    /// # Errors
+    /// An adapter's target that the language model does not have.
+    pub fn predict(&self, change: Change) -> Result<TrainingMemory, ModelError> {
+        predict(&self.shape(change), change.tune)
+    }
+
+    /// Parameters of language model, head and vision encoder.
+    pub fn parameters(&self) -> [u64; 3] {
+        self.parameters
+    }
+
+    fn shape(&self, change: Change) -> TrainingShape<'_> {
+        let config = &self.plan.config;
+        let model = &self.plan.embedder.config;
+        let [llm_parameters, head_parameters, vision_parameters] = self.parameters;
+        let probes = config.train.saliency_every_steps > 0 && model.connector.is_some();
+        TrainingShape {
+            llm: &model.llm,
+            model: Some(model),
+            llm_parameters,
+            head_parameters,
+            vision_parameters,
+            format: device::dtype(config.backend.dtype),
+            batch_pairs: change.batch_pairs as u64,
+            micro_batch_notes: change.micro_batch_notes as u64,
+            checkpoint_layers: change.checkpoint_layers,
+            positions: self.positions,
+            adapters: &self.adapters,
+            quantisation: change.quantisation,
+            notes: self.plan.notes.set.len() as u64,
+            read_notes: read_notes(self.plan),
+            saliency_notes: u64::from(probes) * config.train.saliency_notes as u64,
+            eval_batch_notes: config.eval.batch_notes as u64,
+            prefetch_batches: config.data.prefetch_batches as u64,
+            keeps_untrained: config.eval.baselines.contains(&Baseline::ZeroShot),
+            program_bytes: self.program_bytes,
+        }
+    }
+}
+
+fn predict(shape: &TrainingShape<'_>, tune: Tune) -> Result<TrainingMemory, ModelError> {
+    let all = TrainingMemory::estimates(shape)?;
+    let found = all.into_iter().find(|one| one.tune == tune_name(tune));
+    Ok(found.unwrap_or(all[0]))
+}
+
+/// Positions of the longest prompt that a run is to expect in the language model, visual tokens
+/// included: of evenly spaced notes, the length that is passed by one in as many as the steps draw.
+fn longest_prompt(plan: &RunPlan) -> Result<u64, TrainError> {
+    let variant = plan.embedder.config.variant;
+    let encoder = plan
+        .encoding
+        .encoder(&plan.notes, variant, Modality::Both)?;
+    let rows = plan.notes.set.rows();
+    let every = rows.len().div_ceil(SAMPLED_NOTES).max(1);
+    let mut lengths = Vec::with_capacity(SAMPLED_NOTES);
+    for note in rows.iter().step_by(every) {
+        lengths.push(encoder.prompts().encode(note)?.ids.len());
+    }
+    lengths.sort_unstable();
+    let drawn = drawn_notes(plan);
+    let place = lengths.len() * drawn / (drawn + 1);
+    let longest = lengths.get(place).or(lengths.last());
+    // The image token gives way to the visual tokens, or they stand behind it.
+    let visual = plan.embedder.config.visual_tokens();
+    Ok((longest.copied().unwrap_or(1) + visual) as u64)
+}
+
+/// Notes of all steps, each as often as it is drawn.
+fn drawn_notes(plan: &RunPlan) -> usize {
+    plan.total_steps * 2 * plan.config.train.batch_pairs
+}
+
+/// Notes whose pictures are read: those of the steps and the batches made ahead of them, or all where
+/// there is an evaluation.
+fn read_notes(plan: &RunPlan) -> u64 {
+    let all = plan.notes.set.len();
+    let pairs = &plan.pairs.pairs;
+    if !pairs.validation.is_empty() || !pairs.test.is_empty() {
+        return all as u64;
+    }
+    let ahead = (plan.config.data.prefetch_batches + 1) * 2 * plan.config.train.batch_pairs;
+    all.min(drawn_notes(plan) + ahead) as u64
+}

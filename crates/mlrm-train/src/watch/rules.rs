@@ -1,0 +1,415 @@
+//! When a run is warned of: each cause once, and again only after it was over.
+
+use std::collections::VecDeque;
+
+use mlrm_config::{ObjectiveSettings, RunConfig};
+use mlrm_events::{EmbeddingProbe, Evaluation, Metrics, ModalityShares, Saliency};
+
+use crate::step::StepStats;
+
+/// Share of the steps over which losses are averaged, and its bounds.
+const WINDOW_SHARE: usize = 20;
+const SHORTEST_WINDOW: usize = 20;
+const LONGEST_WINDOW: usize = 100;
+
+/// The loss counts as that of chance from this share of it on, and no more below the second.
+const AT_CHANCE: f64 = 0.98;
+const OFF_CHANCE: f64 = 0.9;
+
+/// Embeddings have collapsed above this mean cosine of unrelated notes or below this effective rank,
+/// and no more on the other side of the second.
+const COLLAPSED_COSINE: [f64; 2] = [0.99, 0.97];
+const COLLAPSED_RANK: [f64; 2] = [1.5, 2.0];
+
+/// The picture is ignored where its share is below the first, and no more above the second.
+const IGNORED_SHARE: [f64; 2] = [0.02, 0.04];
+
+/// CLIP's bound of t: logits of at most 100.
+const MOST_TEMPERATURE_LOGIT: f64 = 4.605_170_185_988_092;
+/// Below this all logits lie within 1 of 0.
+const LEAST_TEMPERATURE_LOGIT: f64 = 0.0;
+/// How far t must have moved from its beginning, and come back to be in bounds again.
+const TEMPERATURE_MARGIN: f64 = 0.1;
+
+/// Probes in a row that must agree.
+const PROBES: usize = 2;
+
+/// What is watched in a run.
+pub(crate) struct Watch {
+    warmup_steps: usize,
+    /// Loss of each of the last two windows' steps, and that of chance.
+    losses: VecDeque<(f64, f64)>,
+    window: usize,
+    learning_rate: f64,
+    /// t at the beginning; `None` where it does not learn or is bounded.
+    initial_temperature_logit: Option<f64>,
+    chance: Alarm,
+    collapse: Alarm,
+    temperature: Alarm,
+    picture: Alarm,
+}
+
+/// Whether a cause is there, and whether it was told.
+#[derive(Default)]
+struct Alarm {
+    seen: usize,
+    told: bool,
+}
+
+impl Alarm {
+    /// `on`: the cause is there; `off`: it is over; it stands at neither between. True where it is to be
+    /// told now: seen `needed` times in a row and not told since it was over.
+    fn rings(&mut self, on: bool, off: bool, needed: usize) -> bool {
+        self.seen = if on { self.seen + 1 } else { 0 };
+        if off {
+            self.told = false;
+        }
+        let rings = self.seen >= needed && !self.told;
+        self.told |= rings;
+        rings
+    }
+}
+
+impl Watch {
+    pub(crate) fn new(config: &RunConfig, total_steps: usize) -> Self {
+        let window = (total_steps / WINDOW_SHARE).clamp(SHORTEST_WINDOW, LONGEST_WINDOW);
+        let warmup_steps = (config.train.warmup_ratio * total_steps as f64).round() as usize;
+        Self {
+            warmup_steps,
+            losses: VecDeque::with_capacity(2 * window),
+            window,
+            learning_rate: config.train.learning_rate,
+            initial_temperature_logit: free_temperature(&config.objective),
+            chance: Alarm::default(),
+            collapse: Alarm::default(),
+            temperature: Alarm::default(),
+            picture: Alarm::default(),
+        }
+    }
+
+    /// Forgets what a run that goes back to a checkpoint saw since.
+    pub(crate) fn forget(&mut self) {
+        self.losses.clear();
+    }
+
+    /// What a step gives to say.
+    pub(crate) fn step(&mut self, step: usize, stats: &StepStats) -> Vec<String> {
+        let mut warnings = Vec::new();
+        warnings.extend(self.loss(step, stats));
+        warnings.extend(self.temperature(stats.temperature_logit));
+        warnings
+    }
+
+    /// The loss stays at that of chance: its mean over a window of steps after the warm-up is within 2 %
+    /// of it, and has not fallen by 2 % from the window before.
+    fn loss(&mut self, step: usize, stats: &StepStats) -> Option<String> {
+        if step <= self.warmup_steps || !stats.updated {
+            return None;
+        }
+        if self.losses.len() == 2 * self.window {
+            self.losses.pop_front();
+        }
+        self.losses
+            .push_back((stats.loss_multimodal, stats.chance_loss));
+        if self.losses.len() < 2 * self.window {
+            return None;
+        }
+        let mean = |from: usize, of: fn(&(f64, f64)) -> f64| {
+            let steps = self.losses.iter().skip(from).take(self.window);
+            steps.map(of).sum::<f64>() / self.window as f64
+        };
+        let (before, now) = (mean(0, |s| s.0), mean(self.window, |s| s.0));
+        let chance = mean(self.window, |s| s.1);
+        let stays = now >= AT_CHANCE * chance && now >= AT_CHANCE * before;
+        let over = now < OFF_CHANCE * chance;
+        if !self.chance.rings(stays, over, 1) {
+            return None;
+        }
+        Some(format!(
+            "the loss stays at log N: its mean over the last {} steps is {now:.4}, that of embeddings \
+             which tell nothing apart is {chance:.4}, the logarithm of {:.0} candidates. Try a higher \
+             train.learning_rate (now {:e}) or a longer run; look at the pairs with `mlrm data check`: \
+             partners must share something that notes show",
+            self.window,
+            chance.exp(),
+            self.learning_rate,
+        ))
+    }
+
+    fn temperature(&mut self, t: f64) -> Option<String> {
+        let initial = self.initial_temperature_logit?;
+        let (most, least) = (
+            MOST_TEMPERATURE_LOGIT.max(initial + TEMPERATURE_MARGIN),
+            LEAST_TEMPERATURE_LOGIT.min(initial - TEMPERATURE_MARGIN),
+        );
+        let inside = t < most - TEMPERATURE_MARGIN && t > least + TEMPERATURE_MARGIN;
+        if !self.temperature.rings(t > most || t < least, inside, 1) {
+            return None;
+        }
+        let factor = t.exp();
+        Some(match t > most {
+            true => format!(
+                "the temperature runs off: its logit is {t:.3}, so that logits are cosines times \
+                 {factor:.0}; it began at {initial:.3}, and CLIP bounds it at ln 100 = 4.605. Set \
+                 objective.max_temperature_logit = 4.605, lower train.learning_rate, or set \
+                 objective.learn_temperature = false"
+            ),
+            false => format!(
+                "the temperature runs off: its logit is {t:.3}, so that logits are cosines times \
+                 {factor:.2} and no candidate stands out; it began at {initial:.3}. Lower \
+                 train.learning_rate, or set objective.learn_temperature = false"
+            ),
+        })
+    }
+
+    /// What a probe of the embeddings gives to say.
+    pub(crate) fn probe(&mut self, probe: &EmbeddingProbe) -> Vec<String> {
+        if probe.step as usize <= self.warmup_steps {
+            return Vec::new();
+        }
+        let mut warnings = Vec::new();
+        let (cosine, rank) = (probe.negative_similarity, probe.effective_rank);
+        let collapsed = cosine > COLLAPSED_COSINE[0] || rank < COLLAPSED_RANK[0];
+        let apart = cosine < COLLAPSED_COSINE[1] && rank > COLLAPSED_RANK[1];
+        if self.collapse.rings(collapsed, apart, PROBES) {
+            warnings.push(format!(
+                "the embeddings have collapsed: unrelated notes of the probe have a mean cosine of \
+                 {cosine:.3} (partners {:.3}), and {} notes use {rank:.2} directions (effective rank). \
+                 Try a lower train.learning_rate or a longer train.warmup_ratio, more negatives \
+                 (train.batch_pairs), or a higher objective.temperature_logit",
+                probe.positive_similarity, probe.notes
+            ));
+        }
+        if let Some(share) = probe.picture_share
+            && !collapsed
+            && self.ignores(share)
+        {
+            warnings.push(format!(
+                "the picture is ignored: with the pictures of other notes, embeddings of the probe move \
+                 by {:.2} % of the distance between unrelated notes. {TRY_PICTURES}",
+                100.0 * share
+            ));
+        }
+        warnings
+    }
+
+    /// What a probe of saliency gives to say.
+    pub(crate) fn saliency(&mut self, saliency: &Saliency) -> Option<String> {
+        let share = visual_share(&saliency.layers)?;
+        if (saliency.step as usize) <= self.warmup_steps || share >= IGNORED_SHARE[0] {
+            return None;
+        }
+        if self.picture.told {
+            return None;
+        }
+        self.picture.told = true;
+        Some(format!(
+            "the picture is ignored: visual tokens have {:.2} % of the saliency, mean over the layers. \
+             {TRY_PICTURES}",
+            100.0 * share
+        ))
+    }
+
+    fn ignores(&mut self, share: f64) -> bool {
+        self.picture
+            .rings(share < IGNORED_SHARE[0], share > IGNORED_SHARE[1], PROBES)
+    }
+}
+
+const TRY_PICTURES: &str = "Look whether pictures tell anything here (`mlrm saliency`, the table's \
+    `text_only`); try a stronger vision encoder or more visual tokens (model.connector.queries), late \
+    fusion (model.variant), or a higher objective.visual_weight; where pictures say nothing, \
+    model.variant = \"text\" is cheaper";
+
+/// t at the beginning, where it may run off.
+fn free_temperature(objective: &ObjectiveSettings) -> Option<f64> {
+    let free = objective.learn_temperature && objective.max_temperature_logit.is_none();
+    free.then(|| objective.initial_temperature_logit())
+}
+
+/// The share of the picture in the saliency of a layer, mean over the layers.
+fn visual_share(layers: &[ModalityShares]) -> Option<f64> {
+    let shares: Vec<f64> = layers
+        .iter()
+        .map(|[visual, text, other]| visual / (visual + text + other))
+        .filter(|share| share.is_finite())
+        .collect();
+    (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64)
+}
+
+/// A model whose recall is so many times that of chance has learnt something.
+const LEARNT: f64 = 1.2;
+
+/// What the final table says of pictures: that the same model ranks as well by the text alone, within
+/// the 95 % interval, where it ranks better than by chance at all.
+pub(crate) fn ignored_in_test(evaluation: &Evaluation, cutoffs: &[usize]) -> Option<String> {
+    let k = cutoffs.iter().copied().min_by_key(|k| k.abs_diff(10))?;
+    let key = format!("recall@{k}");
+    let of = |metrics: &Metrics, name: &str| metrics.get(name).copied();
+    let all = evaluation.slices.get("all")?;
+    let baseline = |name: &str| of(evaluation.baselines.get(name)?.get("all")?, &key);
+    let (model, low) = (of(all, &key)?, of(all, &format!("{key}:low"))?);
+    let text = baseline("text_only")?;
+    let learnt = baseline("random").is_none_or(|random| model.max(text) > LEARNT * random);
+    if !learnt || text < low {
+        return None;
+    }
+    Some(format!(
+        "the picture is ignored: it adds nothing to the retrieval of the test notes, Recall@{k} is {:.2} % with it and \
+         {:.2} % without (the 95 % interval of the first begins at {:.2} %). {TRY_PICTURES}",
+        100.0 * model,
+        100.0 * text,
+        100.0 * low
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watch() -> Watch {
+        let mut config = RunConfig::default();
+        config.train.warmup_ratio = 0.1;
+        // Windows of 20 steps, a warm-up of 10.
+        Watch::new(&config, 100)
+    }
+
+    fn stats(loss: f64, t: f64) -> StepStats {
+        StepStats {
+            loss,
+            loss_multimodal: loss,
+            chance_loss: 63_f64.ln(),
+            temperature_logit: t,
+            updated: true,
+            ..StepStats::default()
+        }
+    }
+
+    /// Steps from `first` on with these losses; the steps that were warned at.
+    fn losses(watch: &mut Watch, first: usize, losses: &[f64]) -> Vec<usize> {
+        let steps = losses.iter().enumerate();
+        let warned =
+            steps.filter(|(at, loss)| !watch.step(first + at, &stats(**loss, 3.0)).is_empty());
+        warned.map(|(at, _)| first + at).collect()
+    }
+
+    #[test]
+    fn a_loss_that_stays_at_chance_is_told_once_and_again_after_it_fell() {
+        let mut watch = watch();
+        let chance = 63_f64.ln();
+        // Two windows after the warm-up of 10 steps.
+        assert_eq!(losses(&mut watch, 1, &[chance; 70]), [50]);
+        assert_eq!(losses(&mut watch, 71, &[2.0; 40]), [0; 0]);
+        assert_eq!(losses(&mut watch, 111, &[chance; 60]).len(), 1);
+    }
+
+    #[test]
+    fn a_loss_that_falls_is_no_chance() {
+        let mut watch = watch();
+        let falling: Vec<f64> = (0..60).map(|step| 8.0 - 0.1 * f64::from(step)).collect();
+        assert_eq!(losses(&mut watch, 1, &falling), [0; 0]);
+        let message = {
+            let mut watch = self::watch();
+            let mut all = (1..=50).flat_map(|step| watch.step(step, &stats(63_f64.ln(), 3.0)));
+            all.next().unwrap_or_default()
+        };
+        for part in [
+            "4.1431",
+            "63 candidates",
+            "last 20 steps",
+            "train.learning_rate",
+        ] {
+            assert!(message.contains(part), "no {part:?} in {message}");
+        }
+    }
+
+    #[test]
+    fn a_temperature_that_runs_off_is_told_unless_it_is_bounded() {
+        let mut watch = watch();
+        let told = |watch: &mut Watch, t| watch.step(1, &stats(1.0, t)).len();
+        let found: Vec<usize> = [4.5, 4.7, 5.0, 4.6, 4.4, 4.7, 0.5, -0.2]
+            .map(|t| told(&mut watch, t))
+            .to_vec();
+        assert_eq!(found, [0, 1, 0, 0, 0, 1, 0, 1]);
+        let mut config = RunConfig::default();
+        config.objective.max_temperature_logit = Some(6.0);
+        assert_eq!(told(&mut Watch::new(&config, 100), 5.5), 0);
+        config.objective.max_temperature_logit = None;
+        config.objective.temperature_logit = Some(5.0);
+        let mut from_five = Watch::new(&config, 100);
+        assert_eq!([5.05, 5.2].map(|t| told(&mut from_five, t)), [0, 1]);
+    }
+
+    fn probe(step: u64, cosine: f64, rank: f64, share: Option<f64>) -> EmbeddingProbe {
+        EmbeddingProbe {
+            step,
+            notes: 64,
+            negative_similarity: cosine,
+            effective_rank: rank,
+            picture_share: share,
+            ..EmbeddingProbe::default()
+        }
+    }
+
+    #[test]
+    fn collapse_and_ignored_pictures_are_told_at_the_second_probe() {
+        let mut watch = watch();
+        let mut told =
+            |step, cosine, rank, share| watch.probe(&probe(step, cosine, rank, share)).len();
+        // Within the warm-up nothing counts.
+        assert_eq!(told(5, 0.99, 1.0, Some(0.0)), 0);
+        assert_eq!(told(15, 0.995, 9.0, Some(0.0)), 0);
+        assert_eq!(told(20, 0.5, 1.2, Some(0.0)), 1);
+        assert_eq!(told(25, 0.995, 1.2, Some(0.0)), 0);
+        assert_eq!(told(30, 0.2, 9.0, Some(0.01)), 0);
+        assert_eq!(told(35, 0.2, 9.0, Some(0.01)), 1);
+        assert_eq!(told(40, 0.2, 9.0, Some(0.01)), 0);
+        assert_eq!(told(45, 0.2, 9.0, Some(0.5)), 0);
+        assert_eq!(told(50, 0.2, 9.0, None), 0);
+    }
+
+    #[test]
+    fn saliency_tells_of_the_picture_once() {
+        let mut watch = watch();
+        let mut told = |step, visual| {
+            let layers = vec![[visual, 1.0, 1.0]; 2];
+            watch
+                .saliency(&Saliency {
+                    step,
+                    layers,
+                    ..Saliency::default()
+                })
+                .is_some()
+        };
+        assert!(!told(20, 1.0) && !told(5, 0.001));
+        assert!(told(30, 0.001) && !told(40, 0.001));
+    }
+
+    #[test]
+    fn the_test_table_tells_where_text_alone_does_as_well() {
+        let metrics = |recall: f64, low: Option<f64>| -> mlrm_events::Slices {
+            let mut metrics = Metrics::new();
+            metrics.insert("recall@10".into(), recall);
+            metrics.extend(low.map(|low| ("recall@10:low".to_owned(), low)));
+            [("all".to_owned(), metrics)].into()
+        };
+        let told = |model: f64, text: f64, random: f64| {
+            let evaluation = Evaluation {
+                slices: metrics(model, Some(model - 0.05)),
+                baselines: [
+                    ("text_only".to_owned(), metrics(text, None)),
+                    ("random".to_owned(), metrics(random, None)),
+                ]
+                .into(),
+                ..Evaluation::default()
+            };
+            ignored_in_test(&evaluation, &[1, 10, 100])
+        };
+        assert!(told(0.4, 0.2, 0.01).is_none());
+        assert!(
+            told(0.4, 0.37, 0.01).is_some_and(|m| m.contains("40.00 %") && m.contains("37.00 %"))
+        );
+        // Nothing was learnt: that is another cause.
+        assert!(told(0.04, 0.04, 0.035).is_none());
+    }
+}
