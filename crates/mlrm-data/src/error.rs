@@ -252,6 +252,9 @@ impl Problem {
     }
 }
 
+/// What stands in place of a file that Git LFS keeps, until it is pulled.
+pub(crate) const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
 /// The beginning of a text of unknown length, fit for a message: one line, control characters
 /// escaped.
 pub(crate) fn shorten(text: &str) -> String {

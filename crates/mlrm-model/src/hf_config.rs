@@ -178,7 +178,8 @@ impl<'a> HfConfig<'a> {
 
     /// Reads `text`, the content of `path`.
     pub fn parse(path: &'a Path, text: &str) -> Result<Self, ModelError> {
-        let keys = serde_json::from_str(text)
+        // Editors of Windows put a byte order mark before it.
+        let keys = serde_json::from_str(text.trim_start_matches('\u{feff}'))
             .map_err(|e| ModelError::format(path, format!("not a JSON object: {e}")))?;
         Ok(Self {
             path,

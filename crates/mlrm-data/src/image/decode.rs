@@ -9,7 +9,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Li
 use mlrm_config::{DataSettings, ExifOrientation};
 
 use super::container::{ends_early, with_last_chunk};
-use crate::error::{Problem, ProblemKind, shorten};
+use crate::error::{LFS_POINTER, Problem, ProblemKind, shorten};
 
 /// How files become pictures, and what a picture may need at most: a small file can claim any number
 /// of pixels.
@@ -119,7 +119,47 @@ pub fn decode_with_traits(
 pub(super) fn format_of(bytes: &[u8]) -> Result<ImageFormat, Problem> {
     let format = image::guess_format(bytes).ok();
     let format = format.filter(ImageFormat::reading_enabled);
-    format.ok_or_else(|| undecodable("it is no JPEG, PNG, WebP, GIF or BMP"))
+    format.ok_or_else(|| {
+        let what = kind_of(bytes).map_or(String::new(), |what| format!(", but {what}"));
+        undecodable(&format!("it is no JPEG, PNG, WebP, GIF or BMP{what}"))
+    })
+}
+
+/// What a file is that is none of the formats, where that can be told.
+fn kind_of(bytes: &[u8]) -> Option<&'static str> {
+    const MAGIC: [(&[u8], &str); 14] = [
+        (LFS_POINTER, "a Git LFS pointer (`git lfs pull`)"),
+        (b"II*\0", "a TIFF"),
+        (b"MM\0*", "a TIFF"),
+        (b"\0\0\0\x0cjP  ", "a JPEG 2000"),
+        (b"\xff\x4f\xff\x51", "a JPEG 2000"),
+        (b"\0\0\0\x0cJXL ", "a JPEG XL"),
+        (b"\xff\x0a", "a JPEG XL"),
+        (b"\0\0\x01\0", "an icon (ICO)"),
+        (b"%PDF", "a PDF"),
+        (b"8BPS", "a Photoshop file"),
+        (b"<svg", "an SVG"),
+        (b"<?xml", "XML, such as an SVG"),
+        (b"<!doctype html", "a web page (HTML)"),
+        (b"<html", "a web page (HTML)"),
+    ];
+    if bytes.is_empty() {
+        return Some("empty");
+    }
+    match bytes.get(4..12) {
+        Some(b"ftypavif" | b"ftypavis") => return Some("an AVIF"),
+        Some(b"ftypheic" | b"ftypheix" | b"ftypmif1" | b"ftypmsf1") => return Some("a HEIC"),
+        _ => {}
+    }
+    let text = bytes.trim_ascii_start();
+    let begins = |magic: &[u8], bytes: &[u8]| {
+        let head = bytes.get(..magic.len());
+        head.is_some_and(|head| head.eq_ignore_ascii_case(magic))
+    };
+    let found = MAGIC
+        .iter()
+        .find(|(magic, _)| begins(magic, bytes) || begins(magic, text));
+    found.map(|(_, what)| *what)
 }
 
 /// No decoder should panic, whatever the bytes; if one does, the picture is at fault, and a run

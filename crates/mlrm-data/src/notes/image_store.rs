@@ -301,6 +301,33 @@ impl ImageStore {
     }
 
     fn not_there(&self, key: &str) -> Problem {
+        let mut problem = self.nowhere(key);
+        if let Some(other) = self.spelt_otherwise(key) {
+            problem.message += &format!("; `{}` is there", shorten(&other));
+            problem.mend = "write the picture's name as its file has it".into();
+        }
+        problem
+    }
+
+    /// The name of a picture that differs from `key` as those of other systems do: by the separator, by
+    /// spaces at its ends, by the case of its ending or of all letters.
+    fn spelt_otherwise(&self, key: &str) -> Option<String> {
+        let plain = key.trim().replace('\\', "/");
+        let ending = plain.rsplit_once('.').map(|(stem, ending)| {
+            let other = match ending.chars().all(char::is_uppercase) {
+                true => ending.to_lowercase(),
+                false => ending.to_uppercase(),
+            };
+            format!("{stem}.{other}")
+        });
+        let names = [Some(plain.to_lowercase()), ending, Some(plain)];
+        let there = |name: &String| {
+            name != key && check_key(name).is_ok() && matches!(self.find_name(name), Ok(Some(_)))
+        };
+        names.into_iter().rev().flatten().find(there)
+    }
+
+    fn nowhere(&self, key: &str) -> Problem {
         match &self.folder {
             Some(folder) => {
                 let path = folder.path.join(key);

@@ -9,6 +9,23 @@ use super::input::Text;
 use super::{Header, TableOptions};
 use crate::error::{DataError, Problem, ProblemKind, Result, shorten};
 
+impl Text {
+    /// The separator that spreadsheets name in a line of its own before all others (`sep=;`), which is taken
+    /// off.
+    fn take_separator(&mut self) -> Option<&'static str> {
+        let named = |(separator, _): &(&'static str, &str)| {
+            let rest = self.head().strip_prefix(b"sep=")?;
+            let rest = rest.strip_prefix(separator.as_bytes())?;
+            // The line break stays, so that rows keep their numbers.
+            let ends = rest.starts_with(b"\r\n") || rest.starts_with(b"\n");
+            ends.then(|| (*separator, self.head().len() - rest.len()))
+        };
+        let (separator, bytes) = SEPARATORS.iter().find_map(named)?;
+        self.skip(bytes);
+        Some(separator)
+    }
+}
+
 /// Separators that are looked for, the most usual first.
 const SEPARATORS: [(&str, &str); 4] = [
     (",", "commas"),
@@ -72,9 +89,12 @@ impl Delimited {
         options: &TableOptions<'_>,
         said: &mut Vec<String>,
     ) -> Result<Self> {
-        let separator = match options.separator {
-            Some(separator) => separator,
-            None => find_separator(text.head(), options),
+        let mut text = text;
+        let declared = text.take_separator();
+        let separator = match (options.separator, declared) {
+            (Some(separator), _) => separator,
+            (None, Some(separator)) => separator,
+            (None, None) => find_separator(text.head(), options),
         };
         let named = |(text, name): &(&str, &'static str)| (*text == separator).then_some(*name);
         if let Some(name) = SEPARATORS[1..].iter().find_map(named)

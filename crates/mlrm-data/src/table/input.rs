@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Chain, Cursor, ErrorKind, Read, Seek};
 use std::path::Path;
 
-use crate::error::{DataError, Result};
+use crate::error::{DataError, LFS_POINTER, Result};
 
 /// How much of the beginning is looked at to find the form of a table.
 const HEAD_BYTES: u64 = 1 << 20;
@@ -64,6 +64,11 @@ impl Text {
     pub(super) fn head(&self) -> &[u8] {
         self.reader.get_ref().0.get_ref()
     }
+
+    /// Leaves out the first `bytes` of the head. Nothing of it may have been read yet.
+    pub(super) fn skip(&mut self, bytes: usize) {
+        self.reader.get_mut().0.get_mut().drain(..bytes);
+    }
 }
 
 impl Read for Text {
@@ -73,7 +78,14 @@ impl Read for Text {
 }
 
 /// Files that are taken for tables by mistake, by their first bytes.
-const FOREIGN: [(&[u8], &str, &str); 11] = [
+const FOREIGN: [(&[u8], &str, &str); 14] = [
+    (
+        LFS_POINTER,
+        "a pointer of Git LFS",
+        "run `git lfs pull` where it comes from",
+    ),
+    (b"<!DOCTYPE", "a web page", "fetch the file itself"),
+    (b"<html", "a web page", "fetch the file itself"),
     (
         b"BZh",
         "packed with bzip2",
@@ -113,6 +125,13 @@ const FOREIGN: [(&[u8], &str, &str); 11] = [
 
 pub(super) fn open(path: &Path, encoding: Encoding) -> Result<Input> {
     let read = |error| DataError::io("read", path)(error);
+    if path.is_dir() {
+        return Err(DataError::file(
+            path,
+            "this is a folder",
+            "name a file; `mlrm data import` reads all files of a pattern, such as `log/*.parquet`",
+        ));
+    }
     let mut file = File::open(path).map_err(read)?;
     let mut magic = Vec::new();
     (&mut file).take(16).read_to_end(&mut magic).map_err(read)?;

@@ -39,6 +39,14 @@ pub(super) fn read(
             "write one object a line (JSON Lines), as `jq -c '.[]' FILE` does",
         ));
     }
+    if is_spread(text.head()) {
+        return Err(DataError::row(
+            path,
+            1,
+            "an object goes on over several lines",
+            "write one object a line (JSON Lines), as `jq -c . FILE` does",
+        ));
+    }
     let mut reader = BufReader::with_capacity(1 << 18, text);
     let mut line = Vec::new();
     let mut row = 0;
@@ -67,6 +75,25 @@ pub(super) fn read(
     }
 }
 
+/// Whether the text begins with an object that is laid out over lines, as for people.
+fn is_spread(head: &[u8]) -> bool {
+    let text = head.trim_ascii_start();
+    let mut lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    let first = lines.next().unwrap_or_default();
+    let follows = lines.find(|line| !line.is_empty());
+    first == b"{" && follows.is_some_and(|line| line.starts_with(b"\""))
+}
+
+/// A word that Python's `json` writes and JSON does not have, where an error stands at it.
+fn not_a_number(line: &[u8], error: &serde_json::Error) -> Option<&'static str> {
+    let at = line.get(error.column().saturating_sub(1)..)?;
+    let near = &line[error.column().saturating_sub(2)..];
+    // The longer one first: an error may stand behind its sign.
+    let words = ["NaN", "-Infinity", "Infinity"];
+    let here = |word: &&str| at.starts_with(word.as_bytes()) || near.starts_with(word.as_bytes());
+    words.into_iter().find(here)
+}
+
 fn object(line: &[u8]) -> Result<Map<String, Value>, Problem> {
     let bad = |message: String| {
         Problem::new(
@@ -81,6 +108,13 @@ fn object(line: &[u8]) -> Result<Map<String, Value>, Problem> {
         // Its own line number is always 1 and would only confuse.
         Err(error) => {
             let reason = error.to_string().replace(" at line 1 column", " at column");
+            if let Some(word) = not_a_number(line, &error) {
+                return Err(Problem::new(
+                    ProblemKind::BadJson,
+                    format!("`{word}` at column {} is no JSON", error.column()),
+                    "write null where there is no number (pandas: `to_json`, not `json.dumps`)",
+                ));
+            }
             Err(bad(match error.is_data() {
                 true => reason,
                 false => format!("no JSON: {reason}"),

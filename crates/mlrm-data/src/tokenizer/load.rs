@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tokenizers::{AddedToken, ModelWrapper};
 
 use super::{Piece, Tokenizer, vocabulary_error};
-use crate::error::{DataError, Result, shorten};
+use crate::error::{DataError, LFS_POINTER, Result, shorten};
 
 /// The parts of `tokenizer.json` that the library does not hand out, or not as they were written.
 #[derive(Deserialize)]
@@ -54,7 +54,23 @@ impl Tokenizer {
                  same ids",
             ));
         }
+        let of_others = ["tokenizer.model", "spiece.model", "vocab.json", "vocab.txt"];
+        let beside = |name: &&str| !path.exists() && path.with_file_name(name).exists();
+        if let Some(name) = of_others.into_iter().find(beside) {
+            return Err(DataError::file(
+                &path,
+                format!("is not there; mlrm does not read the `{name}` beside it"),
+                "let transformers write it: `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`",
+            ));
+        }
         let bytes = fs::read(&path).map_err(DataError::io("read", &path))?;
+        if bytes.starts_with(LFS_POINTER) {
+            return Err(DataError::file(
+                &path,
+                "this is a pointer of Git LFS, not the file",
+                "run `git lfs pull` where it comes from",
+            ));
+        }
         let broken = |reason: String| {
             DataError::file(
                 &path,

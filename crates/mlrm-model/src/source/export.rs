@@ -130,7 +130,7 @@ fn section_config(
 ) -> Result<Value, ModelError> {
     let path = root.join("config.json");
     let text = std::fs::read_to_string(&path).map_err(|e| ModelError::io("read", &path, e))?;
-    let mut config: Value = serde_json::from_str(&text)
+    let mut config: Value = serde_json::from_str(text.trim_start_matches('\u{feff}'))
         .map_err(|e| ModelError::format(&path, format!("not JSON: {e}")))?;
     if let Some(section) = section {
         config = config[section].take();

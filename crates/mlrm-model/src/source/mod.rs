@@ -98,6 +98,9 @@ impl ModelSource {
         }
         let root = path.to_owned();
         let file = path.join("config.json");
+        if !path.exists() {
+            return Err(ModelError::format(path, "there is no such folder"));
+        }
         if !file.is_file() {
             let message = "neither a model folder (mlrm.toml), a run folder (with `model/`) nor a \
                            Hugging Face folder (config.json)";

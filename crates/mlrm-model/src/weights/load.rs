@@ -65,6 +65,13 @@ pub enum Mismatch {
         /// What the checkpoint has.
         stored: Vec<usize>,
     },
+    /// The checkpoint has it in a format that cannot be read: whole numbers, or floating point of 8 bits.
+    Format {
+        /// Its name.
+        name: String,
+        /// The format.
+        format: String,
+    },
     /// The checkpoint has it, the module has no place for it.
     Unexpected(String),
 }
@@ -78,6 +85,12 @@ impl Display for Mismatch {
                 "wrong shape: `{}` is {stored:?}, the config means {:?}",
                 wanted.name, wanted.shape
             ),
+            Self::Format { name, format } => {
+                write!(
+                    f,
+                    "`{name}` is in {format}; F32, F64, F16 and BF16 are read"
+                )
+            }
             Self::Unexpected(name) => {
                 write!(f, "unexpected: `{name}` has no place in the model")
             }
@@ -149,7 +162,13 @@ fn fit_tensors<M: Module>(
                 let stored = stored.to_vec();
                 fit.mismatches.push(Mismatch::Shape { wanted, stored });
             }
-            Some(_) => {}
+            Some(_) => {
+                let format = checkpoint.format(&wanted.name).unwrap_or_default();
+                if !["F32", "F64", "F16", "BF16"].contains(&format.as_str()) {
+                    let name = wanted.name;
+                    fit.mismatches.push(Mismatch::Format { name, format });
+                }
+            }
         }
     }
     for name in checkpoint.names().filter(|&n| !wanted_names.contains(n)) {
@@ -213,7 +232,7 @@ fn load_tensors<M: Module>(
         let findings = fit.mismatches.iter().map(|mismatch| {
             let shaped = match mismatch {
                 Mismatch::Shape { wanted, .. } => Some(wanted.name.as_str()),
-                Mismatch::Unexpected(name) => Some(name.as_str()),
+                Mismatch::Unexpected(name) | Mismatch::Format { name, .. } => Some(name.as_str()),
                 Mismatch::Missing(_) => None,
             };
             let mismatch = match shaped.map(|name| (name, checkpoint.stored_name(name))) {

@@ -88,6 +88,12 @@ impl Shard {
 
 /// What is wrong with a file that is not whole, in words that name the tensor.
 fn explain(error: &SafeTensorError, bytes: &[u8]) -> String {
+    // What stands in place of a file that Git LFS keeps.
+    if bytes.starts_with(b"version https://git-lfs.github.com/spec/") {
+        return "a pointer of Git LFS, not the weights; run `git lfs pull` in the repository that it comes \
+                from"
+            .into();
+    }
     let Some((length, _)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
         return format!(
             "not a safetensors file: it has {} bytes, the header's length alone takes 8; fetch it \
