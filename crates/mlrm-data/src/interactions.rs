@@ -30,18 +30,28 @@ pub struct Interaction {
 pub struct Interner {
     numbers: HashMap<String, u32>,
     texts: Vec<String>,
+    /// The number that was asked for last.
+    last: u32,
 }
 
 impl Interner {
     /// The number of a text, new or known.
     pub fn intern(&mut self, text: &str) -> u32 {
-        if let Some(&number) = self.numbers.get(text) {
-            return number;
+        // Most logs hold one user's events in a row.
+        let last = self.texts.get(self.last as usize);
+        if last.is_some_and(|last| last == text) {
+            return self.last;
         }
-        let number = self.texts.len() as u32;
-        self.numbers.insert(text.to_owned(), number);
-        self.texts.push(text.to_owned());
-        number
+        self.last = match self.numbers.get(text) {
+            Some(&number) => number,
+            None => {
+                let number = self.texts.len() as u32;
+                self.numbers.insert(text.to_owned(), number);
+                self.texts.push(text.to_owned());
+                number
+            }
+        };
+        self.last
     }
 
     /// The number of a known text.
