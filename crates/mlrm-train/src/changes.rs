@@ -287,7 +287,7 @@ mod tests {
     fn how_pictures_and_times_are_read_is_refused() {
         let earlier = RunConfig::default();
         let mut now = earlier.clone();
-        now.data.time_unit = TimeUnit::Seconds;
+        now.data.time_unit = TimeUnit::S;
         now.data.on_missing_image = OnImageProblem::Text;
         now.data.on_bad_image = OnImageProblem::Drop;
         now.data.exif_orientation = ExifOrientation::Apply;

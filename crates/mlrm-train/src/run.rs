@@ -261,8 +261,13 @@ fn measure(
         let path = folder.root.join(name);
         let json = json
             .map_err(|e| TrainError::Run(format!("{} cannot be written: {e}", path.display())))?;
-        write_beside(&path, &format!("{json}
-"))?;
+        write_beside(
+            &path,
+            &format!(
+                "{json}
+"
+            ),
+        )?;
     }
     let models: Vec<_> = embeddings.iter().map(|(name, all)| (*name, all)).collect();
     let images = plan.config.data.root.join(&plan.config.data.images);

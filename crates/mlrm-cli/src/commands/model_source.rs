@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use miette::miette;
 use mlrm_config::{DataSettings, DeviceNames, ExifOrientation, RunConfig};
 use mlrm_data::image::PreprocessorConfig;
+use mlrm_model::embedder::ModelFolder;
 use mlrm_train::corpus::Notes;
 use mlrm_train::device::{self, Device};
 use mlrm_train::plan::{OpenModel, open_model};
@@ -51,8 +52,13 @@ impl ModelSource {
                 .map_err(mlrm_train::TrainError::from)?
         } else {
             // As in training, unless the command line says otherwise.
-            let pictures = PreprocessorConfig::load(&self.folder()?.join("vision"));
-            let pictures = pictures.map_err(mlrm_train::TrainError::from)?;
+            let folder = self.folder()?;
+            let model = ModelFolder::open(&folder).map_err(mlrm_train::TrainError::from)?;
+            let pictures = model.config.vision.map(|vision| {
+                PreprocessorConfig::load(&folder.join("vision"), vision.family)
+                    .map_err(mlrm_train::TrainError::from)
+            });
+            let pictures = pictures.transpose()?.flatten();
             if let Some(ExifOrientation::Apply) = pictures.map(|pictures| pictures.orientation) {
                 overrides.insert(0, "data.exif_orientation=apply".into());
             }
