@@ -140,12 +140,15 @@ fn activations(shape: &TrainingShape<'_>, maps: &[&LinearMap], low: u64) -> u64 
     let q = (llm.num_attention_heads * llm.head_dim) as u64;
     let k = (llm.num_key_value_heads * llm.head_dim) as u64;
     let inner = match llm.feed_forward {
-        FeedForwardKind::SwiGlu => 2 * f,
+        FeedForwardKind::SwiGlu | FeedForwardKind::FusedSwiGlu => 2 * f,
+        // The GELU is an operation of its own.
+        FeedForwardKind::GeGlu => 3 * f,
         FeedForwardKind::Relu => f,
     };
     let head_norms = if llm.head_norm { q + k } else { 0 };
+    let norms = if llm.sandwich_norms { 4 * d } else { 2 * d };
     let before = llm.num_hidden_layers.saturating_sub(1) as u64;
-    let layers = before * (2 * d + q + 2 * k + inner + head_norms) + d + 2 * k;
+    let layers = before * (norms + q + 2 * k + inner + head_norms) + d + 2 * k;
     let scores = before * llm.num_attention_heads as u64 * shape.positions;
     let number = shape.format.size() as u64;
     let rows = 2 * shape.batch_pairs * shape.positions;

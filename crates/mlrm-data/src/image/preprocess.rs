@@ -1,9 +1,6 @@
 //! Resize, centre crop, rescale and normalise, as Hugging Face's image processors do with Pillow.
 
-use std::path::Path;
-
 use image::RgbImage;
-use mlrm_config::VisionFamily;
 
 use super::config::{PreprocessorConfig, Resize};
 use super::resample::{Axis, resample};
@@ -46,15 +43,6 @@ impl ImagePreprocessor {
             config,
             image_size,
         })
-    }
-
-    /// The preprocessor of a vision encoder's folder: what its files say, or the family's defaults
-    /// where it has none.
-    pub fn load(folder: &Path, family: VisionFamily, image_size: usize) -> Result<Self> {
-        let config = PreprocessorConfig::load(folder, family)?;
-        let config =
-            config.unwrap_or_else(|| PreprocessorConfig::of_family(family, image_size as u32));
-        Self::new(config, image_size)
     }
 
     /// How pictures are processed.
