@@ -403,6 +403,21 @@ fn a_resampler_has_squares() {
 }
 
 #[test]
+fn an_inner_width_that_a_family_cannot_write_down() {
+    insta::assert_snapshot!(bad(
+        "[model.vision]\nfamily = \"dinov2\"\nhidden_size = 20\nnum_attention_heads = 4\n\
+         intermediate_size = 50"
+    ), @r###"
+    error: `dinov2` has a feed-forward network a whole number of times as wide as its states: 50 is no multiple of 20
+      --> bad.toml:7:1
+         |
+       7 | intermediate_size = 50
+         | ^^^^^^^^^^^^^^^^^
+      help: set `model.vision.intermediate_size` to 40 or 60
+    "###);
+}
+
+#[test]
 fn settings_that_exclude_each_other() {
     insta::assert_snapshot!(bad(
         "path = \"tokenizer.json\"\n[objective]\ntemperature = 0.05\ntemperature_logit = 3.0\n\

@@ -45,8 +45,8 @@ const WITHOUT_EFFECT: &[&str] = &[
     "use_cache",
 ];
 
-/// Keys that are known to change the forward pass, of options that no family here has, with what
-/// can be done. No setting accepts them.
+/// Keys that are known to change the forward pass where a family's file does not read them, with what can
+/// be done. No setting accepts them.
 const WITH_EFFECT: &[(&str, &str)] = &[
     ("alibi", ""),
     ("attention_multiplier", ""),
@@ -214,6 +214,20 @@ impl<'a> HfConfig<'a> {
     /// The value of `key`, ticked off; `null` counts as absent.
     pub fn take(&mut self, key: &str) -> Option<Value> {
         self.keys.remove(key).filter(|value| !value.is_null())
+    }
+
+    /// The value of `key`, which stays to be read; `None` where it is absent.
+    pub fn peek(&self, key: &str) -> Option<&Value> {
+        self.keys.get(key)
+    }
+
+    /// Puts `value` where `key` is absent or null, for a family whose default is another than that of
+    /// whoever reads it.
+    pub fn default_to(&mut self, key: &str, value: Value) {
+        let held = self.keys.entry(key).or_insert(Value::Null);
+        if held.is_null() {
+            *held = value;
+        }
     }
 
     /// The value of `key` as `T`, or `default` where the key is absent.

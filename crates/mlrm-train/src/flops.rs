@@ -131,8 +131,13 @@ fn llm_rows(path: &str, config: &EmbedderConfig, shape: BatchShape) -> f64 {
     } else if !path.contains(&last) || path.contains(".k_proj.") || path.contains(".v_proj.") {
         all
     } else if path.contains(".qkv.") && !path.contains(".q_proj.") {
-        // One matrix for queries, keys and values, a third each.
-        (pooled + 2.0 * all) / 3.0
+        // One matrix for queries, keys and values.
+        let llm = &config.llm;
+        let (queries, keys) = (
+            llm.num_attention_heads as f64,
+            llm.num_key_value_heads as f64,
+        );
+        (queries * pooled + 2.0 * keys * all) / (queries + 2.0 * keys)
     } else {
         pooled
     };

@@ -54,6 +54,16 @@ make_small opt_basic_projected --seed 25 --family opt --variant basic --hidden 9
 make_small qwen_micl_after_ragged --seed 26 --family qwen --variant micl --hidden 10 --heads 5 --vocab 103 \
     --image-insert after --ragged-image
 make_small qwen_text --seed 27 --family qwen --variant text --hidden 12 --heads 6 --llm-grads all
+make_small gemma2_micl_ragged --seed 51 --family gemma2 --variant micl --hidden 12 --heads 3 --kv-heads 1 --vocab 101 \
+    --sliding-window 5 --ragged-image --attention-mask padding
+make_small gemma3_notellm2_ragged --seed 52 --family gemma3_text --variant notellm2 --hidden 20 --heads 4 --kv-heads 2 \
+    --sliding-window 4 --head-dim 6 --ragged-image
+make_small phi3_basic_window --seed 53 --family phi3 --variant basic --hidden 18 --heads 3 --kv-heads 1 --vocab 97 \
+    --sliding-window 6 --ragged-image --attention-mask padding
+make_small smollm3_micl_ragged --seed 54 --family smollm3 --variant micl --hidden 12 --heads 3 --kv-heads 3 \
+    --ragged-image
+make_small granite_basic_ragged --seed 55 --family granite --variant basic --hidden 20 --heads 5 --kv-heads 1 \
+    --ragged-image --attention-mask padding
 
 # The vision encoders and connectors, as small as still tells them apart.
 make_vision_case() {

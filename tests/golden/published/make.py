@@ -46,6 +46,41 @@ OPT = dict(_name_or_path="facebook/opt-125m", activation_dropout=0.0, activation
            pad_token_id=1, prefix="</s>", torch_dtype="float16", transformers_version="4.21.0.dev0",
            use_cache=True, vocab_size=40, word_embed_proj_dim=16)
 
+GEMMA2 = dict(
+    {k: v for k, v in LINE.items() if k != "hidden_act"}, architectures=["Gemma2ForCausalLM"], attention_bias=False,
+    attention_dropout=0.0, attn_logit_softcapping=50.0, bos_token_id=2, cache_implementation="hybrid", eos_token_id=1,
+    final_logit_softcapping=30.0, head_dim=6, hidden_act="gelu_pytorch_tanh", hidden_activation="gelu_pytorch_tanh",
+    max_position_embeddings=8192, model_type="gemma2", num_key_value_heads=2, pad_token_id=0,
+    query_pre_attn_scalar=256, rms_norm_eps=1e-6, rope_theta=10000.0, sliding_window=4, torch_dtype="float32",
+    transformers_version="4.42.4")
+GEMMA3 = dict(
+    {k: v for k, v in LINE.items() if k != "hidden_act"}, architectures=["Gemma3ForCausalLM"], attention_bias=False,
+    attention_dropout=0.0, attn_logit_softcapping=None, bos_token_id=2, cache_implementation="hybrid",
+    eos_token_id=[1, 106], final_logit_softcapping=None, head_dim=6, hidden_activation="gelu_pytorch_tanh",
+    max_position_embeddings=32768, model_type="gemma3_text", num_hidden_layers=7, num_key_value_heads=1, pad_token_id=0,
+    query_pre_attn_scalar=256, rms_norm_eps=1e-6, rope_local_base_freq=10000, rope_scaling=None, rope_theta=1000000,
+    sliding_window=4, sliding_window_pattern=6, torch_dtype="bfloat16", transformers_version="4.50.0.dev0")
+PHI3 = dict(
+    LINE, _name_or_path="Phi-3-mini-4k-instruct", architectures=["Phi3ForCausalLM"], attention_bias=False,
+    attention_dropout=0.0, auto_map={"AutoConfig": "configuration_phi3.Phi3Config"}, embd_pdrop=0.0,
+    eos_token_id=32000, max_position_embeddings=4096, model_type="phi3", num_key_value_heads=4,
+    original_max_position_embeddings=4096, pad_token_id=0, resid_pdrop=0.0, rms_norm_eps=1e-5, rope_scaling=None,
+    rope_theta=10000.0, sliding_window=5, tie_word_embeddings=False, torch_dtype="bfloat16",
+    transformers_version="4.40.2")
+SMOLLM3 = dict(
+    LINE, architectures=["SmolLM3ForCausalLM"], attention_bias=False, attention_dropout=0.0, bos_token_id=None,
+    eos_token_id=128012, layer_types=["full_attention"] * 5, max_position_embeddings=65536, max_window_layers=28,
+    mlp_bias=False, model_type="smollm3", no_rope_layer_interval=4, no_rope_layers=[1, 1, 1, 0, 1],
+    num_hidden_layers=5, num_key_value_heads=2, pad_token_id=0, pretraining_tp=2, rms_norm_eps=1e-6,
+    rope_scaling=None, rope_theta=5000000.0, sliding_window=None, torch_dtype="bfloat16",
+    transformers_version="4.54.0.dev0", use_cache=False, use_sliding_window=False)
+GRANITE = dict(
+    LINE, architectures=["GraniteForCausalLM"], attention_bias=False, attention_dropout=0.1,
+    attention_multiplier=0.015625, bos_token_id=0, embedding_multiplier=12.0, eos_token_id=0, logits_scaling=8.0,
+    max_position_embeddings=131072, mlp_bias=False, model_type="granite", num_key_value_heads=2, pad_token_id=0,
+    residual_multiplier=0.22, rms_norm_eps=1e-5, rope_scaling=None, rope_theta=5000000.0, tie_word_embeddings=True,
+    torch_dtype="bfloat16", transformers_version="4.47.0.dev0")
+
 DECODERS = {
     "llama-7b": dict(LLAMA, max_position_embeddings=2048, max_sequence_length=2048, pad_token_id=0,
                      rms_norm_eps=1e-6, tie_word_embeddings=False, torch_dtype="float16",
@@ -95,6 +130,11 @@ DECODERS = {
     "opt-2.7b": dict(OPT, _name_or_path="facebook/opt-2.7b", _remove_final_layer_norm=False),
     "opt-350m": dict(OPT, _name_or_path="facebook/opt-350m", do_layer_norm_before=False, word_embed_proj_dim=6,
                      transformers_version="4.20.0.dev0"),
+    "gemma-2-2b": GEMMA2,
+    "gemma-3-1b-it": GEMMA3,
+    "phi-3-mini-4k-instruct": PHI3,
+    "smollm3-3b": SMOLLM3,
+    "granite-3.1-2b": GRANITE,
 }
 
 QWEN = dict(architectures=["QWenLMHeadModel"], attn_dropout_prob=0.0,

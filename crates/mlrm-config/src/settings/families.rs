@@ -68,6 +68,17 @@ families! {
     Qwen2 = "qwen2", LLAMA_LIKE;
     /// Qwen 3: per-head RMSNorm on queries and keys.
     Qwen3 = "qwen3", LLAMA_LIKE;
+    /// Gemma 2: norms around each half of a layer, capped scores, every other layer with a window.
+    Gemma2 = "gemma2", LLAMA_LIKE;
+    /// Gemma 3, text alone: norms around each half of a layer and on queries and keys, five of six layers
+    /// with a window.
+    Gemma3 = "gemma3_text", LLAMA_LIKE;
+    /// Phi 3 and 3.5: one matrix for query, key and value, one for both halves of the network.
+    Phi3 = "phi3", LLAMA_LIKE;
+    /// SmolLM 3: every fourth layer without rotary positions.
+    SmolLm3 = "smollm3", LLAMA_LIKE;
+    /// Granite 3: embeddings, scores and layers scaled.
+    Granite = "granite", LLAMA_LIKE;
     /// OPT: learnt positions, LayerNorm, ReLU.
     Opt = "opt", LlmTraits { plain_heads: true, rotary: false, ..LLAMA_LIKE };
 }

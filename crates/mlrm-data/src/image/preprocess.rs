@@ -1,9 +1,10 @@
 //! Resize, centre crop, rescale and normalise, as Hugging Face's image processors do with Pillow.
 
-use std::path::Path;
-
 use image::RgbImage;
+<<<<<<< HEAD
 use mlrm_config::{ExifOrientation, VisionFamily};
+=======
+>>>>>>> families
 
 use super::config::{PreprocessorConfig, Resize};
 use super::resample::{Axis, resample};
@@ -48,6 +49,7 @@ impl ImagePreprocessor {
         })
     }
 
+<<<<<<< HEAD
     /// The preprocessor of a vision encoder's folder: what its files say, or the family's defaults
     /// where it has none.
     pub fn load(folder: &Path, family: VisionFamily, image_size: usize) -> Result<Self> {
@@ -63,6 +65,8 @@ impl ImagePreprocessor {
         self
     }
 
+=======
+>>>>>>> families
     /// How pictures are processed.
     pub fn config(&self) -> &PreprocessorConfig {
         &self.config

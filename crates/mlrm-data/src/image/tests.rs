@@ -45,7 +45,7 @@ fn pictures_become_what_clip_image_processor_makes_of_them() {
             .unwrap()
             .unwrap();
         let side = config.output_size().unwrap().0 as usize;
-        let preprocessor = ImagePreprocessor::load(&folder, VisionFamily::Clip, side).unwrap();
+        let preprocessor = ImagePreprocessor::new(config.clone(), side).unwrap();
         for file in fs::read_dir(&folder).unwrap() {
             let file = file.unwrap().path();
             let name = file.file_name().unwrap().to_str().unwrap().to_owned();
@@ -380,8 +380,10 @@ fn loaded(config: &serde_json::Value, image_size: usize) -> Result<ImagePreproce
         config.to_string(),
     )
     .unwrap();
-    ImagePreprocessor::load(folder.path(), VisionFamily::Clip, image_size)
-        .map_err(|error| error.to_string())
+    let config = PreprocessorConfig::load(folder.path(), VisionFamily::Clip);
+    let preprocessor =
+        config.and_then(|config| ImagePreprocessor::new(config.unwrap(), image_size));
+    preprocessor.map_err(|error| error.to_string())
 }
 
 #[test]
@@ -416,8 +418,34 @@ fn all_forms_of_a_config_are_read() {
     };
     assert_eq!(plain, expected);
     let empty = tempfile::tempdir().unwrap();
-    let default = ImagePreprocessor::load(empty.path(), VisionFamily::Clip, 64).unwrap();
-    assert_eq!(default.config(), &PreprocessorConfig::clip(64));
+    let default = PreprocessorConfig::load(empty.path(), VisionFamily::Clip).unwrap();
+    assert_eq!(default, None);
+}
+
+/// A file that names no processor means its model's; one that does is believed.
+#[test]
+fn a_file_without_a_processor_means_that_of_its_model() {
+    let read = |config: serde_json::Value, family| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("preprocessor_config.json");
+        fs::write(path, config.to_string()).unwrap();
+        PreprocessorConfig::load(folder.path(), family)
+            .unwrap()
+            .unwrap()
+    };
+    let plain = json!({"size": 48});
+    let squeezed = Some(Resize::Exact(48, 48));
+    assert_eq!(read(plain.clone(), VisionFamily::Vit).resize, squeezed);
+    assert_eq!(read(plain.clone(), VisionFamily::Blip2).resize, squeezed);
+    let edge = Some(Resize::ShortestEdge(48));
+    assert_eq!(read(plain.clone(), VisionFamily::Dinov2).resize, edge);
+    assert_eq!(read(plain, VisionFamily::Clip).resize, edge);
+    let named = json!({"size": 48, "image_processor_type": "ViTImageProcessor"});
+    assert_eq!(read(named, VisionFamily::Clip).resize, squeezed);
+    // From scratch, DINOv2's pictures keep the proportions of its own, 256 to 224.
+    let usual = PreprocessorConfig::of_family(VisionFamily::Dinov2, 56);
+    assert_eq!(usual.resize, Some(Resize::ShortestEdge(64)));
+    assert_eq!(usual.crop, Some((56, 56)));
 }
 
 #[test]

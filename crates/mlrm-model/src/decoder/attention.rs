@@ -3,8 +3,11 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 
-use super::DecoderConfig;
-use crate::nn::{AttentionProbe, Linear, PreparedMask, RmsNorm, RotaryTable, attend, linear};
+use super::layer::rms_norm;
+use super::{DecoderConfig, LayerKind};
+use crate::nn::{
+    AttentionProbe, Linear, PreparedMask, RmsNorm, RotaryTable, attend, attend_capped, linear,
+};
 
 /// Self-attention with grouped queries.
 #[derive(Module, Debug)]
@@ -16,6 +19,9 @@ pub struct SelfAttention {
     num_attention_heads: usize,
     num_key_value_heads: usize,
     head_dim: usize,
+    /// What queries are multiplied with beside the usual `head_dim`^-1/2 of the scores.
+    query_scale: f64,
+    score_cap: Option<f64>,
 }
 
 /// The maps to queries, keys and values.
@@ -40,6 +46,18 @@ struct SeparateQkv {
 
 /// What the layers of one pass share.
 pub(super) struct PassContext {
+    /// For each kind, in the order of [`LayerKind::ALL`].
+    pub kinds: [LayerContext; 3],
+}
+
+impl PassContext {
+    pub fn of(&self, kind: LayerKind) -> &LayerContext {
+        &self.kinds[kind as usize]
+    }
+}
+
+/// What the layers of one kind share in a pass.
+pub(super) struct LayerContext {
     /// Rotary angles, where the family has them.
     pub rope: Option<RotaryTable>,
     /// What each query may read.
@@ -112,8 +130,9 @@ impl SelfAttention {
         let head_norm = || {
             config
                 .head_norm
-                .then(|| RmsNorm::new(config.head_dim, config.norm_eps, device))
+                .then(|| rms_norm(config, config.head_dim, device))
         };
+        let usual = (config.head_dim as f64).powf(-0.5);
         Self {
             qkv: Qkv::new(config, queries, keys, device),
             o_proj: linear(queries, config.hidden_size, config.output_bias, device),
@@ -122,6 +141,8 @@ impl SelfAttention {
             num_attention_heads: config.num_attention_heads,
             num_key_value_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
+            query_scale: config.score_scale.map_or(1.0, |scale| scale / usual),
+            score_cap: config.score_cap,
         }
     }
 
@@ -131,7 +152,7 @@ impl SelfAttention {
         &self,
         x: Tensor<3>,
         wanted: Option<&WantedRows>,
-        context: &PassContext,
+        context: &LayerContext,
         probe: Option<&mut AttentionProbe>,
     ) -> Tensor<3> {
         let heads = self.num_attention_heads;
@@ -146,7 +167,14 @@ impl SelfAttention {
             };
             k = rope.apply(k);
         }
-        self.o_proj.forward(attend(q, k, v, &context.mask, probe))
+        if self.query_scale != 1.0 {
+            q = q.mul_scalar(self.query_scale);
+        }
+        let mask = &context.mask;
+        self.o_proj.forward(match self.score_cap {
+            Some(cap) => attend_capped(q, k, v, mask, cap, probe),
+            None => attend(q, k, v, mask, probe),
+        })
     }
 
     /// `[batch, seq, heads * head_dim]` → `[batch, seq, heads, head_dim]`, normalised per head

@@ -40,9 +40,30 @@ pub struct DecoderConfig {
     pub max_position_embeddings: usize,
     /// How positions enter.
     pub positions: Positions,
-    /// Keys that a query reads at most, its own included; absent: all before it.
+    /// Keys that a query of a [`LayerKind::Sliding`] layer reads at most, its own included; absent: all
+    /// before it.
     pub sliding_window: Option<usize>,
+<<<<<<< HEAD
     /// The kind of all norms.
+=======
+    /// What each layer attends to; empty: all alike, with the window if there is one.
+    pub layer_kinds: Vec<LayerKind>,
+    /// Rotary angles of [`LayerKind::Sliding`] layers where these have others.
+    pub local_rope: Option<Rope>,
+    /// What the vectors of words are multiplied with.
+    pub word_scale: f64,
+    /// What everything that enters the first layer is multiplied with.
+    pub input_scale: f64,
+    /// What both halves of a layer are multiplied with before they are added to its input.
+    pub residual_scale: f64,
+    /// What products of queries and keys are multiplied with; absent: `head_dim`^-1/2.
+    pub score_scale: Option<f64>,
+    /// Scores are bent so that they stay within ± this: `cap * tanh(score / cap)`.
+    pub score_cap: Option<f64>,
+    /// There is a norm behind each half of a layer as well, before it is added to the layer's input.
+    pub sandwich_norms: bool,
+    /// The norm before attention, before the feed-forward network and at the end.
+>>>>>>> families
     pub norm: NormKind,
     /// Norms stand before attention, before the feed-forward network and at the end; else behind
     /// attention and network, what was added included, and none at the end (OPT-350m).
@@ -70,6 +91,24 @@ pub struct DecoderConfig {
     /// The LM head, which is never computed, is the table of words: other tools that load what is
     /// written find it there.
     pub tie_word_embeddings: bool,
+    /// Other keys about the LM head, for these tools.
+    pub lm_head: serde_json::Map<String, Value>,
+}
+
+/// What a layer of a decoder attends to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerKind {
+    /// All positions before, rotated.
+    Full,
+    /// Those within the window.
+    Sliding,
+    /// All positions before, not rotated.
+    Unrotated,
+}
+
+impl LayerKind {
+    /// All of them.
+    pub(super) const ALL: [Self; 3] = [Self::Full, Self::Sliding, Self::Unrotated];
 }
 
 /// How positions enter a decoder.
@@ -86,6 +125,8 @@ pub enum Positions {
 pub enum NormKind {
     /// RMSNorm: a scale.
     Rms,
+    /// RMSNorm whose scale is stored as what it differs from 1 by (Gemma).
+    RmsFromOne,
     /// LayerNorm: a scale and a shift.
     Layer,
 }
@@ -95,6 +136,10 @@ pub enum NormKind {
 pub enum FeedForwardKind {
     /// `down(silu(gate(x)) * up(x))`
     SwiGlu,
+    /// The same, with gate and up in one matrix.
+    FusedSwiGlu,
+    /// `down(gelu(gate(x)) * up(x))`, the GELU by its tanh approximation.
+    GeGlu,
     /// `fc2(relu(fc1(x)))`
     Relu,
 }
@@ -151,6 +196,9 @@ impl DecoderConfig {
         config["num_hidden_layers"] = json!(self.num_hidden_layers);
         config["num_attention_heads"] = json!(self.num_attention_heads);
         config["tie_word_embeddings"] = json!(self.tie_word_embeddings);
+        for (key, value) in &self.lm_head {
+            config[key.as_str()] = value.clone();
+        }
         config["torch_dtype"] = json!("float32");
         config
     }
@@ -158,6 +206,15 @@ impl DecoderConfig {
     /// the family's entry: its tensor names among others.
     pub fn family(&self) -> &'static DecoderFamily {
         families::of(self.family)
+    }
+
+    /// What layer `index` attends to.
+    pub fn layer_kind(&self, index: usize) -> LayerKind {
+        let alike = match self.sliding_window {
+            Some(_) => LayerKind::Sliding,
+            None => LayerKind::Full,
+        };
+        self.layer_kinds.get(index).copied().unwrap_or(alike)
     }
 
     /// Refuses input of `seq` positions where the decoder has none so long.
@@ -212,6 +269,21 @@ impl DecoderConfig {
                 "`num_key_value_heads` = {} must divide `num_attention_heads` = {}",
                 self.num_key_value_heads, self.num_attention_heads
             ));
+        }
+        let (kinds, layers) = (self.layer_kinds.len(), self.num_hidden_layers);
+        if kinds != 0 && kinds != layers {
+            return Err(format!(
+                "{kinds} kinds of layers are given for {layers} layers"
+            ));
+        }
+        let scales = [self.word_scale, self.input_scale, self.residual_scale];
+        let optional = [self.score_scale, self.score_cap].into_iter().flatten();
+        if !scales
+            .into_iter()
+            .chain(optional)
+            .all(|s| s.is_finite() && s > 0.0)
+        {
+            return Err("multipliers and caps must be positive numbers".into());
         }
         let rotary = matches!(self.positions, Positions::Rotary(_));
         if rotary && !self.head_dim.is_multiple_of(2) {

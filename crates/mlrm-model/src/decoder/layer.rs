@@ -5,8 +5,8 @@ use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 
 use super::attention::{PassContext, SelfAttention, WantedRows};
-use super::{DecoderConfig, FeedForwardKind, NormKind};
-use crate::nn::{AttentionProbe, LayerNorm, Linear, Norm, RmsNorm, SwiGlu, linear};
+use super::{DecoderConfig, FeedForwardKind, LayerKind, NormKind};
+use crate::nn::{AttentionProbe, FusedSwiGlu, LayerNorm, Linear, Norm, RmsNorm, SwiGlu, linear};
 
 /// One transformer layer.
 #[derive(Module, Debug)]
@@ -15,14 +15,23 @@ pub struct DecoderLayer {
     pre_norm: bool,
     input_layernorm: Norm,
     self_attn: SelfAttention,
+    /// Over what attention adds.
+    attention_out_norm: Option<Norm>,
     post_attention_layernorm: Norm,
     mlp: FeedForward,
+    /// Over what the feed-forward network adds.
+    feed_forward_out_norm: Option<Norm>,
+    residual_scale: f64,
+    #[module(skip)]
+    kind: LayerKind,
 }
 
 /// The feed-forward network.
 #[derive(Module, Debug)]
 enum FeedForward {
     SwiGlu(SwiGlu),
+    FusedSwiGlu(FusedSwiGlu),
+    GeGlu(SwiGlu),
     Relu(ReluMlp),
 }
 
@@ -35,14 +44,20 @@ struct ReluMlp {
 
 impl FeedForward {
     fn new(config: &DecoderConfig, device: &Device) -> Self {
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let (hidden, inner, bias) = (
+            config.hidden_size,
+            config.intermediate_size,
+            config.mlp_bias,
+        );
         match config.feed_forward {
-            FeedForwardKind::SwiGlu => {
-                Self::SwiGlu(SwiGlu::new(hidden, inner, config.mlp_bias, device))
+            FeedForwardKind::SwiGlu => Self::SwiGlu(SwiGlu::new(hidden, inner, bias, device)),
+            FeedForwardKind::GeGlu => Self::GeGlu(SwiGlu::new(hidden, inner, bias, device)),
+            FeedForwardKind::FusedSwiGlu => {
+                Self::FusedSwiGlu(FusedSwiGlu::new(hidden, inner, bias, device))
             }
             FeedForwardKind::Relu => Self::Relu(ReluMlp {
-                fc1: linear(hidden, inner, config.mlp_bias, device),
-                fc2: linear(inner, hidden, config.mlp_bias, device),
+                fc1: linear(hidden, inner, bias, device),
+                fc2: linear(inner, hidden, bias, device),
             }),
         }
     }
@@ -51,6 +66,8 @@ impl FeedForward {
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         match self {
             Self::SwiGlu(mlp) => mlp.forward(x),
+            Self::FusedSwiGlu(mlp) => mlp.forward(x),
+            Self::GeGlu(mlp) => mlp.forward_gelu(x),
             Self::Relu(mlp) => mlp.fc2.forward(relu(mlp.fc1.forward(x))),
         }
     }
@@ -59,19 +76,36 @@ impl FeedForward {
 /// The norm that the family has, over `width` channels.
 pub(super) fn norm(config: &DecoderConfig, width: usize, device: &Device) -> Norm {
     match config.norm {
-        NormKind::Rms => Norm::Rms(RmsNorm::new(width, config.norm_eps, device)),
+        NormKind::Rms | NormKind::RmsFromOne => Norm::Rms(rms_norm(config, width, device)),
         NormKind::Layer => Norm::Layer(LayerNorm::new(width, config.norm_eps, device)),
     }
 }
 
+/// The RMSNorm that the family has, over `width` channels.
+pub(super) fn rms_norm(config: &DecoderConfig, width: usize, device: &Device) -> RmsNorm {
+    match config.norm {
+        NormKind::RmsFromOne => RmsNorm::from_one(width, config.norm_eps, device),
+        NormKind::Rms | NormKind::Layer => RmsNorm::new(width, config.norm_eps, device),
+    }
+}
+
 impl DecoderLayer {
-    pub(super) fn new(config: &DecoderConfig, device: &Device) -> Self {
+    pub(super) fn new(config: &DecoderConfig, kind: LayerKind, device: &Device) -> Self {
+        let norm = || norm(config, config.hidden_size, device);
         Self {
+<<<<<<< HEAD
             pre_norm: config.do_layer_norm_before,
             input_layernorm: norm(config, config.hidden_size, device),
+=======
+            input_layernorm: norm(),
+>>>>>>> families
             self_attn: SelfAttention::new(config, device),
-            post_attention_layernorm: norm(config, config.hidden_size, device),
+            attention_out_norm: config.sandwich_norms.then(norm),
+            post_attention_layernorm: norm(),
             mlp: FeedForward::new(config, device),
+            feed_forward_out_norm: config.sandwich_norms.then(norm),
+            residual_scale: config.residual_scale,
+            kind,
         }
     }
 
@@ -82,9 +116,16 @@ impl DecoderLayer {
         context: &PassContext,
         probe: Option<&mut AttentionProbe>,
     ) -> Tensor<3> {
+<<<<<<< HEAD
         let read = self.before(&self.input_layernorm, &x);
         let out = self.self_attn.forward(read, None, context, probe);
         self.feed_forward(self.behind(&self.input_layernorm, x + out))
+=======
+        let normal = self.input_layernorm.forward(x.clone());
+        let context = context.of(self.kind);
+        let out = self.self_attn.forward(normal, None, context, probe);
+        self.feed_forward(x + self.added(out, &self.attention_out_norm))
+>>>>>>> families
     }
 
     /// The layer's output at a few positions only: keys and values of the whole sequence, but
@@ -95,13 +136,33 @@ impl DecoderLayer {
         wanted: &WantedRows,
         context: &PassContext,
     ) -> Tensor<3> {
+<<<<<<< HEAD
         let read = self.before(&self.input_layernorm, &x);
         let out = self.self_attn.forward(read, Some(wanted), context, None);
         self.feed_forward(self.behind(&self.input_layernorm, wanted.pick(x) + out))
+=======
+        let normal = self.input_layernorm.forward(x.clone());
+        let context = context.of(self.kind);
+        let out = self.self_attn.forward(normal, Some(wanted), context, None);
+        self.feed_forward(wanted.pick(x) + self.added(out, &self.attention_out_norm))
+    }
+
+    /// What half a layer adds to its input.
+    fn added(&self, out: Tensor<3>, norm: &Option<Norm>) -> Tensor<3> {
+        let out = match norm {
+            Some(norm) => norm.forward(out),
+            None => out,
+        };
+        match self.residual_scale {
+            1.0 => out,
+            scale => out.mul_scalar(scale),
+        }
+>>>>>>> families
     }
 
     fn feed_forward(&self, x: Tensor<3>) -> Tensor<3> {
         let [batch, seq, hidden] = x.dims();
+<<<<<<< HEAD
         let norm = &self.post_attention_layernorm;
         let read = self.before(norm, &x);
         let y = self.mlp.forward(read.reshape([batch * seq, hidden]));
@@ -122,5 +183,11 @@ impl DecoderLayer {
             true => sum,
             false => norm.forward(sum),
         }
+=======
+        let normal = self.post_attention_layernorm.forward(x.clone());
+        let y = self.mlp.forward(normal.reshape([batch * seq, hidden]));
+        let y = y.reshape([batch, seq, hidden]);
+        x + self.added(y, &self.feed_forward_out_norm)
+>>>>>>> families
     }
 }

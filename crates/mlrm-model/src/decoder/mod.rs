@@ -14,7 +14,7 @@ mod rope_config;
 pub use attention::SelfAttention;
 pub(crate) use checkpointed::leaf;
 pub use checkpointed::{DecoderCheckpoints, along};
-pub use config::{DecoderConfig, FeedForwardKind, NormKind, Positions};
+pub use config::{DecoderConfig, FeedForwardKind, LayerKind, NormKind, Positions};
 pub use families::DecoderFamily;
 pub use layer::DecoderLayer;
 
@@ -23,7 +23,7 @@ use burn::nn::Embedding;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::nn::{AttentionMask, AttentionProbe, Linear, Norm, RotaryCache, embedding, linear};
-use attention::{PassContext, WantedRows};
+use attention::{LayerContext, PassContext, WantedRows};
 
 /// Rows of a table of learnt positions before that of position 0 (HF's OPT).
 const LEARNT_POSITIONS_OFFSET: usize = 2;
@@ -46,8 +46,13 @@ pub struct Decoder {
     project_out: Option<Linear>,
     #[module(skip)]
     rotary: Option<RotaryCache>,
+    /// Of the layers with a window, where these have other angles.
+    #[module(skip)]
+    local_rotary: Option<RotaryCache>,
     groups: usize,
     sliding_window: Option<usize>,
+    word_scale: f64,
+    input_scale: f64,
 }
 
 /// What a forward pass leaves behind for those who look at it.
@@ -86,21 +91,26 @@ impl Decoder {
             embed_positions: learnt,
             project_in: projection(width, hidden),
             layers: (0..config.num_hidden_layers)
-                .map(|_| DecoderLayer::new(config, device))
+                .map(|index| DecoderLayer::new(config, config.layer_kind(index), device))
                 .collect(),
             norm: config
                 .do_layer_norm_before
                 .then(|| layer::norm(config, hidden, device)),
             project_out: projection(hidden, width),
             rotary,
+            local_rotary: config
+                .local_rope
+                .map(|rope| RotaryCache::new(rope, config.head_dim)),
             groups: config.num_attention_heads / config.num_key_value_heads.max(1),
             sliding_window: config.sliding_window,
+            word_scale: config.word_scale,
+            input_scale: config.input_scale,
         }
     }
 
     /// Token embeddings, `[batch, seq]` → `[batch, seq, width]`.
     pub fn embed(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        self.embed_tokens.forward(ids)
+        scaled(self.embed_tokens.forward(ids), self.word_scale)
     }
 
     /// States that leave the decoder at every position, `[batch, seq, width]` → the same. States at
@@ -160,18 +170,14 @@ impl Decoder {
             flat: index(flat.map(|(n, &p)| (n / count * seq + p) as i64).collect()),
             positions: index(wanted.iter().map(|&p| p as i64).collect()),
         };
-        let mask = AttentionMask::UpTo {
+        let mask = |window| AttentionMask::UpTo {
             last: wanted.to_vec(),
             keys: seq,
-            window: self.sliding_window,
+            window,
         };
-        let all = self.context(x);
         PooledPass {
-            last: PassContext {
-                rope: all.rope.clone(),
-                mask: mask.prepare(batch, self.groups, &device),
-            },
-            all,
+            all: self.context(x),
+            last: self.pass(batch, seq, &device, mask),
             rows,
         }
     }
@@ -183,6 +189,7 @@ impl Decoder {
             Some(map) => map.forward(embeds),
             None => embeds,
         };
+        let x = scaled(x, self.input_scale);
         match &self.embed_positions {
             Some(table) => {
                 let rows = table.weight.val().narrow(0, LEARNT_POSITIONS_OFFSET, seq);
@@ -206,16 +213,44 @@ impl Decoder {
 
     fn context(&self, embeds: &Tensor<3>) -> PassContext {
         let [batch, seq, _] = embeds.dims();
+        let mask = |window| AttentionMask::Causal { seq, window };
+        self.pass(batch, seq, &embeds.device(), mask)
+    }
+
+    /// What each kind of layer needs beside its input, `[batch, seq, hidden]`; `mask` makes the mask of
+    /// a window.
+    fn pass(
+        &self,
+        batch: usize,
+        seq: usize,
+        device: &Device,
+        mask: impl Fn(Option<usize>) -> AttentionMask,
+    ) -> PassContext {
         // Constants stay outside the autodiff graph.
-        let device = embeds.device().without_autodiff();
-        let mask = AttentionMask::Causal {
-            seq,
-            window: self.sliding_window,
-        };
-        PassContext {
-            rope: self.rotary.as_ref().map(|cache| cache.table(seq, &device)),
-            mask: mask.prepare(batch, self.groups, &device),
-        }
+        let device = device.clone().without_autodiff();
+        let kinds = LayerKind::ALL.map(|kind| {
+            let (rotary, window) = match kind {
+                LayerKind::Full => (self.rotary.as_ref(), None),
+                LayerKind::Sliding => {
+                    let rotary = self.local_rotary.as_ref().or(self.rotary.as_ref());
+                    (rotary, self.sliding_window)
+                }
+                LayerKind::Unrotated => (None, None),
+            };
+            LayerContext {
+                rope: rotary.map(|cache| cache.table(seq, &device)),
+                mask: mask(window).prepare(batch, self.groups, &device),
+            }
+        });
+        PassContext { kinds }
+    }
+}
+
+/// `x` times `scale`, untouched where that is 1.
+fn scaled(x: Tensor<3>, scale: f64) -> Tensor<3> {
+    match scale {
+        1.0 => x,
+        scale => x.mul_scalar(scale),
     }
 }
 

@@ -9,6 +9,9 @@ use crate::nn::{Rope, RopeScaling};
 
 const IMPLEMENTED: &str = "of the rotary positions, default, linear, dynamic and llama3 are";
 
+/// The base of angles where neither the config nor its family says another.
+const THETA: f64 = 10_000.0;
+
 /// What the config says of rotary angles; `max_position_embeddings` is the same config's.
 pub(super) fn read(
     hf: &mut HfConfig<'_>,
@@ -30,8 +33,21 @@ pub(super) fn read(
         (Some(rope), None) => ("rope_scaling", rope),
         (None, None) => ("rope_scaling", json!({})),
     };
+    of(hf, key, &rope, outer, THETA, max_position_embeddings)
+}
+
+/// What the object `rope` under `key` says of angles, their base being `outer` or `default` where it does
+/// not say one.
+pub(super) fn of(
+    hf: &HfConfig<'_>,
+    key: &str,
+    rope: &Value,
+    outer: Option<Value>,
+    default: f64,
+    max_position_embeddings: usize,
+) -> Result<Rope, ModelError> {
     let Value::Object(mut fields) = rope.clone() else {
-        return Err(hf.unsupported(key, &rope, "it is a JSON object"));
+        return Err(hf.unsupported(key, rope, "it is a JSON object"));
     };
     let inner = fields.remove("rope_theta");
     if let (Some(outer), Some(inner)) = (&outer, &inner)
@@ -39,15 +55,19 @@ pub(super) fn read(
     {
         return Err(hf.unsupported("rope_theta", outer, &format!("`{key}` says {inner}")));
     }
+    let whole = fields.remove("partial_rotary_factor");
+    if let Some(part) = whole.filter(|part| part.as_f64() != Some(1.0)) {
+        return Err(hf.unsupported("partial_rotary_factor", &part, "only 1 is"));
+    }
     let theta = match inner.or(outer) {
-        None => 10_000.0,
+        None => default,
         Some(value) => match value.as_f64().filter(|theta| *theta > 0.0) {
             Some(theta) => theta,
             None => return Err(hf.unsupported("rope_theta", &value, "it is a positive number")),
         },
     };
     let scaling = scaling(fields, max_position_embeddings)
-        .map_err(|hint| hf.unsupported(key, &rope, &hint))?;
+        .map_err(|hint| hf.unsupported(key, rope, &hint))?;
     Ok(Rope { theta, scaling })
 }
 

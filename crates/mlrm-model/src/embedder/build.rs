@@ -12,7 +12,7 @@ use crate::adapter::{
     AdapterConfig, AdapterNames, add_adapters, check_targets, load_folder, same_adapters,
     saved_words,
 };
-use crate::decoder::{Decoder, DecoderConfig};
+use crate::decoder::{Decoder, DecoderConfig, NormKind};
 use crate::error::ModelError;
 use crate::nn::DropoutClock;
 use crate::ops::{Bits, block_size};
@@ -316,7 +316,10 @@ fn build_llm(
                     InitRule::Constant(0.0)
                 } else if tensor.shape.len() == 1 {
                     // The scales of norms.
-                    InitRule::Constant(1.0)
+                    InitRule::Constant(match config.llm.norm {
+                        NormKind::RmsFromOne => 0.0,
+                        NormKind::Rms | NormKind::Layer => 1.0,
+                    })
                 } else {
                     InitRule::Normal(deviation)
                 }

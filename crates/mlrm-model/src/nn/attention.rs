@@ -166,11 +166,23 @@ pub fn attend(
 ) -> Tensor<3> {
     match probe {
         None => ops::attention(q, k, v, &mask.readable, |q, k, v| {
-            attend_by_steps(q, k, v, mask, None)
+            attend_by_steps(q, k, v, mask, None, None)
         }),
         // Kernels keep their probabilities to themselves.
-        probe => attend_by_steps(q, k, v, mask, probe),
+        probe => attend_by_steps(q, k, v, mask, None, probe),
     }
+}
+
+/// [`attend`] with scores bent into ± `cap`: `cap * tanh(score / cap)`, before the mask (Gemma 2).
+pub fn attend_capped(
+    q: Tensor<4>,
+    k: Tensor<4>,
+    v: Tensor<4>,
+    mask: &PreparedMask,
+    cap: f64,
+    probe: Option<&mut AttentionProbe>,
+) -> Tensor<3> {
+    attend_by_steps(q, k, v, mask, Some(cap), probe)
 }
 
 fn attend_by_steps(
@@ -178,6 +190,7 @@ fn attend_by_steps(
     k: Tensor<4>,
     v: Tensor<4>,
     mask: &PreparedMask,
+    cap: Option<f64>,
     mut probe: Option<&mut AttentionProbe>,
 ) -> Tensor<3> {
     let [batch, queries, heads, head_dim] = q.dims();
@@ -193,6 +206,9 @@ fn attend_by_steps(
     // In f32: rounding a score of 16 to 8 bits changes its probability by up to 3 %.
     let scores = q.cast(DType::F32).matmul(k.cast(DType::F32));
     let mut scores = scores.mul_scalar((head_dim as f64).powf(-0.5));
+    if let Some(cap) = cap {
+        scores = scores.mul_scalar(cap.recip()).tanh().mul_scalar(cap);
+    }
     if let Some(probe) = probe.as_deref_mut() {
         scores = probe.tap(ProbeSite::Scores, scores, heads);
     }

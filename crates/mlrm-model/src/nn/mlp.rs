@@ -33,6 +33,12 @@ impl SwiGlu {
         let up = self.up_proj.forward(x);
         self.down_proj.forward(crate::ops::swiglu(gate, up))
     }
+
+    /// The same with GELU, by its tanh approximation, in the place of SiLU (Gemma).
+    pub fn forward_gelu(&self, x: Tensor<2>) -> Tensor<2> {
+        let gate = crate::ops::gelu_tanh(self.gate_proj.forward(x.clone()));
+        self.down_proj.forward(gate * self.up_proj.forward(x))
+    }
 }
 
 /// [`SwiGlu`] whose gate and up are one map, the gate first.

@@ -10,7 +10,9 @@ mod norm;
 mod positions;
 mod rope;
 
-pub use attention::{AttentionMask, AttentionProbe, PreparedMask, ProbeSite, attend};
+pub use attention::{
+    AttentionMask, AttentionProbe, PreparedMask, ProbeSite, attend, attend_capped,
+};
 pub use cross_attention::CrossAttention;
 pub use dropout::{Dropout, DropoutClock, DropoutOn};
 pub use linear::{Linear, embedding, linear};

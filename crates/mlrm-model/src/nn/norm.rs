@@ -1,7 +1,7 @@
 //! Normalisation layers, with the names that Hugging Face checkpoints use.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use super::linear::zeros;
 
@@ -27,9 +27,11 @@ impl Norm {
 /// Root-mean-square norm: `x / sqrt(mean(x²) + epsilon) * weight`, the mean in f32.
 #[derive(Module, Debug)]
 pub struct RmsNorm {
-    /// Scale, `[width]`.
+    /// Scale, `[width]`, or what it differs from 1 by.
     pub weight: Param<Tensor<1>>,
     epsilon: f64,
+    /// Whether the scale is `1 + weight`.
+    from_one: bool,
 }
 
 impl RmsNorm {
@@ -38,12 +40,28 @@ impl RmsNorm {
         Self {
             weight: zeros([width], device),
             epsilon,
+            from_one: false,
+        }
+    }
+
+    /// The same whose scale is `1 + weight`, as Gemma stores it.
+    pub fn from_one(width: usize, epsilon: f64, device: &Device) -> Self {
+        Self {
+            from_one: true,
+            ..Self::new(width, epsilon, device)
         }
     }
 
     /// Normalises the last axis; any leading shape.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        crate::ops::rms_norm(x, self.weight.val(), self.epsilon)
+        let weight = self.weight.val();
+        if !self.from_one {
+            return crate::ops::rms_norm(x, weight, self.epsilon);
+        }
+        // In f32, where a weight of 0.001 is not lost beside the 1.
+        let dtype = x.dtype();
+        let scale = weight.cast(DType::F32).add_scalar(1.0);
+        crate::ops::rms_norm(x.cast(DType::F32), scale, self.epsilon).cast(dtype)
     }
 }
 

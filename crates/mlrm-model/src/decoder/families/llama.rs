@@ -136,6 +136,14 @@ pub(super) fn plain(family: LlmFamily) -> DecoderConfig {
         max_position_embeddings: 0,
         positions: Positions::Learnt,
         sliding_window: None,
+        layer_kinds: Vec::new(),
+        local_rope: None,
+        word_scale: 1.0,
+        input_scale: 1.0,
+        residual_scale: 1.0,
+        score_scale: None,
+        score_cap: None,
+        sandwich_norms: false,
         norm: NormKind::Rms,
         do_layer_norm_before: true,
         norm_eps: 0.0,
@@ -150,6 +158,7 @@ pub(super) fn plain(family: LlmFamily) -> DecoderConfig {
         initializer_range: 0.0,
         // What Hugging Face takes where config.json does not say.
         tie_word_embeddings: family == LlmFamily::Opt,
+        lm_head: serde_json::Map::new(),
     }
 }
 

@@ -1,17 +1,22 @@
 //! The families of decoders, one file each: what its `config.json` says, how it differs from the
 //! shared core, and what its tensors are called.
 
+mod gemma2;
+mod gemma3;
+mod granite;
 mod llama;
 mod mistral;
 mod opt;
+mod phi3;
 mod qwen;
 mod qwen2;
 mod qwen3;
+mod smollm3;
 
 use mlrm_config::{LlmFamily, LlmSettings};
 use serde_json::Value;
 
-use super::DecoderConfig;
+use super::{DecoderConfig, LayerKind};
 use crate::error::ModelError;
 use crate::hf_config::HfConfig;
 use crate::weights::NameTable;
@@ -41,6 +46,11 @@ pub fn of(family: LlmFamily) -> &'static DecoderFamily {
         LlmFamily::Qwen => &qwen::FAMILY,
         LlmFamily::Qwen2 => &qwen2::FAMILY,
         LlmFamily::Qwen3 => &qwen3::FAMILY,
+        LlmFamily::Gemma2 => &gemma2::FAMILY,
+        LlmFamily::Gemma3 => &gemma3::FAMILY,
+        LlmFamily::Phi3 => &phi3::FAMILY,
+        LlmFamily::SmolLm3 => &smollm3::FAMILY,
+        LlmFamily::Granite => &granite::FAMILY,
         LlmFamily::Opt => &opt::FAMILY,
     }
 }
@@ -55,6 +65,44 @@ pub fn of_type(model_type: &str) -> Option<&'static DecoderFamily> {
 pub fn types() -> String {
     let names = LlmFamily::ALL.iter().map(|family| family.name());
     names.collect::<Vec<_>>().join(", ")
+}
+
+/// The names of kinds of layers in `layer_types`.
+const LAYER_TYPES: [(&str, LayerKind); 2] = [
+    ("full_attention", LayerKind::Full),
+    ("sliding_attention", LayerKind::Sliding),
+];
+
+/// What `layer_types` says of each of `layers` layers, or `usual` where it is absent.
+fn layer_types(
+    hf: &mut HfConfig<'_>,
+    layers: usize,
+    usual: impl Fn(usize) -> LayerKind,
+) -> Result<Vec<LayerKind>, ModelError> {
+    // Sizes are checked when all are read.
+    let layers = layers.min(crate::bounds::LAYERS);
+    let Some(types) = hf.take("layer_types") else {
+        return Ok((0..layers).map(usual).collect());
+    };
+    let kind = |value: &Value| {
+        let known = |(name, _): &&(&str, LayerKind)| value.as_str() == Some(*name);
+        LAYER_TYPES.iter().find(known).map(|&(_, kind)| kind)
+    };
+    let kinds: Option<Vec<LayerKind>> = types
+        .as_array()
+        .and_then(|types| types.iter().map(kind).collect());
+    let hint = "full_attention and sliding_attention are, one for each layer";
+    kinds
+        .filter(|kinds| kinds.len() == layers)
+        .ok_or_else(|| hf.unsupported("layer_types", &types, hint))
+}
+
+fn write_layer_types(keys: &mut Value, config: &DecoderConfig) {
+    let name = |kind: &LayerKind| {
+        let entry = LAYER_TYPES.iter().find(|(_, known)| known == kind);
+        entry.map(|(name, _)| *name)
+    };
+    keys["layer_types"] = config.layer_kinds.iter().map(name).collect();
 }
 
 #[cfg(test)]
