@@ -1,10 +1,7 @@
 //! Resize, centre crop, rescale and normalise, as Hugging Face's image processors do with Pillow.
 
 use image::RgbImage;
-<<<<<<< HEAD
-use mlrm_config::{ExifOrientation, VisionFamily};
-=======
->>>>>>> families
+use mlrm_config::ExifOrientation;
 
 use super::config::{PreprocessorConfig, Resize};
 use super::resample::{Axis, resample};
@@ -49,24 +46,12 @@ impl ImagePreprocessor {
         })
     }
 
-<<<<<<< HEAD
-    /// The preprocessor of a vision encoder's folder: what its files say, or the family's defaults
-    /// where it has none.
-    pub fn load(folder: &Path, family: VisionFamily, image_size: usize) -> Result<Self> {
-        let config = PreprocessorConfig::load(folder, family)?;
-        let config =
-            config.unwrap_or_else(|| PreprocessorConfig::of_family(family, image_size as u32));
-        Self::new(config, image_size)
-    }
-
     /// The same for pictures that are read with this orientation.
     pub fn with_orientation(mut self, orientation: ExifOrientation) -> Self {
         self.config.orientation = orientation;
         self
     }
 
-=======
->>>>>>> families
     /// How pictures are processed.
     pub fn config(&self) -> &PreprocessorConfig {
         &self.config

@@ -43,9 +43,6 @@ pub struct DecoderConfig {
     /// Keys that a query of a [`LayerKind::Sliding`] layer reads at most, its own included; absent: all
     /// before it.
     pub sliding_window: Option<usize>,
-<<<<<<< HEAD
-    /// The kind of all norms.
-=======
     /// What each layer attends to; empty: all alike, with the window if there is one.
     pub layer_kinds: Vec<LayerKind>,
     /// Rotary angles of [`LayerKind::Sliding`] layers where these have others.
@@ -62,8 +59,7 @@ pub struct DecoderConfig {
     pub score_cap: Option<f64>,
     /// There is a norm behind each half of a layer as well, before it is added to the layer's input.
     pub sandwich_norms: bool,
-    /// The norm before attention, before the feed-forward network and at the end.
->>>>>>> families
+    /// The kind of all norms.
     pub norm: NormKind,
     /// Norms stand before attention, before the feed-forward network and at the end; else behind
     /// attention and network, what was added included, and none at the end (OPT-350m).

@@ -93,12 +93,8 @@ impl DecoderLayer {
     pub(super) fn new(config: &DecoderConfig, kind: LayerKind, device: &Device) -> Self {
         let norm = || norm(config, config.hidden_size, device);
         Self {
-<<<<<<< HEAD
             pre_norm: config.do_layer_norm_before,
-            input_layernorm: norm(config, config.hidden_size, device),
-=======
             input_layernorm: norm(),
->>>>>>> families
             self_attn: SelfAttention::new(config, device),
             attention_out_norm: config.sandwich_norms.then(norm),
             post_attention_layernorm: norm(),
@@ -116,16 +112,11 @@ impl DecoderLayer {
         context: &PassContext,
         probe: Option<&mut AttentionProbe>,
     ) -> Tensor<3> {
-<<<<<<< HEAD
         let read = self.before(&self.input_layernorm, &x);
-        let out = self.self_attn.forward(read, None, context, probe);
-        self.feed_forward(self.behind(&self.input_layernorm, x + out))
-=======
-        let normal = self.input_layernorm.forward(x.clone());
         let context = context.of(self.kind);
-        let out = self.self_attn.forward(normal, None, context, probe);
-        self.feed_forward(x + self.added(out, &self.attention_out_norm))
->>>>>>> families
+        let out = self.self_attn.forward(read, None, context, probe);
+        let sum = x + self.added(out, &self.attention_out_norm);
+        self.feed_forward(self.behind(&self.input_layernorm, sum))
     }
 
     /// The layer's output at a few positions only: keys and values of the whole sequence, but
@@ -136,15 +127,11 @@ impl DecoderLayer {
         wanted: &WantedRows,
         context: &PassContext,
     ) -> Tensor<3> {
-<<<<<<< HEAD
         let read = self.before(&self.input_layernorm, &x);
-        let out = self.self_attn.forward(read, Some(wanted), context, None);
-        self.feed_forward(self.behind(&self.input_layernorm, wanted.pick(x) + out))
-=======
-        let normal = self.input_layernorm.forward(x.clone());
         let context = context.of(self.kind);
-        let out = self.self_attn.forward(normal, Some(wanted), context, None);
-        self.feed_forward(wanted.pick(x) + self.added(out, &self.attention_out_norm))
+        let out = self.self_attn.forward(read, Some(wanted), context, None);
+        let sum = wanted.pick(x) + self.added(out, &self.attention_out_norm);
+        self.feed_forward(self.behind(&self.input_layernorm, sum))
     }
 
     /// What half a layer adds to its input.
@@ -157,16 +144,15 @@ impl DecoderLayer {
             1.0 => out,
             scale => out.mul_scalar(scale),
         }
->>>>>>> families
     }
 
     fn feed_forward(&self, x: Tensor<3>) -> Tensor<3> {
         let [batch, seq, hidden] = x.dims();
-<<<<<<< HEAD
         let norm = &self.post_attention_layernorm;
         let read = self.before(norm, &x);
         let y = self.mlp.forward(read.reshape([batch * seq, hidden]));
-        self.behind(norm, x + y.reshape([batch, seq, hidden]))
+        let y = y.reshape([batch, seq, hidden]);
+        self.behind(norm, x + self.added(y, &self.feed_forward_out_norm))
     }
 
     /// What attention or network read of `x`.
@@ -183,11 +169,5 @@ impl DecoderLayer {
             true => sum,
             false => norm.forward(sum),
         }
-=======
-        let normal = self.post_attention_layernorm.forward(x.clone());
-        let y = self.mlp.forward(normal.reshape([batch * seq, hidden]));
-        let y = y.reshape([batch, seq, hidden]);
-        x + self.added(y, &self.feed_forward_out_norm)
->>>>>>> families
     }
 }
