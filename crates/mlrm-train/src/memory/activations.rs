@@ -35,7 +35,9 @@ impl LlmActivations {
         let q = (llm.num_attention_heads * llm.head_dim) as u64;
         let k = (llm.num_key_value_heads * llm.head_dim) as u64;
         let inner = match llm.feed_forward {
-            FeedForwardKind::SwiGlu => 2 * f,
+            FeedForwardKind::SwiGlu | FeedForwardKind::FusedSwiGlu => 2 * f,
+            // The GELU is an operation of its own.
+            FeedForwardKind::GeGlu => 3 * f,
             FeedForwardKind::Relu => f,
         };
         let head_norms = if llm.head_norm { q + k } else { 0 };
@@ -43,7 +45,8 @@ impl LlmActivations {
         let inner_layers = layers - 1;
         let [inputs, last_inputs] = map_inputs(llm, maps);
         let number = shape.format.size() as u64;
-        let kept = 2 * d + q + 2 * k + inner + head_norms;
+        let norms = if llm.sandwich_norms { 4 * d } else { 2 * d };
+        let kept = norms + q + 2 * k + inner + head_norms;
         let scores = llm.num_attention_heads as u64 * shape.positions * 4;
         let low = low * 4 / layers;
         let each = |bytes: u64| bytes * shape.positions;
