@@ -259,7 +259,7 @@ values = [0, "many", 8]
             "big: ",
             "5000",
             "none: ",
-            "nosuch",
+            "nowhere",
         ],
     );
 }
