@@ -3,11 +3,11 @@
 mod numbers;
 mod slices;
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use mlrm_data::batch::NoteBatch;
 use mlrm_data::split::Partners;
 use mlrm_events::Named;
-use mlrm_model::embedder::Embedder;
+use mlrm_model::embedder::{Embedder, Embeddings};
 
 use crate::error::TrainError;
 use crate::objective::{EmbeddingGradients, Exclusions, Objective, leaves};
@@ -84,16 +84,20 @@ impl StepContext {
         }
     }
 
-    /// Which rows of a batch are not negatives of which, and how often the others are drawn.
+    /// Which places of a batch are not negatives of which, and how often the others are drawn.
     pub fn exclusions(&self, batch: &NoteBatch) -> Exclusions {
-        let rows = &batch.rows;
+        let rows = batch.at_places(&batch.rows);
         let exclusions = match &self.partners {
-            Some(partners) => Exclusions::false_negatives(rows, |a, b| partners.contains(a, b)),
-            None => Exclusions::diagonal(batch.notes),
+            Some(partners) => Exclusions::false_negatives(&rows, |a, b| partners.contains(a, b)),
+            None => Exclusions::diagonal(rows.len()),
         };
-        let exclusions = exclusions.without_pictures(batch.by_text.clone());
+        let by_text = match batch.by_text.is_empty() {
+            true => Vec::new(),
+            false => batch.at_places(&batch.by_text),
+        };
+        let exclusions = exclusions.without_pictures(by_text);
         match &self.shares {
-            Some(shares) => exclusions.corrected(shares.logarithms(rows)),
+            Some(shares) => exclusions.corrected(shares.logarithms(&rows)),
             None => exclusions,
         }
     }
@@ -109,7 +113,7 @@ pub struct BatchGradients {
     pub multimodal: Tensor<1>,
     /// L(E_v), with mICL, `[1]`.
     pub visual: Option<Tensor<1>>,
-    /// Gate values of the batch, as in [`mlrm_model::embedder::Embeddings`].
+    /// Gate values at the places of the batch, as in [`mlrm_model::embedder::Embeddings`].
     pub gate: Option<Tensor<2>>,
     /// Seconds by phase, as in [`StepStats`].
     pub seconds_by_phase: Named<f64>,
@@ -153,19 +157,26 @@ pub fn train_step(
 /// A batch that the model cannot read, or a device that failed.
 pub fn batch_gradients(
     embedder: &Embedder,
-    batch: NoteBatch,
+    mut batch: NoteBatch,
     step: u64,
     context: &StepContext,
 ) -> Result<BatchGradients, TrainError> {
     let mut clock = PhaseClock::new(&context.device, context.sync_phases);
     let exclusions = context.exclusions(&batch);
+    let places = std::mem::take(&mut batch.places);
     let passes = Passes::new(embedder, step, context);
     let mut embedded = EmbeddedBatch::new(&passes, batch, &mut clock)?;
     let gate = embedded.embeddings.gate.take();
+    let gate = gate.map(|gate| at_places(gate, &places));
 
     let leaves = leaves(&embedded.embeddings);
     let temperature = embedder.core.head.temperature.val();
-    let losses = context.objective.losses(&leaves, temperature, &exclusions);
+    let placed = Embeddings {
+        multimodal: at_places(leaves.multimodal.clone(), &places),
+        visual: leaves.visual.clone().map(|all| at_places(all, &places)),
+        gate: None,
+    };
+    let losses = context.objective.losses(&placed, temperature, &exclusions);
     let mut gradients = losses.total.backward();
     let of_embeddings = EmbeddingGradients::take(&leaves, &mut gradients);
     // The temperature is the one parameter that the loss reads by itself.
@@ -182,6 +193,21 @@ pub fn batch_gradients(
         gate,
         seconds_by_phase: clock.seconds,
     })
+}
+
+/// What a tensor says of the note at each place, as [`NoteBatch::at_places`].
+///
+/// # Shapes
+/// `[notes, width]` → `[P, width]`
+fn at_places(of_notes: Tensor<2>, places: &[usize]) -> Tensor<2> {
+    if places.is_empty() {
+        return of_notes;
+    }
+    let places: Vec<i64> = places.iter().map(|&note| note as i64).collect();
+    let count = places.len();
+    let data = TensorData::new(places, [count]);
+    let places = Tensor::<1, Int>::from_data(data, &of_notes.device().without_autodiff());
+    of_notes.select(0, places)
 }
 
 /// Updates the weights, unless loss or gradients are not finite.

@@ -14,6 +14,12 @@ use mlrm_train::step::{StepContext, batch_gradients, train_step};
 
 /// A small model of `variant` that is tuned so, and two batches of its sample set.
 fn small(root: &Path, variant: Variant, tune: Tune) -> (RunPlan, [NoteBatch; 2]) {
+    let plan = small_plan(root, variant, tune);
+    let batches = first_batches(&plan, true);
+    (plan, batches)
+}
+
+fn small_plan(root: &Path, variant: Variant, tune: Tune) -> RunPlan {
     let mut config = RunConfig::default();
     config.data.source = DataSource::Synth;
     config.data.root = root.to_path_buf();
@@ -41,16 +47,22 @@ fn small(root: &Path, variant: Variant, tune: Tune) -> (RunPlan, [NoteBatch; 2])
     (connector.num_attention_heads, connector.intermediate_size) = (3, 48);
     connector.query_init_std = 0.02;
     config.train.batch_pairs = 9;
-    let plan = RunPlan::prepare_training(config, &|_, _| {}).expect("a plan");
+    RunPlan::prepare_training(config, &|_, _| {}).expect("a plan")
+}
+
+fn first_batches(plan: &RunPlan, merge_duplicates: bool) -> [NoteBatch; 2] {
+    let variant = plan.embedder.config.variant;
     let encoder = plan.encoding.encoder(&plan.notes, variant, Modality::Both);
     let pairs = Arc::from(plan.pairs.pairs.train.as_slice());
-    let loader = LoaderSettings::new(&plan.config.data, &plan.config.train);
+    let loader = LoaderSettings {
+        merge_duplicates,
+        ..LoaderSettings::new(&plan.config.data, &plan.config.train)
+    };
     let encoder = Arc::new(encoder.expect("an encoder"));
     let mut batches =
         PairBatches::new(encoder, pairs, 1, Cursor::default(), loader).expect("batches");
     let mut next = || batches.next().expect("a batch").expect("readable").1;
-    let batches = [next(), next()];
-    (plan, batches)
+    [next(), next()]
 }
 
 fn gradients(plan: &RunPlan, batch: &NoteBatch, context: &StepContext) -> Vec<(String, Vec<f32>)> {
@@ -140,6 +152,33 @@ fn gradients_in_slices_are_those_of_the_whole_batch() {
 fn gradients_of_layers_run_again_are_the_same_bit_by_bit() {
     let worst = worst_over_models(|context| context.checkpoint_layers = true);
     assert_eq!(worst, [0.0; 2]);
+}
+
+/// A note that stands in several pairs gives the same gradients embedded once and embedded as often;
+/// without dropout, whose masks it would share.
+#[test]
+fn notes_embedded_once_give_the_gradients_of_all_their_places() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut worst = [0.0_f64; 2];
+    for (variant, tune) in [
+        (Variant::Text, Tune::Frozen),
+        (Variant::Micl, Tune::Full),
+        (Variant::NoteLlm2, Tune::Full),
+    ] {
+        let (plan, [_, merged]) = small(folder.path(), variant, tune);
+        let [_, apart] = first_batches(&plan, false);
+        assert!(merged.notes < apart.notes && merged.places.len() == apart.notes);
+        let mut context = StepContext::new(&plan);
+        for kind in [ObjectiveKind::OneTower, ObjectiveKind::Dual] {
+            context.objective.kind = kind;
+            let expected = gradients(&plan, &apart, &context);
+            let errors = largest_errors(&gradients(&plan, &merged, &context), &expected);
+            println!("{variant:?} {tune:?} {kind:?}: {errors:.1e?}");
+            worst = [worst[0].max(errors[0]), worst[1].max(errors[1])];
+        }
+    }
+    assert!(worst[0] <= 1e-6, "{worst:?}");
+    assert_rounding(worst);
 }
 
 #[test]

@@ -32,6 +32,7 @@ pub fn batch(case: &GoldenCase, rows: Vec<u32>) -> NoteBatch {
         image_size,
         rows,
         by_text: Vec::new(),
+        places: Vec::new(),
     }
 }
 
