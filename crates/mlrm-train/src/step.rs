@@ -3,14 +3,14 @@
 mod numbers;
 mod slices;
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, IndexingUpdateOp, Int, Tensor, TensorData};
 use mlrm_data::batch::NoteBatch;
 use mlrm_data::split::Partners;
 use mlrm_events::Named;
 use mlrm_model::embedder::{Embedder, Embeddings};
 
 use crate::error::TrainError;
-use crate::objective::{EmbeddingGradients, Exclusions, Objective, leaves};
+use crate::objective::{EmbeddingGradients, Exclusions, Objective, rows_at_a_time};
 use crate::optimiser::{
     AdamW, Clipping, FlatGradients, add_gradients, flat_gradients, squared_norm,
 };
@@ -88,7 +88,7 @@ impl StepContext {
     pub fn exclusions(&self, batch: &NoteBatch) -> Exclusions {
         let rows = batch.at_places(&batch.rows);
         let exclusions = match &self.partners {
-            Some(partners) => Exclusions::false_negatives(&rows, |a, b| partners.contains(a, b)),
+            Some(partners) => Exclusions::false_negatives(&rows, |note| partners.of(note)),
             None => Exclusions::diagonal(rows.len()),
         };
         let by_text = match batch.by_text.is_empty() {
@@ -169,27 +169,36 @@ pub fn batch_gradients(
     let gate = embedded.embeddings.gate.take();
     let gate = gate.map(|gate| at_places(gate, &places));
 
-    let leaves = leaves(&embedded.embeddings);
     let temperature = embedder.core.head.temperature.val();
+    let embeddings = &embedded.embeddings;
     let placed = Embeddings {
-        multimodal: at_places(leaves.multimodal.clone(), &places),
-        visual: leaves.visual.clone().map(|all| at_places(all, &places)),
+        multimodal: at_places(embeddings.multimodal.clone(), &places),
+        visual: embeddings.visual.clone().map(|all| at_places(all, &places)),
         gate: None,
     };
-    let losses = context.objective.losses(&placed, temperature, &exclusions);
-    let mut gradients = losses.total.backward();
-    let of_embeddings = EmbeddingGradients::take(&leaves, &mut gradients);
+    let rows = rows_at_a_time(placed.multimodal.dims()[0]);
     // The temperature is the one parameter that the loss reads by itself.
-    let of_loss = flat_gradients(&embedder.core, gradients);
+    let mut of_loss = FlatGradients::new();
+    let mut others =
+        |gradients| add_gradients(&mut of_loss, flat_gradients(&embedder.core, gradients));
+    let (losses, of_places) =
+        context
+            .objective
+            .backward(&placed, temperature, &exclusions, rows, &mut others);
+    let notes = embeddings.multimodal.dims()[0];
+    let of_embeddings = EmbeddingGradients {
+        multimodal: of_notes(of_places.multimodal, &places, notes),
+        visual: of_places.visual.map(|all| of_notes(all, &places, notes)),
+    };
     clock.lap("llm_forward")?;
 
     let mut gradients = embedded.backward(&passes, &of_embeddings, &mut clock)?;
     add_gradients(&mut gradients, of_loss);
     Ok(BatchGradients {
         gradients,
-        loss: losses.total.inner(),
-        multimodal: losses.multimodal.inner(),
-        visual: losses.visual.map(Tensor::inner),
+        loss: losses.total,
+        multimodal: losses.multimodal,
+        visual: losses.visual,
         gate,
         seconds_by_phase: clock.seconds,
     })
@@ -200,14 +209,37 @@ pub fn batch_gradients(
 /// # Shapes
 /// `[notes, width]` → `[P, width]`
 fn at_places(of_notes: Tensor<2>, places: &[usize]) -> Tensor<2> {
-    if places.is_empty() {
-        return of_notes;
+    match places.is_empty() {
+        true => of_notes,
+        false => {
+            let places = indices(places, &of_notes);
+            of_notes.select(0, places)
+        }
     }
+}
+
+/// The gradients at all places of each note, added up: what [`at_places`] does backward.
+///
+/// # Shapes
+/// `[P, width]` → `[notes, width]`
+fn of_notes(at_places: Tensor<2>, places: &[usize], notes: usize) -> Tensor<2> {
+    if places.is_empty() {
+        return at_places;
+    }
+    let [_, width] = at_places.dims();
+    let sum = Tensor::<2>::zeros([notes, width], &at_places.device()).cast(at_places.dtype());
+    sum.select_assign(
+        0,
+        indices(places, &at_places),
+        at_places,
+        IndexingUpdateOp::Add,
+    )
+}
+
+fn indices(places: &[usize], beside: &Tensor<2>) -> Tensor<1, Int> {
     let places: Vec<i64> = places.iter().map(|&note| note as i64).collect();
     let count = places.len();
-    let data = TensorData::new(places, [count]);
-    let places = Tensor::<1, Int>::from_data(data, &of_notes.device().without_autodiff());
-    of_notes.select(0, places)
+    Tensor::from_data(TensorData::new(places, [count]), &beside.device())
 }
 
 /// Updates the weights, unless loss or gradients are not finite.
