@@ -75,7 +75,7 @@ impl Run {
         progress: PictureProgress<'_>,
     ) -> Result<Self, TrainError> {
         RunFolder::check(&config, options)?;
-        let plan = RunPlan::prepare_training(config, progress)?;
+        let plan = RunPlan::prepare(config, progress)?;
         let zero_shot = plan.config.eval.baselines.contains(&Baseline::ZeroShot);
         let untrained = zero_shot.then(|| Inference::new(&plan.embedder));
         let earlier = DataRecord::read(&plan.config.run.dir)?;

@@ -4,12 +4,15 @@ mod numbers;
 mod slices;
 
 use burn::tensor::{DType, Device, IndexingUpdateOp, Int, Tensor, TensorData};
+use mlrm_config::BackendName;
 use mlrm_data::batch::NoteBatch;
 use mlrm_data::split::Partners;
 use mlrm_events::Named;
 use mlrm_model::embedder::{Embedder, Embeddings};
 
+use crate::device;
 use crate::error::TrainError;
+use crate::loss_scale::LossScale;
 use crate::objective::{EmbeddingGradients, Exclusions, Objective, rows_at_a_time};
 use crate::optimiser::{
     AdamW, Clipping, FlatGradients, add_gradients, flat_gradients, squared_norm,
@@ -34,6 +37,14 @@ pub struct StepContext {
     pub micro_batch_notes: usize,
     /// Run the layers of the language model again for their gradients, holding what they read alone.
     pub checkpoint_layers: bool,
+    /// What gradients of the embeddings are multiplied by, and those of the parameters divided by
+    /// ([`LossScale`]); a power of two, 1 for none.
+    pub loss_scale: f64,
+    /// Notes beyond which a device is taken to be out of memory, to try what happens then.
+    pub most_notes: Option<usize>,
+    /// Whether a step may fail for want of memory, to be taken again in smaller parts. On the host the
+    /// system ends a process that takes too much, without asking.
+    pub may_run_out_of_memory: bool,
     /// Where the model computes.
     pub device: Device,
     /// Wait for the device at phase borders, so that phases are timed apart (benchmarks).
@@ -64,6 +75,9 @@ pub struct StepStats {
     pub gate_values: Option<Vec<f32>>,
 }
 
+/// Environment variable for tests: the device runs out of memory where it is given more notes at once.
+const MOST_NOTES: &str = "MLRM_TEST_DEVICE_NOTES";
+
 impl StepContext {
     /// What a run's config asks for.
     pub fn new(plan: &RunPlan) -> Self {
@@ -72,6 +86,12 @@ impl StepContext {
         let notes = plan.notes.set.len();
         let masked = settings.mask_false_negatives;
         let corrected = settings.correct_sampling_bias;
+        let most_notes = std::env::var(MOST_NOTES).ok();
+        let most_notes = most_notes.and_then(|notes| notes.parse().ok());
+        let names = plan.config.backend.device.names();
+        let on_host = names
+            .iter()
+            .any(|name| name.starts_with(BackendName::Flex.name()));
         Self {
             objective: Objective::from_settings(settings),
             partners: masked.then(|| pairs.known_partners(notes)),
@@ -79,6 +99,10 @@ impl StepContext {
             clip_norm: plan.config.train.clip_norm,
             micro_batch_notes: plan.config.train.micro_batch_notes,
             checkpoint_layers: plan.config.train.checkpoint_layers,
+            loss_scale: LossScale::of(device::dtype(plan.config.backend.dtype))
+                .map_or(1.0, |scale| scale.factor),
+            most_notes,
+            may_run_out_of_memory: most_notes.is_some() || !on_host,
             device: plan.device.clone(),
             sync_phases: false,
         }
@@ -120,6 +144,10 @@ pub struct BatchGradients {
 }
 
 /// Takes one step; with `keep_gate` the gate's values are read back too.
+///
+/// # Errors
+/// A batch that the model cannot read, a device that failed, or [`TrainError::OutOfMemory`], where the
+/// weights are what they were.
 pub fn train_step(
     embedder: &mut Embedder,
     optimiser: &mut AdamW,
@@ -130,7 +158,18 @@ pub fn train_step(
 ) -> Result<StepStats, TrainError> {
     // A resumed run counts on: the masks of a step are the same whenever it is taken.
     let step = optimiser.updates as u64;
-    let mut batch = batch_gradients(embedder, batch, step, context)?;
+    let mut batch = match context.may_run_out_of_memory {
+        false => batch_gradients(embedder, batch, step, context)?,
+        true => device::within_memory(|| {
+            let gradients = batch_gradients(embedder, batch, step, context)?;
+            // What fails on a device shows only when it is waited for.
+            let synced = context.device.sync();
+            synced.map_err(|e| {
+                TrainError::Run(format!("the device failed during the step: {e:?}"))
+            })?;
+            Ok(gradients)
+        })?,
+    };
     let mut clock = PhaseClock::new(&context.device, context.sync_phases);
     clock.seconds = std::mem::take(&mut batch.seconds_by_phase);
     let gate = batch.gate.take();

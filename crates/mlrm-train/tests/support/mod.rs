@@ -49,6 +49,9 @@ pub fn training(case: &GoldenCase, run: &Value) -> (TrainSettings, StepContext) 
         clip_norm: number(&run["clip_norm"]),
         micro_batch_notes: 0,
         checkpoint_layers: false,
+        loss_scale: 1.0,
+        most_notes: None,
+        may_run_out_of_memory: false,
         device: Device::flex(),
         sync_phases: false,
     };
