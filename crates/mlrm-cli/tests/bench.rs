@@ -218,12 +218,4 @@ fn what_cannot_be_measured_is_refused() {
     home.refused(&["bench", "matmul", "--device", "cudda"], &["cudda"]);
     home.refused(&["bench", "load", "absent"], &["absent", "model folder"]);
     home.refused(&["bench", "train", "absent.toml"], &["absent.toml"]);
-    let half = [
-        "bench",
-        "train",
-        "folder.toml",
-        "--set",
-        "backend.dtype=f16",
-    ];
-    home.refused(&half, &["backend.dtype = \"f16\"", "bf16"]);
 }

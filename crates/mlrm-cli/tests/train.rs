@@ -432,47 +432,132 @@ fn every_kind_of_part_trains() {
 
 #[test]
 #[cfg(unix)]
-fn a_model_trains_in_bf16_and_not_in_f16() {
+fn a_model_trains_in_bf16_and_in_f16() {
     let home = Home::with_config();
     let few = [
         "train.max_steps=6",
         "train.eval_every_steps=0",
         "eval.baselines=[]",
     ];
-    let bf16 = [few.as_slice(), &["backend.dtype=bf16"]].concat();
     home.train("full", &few).done();
-    home.train("short", &bf16).done();
-    let (full, short) = (events(&home, "full"), events(&home, "short"));
-    let steps = named(&full, "train_step")
-        .into_iter()
-        .zip(named(&short, "train_step"));
-    for (full, short) in steps {
-        // The same course, to what 8 bits tell apart (docs, "Numerics"), and not the same bits.
-        let (full, short) = (&full["loss"], &short["loss"]);
-        let (expected, found) = (
-            full.as_f64().expect("a loss"),
-            short.as_f64().expect("a loss"),
-        );
-        assert!(
-            (found / expected - 1.0).abs() < 0.02,
-            "{short} is not {full}"
-        );
-        assert_ne!(full, short);
+    let full = events(&home, "full");
+    for dtype in ["bf16", "f16"] {
+        let set = format!("backend.dtype={dtype}");
+        let sets = [few.as_slice(), &[set.as_str()]].concat();
+        home.train(dtype, &sets).done();
+        let short = events(&home, dtype);
+        let steps = named(&full, "train_step")
+            .into_iter()
+            .zip(named(&short, "train_step"));
+        for (full, short) in steps {
+            // The same course, to what 8 bits tell apart (docs, "Numerics"), and not the same bits.
+            let (full, short) = (&full["loss"], &short["loss"]);
+            let (expected, found) = (
+                full.as_f64().expect("a loss"),
+                short.as_f64().expect("a loss"),
+            );
+            assert!(
+                (found / expected - 1.0).abs() < 0.02,
+                "{short} is not {full}"
+            );
+            assert_ne!(full, short);
+        }
+        // A stop loses nothing of weights that the model itself holds in 8 bits.
+        let stopped = format!("stopped-{dtype}");
+        let more = [sets.as_slice(), &["train.save_every_steps=3"]].concat();
+        home.train(&stopped, &more).done();
+        let to = home.path(format!("{stopped}/last"));
+        fs::remove_file(&to).expect("a link");
+        std::os::unix::fs::symlink("checkpoints/step-3", to).expect("a link");
+        home.mlrm(&["train", &format!("{stopped}/config.toml"), "--resume"])
+            .done();
+        // `losses` holds the repeated steps against the first ones.
+        assert_eq!(losses(&events(&home, &stopped)), losses(&short));
+        let scale = &home.json(format!("{stopped}/last/state.json"))["loss_scale"];
+        assert_eq!(scale.is_null(), dtype == "bf16", "{scale}");
     }
-    // A stop loses nothing of weights that the model itself holds in 8 bits.
-    let stopped = [bf16.as_slice(), &["train.save_every_steps=3"]].concat();
-    home.train("stopped", &stopped).done();
-    fs::remove_file(home.path("stopped/last")).expect("a link");
-    let to = home.path("stopped/last");
-    std::os::unix::fs::symlink("checkpoints/step-3", to).expect("a link");
-    home.mlrm(&["train", "stopped/config.toml", "--resume"])
-        .done();
-    // `losses` holds the repeated steps against the first ones.
-    assert_eq!(losses(&events(&home, "stopped")), losses(&short));
+}
 
-    let refused = home.train("half", &["backend.dtype=f16"]);
-    refused.failed_with(1, &["backend.dtype = \"f16\"", "bf16"]);
-    assert!(!home.path("half").exists());
+/// A loss scale that is too large for f16 is halved, the step is left out and told of, and it is not
+/// taken for a run that diverges: what is learnt is what f32 learns.
+#[test]
+#[cfg(unix)]
+fn an_overflow_in_f16_is_left_out_and_halves_the_scale() {
+    let home = Home::with_config();
+    let few = [
+        "backend.dtype=f16",
+        "train.max_steps=3",
+        "train.save_every_steps=1",
+        "train.keep_checkpoints=9",
+        "eval.baselines=[]",
+    ];
+    home.train("run", &few).done();
+    let state = home.path("run/checkpoints/step-1/state.json");
+    let text = fs::read_to_string(&state).expect("a state");
+    let mut json: Value = serde_json::from_str(&text).expect("JSON");
+    json["loss_scale"]["factor"] = (2f64.powi(40)).into();
+    // Of a format that had no checksums.
+    json["format"] = 0.into();
+    let checksums = home.path("run/checkpoints/step-1/checksums.json");
+    fs::remove_file(checksums).expect("checksums");
+    fs::write(&state, json.to_string()).expect("written");
+    let last = home.path("run/last");
+    fs::remove_file(&last).expect("a link");
+    std::os::unix::fs::symlink("checkpoints/step-1", last).expect("a link");
+    let longer = ["train.max_steps=40", "train.eval_every_steps=0"].map(|set| ["--set", set]);
+    let resume = ["train", "run/config.toml", "--resume"];
+    home.mlrm(&[resume.as_slice(), longer.concat().as_slice()].concat())
+        .done();
+    let events = events(&home, "run");
+    let told = named(&events, "warning");
+    let told = told.iter().filter(|warning| {
+        let message = warning["message"].as_str().expect("a message");
+        message.contains("overflow f16")
+    });
+    let state: Value = home.json("run/last/state.json");
+    let overflows = state["loss_scale"]["overflows"].as_u64().expect("a count");
+    assert!(
+        overflows > 20 && told.count() as u64 >= overflows,
+        "{state}"
+    );
+    assert_eq!(state["updates"].as_u64(), Some(40 - overflows), "{state}");
+}
+
+/// A device that runs out of memory is given fewer notes at a time, until they fit; what it learns is
+/// what it learns with all of them.
+#[test]
+fn a_device_that_runs_out_of_memory_goes_on_with_fewer_notes() {
+    let home = Home::with_config();
+    let few = ["train.max_steps=3", "eval.baselines=[]"];
+    home.train("whole", &few).done();
+    let words: Vec<&str> = few.iter().flat_map(|set| ["--set", set]).collect();
+    let full = |run: &str, notes: &str| {
+        let run = format!("run.dir={run}");
+        let words = [&["train", "tiny.toml", "--set", &run], words.as_slice()].concat();
+        let mut command = home.command(&words);
+        home.ran(&words, command.env("MLRM_TEST_DEVICE_NOTES", notes))
+    };
+    full("less", "2").done();
+    let (whole, less) = (events(&home, "whole"), events(&home, "less"));
+    let steps = named(&whole, "train_step");
+    for (whole, less) in steps.iter().zip(named(&less, "train_step")) {
+        let loss = |step: &Value| step["loss"].as_f64().expect("a loss");
+        assert!(
+            (loss(whole) - loss(less)).abs() < 1e-4,
+            "{less} is not {whole}"
+        );
+    }
+    let told = named(&less, "warning");
+    let told: Vec<&str> = told.iter().filter_map(|w| w["message"].as_str()).collect();
+    let halved = told
+        .iter()
+        .filter(|text| text.contains("too little memory"));
+    assert!(halved.clone().count() >= 2, "{told:?}");
+    assert!(
+        halved.clone().all(|text| text.starts_with("step 1:")),
+        "{told:?}"
+    );
+    full("none", "0").failed_with(1, &["one note", "train.checkpoint_layers"]);
 }
 
 #[test]

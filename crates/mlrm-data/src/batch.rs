@@ -4,8 +4,7 @@ use std::ops::Range;
 
 use crate::prompt::EncodedNote;
 
-/// Notes of one step, ready to become tensors. For pairs the queries come first, then their targets
-/// in the same order: note i and note i + N/2 are a pair.
+/// Notes of one step, ready to become tensors. The notes of pairs stand at [`places`](Self::places).
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct NoteBatch {
     /// Notes (N).
@@ -29,9 +28,28 @@ pub struct NoteBatch {
     /// Which notes are read by their text alone, though the others show a picture: theirs is a text
     /// prompt, their indices and pixel values say nothing. `[notes]`, or empty where none is.
     pub by_text: Vec<bool>,
+    /// Which note stands at each place of a batch of pairs, queries first, then their targets in the
+    /// same order: places i and i + P/2 are a pair. A note may stand at several places. `[P]`, or
+    /// empty where the notes stand in the order that they have.
+    pub places: Vec<usize>,
 }
 
 impl NoteBatch {
+    /// What `of_notes` tells of the note at each place.
+    ///
+    /// # Shapes
+    /// `[notes]` → `[P]`
+    pub fn at_places<T: Clone>(&self, of_notes: &[T]) -> Vec<T> {
+        match self.places.is_empty() {
+            true => of_notes.to_vec(),
+            false => self
+                .places
+                .iter()
+                .map(|&note| of_notes[note].clone())
+                .collect(),
+        }
+    }
+
     /// A batch of prompts without pictures. The prompts are of one style, so that all of them have an
     /// image token or none has; but where others have one, those without are text prompts.
     pub fn from_prompts(prompts: &[EncodedNote], rows: &[u32], pad_id: u32) -> Self {
@@ -55,13 +73,14 @@ impl NoteBatch {
             image_size: 0,
             rows: rows.to_vec(),
             by_text: Vec::new(),
+            places: Vec::new(),
         }
     }
 
-    /// The notes at these places of the batch, padded to the longest of them only.
+    /// Some neighbouring notes of the batch, padded to the longest of them only.
     ///
     /// # Panics
-    /// Where the batch has no such places.
+    /// Where the batch has no such notes.
     pub fn slice(&self, notes: Range<usize>) -> Self {
         let lengths = self.lengths[notes.clone()].to_vec();
         let seq = lengths.iter().copied().max().unwrap_or(0);
@@ -85,6 +104,7 @@ impl NoteBatch {
                 true => Vec::new(),
                 false => self.by_text[notes].to_vec(),
             },
+            places: Vec::new(),
         }
     }
 }

@@ -17,6 +17,45 @@ pub struct Cursor {
     pub position: u64,
 }
 
+/// Batches of pairs of like length, so that little of them is padding.
+///
+/// The whole batches of an epoch's permutation are cut into windows of so many. In each window pairs are
+/// sorted by length (those of one length stay as the permutation has them), cut into batches, and the
+/// batches are shuffled. The permutation decides which pairs a window holds, so every pair may still
+/// meet every other; and what a window holds depends on the seed and the epoch's number alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LengthWindows {
+    /// How long each pair is, in whatever unit. `[pairs]`
+    pub lengths: Vec<usize>,
+    /// Pairs of a batch.
+    pub batch_pairs: usize,
+    /// Batches of a window.
+    pub window_batches: usize,
+}
+
+impl LengthWindows {
+    /// Orders the windows of `permutation`, whose epoch is `epoch`. A batch that the epoch before
+    /// began, or that the next one completes, stays as it is.
+    fn arrange(&self, permutation: &mut [u32], epoch: u64, random: &mut impl Rng) {
+        let batch = self.batch_pairs.max(1);
+        let drawn = u128::from(epoch) * permutation.len() as u128;
+        let begun = (drawn % batch as u128) as usize;
+        let first = ((batch - begun) % batch).min(permutation.len());
+        let whole = (permutation.len() - first) / batch * batch;
+        let window = batch.saturating_mul(self.window_batches.max(1));
+        for window in permutation[first..][..whole].chunks_mut(window) {
+            window.sort_by_key(|&pair| self.lengths[pair as usize]);
+            for last in (1..window.len() / batch).rev() {
+                let other = below(random, last as u32 + 1) as usize;
+                if other != last {
+                    let (front, back) = window.split_at_mut(last * batch);
+                    front[other * batch..][..batch].swap_with_slice(&mut back[..batch]);
+                }
+            }
+        }
+    }
+}
+
 /// An endless seeded order over the indices 0…pairs − 1: epoch after epoch, each a permutation that
 /// depends on the seed and the epoch's number alone.
 ///
@@ -28,6 +67,7 @@ pub struct PairOrder {
     seed: u64,
     permutation: Vec<u32>,
     cursor: Cursor,
+    windows: Option<LengthWindows>,
 }
 
 impl PairOrder {
@@ -38,6 +78,7 @@ impl PairOrder {
             seed,
             permutation: (0..pairs).collect(),
             cursor,
+            windows: None,
         };
         if cursor.position >= u64::from(pairs) {
             order.cursor = Cursor {
@@ -47,6 +88,16 @@ impl PairOrder {
         }
         order.shuffle();
         order
+    }
+
+    /// The same order in windows.
+    ///
+    /// # Panics
+    /// Later, where `windows` does not tell the length of every pair.
+    pub fn in_windows(mut self, windows: LengthWindows) -> Self {
+        self.windows = Some(windows);
+        self.shuffle();
+        self
     }
 
     /// The place behind the last pair drawn.
@@ -91,6 +142,9 @@ impl PairOrder {
         for last in (1..self.permutation.len()).rev() {
             let other = below(&mut random, last as u32 + 1);
             self.permutation.swap(last, other as usize);
+        }
+        if let Some(windows) = &self.windows {
+            windows.arrange(&mut self.permutation, self.cursor.epoch, &mut random);
         }
     }
 }
@@ -143,6 +197,56 @@ mod tests {
         assert_eq!((cursor.epoch, cursor.position), (2, 0));
         assert_eq!(order.next_batch(25).len(), 25);
         assert_eq!(order.cursor().position, 5);
+    }
+
+    /// 41 pairs of lengths 0 to 40, in batches of 4 and windows of 3: of like length within a batch,
+    /// each pair once an epoch, and the batches of a window in any order.
+    #[test]
+    fn windows_sort_pairs_by_length_and_shuffle_their_batches() {
+        let windows = || LengthWindows {
+            lengths: (0..41).collect(),
+            batch_pairs: 4,
+            window_batches: 3,
+        };
+        let plain = || PairOrder::new(41, 3, Cursor::default());
+        let epochs = |mut order: PairOrder| indices(order.next_batch(41 * 8));
+        let (drawn, expected) = (epochs(plain().in_windows(windows())), epochs(plain()));
+        let (mut falls, mut spread, mut plain_spread) = (0, 0, 0);
+        for batch in 0..41 * 2 {
+            let pairs = &drawn[batch * 4..][..4];
+            let crosses = batch * 4 / 41 != (batch * 4 + 3) / 41;
+            if crosses {
+                assert_eq!(pairs, &expected[batch * 4..][..4], "across two epochs");
+                continue;
+            }
+            assert!(pairs.is_sorted(), "{pairs:?}");
+            spread += pairs[3] - pairs[0];
+            let plain = &expected[batch * 4..][..4];
+            plain_spread += plain.iter().max().unwrap() - plain.iter().min().unwrap();
+            falls += usize::from(batch > 0 && drawn[batch * 4 - 1] > pairs[0]);
+        }
+        assert!(2 * spread < plain_spread, "{spread} of {plain_spread}");
+        assert!((20..70).contains(&falls), "{falls}");
+        for (found, plain) in drawn.chunks(41).zip(expected.chunks(41)) {
+            let mut sorted = found.to_vec();
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..41).collect::<Vec<_>>());
+            assert_ne!(found, plain);
+        }
+        // A window holds the pairs that the permutation gave it: the first twelve of the first epoch.
+        let window = |order: &[usize]| {
+            let mut window = order[..12].to_vec();
+            window.sort_unstable();
+            window
+        };
+        assert_eq!(window(&drawn), window(&expected));
+        // From the middle of a window, and of a later epoch, it goes on as it would have.
+        for taken in [1, 2, 9, 10, 11, 25, 62] {
+            let mut order = plain().in_windows(windows());
+            order.next_batch(taken * 4);
+            let mut resumed = PairOrder::new(41, 3, order.cursor()).in_windows(windows());
+            assert_eq!(resumed.next_batch(80), order.next_batch(80), "{taken}");
+        }
     }
 
     #[test]

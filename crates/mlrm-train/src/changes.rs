@@ -10,10 +10,11 @@ use crate::error::TrainError;
 const BROUGHT: [&str; 3] = ["model", "prompt", "tokenizer"];
 
 /// Settings that may change, and are only told of: they say how training goes on from here.
-const TOLD: [&str; 9] = [
+const TOLD: [&str; 10] = [
     "model.llm.tune",
     "model.llm.quantisation",
     "model.llm.lora.dropout",
+    "train.merge_duplicates",
     "train.learning_rate",
     "train.warmup_ratio",
     "train.schedule",

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::corpus::Encoding;
 use crate::error::TrainError;
 use crate::folders::{entries, remove, replace_folder};
+use crate::loss_scale::LossScale;
 use crate::optimiser::{AdamW, Moments};
 use crate::plan::prompt_record;
 
@@ -40,6 +41,9 @@ pub struct RunState {
     /// Settings whose change was accepted when the run went on.
     #[serde(default)]
     pub accepted: Vec<String>,
+    /// Loss scaling, of a model in f16.
+    #[serde(default)]
+    pub loss_scale: Option<LossScale>,
     /// Version of the checkpoint's format; 0 before it was written down.
     #[serde(default)]
     pub format: u32,
@@ -66,6 +70,7 @@ impl Default for RunState {
             rate_factor: 1.0,
             validation_due: false,
             accepted: Vec::new(),
+            loss_scale: None,
             format: FORMAT,
         }
     }

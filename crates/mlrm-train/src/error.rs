@@ -32,6 +32,9 @@ pub enum TrainError {
     /// The model's numbers are not finite any more.
     #[error("{0}")]
     Diverged(String),
+    /// A device has too little memory for what it was given.
+    #[error("the device has too little memory: {0}")]
+    OutOfMemory(String),
     /// The run cannot start or go on.
     #[error("{0}")]
     Run(String),

@@ -12,6 +12,7 @@ pub mod evaluate;
 pub mod examples;
 mod flops;
 pub mod folders;
+pub mod loss_scale;
 pub mod measure;
 pub mod memory;
 pub mod objective;

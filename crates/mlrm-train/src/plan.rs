@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use mlrm_config::{DType, ModelSettings, RunConfig, TrainSettings};
+use mlrm_config::{ModelSettings, RunConfig, TrainSettings};
 use mlrm_data::image::{ImagePreprocessor, PreprocessorConfig};
 use mlrm_data::split::PairData;
 use mlrm_data::tokenizer::{NewToken, Tokenizer};
@@ -49,15 +49,6 @@ pub struct OpenModel {
 }
 
 impl RunPlan {
-    /// As [`Self::prepare`], for a model that is to learn.
-    pub fn prepare_training(
-        config: RunConfig,
-        progress: PictureProgress<'_>,
-    ) -> Result<Self, TrainError> {
-        check_trainable(&config)?;
-        Self::prepare(config, progress)
-    }
-
     /// Checks and opens everything. Nothing is written but a drawn sample set. `progress` hears of the
     /// pictures that are looked at.
     pub fn prepare(config: RunConfig, progress: PictureProgress<'_>) -> Result<Self, TrainError> {
@@ -91,18 +82,6 @@ fn looks_at_pictures(settings: &ModelSettings) -> Result<bool, TrainError> {
     match &settings.path {
         Some(folder) => Ok(ModelFolder::open(folder)?.config.vision.is_some()),
         None => Ok(settings.variant.vision()),
-    }
-}
-
-/// Refuses number formats in which a model computes but does not learn.
-fn check_trainable(config: &RunConfig) -> Result<(), TrainError> {
-    match config.backend.dtype {
-        DType::F32 | DType::Bf16 => Ok(()),
-        DType::F16 => Err(TrainError::Run(
-            "backend.dtype = \"f16\" is for evaluation and embedding: its gradients vanish below \
-             6e-8, and scaling the loss against that is not implemented; train in bf16 or f32"
-                .into(),
-        )),
     }
 }
 

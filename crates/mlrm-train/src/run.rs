@@ -79,7 +79,7 @@ impl Run {
         progress: PictureProgress<'_>,
     ) -> Result<Self, TrainError> {
         RunFolder::check(&config, options)?;
-        let plan = RunPlan::prepare_training(config, progress)?;
+        let plan = RunPlan::prepare(config, progress)?;
         let preflight = Preflight::of(&plan)?;
         let zero_shot = plan.config.eval.baselines.contains(&Baseline::ZeroShot);
         let untrained = zero_shot.then(|| Inference::new(&plan.embedder));

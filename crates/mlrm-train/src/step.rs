@@ -3,14 +3,17 @@
 mod numbers;
 mod slices;
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, IndexingUpdateOp, Int, Tensor, TensorData};
+use mlrm_config::BackendName;
 use mlrm_data::batch::NoteBatch;
 use mlrm_data::split::Partners;
 use mlrm_events::Named;
-use mlrm_model::embedder::{Embedder, Head};
+use mlrm_model::embedder::{Embedder, Embeddings, Head};
 
+use crate::device;
 use crate::error::TrainError;
-use crate::objective::{EmbeddingGradients, Exclusions, Objective, leaves};
+use crate::loss_scale::LossScale;
+use crate::objective::{EmbeddingGradients, Exclusions, Objective, rows_at_a_time};
 use crate::optimiser::{
     AdamW, Clipping, FlatGradients, add_gradients, flat_gradients, squared_norm,
 };
@@ -36,6 +39,14 @@ pub struct StepContext {
     pub checkpoint_layers: bool,
     /// Most that t may become.
     pub max_temperature_logit: Option<f64>,
+    /// What gradients of the embeddings are multiplied by, and those of the parameters divided by
+    /// ([`LossScale`]); a power of two, 1 for none.
+    pub loss_scale: f64,
+    /// Notes beyond which a device is taken to be out of memory, to try what happens then.
+    pub most_notes: Option<usize>,
+    /// Whether a step may fail for want of memory, to be taken again in smaller parts. On the host the
+    /// system ends a process that takes too much, without asking.
+    pub may_run_out_of_memory: bool,
     /// Where the model computes.
     pub device: Device,
     /// Wait for the device at phase borders, so that phases are timed apart (benchmarks).
@@ -68,6 +79,9 @@ pub struct StepStats {
     pub gate_values: Option<Vec<f32>>,
 }
 
+/// Environment variable for tests: the device runs out of memory where it is given more notes at once.
+const MOST_NOTES: &str = "MLRM_TEST_DEVICE_NOTES";
+
 impl StepContext {
     /// What a run's config asks for.
     pub fn new(plan: &RunPlan) -> Self {
@@ -76,6 +90,12 @@ impl StepContext {
         let notes = plan.notes.set.len();
         let masked = settings.mask_false_negatives;
         let corrected = settings.correct_sampling_bias;
+        let most_notes = std::env::var(MOST_NOTES).ok();
+        let most_notes = most_notes.and_then(|notes| notes.parse().ok());
+        let names = plan.config.backend.device.names();
+        let on_host = names
+            .iter()
+            .any(|name| name.starts_with(BackendName::Flex.name()));
         Self {
             objective: Objective::from_settings(settings),
             partners: masked.then(|| pairs.known_partners(notes)),
@@ -84,21 +104,29 @@ impl StepContext {
             micro_batch_notes: plan.config.train.micro_batch_notes,
             checkpoint_layers: plan.config.train.checkpoint_layers,
             max_temperature_logit: settings.max_temperature_logit,
+            loss_scale: LossScale::of(device::dtype(plan.config.backend.dtype))
+                .map_or(1.0, |scale| scale.factor),
+            most_notes,
+            may_run_out_of_memory: most_notes.is_some() || !on_host,
             device: plan.device.clone(),
             sync_phases: false,
         }
     }
 
-    /// Which rows of a batch are not negatives of which, and how often the others are drawn.
+    /// Which places of a batch are not negatives of which, and how often the others are drawn.
     pub fn exclusions(&self, batch: &NoteBatch) -> Exclusions {
-        let rows = &batch.rows;
+        let rows = batch.at_places(&batch.rows);
         let exclusions = match &self.partners {
-            Some(partners) => Exclusions::false_negatives(rows, |a, b| partners.contains(a, b)),
-            None => Exclusions::diagonal(batch.notes),
+            Some(partners) => Exclusions::false_negatives(&rows, |note| partners.of(note)),
+            None => Exclusions::diagonal(rows.len()),
         };
-        let exclusions = exclusions.without_pictures(batch.by_text.clone());
+        let by_text = match batch.by_text.is_empty() {
+            true => Vec::new(),
+            false => batch.at_places(&batch.by_text),
+        };
+        let exclusions = exclusions.without_pictures(by_text);
         match &self.shares {
-            Some(shares) => exclusions.corrected(shares.logarithms(rows)),
+            Some(shares) => exclusions.corrected(shares.logarithms(&rows)),
             None => exclusions,
         }
     }
@@ -116,13 +144,17 @@ pub struct BatchGradients {
     pub visual: Option<Tensor<1>>,
     /// L(E_m) of embeddings that tell nothing apart.
     pub chance_loss: f64,
-    /// Gate values of the batch, as in [`mlrm_model::embedder::Embeddings`].
+    /// Gate values at the places of the batch, as in [`mlrm_model::embedder::Embeddings`].
     pub gate: Option<Tensor<2>>,
     /// Seconds by phase, as in [`StepStats`].
     pub seconds_by_phase: Named<f64>,
 }
 
 /// Takes one step; with `keep_gate` the gate's values are read back too.
+///
+/// # Errors
+/// A batch that the model cannot read, a device that failed, or [`TrainError::OutOfMemory`], where the
+/// weights are what they were.
 pub fn train_step(
     embedder: &mut Embedder,
     optimiser: &mut AdamW,
@@ -133,7 +165,18 @@ pub fn train_step(
 ) -> Result<StepStats, TrainError> {
     // A resumed run counts on: the masks of a step are the same whenever it is taken.
     let step = optimiser.updates as u64;
-    let mut batch = batch_gradients(embedder, batch, step, context)?;
+    let mut batch = match context.may_run_out_of_memory {
+        false => batch_gradients(embedder, batch, step, context)?,
+        true => device::within_memory(|| {
+            let gradients = batch_gradients(embedder, batch, step, context)?;
+            // What fails on a device shows only when it is waited for.
+            let synced = context.device.sync();
+            synced.map_err(|e| {
+                TrainError::Run(format!("the device failed during the step: {e:?}"))
+            })?;
+            Ok(gradients)
+        })?,
+    };
     let mut clock = PhaseClock::new(&context.device, context.sync_phases);
     clock.seconds = std::mem::take(&mut batch.seconds_by_phase);
     let gate = batch.gate.take();
@@ -162,36 +205,90 @@ pub fn train_step(
 /// A batch that the model cannot read, or a device that failed.
 pub fn batch_gradients(
     embedder: &Embedder,
-    batch: NoteBatch,
+    mut batch: NoteBatch,
     step: u64,
     context: &StepContext,
 ) -> Result<BatchGradients, TrainError> {
     let mut clock = PhaseClock::new(&context.device, context.sync_phases);
     let exclusions = context.exclusions(&batch);
+    let places = std::mem::take(&mut batch.places);
     let passes = Passes::new(embedder, step, context);
     let mut embedded = EmbeddedBatch::new(&passes, batch, &mut clock)?;
     let gate = embedded.embeddings.gate.take();
+    let gate = gate.map(|gate| at_places(gate, &places));
 
-    let leaves = leaves(&embedded.embeddings);
     let temperature = embedder.core.head.temperature.val();
-    let losses = context.objective.losses(&leaves, temperature, &exclusions);
-    let mut gradients = losses.total.backward();
-    let of_embeddings = EmbeddingGradients::take(&leaves, &mut gradients);
+    let embeddings = &embedded.embeddings;
+    let placed = Embeddings {
+        multimodal: at_places(embeddings.multimodal.clone(), &places),
+        visual: embeddings.visual.clone().map(|all| at_places(all, &places)),
+        gate: None,
+    };
+    let rows = rows_at_a_time(placed.multimodal.dims()[0]);
     // The temperature is the one parameter that the loss reads by itself.
-    let of_loss = flat_gradients(&embedder.core, gradients);
+    let mut of_loss = FlatGradients::new();
+    let mut others =
+        |gradients| add_gradients(&mut of_loss, flat_gradients(&embedder.core, gradients));
+    let (losses, of_places) =
+        context
+            .objective
+            .backward(&placed, temperature, &exclusions, rows, &mut others);
+    let notes = embeddings.multimodal.dims()[0];
+    let of_embeddings = EmbeddingGradients {
+        multimodal: of_notes(of_places.multimodal, &places, notes),
+        visual: of_places.visual.map(|all| of_notes(all, &places, notes)),
+    };
     clock.lap("llm_forward")?;
 
     let mut gradients = embedded.backward(&passes, &of_embeddings, &mut clock)?;
     add_gradients(&mut gradients, of_loss);
     Ok(BatchGradients {
         gradients,
-        loss: losses.total.inner(),
-        multimodal: losses.multimodal.inner(),
-        visual: losses.visual.map(Tensor::inner),
+        loss: losses.total,
+        multimodal: losses.multimodal,
+        visual: losses.visual,
         chance_loss: exclusions.chance_loss(context.objective.kind),
         gate,
         seconds_by_phase: clock.seconds,
     })
+}
+
+/// What a tensor says of the note at each place, as [`NoteBatch::at_places`].
+///
+/// # Shapes
+/// `[notes, width]` → `[P, width]`
+fn at_places(of_notes: Tensor<2>, places: &[usize]) -> Tensor<2> {
+    match places.is_empty() {
+        true => of_notes,
+        false => {
+            let places = indices(places, &of_notes);
+            of_notes.select(0, places)
+        }
+    }
+}
+
+/// The gradients at all places of each note, added up: what [`at_places`] does backward.
+///
+/// # Shapes
+/// `[P, width]` → `[notes, width]`
+fn of_notes(at_places: Tensor<2>, places: &[usize], notes: usize) -> Tensor<2> {
+    if places.is_empty() {
+        return at_places;
+    }
+    let [_, width] = at_places.dims();
+    let sum = Tensor::<2>::zeros([notes, width], &at_places.device()).cast(at_places.dtype());
+    sum.select_assign(
+        0,
+        indices(places, &at_places),
+        at_places,
+        IndexingUpdateOp::Add,
+    )
+}
+
+fn indices(places: &[usize], beside: &Tensor<2>) -> Tensor<1, Int> {
+    let places: Vec<i64> = places.iter().map(|&note| note as i64).collect();
+    let count = places.len();
+    Tensor::from_data(TensorData::new(places, [count]), &beside.device())
 }
 
 /// Updates the weights, unless loss or gradients are not finite.

@@ -3,6 +3,7 @@
 mod events;
 mod resume;
 mod saving;
+mod stepping;
 mod validation;
 
 pub use events::event_slices;
@@ -19,14 +20,16 @@ use mlrm_events::{Action, Control, Event, EventSink, Warning};
 use crate::checkpoint::RunState;
 use crate::corpus::Modality;
 use crate::data_record::DataRecord;
+use crate::device;
 use crate::error::TrainError;
 use crate::evaluate::Retrieval;
+use crate::loss_scale::LossScale;
 use crate::optimiser::AdamW;
 use crate::plan::RunPlan;
 use crate::preflight::Preflight;
 use crate::probe::SaliencyProbe;
 use crate::run_folder::RunFolder;
-use crate::step::{StepContext, StepStats, train_step};
+use crate::step::{StepContext, StepStats};
 use crate::system::SystemProbe;
 use crate::watch::{EmbeddingProbe, Watch};
 use resume::resume;
@@ -146,6 +149,10 @@ impl<'a> Trainer<'a> {
         }
         let accepted = std::mem::take(&mut trainer.folder.accepted);
         trainer.state.accepted.extend(accepted);
+        // Another format may have been accepted.
+        let initial = LossScale::of(device::dtype(trainer.plan.config.backend.dtype));
+        let kept = trainer.state.loss_scale;
+        trainer.state.loss_scale = initial.map(|initial| kept.unwrap_or(initial));
         trainer.state.accepted.sort();
         trainer.state.accepted.dedup();
         Ok(trainer)
@@ -239,20 +246,14 @@ impl<'a> Trainer<'a> {
         let step = self.state.step + 1;
         let learning_rate = self.learning_rate();
         self.in_step = true;
-        let stats = train_step(
-            &mut self.plan.embedder,
-            &mut self.optimiser,
-            batch,
-            learning_rate,
-            &self.context,
-            due(step, HISTOGRAM_EVERY_STEPS),
-        )?;
+        let stats = self.step_that_fits(batch, learning_rate)?;
         self.state.step = step;
         self.state.cursor = cursor;
         self.state.updates = self.optimiser.updates;
         self.state.validation_due = due(step, self.plan.config.train.eval_every_steps);
         self.in_step = false;
         let updated = stats.updated;
+        let overflowed = self.count_for_scale(&stats);
         let refusal = format!(
             "step {step} was refused: loss {}, gradient norm {}; the weights stay as they were",
             stats.loss, stats.gradient_norm
@@ -263,7 +264,10 @@ impl<'a> Trainer<'a> {
         self.tell_time(begin.elapsed())?;
         match updated {
             true => self.refused = 0,
-            false => self.refuse_step(refusal)?,
+            false => match overflowed {
+                Some(message) => self.warn(message)?,
+                None => self.refuse_step(refusal)?,
+            },
         }
         if !self.retreated {
             self.probe_saliency()?;

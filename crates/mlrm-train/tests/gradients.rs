@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use mlrm_config::{DataSource, ObjectiveKind, RunConfig, Tune, Variant};
+use mlrm_config::{DType, DataSource, ObjectiveKind, Quantisation, RunConfig, Tune, Variant};
 use mlrm_data::batch::NoteBatch;
 use mlrm_data::loader::{LoaderSettings, PairBatches};
 use mlrm_data::order::Cursor;
@@ -12,8 +12,23 @@ use mlrm_train::optimiser::AdamW;
 use mlrm_train::plan::RunPlan;
 use mlrm_train::step::{StepContext, batch_gradients, train_step};
 
-/// A small model of `variant` that is tuned so, and two batches of its sample set.
-fn small(root: &Path, variant: Variant, tune: Tune) -> (RunPlan, [NoteBatch; 2]) {
+/// A model of the tables.
+#[derive(Debug, Clone, Copy)]
+struct Model {
+    variant: Variant,
+    tune: Tune,
+    quantisation: Quantisation,
+    dtype: DType,
+}
+
+/// A small model, and two batches of its sample set.
+fn small(root: &Path, model: Model) -> (RunPlan, [NoteBatch; 2]) {
+    let plan = small_plan(root, model);
+    let batches = first_batches(&plan, true);
+    (plan, batches)
+}
+
+fn small_plan(root: &Path, model: Model) -> RunPlan {
     let mut config = RunConfig::default();
     config.data.source = DataSource::Synth;
     config.data.root = root.to_path_buf();
@@ -24,13 +39,14 @@ fn small(root: &Path, variant: Variant, tune: Tune) -> (RunPlan, [NoteBatch; 2])
     config.data.loader_threads = 1;
     config.data.prefetch_batches = 0;
     config.tokenizer.train_vocab_size = Some(400);
-    config.model.variant = variant;
+    config.backend.dtype = model.dtype;
+    config.model.variant = model.variant;
     config.model.head.dim = 16;
     let llm = &mut config.model.llm;
     (llm.hidden_size, llm.intermediate_size) = (32, 64);
     (llm.num_hidden_layers, llm.num_attention_heads) = (3, 4);
     llm.num_key_value_heads = Some(2);
-    llm.tune = tune;
+    (llm.tune, llm.quantisation) = (model.tune, model.quantisation);
     (llm.lora.rank, llm.lora.dropout) = (4, 0.3);
     let vision = &mut config.model.vision;
     (vision.hidden_size, vision.intermediate_size) = (24, 48);
@@ -41,16 +57,22 @@ fn small(root: &Path, variant: Variant, tune: Tune) -> (RunPlan, [NoteBatch; 2])
     (connector.num_attention_heads, connector.intermediate_size) = (3, 48);
     connector.query_init_std = 0.02;
     config.train.batch_pairs = 9;
-    let plan = RunPlan::prepare_training(config, &|_, _| {}).expect("a plan");
+    RunPlan::prepare(config, &|_, _| {}).expect("a plan")
+}
+
+fn first_batches(plan: &RunPlan, merge_duplicates: bool) -> [NoteBatch; 2] {
+    let variant = plan.embedder.config.variant;
     let encoder = plan.encoding.encoder(&plan.notes, variant, Modality::Both);
     let pairs = Arc::from(plan.pairs.pairs.train.as_slice());
-    let loader = LoaderSettings::new(&plan.config.data, &plan.config.train);
+    let loader = LoaderSettings {
+        merge_duplicates,
+        ..LoaderSettings::new(&plan.config.data, &plan.config.train)
+    };
     let encoder = Arc::new(encoder.expect("an encoder"));
     let mut batches =
         PairBatches::new(encoder, pairs, 1, Cursor::default(), loader).expect("batches");
     let mut next = || batches.next().expect("a batch").expect("readable").1;
-    let batches = [next(), next()];
-    (plan, batches)
+    [next(), next()]
 }
 
 fn gradients(plan: &RunPlan, batch: &NoteBatch, context: &StepContext) -> Vec<(String, Vec<f32>)> {
@@ -58,8 +80,12 @@ fn gradients(plan: &RunPlan, batch: &NoteBatch, context: &StepContext) -> Vec<(S
     let found = found.expect("gradients");
     let loss = ("loss".to_owned(), found.loss);
     let all = found.gradients.into_iter().chain([loss]);
-    all.map(|(path, values)| (path, values.try_into_vec_as().expect("values")))
-        .collect()
+    all.map(|(path, values)| {
+        let values: Vec<f32> = values.try_into_vec_as().expect("values");
+        assert!(values.iter().all(|value| value.is_finite()), "{path}");
+        (path, values)
+    })
+    .collect()
 }
 
 /// The largest difference: as a share of the largest of all values, and of the largest value of its
@@ -83,52 +109,76 @@ fn largest_errors(found: &[(String, Vec<f32>)], expected: &[(String, Vec<f32>)])
     [f64::from(difference / of_all), worst]
 }
 
-/// Every variant, way to tune and objective: gradients of `changed` contexts beside those of the
-/// plain one.
-fn worst_over_models(change: impl Fn(&mut StepContext)) -> [f64; 2] {
-    let folder = tempfile::tempdir().expect("a folder");
-    let variants = [
+/// Every variant and way to tune in f32; quantised weights; and every variant in the short formats.
+fn models() -> Vec<Model> {
+    let of = |variant, tune, quantisation, dtype| Model {
+        variant,
+        tune,
+        quantisation,
+        dtype,
+    };
+    let mut models = Vec::new();
+    for variant in [
         Variant::Text,
+        Variant::Image,
         Variant::Basic,
         Variant::Micl,
         Variant::LateFusion,
+        Variant::LateEarly,
         Variant::NoteLlm2,
-    ];
-    let mut worst = [0.0_f64; 2];
-    for variant in variants {
+    ] {
         for tune in [Tune::Full, Tune::Lora, Tune::Frozen] {
-            let (mut plan, [first, second]) = small(folder.path(), variant, tune);
-            let mut context = StepContext::new(&plan);
-            assert!(context.partners.is_some(), "false negatives are masked");
-            // Off the start, where half of the adapters have no gradient.
-            let mut optimiser = AdamW::new(&plan.config.train);
-            let model = &mut plan.embedder;
-            train_step(model, &mut optimiser, first, 1e-2, &context, false).expect("a step");
-            for kind in [ObjectiveKind::OneTower, ObjectiveKind::Dual] {
-                context.objective.kind = kind;
-                (context.micro_batch_notes, context.checkpoint_layers) = (0, false);
-                let expected = gradients(&plan, &second, &context);
-                change(&mut context);
-                let errors = largest_errors(&gradients(&plan, &second, &context), &expected);
-                let [of_all, of_tensor] = errors;
-                println!("{variant:?} {tune:?} {kind:?}: {of_all:.1e}, {of_tensor:.1e}");
-                worst = [worst[0].max(errors[0]), worst[1].max(errors[1])];
-            }
+            models.push(of(variant, tune, Quantisation::None, DType::F32));
+        }
+        for dtype in [DType::Bf16, DType::F16] {
+            models.push(of(variant, Tune::Full, Quantisation::None, dtype));
         }
     }
+    for quantisation in [Quantisation::Q8, Quantisation::Q4] {
+        for tune in [Tune::Lora, Tune::Frozen] {
+            models.push(of(Variant::NoteLlm2, tune, quantisation, DType::F32));
+        }
+    }
+    models
+}
+
+/// The largest errors of the gradients of `changed` contexts beside those of the plain one, by number
+/// format: f32, bf16, f16.
+fn worst_over_models(change: impl Fn(&mut StepContext)) -> [[f64; 2]; 3] {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut worst = [[0.0_f64; 2]; 3];
+    for model in models() {
+        let (mut plan, [first, second]) = small(folder.path(), model);
+        let mut context = StepContext::new(&plan);
+        assert!(context.partners.is_some(), "false negatives are masked");
+        // Off the start, where half of the adapters have no gradient.
+        let mut optimiser = AdamW::new(&plan.config.train);
+        let embedder = &mut plan.embedder;
+        train_step(embedder, &mut optimiser, first, 1e-2, &context, false).expect("a step");
+        for kind in [ObjectiveKind::OneTower, ObjectiveKind::Dual] {
+            context.objective.kind = kind;
+            (context.micro_batch_notes, context.checkpoint_layers) = (0, false);
+            let expected = gradients(&plan, &second, &context);
+            change(&mut context);
+            let [of_all, of_tensor] =
+                largest_errors(&gradients(&plan, &second, &context), &expected);
+            println!("{model:?} {kind:?}: {of_all:.1e}, {of_tensor:.1e}");
+            let worst = &mut worst[model.dtype as usize];
+            *worst = [worst[0].max(of_all), worst[1].max(of_tensor)];
+        }
+    }
+    println!("{worst:.1e?}");
     worst
 }
 
 /// In f32 the parts add up in another order, over other paddings, and the temperature makes the
-/// softmax twenty times as sensitive to the rounding of cosines.
+/// softmax twenty times as sensitive to the rounding of cosines. The short formats round embeddings by
+/// 2⁻⁹ and 2⁻¹².
 #[track_caller]
-fn assert_rounding(worst: [f64; 2]) {
-    let [of_all, of_tensor] = worst;
-    assert!(of_all <= 2e-6, "{of_all:.1e} of the largest value");
-    assert!(
-        of_tensor <= 1e-5,
-        "{of_tensor:.1e} of a tensor's largest value"
-    );
+fn assert_rounding([f32, bf16, f16]: [[f64; 2]; 3]) {
+    assert!(f32[0] <= 2e-6 && f32[1] <= 1e-5, "{f32:.1e?}");
+    assert!(bf16[0] <= 0.1, "{bf16:.1e?}");
+    assert!(f16[0] <= 0.02, "{f16:.1e?}");
 }
 
 #[test]
@@ -139,7 +189,92 @@ fn gradients_in_slices_are_those_of_the_whole_batch() {
 #[test]
 fn gradients_of_layers_run_again_are_the_same_bit_by_bit() {
     let worst = worst_over_models(|context| context.checkpoint_layers = true);
-    assert_eq!(worst, [0.0; 2]);
+    assert_eq!(worst, [[0.0; 2]; 3]);
+}
+
+/// A note that stands in several pairs gives the same gradients embedded once and embedded as often;
+/// without dropout, whose masks it would share.
+#[test]
+fn notes_embedded_once_give_the_gradients_of_all_their_places() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut worst = [0.0_f64; 2];
+    for (variant, tune) in [
+        (Variant::Text, Tune::Frozen),
+        (Variant::Micl, Tune::Full),
+        (Variant::NoteLlm2, Tune::Full),
+    ] {
+        let model = Model {
+            variant,
+            tune,
+            quantisation: Quantisation::None,
+            dtype: DType::F32,
+        };
+        let (plan, [_, merged]) = small(folder.path(), model);
+        let [_, apart] = first_batches(&plan, false);
+        assert!(merged.notes < apart.notes && merged.places.len() == apart.notes);
+        let mut context = StepContext::new(&plan);
+        for kind in [ObjectiveKind::OneTower, ObjectiveKind::Dual] {
+            context.objective.kind = kind;
+            let expected = gradients(&plan, &apart, &context);
+            let errors = largest_errors(&gradients(&plan, &merged, &context), &expected);
+            println!("{variant:?} {tune:?} {kind:?}: {errors:.1e?}");
+            worst = [worst[0].max(errors[0]), worst[1].max(errors[1])];
+        }
+    }
+    assert!(worst[0] <= 1e-6 && worst[1] <= 1e-5, "{worst:?}");
+}
+
+/// Positions of the language model in a pass over the sample set of `configs/demo.toml`, in batches of 64
+/// pairs: computed and needed, by what is done against padding.
+#[test]
+fn fewer_positions_are_computed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/demo.toml");
+    let mut config = RunConfig::load(&path, &[]).expect("a config");
+    config.data.root = folder.path().to_path_buf();
+    config.data.pairs.min_users = 1;
+    config.train.batch_pairs = 64;
+    let plan = RunPlan::prepare(config, &|_, _| {}).expect("a plan");
+    let pairs = &plan.pairs.pairs.train;
+    let variant = plan.embedder.config.variant;
+    let added = plan.encoding.visual_tokens.saturating_sub(1);
+    let count = |merge_duplicates, length_window_batches, held: usize| -> [usize; 2] {
+        let encoder = plan.encoding.encoder(&plan.notes, variant, Modality::Both);
+        let loader = LoaderSettings {
+            merge_duplicates,
+            length_window_batches,
+            ..LoaderSettings::new(&plan.config.data, &plan.config.train)
+        };
+        let encoder = Arc::new(encoder.expect("an encoder"));
+        let start = Cursor::default();
+        let batches = PairBatches::new(encoder, Arc::from(pairs.as_slice()), 1, start, loader);
+        let batches = batches.expect("batches").take(pairs.len() / 64);
+        let mut sum = [0, 0];
+        for batch in batches {
+            let (_, batch) = batch.expect("readable");
+            for begin in (0..batch.notes).step_by(held) {
+                let part = batch.slice(begin..batch.notes.min(begin + held));
+                sum[0] += part.notes * (part.seq + added);
+                sum[1] += part
+                    .lengths
+                    .iter()
+                    .map(|length| length + added)
+                    .sum::<usize>();
+            }
+        }
+        sum
+    };
+    let [plain, apart] = count(false, 0, 128);
+    let [merged, needed] = count(true, 0, 128);
+    let [parts, _] = count(true, 0, 16);
+    let [windows, in_windows] = count(true, 16, 128);
+    println!(
+        "plain {plain} of {apart}, merged {merged} of {needed}, in parts {parts}, in windows {windows} \
+         of {in_windows}"
+    );
+    assert!(merged < plain && needed < apart && parts < merged);
+    let share = |computed: usize, needed: usize| computed as f64 / needed as f64;
+    assert!(share(windows, in_windows) < share(merged, needed));
 }
 
 #[test]

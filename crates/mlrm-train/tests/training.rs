@@ -167,7 +167,7 @@ fn objectives_and_their_gradients_follow_pytorch() {
             .forward(&case.embedder.config, &case.tokens, features, None)
             .expect("a forward pass");
         let exclusions = if masked {
-            Exclusions::false_negatives(&ids, |a, b| partners.contains(a, b))
+            Exclusions::false_negatives(&ids, |note| partners.of(note))
         } else {
             Exclusions::diagonal(ids.len())
         };

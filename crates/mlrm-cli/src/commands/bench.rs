@@ -136,7 +136,7 @@ impl What {
     fn measure(&self) -> Result<BenchReport, miette::Report> {
         Ok(match self {
             Self::Train(args) => bench_train(
-                RunPlan::prepare_training(args.config()?, &picture_progress())?,
+                RunPlan::prepare(args.config()?, &picture_progress())?,
                 args.samples(),
             )?,
             Self::Embed(args) => bench_embed(

@@ -241,7 +241,12 @@ impl Home {
     /// Runs the binary to its end.
     #[track_caller]
     pub fn mlrm(&self, arguments: &[&str]) -> Ran {
-        let output = self.command(arguments).output().expect("the binary runs");
+        self.ran(arguments, &mut self.command(arguments))
+    }
+
+    /// Runs `command`, which has these arguments.
+    pub fn ran(&self, arguments: &[&str], command: &mut Command) -> Ran {
+        let output = command.output().expect("the binary runs");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let ran = Ran {
             words: arguments.join(" "),

@@ -89,6 +89,15 @@ pub struct TrainSettings {
     /// gradient: less memory, more time.
     #[schemars(extend("x-source" = "Chen et al. (arXiv 1604.06174)"))]
     pub checkpoint_layers: bool,
+    /// Embed a note once that stands in several pairs of a batch. Loss and gradient are the same; with
+    /// dropout it has one mask instead of several. A note that shows parts of others is another note.
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub merge_duplicates: bool,
+    /// Sort pairs by length among so many batches, and shuffle the batches, so that less is padded: the
+    /// notes of a batch are then of like length. 0 takes pairs as they are drawn.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub length_window_batches: usize,
     /// Stop after this many steps; with 0 the model is evaluated as it is, and its folder written.
     #[schemars(extend("x-source" = "mlrm"))]
     pub max_steps: Option<usize>,
@@ -165,6 +174,8 @@ impl Default for TrainSettings {
             batch_pairs: 16,
             micro_batch_notes: 0,
             checkpoint_layers: false,
+            merge_duplicates: true,
+            length_window_batches: 0,
             max_steps: None,
             epochs: 1.0,
             learning_rate: 3e-6,

@@ -155,6 +155,11 @@ impl NoteEncoder {
         self.notes[row].image.is_some() && !fallback.is_some_and(|f| f.by_text.reads(row))
     }
 
+    /// How long the text of a note is as it is shown, as [`PromptEncoder::text_bytes`] counts it.
+    fn text_bytes(&self, shown: &Shown) -> usize {
+        self.prompts.text_bytes(&shown.text(&self.notes))
+    }
+
     /// The batch of the notes in these rows, in this order.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Batches of pairs, made ahead of the step.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -11,7 +12,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::{NoteEncoder, Shown, Swap};
 use crate::batch::NoteBatch;
 use crate::error::{DataError, Result};
-use crate::order::{Cursor, PairOrder};
+use crate::order::{Cursor, LengthWindows, PairOrder};
 use crate::split::Pair;
 
 /// Most threads that `loader_threads = 0` takes.
@@ -28,6 +29,11 @@ pub struct LoaderSettings {
     pub prefetch_batches: usize,
     /// Which notes show parts of others.
     pub swap: SwapSettings,
+    /// Whether a note that stands at several places of a batch, and shows the same at them, is one
+    /// note of it.
+    pub merge_duplicates: bool,
+    /// Batches among which pairs are sorted by length ([`LengthWindows`]); 0 does not sort.
+    pub length_window_batches: usize,
 }
 
 impl LoaderSettings {
@@ -38,6 +44,8 @@ impl LoaderSettings {
             threads: data.loader_threads,
             prefetch_batches: data.prefetch_batches,
             swap: train.swap.clone(),
+            merge_duplicates: train.merge_duplicates,
+            length_window_batches: train.length_window_batches,
         }
     }
 }
@@ -45,8 +53,9 @@ impl LoaderSettings {
 /// A batch, and where the order stands after it.
 type Item = Result<(Cursor, NoteBatch)>;
 
-/// The batches of training, without end: [`PairOrder`]'s pairs, queries first, then their targets.
-/// Each comes with the cursor that continues behind it.
+/// The batches of training, without end: [`PairOrder`]'s pairs, queries first, then their targets, at
+/// the places of notes that are sorted by length, so that neighbours are padded little. Each comes
+/// with the cursor that continues behind it.
 ///
 /// Batches are the same for every number of threads. After an error there are no more. Dropping the
 /// iterator stops the threads; at most the notes that they are at are finished first.
@@ -90,12 +99,17 @@ impl PairBatches {
             )
         })?;
         let stop = Arc::new(AtomicBool::new(false));
+        let mut order = PairOrder::new(count, seed, cursor);
+        if settings.length_window_batches > 0 {
+            order = order.in_windows(length_windows(&encoder, &pairs, &settings));
+        }
         let producer = Producer {
             encoder,
-            order: PairOrder::new(count, seed, cursor),
+            order,
             swap: Swap::new(&settings.swap, &pairs, seed),
             pairs,
             batch_pairs: settings.batch_pairs,
+            merge_duplicates: settings.merge_duplicates,
             pool: thread_pool(settings.threads)?,
             stop: Arc::clone(&stop),
         };
@@ -105,6 +119,23 @@ impl PairBatches {
             ready => Source::ahead(producer, ready - 1)?,
         };
         Ok(Self { source, stop })
+    }
+}
+
+/// Windows over `pairs`, each as long as the longer of its notes.
+fn length_windows(
+    encoder: &NoteEncoder,
+    pairs: &[Pair],
+    settings: &LoaderSettings,
+) -> LengthWindows {
+    let notes: Vec<usize> = (0..encoder.notes().len() as u32)
+        .map(|row| encoder.text_bytes(&Shown::own(row)))
+        .collect();
+    let length = |pair: &Pair| notes[pair.query as usize].max(notes[pair.target as usize]);
+    LengthWindows {
+        lengths: pairs.iter().map(length).collect(),
+        batch_pairs: settings.batch_pairs,
+        window_batches: settings.length_window_batches,
     }
 }
 
@@ -163,6 +194,7 @@ struct Producer {
     order: PairOrder,
     swap: Option<Swap>,
     batch_pairs: usize,
+    merge_duplicates: bool,
     /// Apart from rayon's global pool, which the step may keep busy.
     pool: ThreadPool,
     stop: Arc<AtomicBool>,
@@ -181,11 +213,31 @@ impl Producer {
         });
         let (queries, targets): (Vec<Shown>, Vec<Shown>) =
             shown.map(|[query, target]| (query, target)).unzip();
-        let shown = [queries, targets].concat();
+        let (notes, places) = self.arrange(&[queries, targets].concat());
         let cursor = self.order.cursor();
-        let encode = || self.encoder.encode_until(&shown, &self.stop);
+        let encode = || self.encoder.encode_until(&notes, &self.stop);
         let batch = self.pool.install(encode).transpose()?;
-        Some(batch.map(|batch| (cursor, batch)))
+        Some(batch.map(|batch| (cursor, NoteBatch { places, ..batch })))
+    }
+
+    /// The notes of a batch, short ones first, and which of them stands at each place of `shown`.
+    fn arrange(&self, shown: &[Shown]) -> (Vec<Shown>, Vec<usize>) {
+        let mut order: Vec<usize> = (0..shown.len()).collect();
+        order.sort_by_cached_key(|&place| self.encoder.text_bytes(&shown[place]));
+        let (mut notes, mut places) = (Vec::new(), vec![0; shown.len()]);
+        let mut merged = HashMap::new();
+        for place in order {
+            let next = notes.len();
+            let note = match self.merge_duplicates {
+                true => *merged.entry(shown[place]).or_insert(next),
+                false => next,
+            };
+            if note == next {
+                notes.push(shown[place]);
+            }
+            places[place] = note;
+        }
+        (notes, places)
     }
 
     /// Sends batches until one fails, `stop` is set, or nobody receives them any more.

@@ -13,7 +13,7 @@ use crate::order::{Cursor, below};
 use crate::split::Pair;
 
 /// A note of a batch, and whose parts it shows; rows of a [`NoteSet`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shown {
     /// Whose place in the batch it is.
     pub row: u32,

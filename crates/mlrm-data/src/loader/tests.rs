@@ -62,6 +62,8 @@ fn settings(threads: usize, prefetch_batches: usize) -> LoaderSettings {
         threads,
         prefetch_batches,
         swap: SwapSettings::default(),
+        merge_duplicates: true,
+        length_window_batches: 0,
     }
 }
 
@@ -144,9 +146,10 @@ fn batches_are_the_same_for_any_threads_prefetch_and_cache() {
     for (cursor, batch) in &expected {
         let indices = order.next_batch(6);
         let queries: Vec<u32> = indices.iter().map(|&(_, index)| index as u32).collect();
-        assert_eq!(batch.rows[..6], queries);
+        let rows = batch.at_places(&batch.rows);
+        assert_eq!(rows[..6], queries);
         let targets: Vec<u32> = queries.iter().map(|query| (query + 7) % 20).collect();
-        assert_eq!(batch.rows[6..], targets);
+        assert_eq!(rows[6..], targets);
         assert_eq!(*cursor, order.cursor());
     }
     let (cursor, _) = expected[3];
@@ -154,6 +157,56 @@ fn batches_are_the_same_for_any_threads_prefetch_and_cache() {
     let resumed = PairBatches::new(encoder, pairs(), 5, cursor, settings(2, 2)).unwrap();
     let resumed: Vec<_> = resumed.take(5).map(|item| item.unwrap()).collect();
     assert!(resumed == expected[4..]);
+}
+
+/// Notes that stand in several pairs are one note of a batch, unless that is switched off; notes come
+/// short ones first; and with windows the pairs of a batch are of like length.
+#[test]
+fn batches_hold_each_note_once_and_sorted_by_length() {
+    let folder = tempfile::tempdir().unwrap();
+    let notes = note_set(folder.path());
+    let drawn = |change: &dyn Fn(&mut LoaderSettings), cursor, count: usize| {
+        let mut order = settings(2, 1);
+        change(&mut order);
+        let encoder = encoder(folder.path(), notes.clone(), 1 << 20);
+        let batches = PairBatches::new(encoder, pairs(), 5, cursor, order).unwrap();
+        let batches: Vec<_> = batches.take(count).map(|item| item.unwrap()).collect();
+        batches
+    };
+    let start = Cursor::default();
+    let merged = drawn(&|_| (), start, 10);
+    let apart = drawn(&|order| order.merge_duplicates = false, start, 10);
+    for ((_, merged), (_, apart)) in merged.iter().zip(&apart) {
+        assert_eq!((merged.places.len(), apart.notes), (12, 12));
+        let ids = |batch: &NoteBatch, place: usize| {
+            let note = batch.places[place];
+            batch.slice(note..note + 1)
+        };
+        assert!((0..12).all(|place| ids(merged, place) == ids(apart, place)));
+        let mut rows = merged.rows.clone();
+        rows.sort_unstable();
+        rows.dedup();
+        assert_eq!(rows.len(), merged.notes);
+        let bytes = |&row: &u32| notes[row].title.len() + notes[row].content.len();
+        assert!(merged.rows.iter().map(bytes).is_sorted());
+    }
+    let count = |batches: &[(Cursor, NoteBatch)]| -> usize {
+        batches.iter().map(|(_, batch)| batch.notes).sum()
+    };
+    assert!(count(&merged) < count(&apart));
+
+    let positions = |batches: &[(Cursor, NoteBatch)]| -> usize {
+        let of_batch = |(_, batch): &(Cursor, NoteBatch)| batch.notes * batch.seq;
+        batches.iter().map(of_batch).sum()
+    };
+    let windows = |order: &mut LoaderSettings| {
+        (order.batch_pairs, order.length_window_batches) = (3, 6);
+    };
+    let sorted = drawn(&windows, start, 20);
+    let plain = drawn(&|order| order.batch_pairs = 3, start, 20);
+    assert!(positions(&sorted) < positions(&plain));
+    let (cursor, _) = sorted[7];
+    assert!(drawn(&windows, cursor, 5) == sorted[8..13]);
 }
 
 #[test]
@@ -489,9 +542,16 @@ fn swapped_batches_hold_the_parts_that_were_drawn_and_resume() {
             }
         });
         let made = encoder(folder.path(), NoteSet::new(made.collect()).unwrap(), 0);
-        let mut expected = made.encode_rows(&(0..12).collect::<Vec<_>>()).unwrap();
-        expected.rows = shown.iter().map(|shown| shown.row).collect();
-        assert_eq!(*batch, expected);
+        let rows: Vec<u32> = shown.iter().map(|shown| shown.row).collect();
+        assert_eq!(batch.at_places(&batch.rows), rows);
+        for (place, &note) in batch.places.iter().enumerate() {
+            let expected = made.encode_rows(&[place as u32]).unwrap();
+            let found = batch.slice(note..note + 1);
+            let rows = vec![rows[place]];
+            assert_eq!(found, NoteBatch { rows, ..expected });
+        }
+        let distinct = shown.iter().collect::<std::collections::HashSet<_>>().len();
+        assert_eq!(batch.notes, distinct);
     }
     let (cursor, _) = batches[3];
     assert!(drawn(cursor, 3, 2, 5) == batches[4..]);

@@ -191,6 +191,21 @@ impl PromptEncoder {
         }
     }
 
+    /// How long the text of a note is within its budgets, in bytes, without making tokens of it: what
+    /// notes are sorted by, so that those of like length are padded together.
+    pub fn text_bytes(&self, note: &Note) -> usize {
+        let within = |text: &str, chars: usize| -> usize {
+            text.chars().take(chars).map(char::len_utf8).sum()
+        };
+        let settings = &self.settings;
+        let topics = note.topics.iter().take(settings.topics);
+        let topics: usize = topics
+            .map(|topic| within(topic, settings.topic_chars))
+            .sum();
+        let title = within(&note.title, settings.title_chars);
+        title + topics + within(&note.content, settings.content_chars)
+    }
+
     /// Positions of a prompt, visual tokens included.
     fn positions(&self, encoded: &Encoded) -> usize {
         self.tokenizer.prefix_ids().len() + encoded.ids.len() + self.added_positions

@@ -24,7 +24,11 @@ pub fn bench_train(mut plan: RunPlan, samples: Samples) -> Result<BenchReport, T
         .encoder(&plan.notes, variant, Modality::Both)?;
     let budget = budget(&plan, &encoder);
     let pairs = Arc::from(plan.pairs.pairs.train.as_slice());
-    let loader = LoaderSettings::new(&config.data, &config.train);
+    // Every batch has the notes that the config's sizes say.
+    let loader = LoaderSettings {
+        merge_duplicates: false,
+        ..LoaderSettings::new(&config.data, &config.train)
+    };
     let cursor = Cursor::default();
     let mut batches = PairBatches::new(Arc::new(encoder), pairs, config.run.seed, cursor, loader)?;
     let mut optimiser = AdamW::new(&config.train);

@@ -7,11 +7,16 @@ mod missing;
 #[cfg(any(feature = "cuda", feature = "rocm"))]
 mod vendor;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Once;
 
 use burn::tensor::Tensor;
 use mlrm_config::{BackendName, DType as ConfigDType, DeviceName, MatmulPrecision};
 use mlrm_model::{ModelError, ops};
+
+use crate::error::TrainError;
 
 /// Burn's devices and number formats.
 pub use burn::tensor::{DType as Format, Device};
@@ -174,11 +179,68 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     answer.unwrap_or_else(|panic| Err(panic_message(panic.as_ref())))
 }
 
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or(panic.downcast_ref::<&str>().copied());
-    let first = text.and_then(|text| text.lines().next());
+/// Runs work whose device may run out of memory.
+///
+/// # Errors
+/// What `work` gives back, as [`TrainError::OutOfMemory`] where it says so of the device.
+///
+/// # Panics
+/// Where `work` does, of anything else.
+pub fn within_memory<T>(work: impl FnOnce() -> Result<T, TrainError>) -> Result<T, TrainError> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            // It is told of as a warning, and the run goes on.
+            if !(MAY_FAIL.get() && tells_of_memory(panic_text(info.payload()))) {
+                usual(info);
+            }
+        }));
+    });
+    MAY_FAIL.set(true);
+    let answer = catch_unwind(AssertUnwindSafe(work));
+    MAY_FAIL.set(false);
+    let reason = match answer {
+        Err(panic) if tells_of_memory(panic_text(panic.as_ref())) => panic_message(panic.as_ref()),
+        Err(panic) => resume_unwind(panic),
+        Ok(Err(error)) if tells_of_memory(&error.to_string()) => {
+            let text = error.to_string();
+            text.lines().next().unwrap_or_default().to_owned()
+        }
+        Ok(answer) => return answer,
+    };
+    Err(TrainError::OutOfMemory(reason))
+}
+
+thread_local! {
+    /// Whether this thread runs work whose device may run out of memory.
+    static MAY_FAIL: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a message of a backend or driver says that the device's memory is full.
+fn tells_of_memory(message: &str) -> bool {
+    let message = message.to_lowercase();
+    let says = [
+        "out of memory",
+        "out-of-memory",
+        "out_of_memory",
+        "outofmemory",
+        "out of device memory",
+        "can't allocate buffer",
+        "buffertoobig",
+    ];
+    says.iter().any(|words| message.contains(words))
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let first = panic_text(panic).lines().next();
     first.unwrap_or("no reason given").to_owned()
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or(panic.downcast_ref::<&str>().copied())
+        .unwrap_or_default()
 }
 
 /// Burn's name of a number format.
@@ -245,5 +307,28 @@ mod tests {
         let answer = guarded::<()>(|| panic!("no driver\nand a long story"));
         assert_eq!(answer, Err("no driver".into()));
         assert_eq!(guarded(|| Ok(1)), Ok(1));
+    }
+
+    #[test]
+    fn a_full_device_is_told_from_other_failures() {
+        let full = within_memory::<()>(|| panic!("CUDA_ERROR_OUT_OF_MEMORY\nand a backtrace"));
+        assert!(
+            matches!(full, Err(TrainError::OutOfMemory(text)) if text == "CUDA_ERROR_OUT_OF_MEMORY")
+        );
+        let failed =
+            || TrainError::Run("ExecutionError: out of device memory allocating 9 bytes".into());
+        assert!(matches!(
+            within_memory::<()>(|| Err(failed())),
+            Err(TrainError::OutOfMemory(_))
+        ));
+        let lost = || TrainError::Run("the device is lost".into());
+        assert!(matches!(
+            within_memory::<()>(|| Err(lost())),
+            Err(TrainError::Run(_))
+        ));
+        assert!(matches!(within_memory(|| Ok(3)), Ok(3)));
+        let other = catch_unwind(|| within_memory::<()>(|| panic!("index out of bounds")));
+        let panic = other.expect_err("a panic");
+        assert_eq!(panic_message(panic.as_ref()), "index out of bounds");
     }
 }

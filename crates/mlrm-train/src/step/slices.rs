@@ -30,6 +30,8 @@ pub(super) struct Passes<'a> {
     frozen: EmbedderCore,
     slice_notes: usize,
     checkpoint_layers: bool,
+    loss_scale: f64,
+    most_notes: Option<usize>,
     /// The step whose dropout masks all passes share.
     step: u64,
 }
@@ -113,6 +115,11 @@ impl EmbeddedBatch {
             passes.backward(&slice, graph, of_slice, &mut sum);
             clock.lap("backward")?;
         }
+        if passes.loss_scale != 1.0 {
+            for gradient in sum.values_mut() {
+                *gradient = gradient.clone().div_scalar(passes.loss_scale);
+            }
+        }
         Ok(sum)
     }
 }
@@ -125,6 +132,8 @@ impl<'a> Passes<'a> {
             frozen: embedder.inference(),
             slice_notes: context.micro_batch_notes,
             checkpoint_layers: context.checkpoint_layers,
+            loss_scale: context.loss_scale,
+            most_notes: context.most_notes,
             step,
         }
     }
@@ -156,6 +165,12 @@ impl<'a> Passes<'a> {
 
     /// What the backward pass of a slice begins at.
     fn graph(&self, slice: &Slice, clock: &mut PhaseClock<'_>) -> Result<Graph, TrainError> {
+        if let Some(most) = self.most_notes.filter(|&most| slice.notes.len() > most) {
+            panic!(
+                "out of memory: {} notes, and no more than {most} fit",
+                slice.notes.len()
+            );
+        }
         let _dropout = self.dropout(slice);
         let core = &self.embedder.core;
         let inputs = self.inputs(core, slice, clock)?;
@@ -191,10 +206,14 @@ impl<'a> Passes<'a> {
         sum: &mut FlatGradients,
     ) {
         let core = &self.embedder.core;
+        let scaled = |gradient: Tensor<2>| match self.loss_scale {
+            1.0 => gradient,
+            scale => gradient.mul_scalar(scale),
+        };
         let of_embeddings = |embeddings: Embeddings| {
-            let multimodal = along(embeddings.multimodal, gradients.multimodal);
+            let multimodal = along(embeddings.multimodal, scaled(gradients.multimodal));
             match (embeddings.visual, gradients.visual) {
-                (Some(visual), Some(gradient)) => multimodal + along(visual, gradient),
+                (Some(visual), Some(gradient)) => multimodal + along(visual, scaled(gradient)),
                 _ => multimodal,
             }
         };

@@ -32,6 +32,7 @@ pub fn batch(case: &GoldenCase, rows: Vec<u32>) -> NoteBatch {
         image_size,
         rows,
         by_text: Vec::new(),
+        places: Vec::new(),
     }
 }
 
@@ -49,6 +50,9 @@ pub fn training(case: &GoldenCase, run: &Value) -> (TrainSettings, StepContext) 
         max_temperature_logit: None,
         micro_batch_notes: 0,
         checkpoint_layers: false,
+        loss_scale: 1.0,
+        most_notes: None,
+        may_run_out_of_memory: false,
         device: Device::flex(),
         sync_phases: false,
     };

@@ -1,0 +1,75 @@
+//! Steps that are taken again in smaller parts, or left out.
+
+use mlrm_data::batch::NoteBatch;
+
+use super::{HISTOGRAM_EVERY_STEPS, Trainer, due, no_batches};
+use crate::error::TrainError;
+use crate::step::{StepStats, train_step};
+
+impl Trainer<'_> {
+    /// Takes a step, in smaller parts where the device has too little memory, from then on.
+    pub(super) fn step_that_fits(
+        &mut self,
+        batch: NoteBatch,
+        learning_rate: f64,
+    ) -> Result<StepStats, TrainError> {
+        let step = self.state.step + 1;
+        self.context.loss_scale = self.state.loss_scale.map_or(1.0, |scale| scale.factor);
+        let mut next = Some(batch);
+        while let Some(batch) = next.take() {
+            let (notes, longest) = (batch.notes, batch.seq);
+            if self.context.may_run_out_of_memory {
+                next = Some(batch.clone());
+            }
+            let taken = train_step(
+                &mut self.plan.embedder,
+                &mut self.optimiser,
+                batch,
+                learning_rate,
+                &self.context,
+                due(step, HISTOGRAM_EVERY_STEPS),
+            );
+            let reason = match taken {
+                Err(TrainError::OutOfMemory(reason)) => reason,
+                taken => return taken,
+            };
+            let held = match self.context.micro_batch_notes {
+                0 => notes,
+                held => held.min(notes),
+            };
+            if held <= 1 {
+                return Err(TrainError::OutOfMemory(format!(
+                    "{reason}; one note of {longest} ids does not fit: set train.checkpoint_layers, \
+                     lower prompt.max_tokens, or train fewer parameters (model.llm.tune)"
+                )));
+            }
+            let fewer = held.div_ceil(2);
+            self.context.micro_batch_notes = fewer;
+            self.context.device.memory_cleanup();
+            self.warn(format!(
+                "step {step}: the device has too little memory for {held} notes at a time ({reason}); \
+                 from here on it holds {fewer}, as train.micro_batch_notes = {fewer} would"
+            ))?;
+        }
+        Err(no_batches())
+    }
+
+    /// Counts a step for loss scaling; says so where it was left out because gradients overflowed.
+    pub(super) fn count_for_scale(&mut self, stats: &StepStats) -> Option<String> {
+        let step = self.state.step;
+        let scale = self.state.loss_scale.as_mut()?;
+        if stats.updated {
+            scale.count_finite();
+            return None;
+        }
+        let before = scale.factor;
+        let overflowed = stats.loss.is_finite() && scale.count_overflow();
+        overflowed.then(|| {
+            format!(
+                "step {step} is left out: its gradients overflow f16 at a loss scale of {before}; it is \
+                 {} from here on ({} of the run's steps so far)",
+                scale.factor, scale.overflows
+            )
+        })
+    }
+}
