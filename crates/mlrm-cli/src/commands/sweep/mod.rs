@@ -195,7 +195,7 @@ fn plan(missing: &[&Cell]) -> miette::Result<()> {
         }
         let mut config = cell.loaded.config.clone();
         let planned = crate::hub::resolve(&mut config)
-            .and_then(|()| Ok(RunPlan::prepare_training(config, &|_, _| {}).map(|_| ())?));
+            .and_then(|()| Ok(RunPlan::prepare(config, &|_, _| {}).map(|_| ())?));
         if let Err(error) = planned {
             found.push(format!("{}: {error}", cell.row));
         }
