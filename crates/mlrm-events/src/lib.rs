@@ -39,8 +39,8 @@ pub mod text;
 
 pub use event::{
     Action, AttentionMass, CheckpointSaved, Control, EndReason, Evaluation, Event, GATE_BINS,
-    GateHistogram, Metrics, ModalityShares, Named, RunEnded, RunStarted, Saliency, Slices, Split,
-    System, TrainStep, UnknownEvent, Warning,
+    GateHistogram, KeptFeatures, Metrics, ModalityShares, Named, RunEnded, RunStarted, Saliency,
+    Slices, Split, System, TrainStep, UnknownEvent, Warning,
 };
 pub use line::Stamped;
 pub use log::EventLog;

@@ -171,6 +171,38 @@ pub fn entries(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
         .map_err(TrainError::io("list", folder))
 }
 
+/// Bytes that may still be written to the disk of `path`, which need not be there yet; `None` where the
+/// system does not tell.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let there = path
+        .ancestors()
+        .find(|path| path.exists() || path.as_os_str().is_empty())?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let name = match there.as_os_str().is_empty() {
+            true => c".".to_owned(),
+            false => std::ffi::CString::new(there.as_os_str().as_bytes()).ok()?,
+        };
+        let mut disk = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+        // SAFETY: the name ends with a zero, and the system fills the structure where it returns 0.
+        let disk = unsafe {
+            match libc::statvfs(name.as_ptr(), disk.as_mut_ptr()) {
+                0 => disk.assume_init(),
+                _ => return None,
+            }
+        };
+        // Their types differ between systems.
+        #[allow(clippy::unnecessary_cast)]
+        Some((disk.f_bavail as u64).saturating_mul(disk.f_frsize as u64))
+    }
+    #[cfg(not(unix))]
+    {
+        let _unknown = there;
+        None
+    }
+}
+
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -42,7 +42,9 @@ fn small(root: &Path, variant: Variant, tune: Tune) -> (RunPlan, [NoteBatch; 2])
     connector.query_init_std = 0.02;
     config.train.batch_pairs = 9;
     let plan = RunPlan::prepare_training(config, &|_, _| {}).expect("a plan");
-    let encoder = plan.encoding.encoder(&plan.notes, variant, Modality::Both);
+    let encoder = plan
+        .encoding
+        .encoder(&plan.notes, &plan.embedder, Modality::Both);
     let pairs = Arc::from(plan.pairs.pairs.train.as_slice());
     let loader = LoaderSettings::new(&plan.config.data, &plan.config.train);
     let encoder = Arc::new(encoder.expect("an encoder"));

@@ -4,6 +4,7 @@
 //! names. `registry.rs` is the only place that tells the families apart.
 
 mod blip2;
+mod cache;
 mod clip;
 mod config;
 mod encoder;
@@ -13,8 +14,11 @@ mod siglip;
 #[cfg(test)]
 mod tests;
 
+pub use cache::{FeatureCache, FeatureKey, FeatureShape, PictureHash};
 pub use config::VisionConfig;
-pub use registry::{FAMILY_NAMES, VisionTower};
+pub use registry::{FAMILY_NAMES, PICTURES_AT_A_TIME, VisionTower};
+
+use std::ops::Range;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use mlrm_config::{SelectFeature, VisionSettings};
@@ -53,8 +57,28 @@ pub struct VisionFeatures {
 }
 
 impl VisionFeatures {
-    /// Those of some of the notes.
-    pub(crate) fn select(self, rows: &[usize]) -> Self {
+    /// Those of `parts`, one below the other; `None` of none.
+    pub fn cat(parts: Vec<Self>) -> Option<Self> {
+        let (summaries, positions): (Vec<_>, Vec<_>) = parts
+            .into_iter()
+            .map(|part| (part.summary, part.positions))
+            .unzip();
+        (!summaries.is_empty()).then(|| Self {
+            summary: Tensor::cat(summaries, 0),
+            positions: Tensor::cat(positions, 0),
+        })
+    }
+
+    /// Those of neighbouring notes.
+    pub fn slice(self, notes: Range<usize>) -> Self {
+        Self {
+            summary: self.summary.narrow(0, notes.start, notes.len()),
+            positions: self.positions.narrow(0, notes.start, notes.len()),
+        }
+    }
+
+    /// Those of some of the notes, in any order.
+    pub fn select(self, rows: &[usize]) -> Self {
         let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
         let count = rows.len();
         let index: Tensor<1, Int> =

@@ -12,7 +12,7 @@ use crate::error::ModelError;
 use crate::hf_config::{HfConfig, Noted};
 use crate::weights::{
     Checkpoint, Fit, InitRule, LoadOptions, NameTable, NamedTensor, Tensors, WriteOptions, Written,
-    fill, fit, initial_values, load, write_module,
+    each_value, fill, fit, initial_values, load, write_module,
 };
 
 /// The `model_type` of a `config.json`, its family, and the section that holds the vision encoder
@@ -27,6 +27,9 @@ const MODEL_TYPES: [(&str, VisionFamily, Option<&str>); 8] = [
     ("qwen_vl_visual", VisionFamily::QwenVl, None),
     ("qwen", VisionFamily::QwenVl, Some("visual")),
 ];
+
+/// Pictures that [`VisionTower::encode`] passes through the encoder at a time.
+pub const PICTURES_AT_A_TIME: usize = 8;
 
 /// The names that a `config.json` may have, for messages.
 pub const FAMILY_NAMES: &str = "clip_vision_model, clip, siglip_vision_model, siglip, \
@@ -154,7 +157,46 @@ impl VisionTower {
         write_module(folder, &self.tower, own_prefix, names.rename, options)
     }
 
+    /// Its sizes.
+    pub fn config(&self) -> &VisionConfig {
+        &self.config
+    }
+
+    /// Adds names, shapes and values of all weights to `hasher`.
+    pub(super) fn hash_weights(&self, hasher: &mut blake3::Hasher) -> Result<(), ModelError> {
+        each_value(&self.tower, str::to_owned, &mut |tensor, data| {
+            let head = format!("{} {:?} {:?}\n", tensor.name, tensor.shape, data.dtype());
+            hasher.update(head.as_bytes()).update(data.as_bytes());
+            Ok(())
+        })
+    }
+
     /// What `selection` means for the pictures `pixels`, `[notes, 3, side, side]`.
+    ///
+    /// How a matrix product rounds depends on its size. So pictures always pass in batches of
+    /// [`PICTURES_AT_A_TIME`], the last one filled up: a picture has the same features, bit by bit,
+    /// whichever others come with it.
+    pub fn encode(&self, pixels: Tensor<4>, selection: FeatureSelection) -> VisionFeatures {
+        let [notes, channels, height, width] = pixels.dims();
+        let mut parts = Vec::new();
+        for start in (0..notes).step_by(PICTURES_AT_A_TIME) {
+            let count = PICTURES_AT_A_TIME.min(notes - start);
+            let mut part = pixels.clone().narrow(0, start, count);
+            if count < PICTURES_AT_A_TIME {
+                let missing = [PICTURES_AT_A_TIME - count, channels, height, width];
+                let blank = Tensor::zeros(missing, (&part.device(), part.dtype()));
+                part = Tensor::cat(vec![part, blank], 0);
+            }
+            parts.push(self.forward(part, selection, None).slice(0..count));
+        }
+        match VisionFeatures::cat(parts) {
+            Some(features) => features,
+            // Of no pictures.
+            None => self.forward(pixels, selection, None),
+        }
+    }
+
+    /// What `selection` means for the pictures `pixels`, `[notes, 3, side, side]`, all at once.
     ///
     /// With `every` all hidden states are computed and left there: 0 is what enters the first layer,
     /// i the output of layer i, as in Hugging Face.
