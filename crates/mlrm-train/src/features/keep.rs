@@ -89,10 +89,7 @@ pub fn told(kept: &KeptFeatures) -> String {
         text += &format!(", {will_be_kept} more will take {mebibytes:.1} MiB");
     }
     if missing > will_be_kept {
-        let rest = missing - will_be_kept;
-        text += &format!(
-            ", {rest} will be encoded each time (train.feature_cache_max_bytes, free space of the disk)"
-        );
+        text += &format!(", {} will be encoded each time", missing - will_be_kept);
     }
     text
 }
@@ -109,7 +106,10 @@ pub fn keep_same_features(
     notes: &Notes,
     config: &RunConfig,
 ) -> Result<(), TrainError> {
-    if let (Some(cache), Some((key, shape))) = (&old.features, key(new, encoding, notes, config)?) {
+    let Some(cache) = &old.features else {
+        return Ok(());
+    };
+    if let Some((key, shape)) = key(new, encoding, notes, config)? {
         new.features = Some(match key == *cache.key() {
             true => Arc::clone(cache),
             false => Arc::new(cache.of_other(key, shape)?),

@@ -1,5 +1,6 @@
 //! What a frozen encoder made of pictures, kept on disk.
 
+mod files;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -86,7 +87,7 @@ impl FeatureCache {
     /// What `folder` holds for `key`. No more than `most_bytes` are kept in `folder`, of all encoders.
     ///
     /// # Errors
-    /// A folder that cannot be made or read.
+    /// A folder that cannot be read.
     pub fn open(
         folder: &Path,
         key: FeatureKey,
@@ -104,7 +105,7 @@ impl FeatureCache {
     /// As this one, in the same folder, for another key.
     ///
     /// # Errors
-    /// A folder that cannot be made or read.
+    /// A folder that cannot be read.
     pub fn of_other(&self, key: FeatureKey, shape: FeatureShape) -> Result<Self, ModelError> {
         let other = Self::open(self.store.root(), key, shape, self.store.most_bytes())?;
         Ok(match self.keeps_more() {

@@ -6,25 +6,19 @@
 //! checksum, counts as absent.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-use memmap2::Mmap;
 
 use super::PictureHash;
+use super::files::{Lock, Records, bytes_below, checksum, lock, own_file, record_files};
 use crate::error::ModelError;
 
 const HASH_BYTES: usize = size_of::<PictureHash>();
 /// Before a record's values: the picture's hash and a checksum.
 pub(super) const HEAD_BYTES: usize = 2 * HASH_BYTES;
-const ENDING: &str = "features";
 const LOCK: &str = ".lock";
-/// How often, and how long after each other, a lock that another process holds is tried.
-const LOCK_TRIES: usize = 200;
-const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// The records of one encoder.
 #[derive(Debug)]
@@ -32,6 +26,8 @@ pub(super) struct Store {
     /// The folder of all encoders.
     root: PathBuf,
     folder: PathBuf,
+    /// What the folder holds, for people.
+    about: String,
     record_bytes: usize,
     /// Of all encoders.
     most_bytes: u64,
@@ -61,16 +57,6 @@ enum Closed {
     Told,
 }
 
-/// A file of records.
-#[derive(Debug)]
-struct Records {
-    path: PathBuf,
-    file: File,
-    map: Option<Mmap>,
-    /// Whole records that are listed.
-    count: usize,
-}
-
 #[derive(Debug, Clone, Copy)]
 struct Place {
     file: usize,
@@ -82,10 +68,10 @@ struct Place {
 impl Store {
     /// The records of values of `value_bytes` bytes in the folder `key` below `root`, which hold no more
     /// than `most_bytes` together with those of all other encoders. `about` tells people what the folder
-    /// holds.
+    /// holds. Nothing is written before the first record.
     ///
     /// # Errors
-    /// A folder that cannot be made or read.
+    /// A folder that cannot be read.
     pub fn open(
         root: &Path,
         key: &str,
@@ -93,22 +79,27 @@ impl Store {
         value_bytes: usize,
         most_bytes: u64,
     ) -> Result<Self, ModelError> {
-        let folder = root.join(key);
-        fs::create_dir_all(&folder).map_err(|e| ModelError::io("create", &folder, e))?;
         let store = Self {
             root: root.to_owned(),
-            folder,
+            folder: root.join(key),
+            about: format!("{about}\n"),
             record_bytes: HEAD_BYTES + value_bytes,
             most_bytes,
             state: Mutex::default(),
         };
-        let about_file = store.folder.join("about.txt");
-        if !about_file.exists() {
-            fs::write(&about_file, format!("{about}\n"))
-                .map_err(|e| ModelError::io("write", &about_file, e))?;
-        }
+        bytes_below(root)?;
         store.state().refresh(&store)?;
         Ok(store)
+    }
+
+    /// Makes the folder.
+    fn create(&self) -> Result<(), ModelError> {
+        let about = self.folder.join("about.txt");
+        if about.exists() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.folder).map_err(|e| ModelError::io("create", &self.folder, e))?;
+        fs::write(&about, &self.about).map_err(|e| ModelError::io("write", &about, e))
     }
 
     pub fn root(&self) -> &Path {
@@ -182,7 +173,7 @@ impl Store {
         if !self.is_open() {
             return;
         }
-        let lock = lock(&self.root.join(LOCK));
+        let lock = self.create().and_then(|()| lock(&self.root.join(LOCK)));
         let mut state = self.state();
         let added = match &lock {
             // The pictures are encoded again when they come again.
@@ -364,113 +355,4 @@ impl State {
         }
         records.map.as_ref()?.get(end - record_bytes..end)
     }
-}
-
-impl Records {
-    /// Whole records in the file.
-    fn whole(&self, record_bytes: usize) -> Result<usize, ModelError> {
-        let metadata = self.file.metadata();
-        let metadata = metadata.map_err(|e| ModelError::io("read", &self.path, e))?;
-        Ok(metadata.len() as usize / record_bytes)
-    }
-
-    /// Maps all whole records.
-    fn map(&mut self, record_bytes: usize) -> Result<(), ModelError> {
-        self.count = self.whole(record_bytes)?;
-        self.map = match self.count {
-            0 => None,
-            // SAFETY: the mapping is read-only, and these files only grow. Another process that cuts
-            // one short while it is mapped would fault, as with every file of weights.
-            _ => Some(
-                unsafe { Mmap::map(&self.file) }
-                    .map_err(|e| ModelError::io("map", &self.path, e))?,
-            ),
-        };
-        Ok(())
-    }
-}
-
-/// A file that only this process writes.
-fn own_file(folder: &Path) -> Result<Records, ModelError> {
-    let process = std::process::id();
-    for number in 0_u32.. {
-        let path = folder.join(format!("{process}-{number}.{ENDING}"));
-        let mut options = OpenOptions::new();
-        match options.read(true).append(true).create_new(true).open(&path) {
-            Ok(file) => {
-                return Ok(Records {
-                    path,
-                    file,
-                    map: None,
-                    count: 0,
-                });
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(ModelError::io("create", &path, error)),
-        }
-    }
-    let message = format!("{}: every name of a file is taken", folder.display());
-    Err(ModelError::Input(message))
-}
-
-/// The lock under which processes add records.
-enum Lock {
-    /// As long as the file is open.
-    #[expect(dead_code, reason = "dropping it is what it is for")]
-    Held(File),
-    /// Another process holds it for longer than it should.
-    Busy,
-    /// The file system has no locks. Files of their own keep processes apart, but a picture may be
-    /// kept twice.
-    None,
-}
-
-fn lock(path: &Path) -> Result<Lock, ModelError> {
-    let mut options = File::options();
-    options.write(true).truncate(false).create(true);
-    let file = options.open(path);
-    let file = file.map_err(|e| ModelError::io("lock", path, e))?;
-    for _ in 0..LOCK_TRIES {
-        match file.try_lock() {
-            Ok(()) => return Ok(Lock::Held(file)),
-            Err(TryLockError::Error(_)) => return Ok(Lock::None),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
-        }
-    }
-    Ok(Lock::Busy)
-}
-
-fn checksum(picture: &PictureHash, values: &[u8]) -> PictureHash {
-    *blake3::Hasher::new()
-        .update(picture)
-        .update(values)
-        .finalize()
-        .as_bytes()
-}
-
-fn record_files(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
-    let list = fs::read_dir(folder).map_err(|e| ModelError::io("list", folder, e))?;
-    let mut files = Vec::new();
-    for entry in list {
-        let path = entry.map_err(|e| ModelError::io("list", folder, e))?.path();
-        if path.extension().is_some_and(|ending| ending == ENDING) {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// Bytes of the records of all encoders below `root`.
-fn bytes_below(root: &Path) -> Result<u64, ModelError> {
-    let list = fs::read_dir(root).map_err(|e| ModelError::io("list", root, e))?;
-    let mut sum = 0;
-    for entry in list {
-        let path = entry.map_err(|e| ModelError::io("list", root, e))?.path();
-        if path.is_dir() {
-            let sizes = record_files(&path)?.into_iter().map(fs::metadata);
-            sum += sizes.flatten().map(|metadata| metadata.len()).sum::<u64>();
-        }
-    }
-    Ok(sum)
 }
