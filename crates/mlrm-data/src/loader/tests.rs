@@ -99,11 +99,11 @@ fn a_batch_holds_what_its_notes_alone_hold() {
         assert_eq!(batch.lengths[at], length);
         assert_eq!(
             batch.image_index.as_ref().unwrap()[at],
-            alone.image_index.unwrap()[0]
+            alone.image_index.as_ref().unwrap()[0]
         );
         assert_eq!(
             batch.image_emb_index.as_ref().unwrap()[at],
-            alone.image_emb_index.unwrap()[0]
+            alone.image_emb_index.as_ref().unwrap()[0]
         );
         let values = values_of(&batch, at);
         assert_eq!(values.len(), 3 * SIDE * SIDE);
