@@ -10,8 +10,9 @@ use serde_json::Value;
 use support::{Home, Ran, events, losses, named};
 
 /// More than one pass over the pairs. Swaps too: what counts is the picture that a note shows.
-const SETS: [&str; 4] = [
+const SETS: [&str; 5] = [
     "train.max_steps=40",
+    "train.batch_pairs=16",
     "train.eval_every_steps=15",
     "train.swap.share=0.5",
     "eval.baselines=['image_only']",
@@ -101,7 +102,7 @@ fn kept_features_change_no_bit_and_are_shared() {
     first.done();
     assert_eq!(losses(&events(&home, "first")), plain);
     assert!(
-        first.out.contains("0 of 80 are there, 80 more will take"),
+        first.err.contains("0 of 80 are there, 80 more will take"),
         "{first:?}"
     );
     let written = files(&home.path("features"));
@@ -254,7 +255,7 @@ fn past_its_bound_the_cache_keeps_what_fits() {
     let plain = losses(&events(&home, "plain"));
     assert_eq!(losses(&events(&home, "bound")), plain);
     let said = ["10 more will take", "70 will be encoded each time"];
-    assert!(said.iter().all(|words| ran.out.contains(words)), "{ran:?}");
+    assert!(said.iter().all(|words| ran.err.contains(words)), "{ran:?}");
     assert_eq!(found(&home, "bound")["will_be_kept"], 10);
     let said = warnings(&home, "bound");
     assert!(
@@ -297,7 +298,7 @@ fn auto_keeps_features_of_given_encoders_in_the_users_cache() {
     let ran: Ran = home.train("first", &given);
     ran.done();
     assert!(
-        ran.out.contains("features of pictures are kept in"),
+        ran.err.contains("features of pictures are kept in"),
         "{ran:?}"
     );
     let written = files(&home.path(".cache/mlrm/features"));

@@ -37,7 +37,7 @@ const KEPT: [&str; 5] = [
     "train.feature_cache=features",
     "train.micro_batch_notes=5",
     "train.swap.share=0.5",
-    "train.batch_pairs=16",
+    "train.batch_pairs=24",
     "data.loader_threads=2",
 ];
 

@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mlrm_config::RunConfig;
+use mlrm_config::{MatmulPrecision, RunConfig};
 use mlrm_events::KeptFeatures;
 use mlrm_model::embedder::Embedder;
+use mlrm_model::ops;
 use mlrm_model::vision::{FeatureCache, FeatureKey, FeatureShape};
 
 use crate::corpus::{Encoding, Notes};
@@ -178,8 +179,13 @@ fn key(
     };
     let backends = config.backend.device.names().iter();
     let backends: Vec<&str> = backends.filter_map(|name| name.split(':').next()).collect();
+    let short = config.backend.matmul_precision == MatmulPrecision::Bf16;
+    let products = match short && ops::has_bf16_products() {
+        true => "bf16",
+        false => "its own",
+    };
     let reading = format!(
-        "pictures {:?} of {} pixels, EXIF orientation {:?}\ncomputed by {} in {computed:?}",
+        "pictures {:?} of {} pixels, EXIF orientation {:?}\ncomputed by {} in {computed:?}, products in {products} precision",
         preprocessor.config(),
         preprocessor.image_size(),
         notes.decoding.orientation,

@@ -193,10 +193,13 @@ impl FeatureCache {
             summary.extend_from_slice(first);
             rest.extend_from_slice(others);
         });
+        if !all {
+            return None;
+        }
         let notes = pictures.len();
         let summary = TensorData::from_bytes_vec(summary, [notes, width], kept);
         let rest = TensorData::from_bytes_vec(rest, [notes, positions, width], kept);
-        all.then(|| VisionFeatures {
+        Some(VisionFeatures {
             summary: Tensor::from_data(summary, (device, computed)),
             positions: Tensor::from_data(rest, (device, computed)),
         })
