@@ -31,6 +31,16 @@ const DRAWN: [&str; 4] = [
     "data.loader_threads=3",
 ];
 
+/// Batches in parts that read features of pictures, which a killed process leaves half-written, and
+/// more than one pass over the pairs.
+const KEPT: [&str; 5] = [
+    "train.feature_cache=features",
+    "train.micro_batch_notes=5",
+    "train.swap.share=0.5",
+    "train.batch_pairs=24",
+    "data.loader_threads=2",
+];
+
 /// Kills in each setting.
 const KILLS: usize = 14;
 
@@ -55,9 +65,18 @@ fn so_does_one_with_dropout_and_swaps() {
     kill_again_and_again(&[OFTEN.as_slice(), &DRAWN].concat());
 }
 
-fn kill_again_and_again(sets: &[&str]) {
+#[test]
+fn so_does_one_that_keeps_features_and_passes_over_its_pairs_again() {
+    let home = kill_again_and_again(&[OFTEN.as_slice(), &KEPT].concat());
+    let events = support::events(&home, "whole");
+    let last = support::named(&events, "train_step").pop().expect("a step");
+    assert!(last["epoch"].as_f64().expect("a number") > 1.5, "{last}");
+}
+
+fn kill_again_and_again(sets: &[&str]) -> Home {
     let home = Home::with_config();
-    home.train("whole", sets).done();
+    let plain = ["train.feature_cache=off"];
+    home.train("whole", &[sets, &plain].concat()).done();
     let whole = weights(&home.path("whole"));
     assert!(whole.len() >= 5, "{:?}", whole.keys());
     let mut random = 88_172_645_463_325_252_u64;
@@ -65,6 +84,8 @@ fn kill_again_and_again(sets: &[&str]) {
     let mut run = 0;
     while kills.iter().sum::<usize>() < KILLS {
         run += 1;
+        // What runs before this one kept would leave it nothing to do.
+        let _none = fs::remove_dir_all(home.path("features"));
         let name = format!("killed-{run}");
         let mut words = train_words(&name, sets);
         loop {
@@ -100,6 +121,7 @@ fn kill_again_and_again(sets: &[&str]) {
         assert!(!leftovers(&home.path(&name)), "{name}");
     }
     assert!(kills.iter().all(|&kills| kills >= 3), "{kills:?}");
+    home
 }
 
 fn train_words(run: &str, sets: &[&str]) -> Vec<String> {

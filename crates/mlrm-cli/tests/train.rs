@@ -473,7 +473,7 @@ fn a_model_trains_in_bf16_and_in_f16() {
             .done();
         // `losses` holds the repeated steps against the first ones.
         assert_eq!(losses(&events(&home, &stopped)), losses(&short));
-        let scale = &home.json(format!("{stopped}/last/state.json"))["loss_scale"];
+        let scale = &home.json(&format!("{stopped}/last/state.json"))["loss_scale"];
         assert_eq!(scale.is_null(), dtype == "bf16", "{scale}");
     }
 }

@@ -1,8 +1,67 @@
 //! Padded host batches: what a model is fed, in plain memory.
 
+use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::prompt::EncodedNote;
+
+/// BLAKE3 of a picture's file.
+pub type PictureHash = [u8; 32];
+
+/// A picture, as the vision encoder reads it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Picture {
+    /// Which one it is, where features of pictures are kept.
+    pub hash: Option<PictureHash>,
+    /// `[3, image_size, image_size]`; `None` where its features are kept already.
+    pub values: Option<Arc<[f32]>>,
+}
+
+/// The pictures of a batch, each once, and which notes show them.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct BatchPictures {
+    /// Side in pixels.
+    pub image_size: usize,
+    /// The pictures, in the order in which notes first show them.
+    pub distinct: Vec<Picture>,
+    /// The place in `distinct` of what each note shows. `[notes]`
+    pub of_note: Vec<usize>,
+}
+
+impl BatchPictures {
+    /// Pictures of their values alone, `[notes, 3, image_size, image_size]`, one a note.
+    pub fn from_values(values: &[f32], image_size: usize) -> Self {
+        let pictures = values.chunks_exact((3 * image_size * image_size).max(1));
+        let picture = |values: &[f32]| Picture {
+            hash: None,
+            values: Some(values.into()),
+        };
+        let distinct: Vec<Picture> = pictures.map(picture).collect();
+        Self {
+            image_size,
+            of_note: (0..distinct.len()).collect(),
+            distinct,
+        }
+    }
+
+    /// Those that some of the notes show.
+    fn slice(&self, notes: Range<usize>) -> Self {
+        let mut places = HashMap::new();
+        let mut distinct = Vec::new();
+        let of_note = self.of_note[notes].iter().map(|&place| {
+            *places.entry(place).or_insert_with(|| {
+                distinct.push(self.distinct[place].clone());
+                distinct.len() - 1
+            })
+        });
+        Self {
+            image_size: self.image_size,
+            of_note: of_note.collect(),
+            distinct,
+        }
+    }
+}
 
 /// Notes of one step, ready to become tensors. The notes of pairs stand at [`places`](Self::places).
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -19,14 +78,12 @@ pub struct NoteBatch {
     pub image_index: Option<Vec<usize>>,
     /// Index of the mICL token in each prompt; `None` without mICL. `[notes]`
     pub image_emb_index: Option<Vec<usize>>,
-    /// `[notes, 3, image_size, image_size]`; `None` for variants that see no picture.
-    pub pixel_values: Option<Vec<f32>>,
-    /// Side of the pictures in pixels; 0 without pictures.
-    pub image_size: usize,
+    /// The pictures; `None` for variants that see none.
+    pub pictures: Option<BatchPictures>,
     /// Rows of the note set. `[notes]`
     pub rows: Vec<u32>,
     /// Which notes are read by their text alone, though the others show a picture: theirs is a text
-    /// prompt, their indices and pixel values say nothing. `[notes]`, or empty where none is.
+    /// prompt, their indices say nothing, and their picture is blank. `[notes]`, or empty where none is.
     pub by_text: Vec<bool>,
     /// Which note stands at each place of a batch of pairs, queries first, then their targets in the
     /// same order: places i and i + P/2 are a pair. A note may stand at several places. `[P]`, or
@@ -69,8 +126,7 @@ impl NoteBatch {
             lengths,
             image_index: indices(prompts.iter().map(|prompt| prompt.image_index)),
             image_emb_index: indices(prompts.iter().map(|prompt| prompt.image_emb_index)),
-            pixel_values: None,
-            image_size: 0,
+            pictures: None,
             rows: rows.to_vec(),
             by_text: Vec::new(),
             places: Vec::new(),
@@ -87,8 +143,7 @@ impl NoteBatch {
         let ids = &self.input_ids[notes.start * self.seq..notes.end * self.seq];
         let ids = ids.chunks_exact(self.seq.max(1));
         let index = |index: &Option<Vec<usize>>| index.as_ref().map(|i| i[notes.clone()].to_vec());
-        let values = 3 * self.image_size * self.image_size;
-        let pixels = self.pixel_values.as_ref();
+        let pictures = self.pictures.as_ref();
         Self {
             notes: notes.len(),
             seq,
@@ -96,9 +151,7 @@ impl NoteBatch {
             lengths,
             image_index: index(&self.image_index),
             image_emb_index: index(&self.image_emb_index),
-            pixel_values: pixels
-                .map(|pixels| pixels[notes.start * values..notes.end * values].to_vec()),
-            image_size: self.image_size,
+            pictures: pictures.map(|pictures| pictures.slice(notes.clone())),
             rows: self.rows[notes.clone()].to_vec(),
             by_text: match self.by_text.is_empty() {
                 true => Vec::new(),
@@ -147,16 +200,22 @@ mod tests {
             prompt(&[7, 8, 9], Some(2)),
         ];
         let mut batch = NoteBatch::from_prompts(&prompts, &[40, 2, 7], 3);
-        batch.image_size = 1;
-        batch.pixel_values = Some((0..9_u8).map(f32::from).collect());
+        let values: Vec<f32> = (0..9_u8).map(f32::from).collect();
+        batch.pictures = Some(BatchPictures::from_values(&values, 1));
         let mut expected = NoteBatch::from_prompts(&prompts[..2], &[40, 2], 3);
-        expected.image_size = 1;
-        expected.pixel_values = Some((0..6_u8).map(f32::from).collect());
+        expected.pictures = Some(BatchPictures::from_values(&values[..6], 1));
         assert_eq!(batch.slice(0..2), expected);
         assert_eq!(batch.slice(0..3), batch);
         batch.by_text = vec![false, true, false];
         assert_eq!(batch.slice(1..3).by_text, [true, false]);
-        assert_eq!(batch.slice(2..3).pixel_values, Some(vec![6.0, 7.0, 8.0]));
+        let last = Some(BatchPictures::from_values(&values[6..], 1));
+        assert_eq!(batch.slice(2..3).pictures, last);
+        // What several notes show is held once.
+        batch.pictures.as_mut().unwrap().of_note = vec![1, 2, 1];
+        let pictures = batch.slice(1..3).pictures.unwrap();
+        assert_eq!((pictures.of_note, pictures.distinct.len()), (vec![0, 1], 2));
+        let pictures = batch.slice(2..3).pictures.unwrap();
+        assert_eq!(pictures.distinct[0].values.as_deref(), Some(&values[3..6]));
     }
 
     #[test]

@@ -81,6 +81,25 @@ pub struct RunStarted {
     /// The step of the checkpoint that this process continues; what the log holds past that step
     /// was computed by an earlier process and lost with it.
     pub resumed_from_step: Option<u64>,
+    /// Features of pictures that are kept; absent where none are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub feature_cache: Option<KeptFeatures>,
+}
+
+/// Features of the frozen vision encoder that are kept on disk, as a run finds them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeptFeatures {
+    /// The folder of this encoder.
+    pub folder: String,
+    /// Distinct pictures of the notes.
+    pub pictures: u64,
+    /// Those whose features are not there yet, as far as it is known.
+    pub missing: u64,
+    /// How many of those will be kept.
+    pub will_be_kept: u64,
+    /// What that takes.
+    pub bytes: u64,
 }
 
 /// `train_step`.
@@ -118,6 +137,9 @@ pub struct TrainStep {
     /// Phase (`data`, `vision`, `connector`, `llm_forward`, `backward`, `optimiser`, …) → seconds.
     #[serde(default, with = "number::map")]
     pub seconds_by_phase: Named<f64>,
+    /// Pictures that passed through the frozen vision encoder; those whose features were kept did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pictures_encoded: Option<u64>,
 }
 
 /// `gate_histogram`.

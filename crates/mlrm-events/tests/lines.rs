@@ -2,8 +2,8 @@
 
 use mlrm_events::{
     Action, AttentionMass, CheckpointSaved, Control, EmbeddingProbe, EndReason, Evaluation, Event,
-    GateHistogram, Metrics, Named, Preflight, RunEnded, RunStarted, Saliency, Slices, Split,
-    Stamped, System, TrainStep, UnknownEvent, Warning,
+    GateHistogram, KeptFeatures, Metrics, Named, Preflight, RunEnded, RunStarted, Saliency, Slices,
+    Split, Stamped, System, TrainStep, UnknownEvent, Warning,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -36,6 +36,13 @@ fn every_event() -> Vec<Event> {
             parameters_total: 12_345_678_901,
             parameters_trained: 42,
             resumed_from_step: Some(7),
+            feature_cache: Some(KeptFeatures {
+                folder: "features/0a".into(),
+                pictures: 90,
+                missing: 50,
+                will_be_kept: 40,
+                bytes: 1 << 40,
+            }),
         })),
         Event::Preflight(Preflight {
             step: 0,
@@ -82,6 +89,7 @@ fn every_event() -> Vec<Event> {
                 ("data".to_owned(), f64::NEG_INFINITY),
             ]
             .into(),
+            pictures_encoded: Some(12),
         }),
         Event::GateHistogram(GateHistogram {
             step: 8,

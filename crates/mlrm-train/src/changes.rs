@@ -10,7 +10,7 @@ use crate::error::TrainError;
 const BROUGHT: [&str; 3] = ["model", "prompt", "tokenizer"];
 
 /// Settings that may change, and are only told of: they say how training goes on from here.
-const TOLD: [&str; 10] = [
+const TOLD: [&str; 11] = [
     "model.llm.tune",
     "model.llm.quantisation",
     "model.llm.lora.dropout",
@@ -21,6 +21,7 @@ const TOLD: [&str; 10] = [
     "train.max_steps",
     "train.epochs",
     "train.eval_every_steps",
+    "train.feature_cache_dtype",
 ];
 
 /// Settings that change nothing of what is learnt. Where the data lies is not asked: what it holds is

@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use mlrm_config::{DataSettings, DataSource, PromptSettings, TokenizerSettings, Variant};
 use mlrm_data::image::{DecodeOptions, ImagePreprocessor};
-use mlrm_data::loader::{Fallback, NoteEncoder, Pictures};
+use mlrm_data::loader::{Fallback, NoteEncoder, Pictures, PixelCache};
 use mlrm_data::notes::{ByText, ImageStore, NoteSet, WithoutPicture};
 use mlrm_data::prompt::{PromptEncoder, PromptStyle, open_tokenizer};
 use mlrm_data::split::{PairData, Part, load_pairs};
 use mlrm_data::synth::ensure_synth;
 use mlrm_data::tokenizer::{NewToken, Tokenizer};
-use mlrm_model::embedder::TokenIds;
+use mlrm_model::embedder::{Embedder, TokenIds};
 
 use crate::error::TrainError;
+use crate::features::known_pictures;
 
-/// Pixels kept after resize and crop, so that later epochs need not decode again.
+/// Most bytes of the pixels that are kept.
 pub(crate) const PIXEL_CACHE_BYTES: usize = 1 << 30;
 
 /// Hears how many of how many pictures were looked at.
@@ -29,6 +30,8 @@ pub struct Notes {
     pub set: Arc<NoteSet>,
     /// Where their pictures are; absent where no variant of the run looks at any.
     pub images: Option<Arc<ImageStore>>,
+    /// Pixels of theirs, after resize and crop, so that later epochs need not decode again.
+    pub pixels: Arc<PixelCache>,
     /// How these become pixels.
     pub decoding: DecodeOptions,
     /// Which notes are read by their text though the model looks at pictures.
@@ -77,6 +80,7 @@ impl Notes {
                 by_text: Arc::new(ByText::none(set.len())),
                 set: Arc::new(set),
                 images: None,
+                pixels: Arc::default(),
                 decoding,
                 without_picture: WithoutPicture::default(),
             });
@@ -88,6 +92,7 @@ impl Notes {
         Ok(Self {
             set: Arc::new(set),
             images: Some(Arc::new(images)),
+            pixels: Arc::new(PixelCache::new(PIXEL_CACHE_BYTES)),
             decoding,
             by_text: Arc::new(by_text),
             without_picture,
@@ -121,13 +126,15 @@ pub enum Modality {
 }
 
 impl Encoding {
-    /// The encoder of `notes` for `variant`, restricted to `modality`.
+    /// The encoder of `notes` for `model`, restricted to `modality`. Pictures whose features the model
+    /// keeps are not decoded.
     pub fn encoder(
         &self,
         notes: &Notes,
-        variant: Variant,
+        model: &Embedder,
         modality: Modality,
     ) -> Result<NoteEncoder, TrainError> {
+        let variant = model.config.variant;
         let style = match modality {
             Modality::Both => PromptStyle::from(variant),
             Modality::TextOnly => PromptStyle::Text,
@@ -150,8 +157,13 @@ impl Encoding {
             (Some(images), Some(preprocessor)) if looks => {
                 let images = Arc::clone(images);
                 let preprocessor = preprocessor.clone();
-                let pictures =
-                    Pictures::new(images, preprocessor, notes.decoding, PIXEL_CACHE_BYTES);
+                let pictures = Pictures::new(
+                    images,
+                    preprocessor,
+                    notes.decoding,
+                    Arc::clone(&notes.pixels),
+                )
+                .with_known(known_pictures(model));
                 Some(match notes.by_text.may_read() {
                     true => pictures.with_fallback(fallback()?),
                     false => pictures,

@@ -1,14 +1,14 @@
 //! Embeddings of a whole corpus.
 
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Tensor};
 use mlrm_data::batch::NoteBatch;
 use mlrm_data::loader::NoteEncoder;
 use mlrm_eval::Embeddings;
 use mlrm_model::embedder::{Embedder, EmbedderConfig, EmbedderCore, TokenBatch};
-use mlrm_model::vision::VisionFeatures;
 
 use crate::corpus::Modality;
 use crate::error::TrainError;
+use crate::features::vision_features;
 
 /// The prompts of a host batch, as the model takes them.
 pub fn token_batch(batch: &NoteBatch) -> TokenBatch {
@@ -20,16 +20,6 @@ pub fn token_batch(batch: &NoteBatch) -> TokenBatch {
         image_emb_index: batch.image_emb_index.clone(),
         by_text: batch.by_text.clone(),
     }
-}
-
-/// What the frozen encoder of `embedder` makes of the pictures of `batch`, which gives its pixels up;
-/// `None` where either has none.
-pub fn vision_features(embedder: &Embedder, batch: &mut NoteBatch) -> Option<VisionFeatures> {
-    let side = batch.image_size;
-    let values = batch.pixel_values.take()?;
-    let data = TensorData::new(values, [batch.notes, 3, side, side]);
-    let device = embedder.core.head.temperature.val().device();
-    embedder.encode_vision(Tensor::from_data(data, &device.without_autodiff()))
 }
 
 /// A model that only infers: no gradients are kept.
@@ -45,6 +35,11 @@ impl Inference {
             embedder: embedder.clone(),
             core: embedder.inference(),
         }
+    }
+
+    /// The model.
+    pub fn embedder(&self) -> &Embedder {
+        &self.embedder
     }
 
     /// Sizes and options of the model.
@@ -69,7 +64,7 @@ impl Inference {
         mut batch: NoteBatch,
         modality: Modality,
     ) -> Result<(Vec<f32>, Option<Vec<f32>>), TrainError> {
-        let features = vision_features(&self.embedder, &mut batch);
+        let features = vision_features(&self.embedder, &mut batch)?;
         let config = self.config();
         let picture_only = modality == Modality::ImageOnly && !config.variant.image_tokens();
         if let (true, Some(features)) = (picture_only, &features) {

@@ -141,7 +141,7 @@ impl Retrieval {
         modality: Modality,
         batch_notes: usize,
     ) -> Result<CorpusEmbeddings, TrainError> {
-        let encoder = encoding.encoder(notes, model.config().variant, modality)?;
+        let encoder = encoding.encoder(notes, model.embedder(), modality)?;
         model.embed_corpus(&encoder, &self.all_rows, batch_notes, modality, &mut |_| {})
     }
 

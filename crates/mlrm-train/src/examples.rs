@@ -316,6 +316,7 @@ mod tests {
             by_text: Arc::new(ByText::none(count)),
             without_picture: Default::default(),
             images: Some(Arc::new(ImageStore::open(root).unwrap())),
+            pixels: Arc::default(),
         };
         (notes, Embeddings::new(ids, 2, values.collect()).unwrap())
     }

@@ -171,6 +171,23 @@ pub fn entries(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
         .map_err(TrainError::io("list", folder))
 }
 
+/// Bytes that this user may still write to the disk of `path`, which need not be there yet; `None` where
+/// the system does not tell.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let absolute = std::path::absolute(path).ok()?;
+    let there = absolute.ancestors().find(|folder| folder.is_dir())?;
+    #[cfg(unix)]
+    {
+        let found = rustix::fs::statvfs(there).ok()?;
+        Some(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+    #[cfg(not(unix))]
+    {
+        let _unknown = there;
+        None
+    }
+}
+
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -10,6 +10,7 @@ pub mod encode;
 mod error;
 pub mod evaluate;
 pub mod examples;
+pub mod features;
 mod flops;
 pub mod folders;
 pub mod loss_scale;

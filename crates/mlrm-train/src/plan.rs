@@ -8,6 +8,7 @@ use mlrm_config::{ModelSettings, RunConfig, TrainSettings};
 use mlrm_data::image::{ImagePreprocessor, PreprocessorConfig};
 use mlrm_data::split::PairData;
 use mlrm_data::tokenizer::{NewToken, Tokenizer};
+use mlrm_events::KeptFeatures;
 use mlrm_model::adapter::AdapterConfig;
 use mlrm_model::checksums;
 use mlrm_model::decoder::DecoderConfig;
@@ -17,6 +18,7 @@ use mlrm_model::weights::NewRows;
 
 use crate::corpus::{Encoding, Modality, Notes, PictureProgress, run_pairs, run_tokenizer};
 use crate::error::TrainError;
+use crate::features::{Keeping, keep_features, keep_same_features};
 use crate::parts::Parts;
 use crate::{device, memory, schedule::LearningRate};
 
@@ -34,6 +36,8 @@ pub struct RunPlan {
     pub encoding: Encoding,
     /// The model, initial or loaded.
     pub embedder: Embedder,
+    /// What is kept of its features of pictures; absent where nothing is.
+    pub kept_features: Option<KeptFeatures>,
     /// Optimiser steps of the whole run.
     pub total_steps: usize,
     /// Learning rate of every step.
@@ -58,8 +62,7 @@ impl RunPlan {
         let pairs = run_pairs(&config.data, &notes.set, config.run.seed)?;
         let OpenModel { embedder, encoding } = starting_model(&config, &device, &notes, &pairs)?;
         // Evaluation embeds every note: what it would refuse is refused before anything is written.
-        let variant = embedder.config.variant;
-        let encoder = encoding.encoder(&notes, variant, Modality::Both)?;
+        let encoder = encoding.encoder(&notes, &embedder, Modality::Both)?;
         let longest = encoder.prompts().max_tokens();
         embedder.config.llm.check_length(longest)?;
         let total_steps = total_steps(&config.train, pairs.pairs.train.len());
@@ -71,9 +74,56 @@ impl RunPlan {
             pairs,
             encoding,
             embedder,
+            kept_features: None,
             total_steps,
             config,
         })
+    }
+
+    /// Keeps features of pictures as the config asks.
+    ///
+    /// # Errors
+    /// A folder that cannot be used.
+    pub fn keep_features(&mut self) -> Result<(), TrainError> {
+        let train = &self.config.train;
+        let notes = self.notes.set.len() as u64;
+        let measured = self
+            .total_steps
+            .checked_div(train.eval_every_steps)
+            .unwrap_or(0) as u64
+            + 1;
+        let looks = (self.total_steps * 2 * train.batch_pairs) as u64 + measured * notes;
+        self.kept_features = keep_features(
+            &mut self.embedder,
+            &self.encoding,
+            &self.notes,
+            &self.config,
+            Keeping::Run { looks },
+        )?;
+        Ok(())
+    }
+
+    /// What a person should know of pictures and their features that was not told yet.
+    pub fn news(&self) -> Vec<String> {
+        let mut news = self.notes.by_text.take_news();
+        let cache = self.embedder.features.as_ref();
+        news.extend(cache.into_iter().flat_map(|cache| cache.news()));
+        news
+    }
+
+    /// Goes on with another model, of the same run.
+    ///
+    /// # Errors
+    /// A folder of features that cannot be used.
+    pub fn replace_model(&mut self, model: OpenModel) -> Result<(), TrainError> {
+        let OpenModel {
+            mut embedder,
+            encoding,
+        } = model;
+        let (old, notes, config) = (&self.embedder, &self.notes, &self.config);
+        keep_same_features(old, &mut embedder, &encoding, notes, config)?;
+        (self.embedder, self.encoding) = (embedder, encoding);
+        Ok(())
     }
 }
 

@@ -2,7 +2,6 @@
 //! timed, the time to its end. A run that cannot fit is refused.
 
 use std::fmt::Write;
-use std::path::Path;
 
 use mlrm_config::{BackendName, Quantisation, Tune};
 use mlrm_events::text::bytes;
@@ -10,6 +9,7 @@ use mlrm_events::{Named, Preflight as PreflightEvent};
 
 use crate::device::{self, Format};
 use crate::error::TrainError;
+use crate::folders::free_bytes;
 use crate::memory::{self, Change, PlanSizes, TrainingMemory};
 use crate::plan::RunPlan;
 
@@ -302,20 +302,4 @@ fn disk_bytes(plan: &RunPlan, sizes: &PlanSizes<'_>, memory: &TrainingMemory) ->
     let best = u64::from(!plan.pairs.pairs.validation.is_empty());
     let checkpoints = plan.config.train.keep_checkpoints as u64 + best + 1;
     frozen + checkpoints * (changes + memory.optimiser_bytes) + changes
-}
-
-/// What is free for this user on the disk of `folder`, which need not be there yet.
-fn free_bytes(folder: &Path) -> Option<u64> {
-    let absolute = std::path::absolute(folder).ok()?;
-    let there = absolute.ancestors().find(|folder| folder.is_dir())?;
-    #[cfg(unix)]
-    {
-        let found = rustix::fs::statvfs(there).ok()?;
-        Some(found.f_bavail * found.f_frsize)
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = there;
-        None
-    }
 }

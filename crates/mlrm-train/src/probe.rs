@@ -11,8 +11,9 @@ use mlrm_events::{AttentionMass, Event, Saliency};
 use mlrm_model::embedder::{Embedder, Embeddings};
 use mlrm_model::saliency::{Formula, attention_mass, mean_over_notes, saliency};
 
-use crate::encode::{token_batch, vision_features};
+use crate::encode::token_batch;
 use crate::error::TrainError;
+use crate::features::vision_features;
 use crate::objective::{Exclusions, Objective};
 
 /// Measures modality saliency and attention mass on a fixed set of pairs.
@@ -155,7 +156,7 @@ pub fn batch_attention_mass(
     mut batch: NoteBatch,
 ) -> Result<Vec<Vec<[f64; 3]>>, TrainError> {
     let inference = embedder.inference();
-    let features = vision_features(embedder, &mut batch);
+    let features = vision_features(embedder, &mut batch)?;
     let tokens = token_batch(&batch);
     Ok(attention_mass(
         &inference,
@@ -173,7 +174,7 @@ pub fn batch_saliency(
     formula: Formula,
 ) -> Result<Vec<Vec<[f64; 3]>>, TrainError> {
     let temperature = embedder.core.head.temperature.val();
-    let features = vision_features(embedder, &mut batch);
+    let features = vision_features(embedder, &mut batch)?;
     let tokens = token_batch(&batch);
     let exclusions = Exclusions::diagonal(batch.notes);
     let result = saliency(

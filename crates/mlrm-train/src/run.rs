@@ -15,6 +15,7 @@ use crate::encode::Inference;
 use crate::error::TrainError;
 use crate::evaluate::{BaselineSources, Measured, Retrieval, full_report};
 use crate::examples::write_examples;
+use crate::features::told;
 use crate::folders::write_beside;
 use crate::memory;
 use crate::plan::RunPlan;
@@ -79,12 +80,14 @@ impl Run {
         progress: PictureProgress<'_>,
     ) -> Result<Self, TrainError> {
         RunFolder::check(&config, options)?;
-        let plan = RunPlan::prepare(config, progress)?;
+        let mut plan = RunPlan::prepare(config, progress)?;
         let preflight = Preflight::of(&plan)?;
+        let earlier = DataRecord::read(&plan.config.run.dir)?;
+        // It has read all pictures: which features are there is known then.
+        let data = DataRecord::of(&plan.config, &plan.notes, earlier.as_ref())?;
+        plan.keep_features()?;
         let zero_shot = plan.config.eval.baselines.contains(&Baseline::ZeroShot);
         let untrained = zero_shot.then(|| Inference::new(&plan.embedder));
-        let earlier = DataRecord::read(&plan.config.run.dir)?;
-        let data = DataRecord::of(&plan.config, &plan.notes, earlier.as_ref())?;
         let (folder, log) = RunFolder::open(&plan.config, &data, options)?;
         Ok(Self {
             plan,
@@ -117,10 +120,12 @@ impl Run {
              than f32 (it has no AMX)"
                 .to_owned()
         });
+        let features = self.plan.kept_features.as_ref().map(told);
         notes
             .chain(products)
             .chain(pairs.notices.iter().cloned())
             .chain(few)
+            .chain(features)
             .collect()
     }
 
@@ -225,7 +230,7 @@ fn measure(
         eval,
         &sources,
     )?;
-    for message in plan.notes.by_text.take_news() {
+    for message in plan.news() {
         let step = Some(trained.chosen_step as u64);
         let warning = Event::Warning(Warning { step, message });
         sink.emit_now(warning).map_err(TrainError::event)?;

@@ -75,6 +75,8 @@ pub struct StepStats {
     /// Seconds by phase: `vision`, `connector`, `llm_forward` (with pooling, gate and losses),
     /// `backward`, `optimiser`.
     pub seconds_by_phase: Named<f64>,
+    /// Pictures that passed through the vision encoder; absent where there is none.
+    pub pictures_encoded: Option<u64>,
     /// Histogram of gate values where it was asked for.
     pub gate_values: Option<Vec<f32>>,
 }
@@ -165,6 +167,7 @@ pub fn train_step(
 ) -> Result<StepStats, TrainError> {
     // A resumed run counts on: the masks of a step are the same whenever it is taken.
     let step = optimiser.updates as u64;
+    let encoded_before = embedder.pictures_encoded();
     let mut batch = match context.may_run_out_of_memory {
         false => batch_gradients(embedder, batch, step, context)?,
         true => device::within_memory(|| {
@@ -196,6 +199,8 @@ pub fn train_step(
     }
     clock.lap("optimiser")?;
     stats.seconds_by_phase = clock.seconds;
+    let encoded = embedder.pictures_encoded() - encoded_before;
+    stats.pictures_encoded = embedder.reads_pictures().then_some(encoded);
     Ok(stats)
 }
 

@@ -100,10 +100,8 @@ impl<'a> Trainer<'a> {
             false => None,
         };
         let config = &plan.config;
-        let variant = plan.embedder.config.variant;
-        let encoder = plan
-            .encoding
-            .encoder(&plan.notes, variant, Modality::Both)?;
+        let model = &plan.embedder;
+        let encoder = plan.encoding.encoder(&plan.notes, model, Modality::Both)?;
         let validation = &plan.pairs.pairs.validation;
         let probed = if validation.is_empty() {
             &plan.pairs.pairs.train
@@ -277,7 +275,7 @@ impl<'a> Trainer<'a> {
         if !self.retreated && self.save_due() {
             self.save("interval")?;
         }
-        for message in self.plan.notes.by_text.take_news() {
+        for message in self.plan.news() {
             self.warn(message)?;
         }
         self.obey_requests()

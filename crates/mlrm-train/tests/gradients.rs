@@ -61,8 +61,9 @@ fn small_plan(root: &Path, model: Model) -> RunPlan {
 }
 
 fn first_batches(plan: &RunPlan, merge_duplicates: bool) -> [NoteBatch; 2] {
-    let variant = plan.embedder.config.variant;
-    let encoder = plan.encoding.encoder(&plan.notes, variant, Modality::Both);
+    let encoder = plan
+        .encoding
+        .encoder(&plan.notes, &plan.embedder, Modality::Both);
     let pairs = Arc::from(plan.pairs.pairs.train.as_slice());
     let loader = LoaderSettings {
         merge_duplicates,
@@ -167,7 +168,7 @@ fn worst_over_models(change: impl Fn(&mut StepContext)) -> [[f64; 2]; 3] {
             *worst = [worst[0].max(of_all), worst[1].max(of_tensor)];
         }
     }
-    println!("{worst:.1e?}");
+    println!("{worst:?}");
     worst
 }
 
@@ -176,9 +177,9 @@ fn worst_over_models(change: impl Fn(&mut StepContext)) -> [[f64; 2]; 3] {
 /// 2⁻⁹ and 2⁻¹².
 #[track_caller]
 fn assert_rounding([f32, bf16, f16]: [[f64; 2]; 3]) {
-    assert!(f32[0] <= 2e-6 && f32[1] <= 1e-5, "{f32:.1e?}");
-    assert!(bf16[0] <= 0.1, "{bf16:.1e?}");
-    assert!(f16[0] <= 0.02, "{f16:.1e?}");
+    assert!(f32[0] <= 2e-6 && f32[1] <= 1e-5, "{f32:?}");
+    assert!(bf16[0] <= 0.1, "{bf16:?}");
+    assert!(f16[0] <= 0.02, "{f16:?}");
 }
 
 #[test]
@@ -217,7 +218,7 @@ fn notes_embedded_once_give_the_gradients_of_all_their_places() {
             context.objective.kind = kind;
             let expected = gradients(&plan, &apart, &context);
             let errors = largest_errors(&gradients(&plan, &merged, &context), &expected);
-            println!("{variant:?} {tune:?} {kind:?}: {errors:.1e?}");
+            println!("{variant:?} {tune:?} {kind:?}: {errors:?}");
             worst = [worst[0].max(errors[0]), worst[1].max(errors[1])];
         }
     }
@@ -236,10 +237,11 @@ fn fewer_positions_are_computed() {
     config.train.batch_pairs = 64;
     let plan = RunPlan::prepare(config, &|_, _| {}).expect("a plan");
     let pairs = &plan.pairs.pairs.train;
-    let variant = plan.embedder.config.variant;
     let added = plan.encoding.visual_tokens.saturating_sub(1);
     let count = |merge_duplicates, length_window_batches, held: usize| -> [usize; 2] {
-        let encoder = plan.encoding.encoder(&plan.notes, variant, Modality::Both);
+        let encoder = plan
+            .encoding
+            .encoder(&plan.notes, &plan.embedder, Modality::Both);
         let loader = LoaderSettings {
             merge_duplicates,
             length_window_batches,

@@ -7,6 +7,7 @@ use mlrm_data::batch::NoteBatch;
 use mlrm_model::embedder::{Embeddings, TokenBatch};
 use mlrm_model::vision::VisionFeatures;
 use mlrm_train::encode::token_batch;
+use mlrm_train::features::vision_features;
 use mlrm_train::optimiser::{FlatGradients, flat_gradients};
 use mlrm_train::verify::GoldenCase;
 use support::{batch, golden};
@@ -34,7 +35,6 @@ fn text_ids(batch: &NoteBatch, row: usize) -> Vec<i32> {
 /// pictures and indices.
 fn mixed(case: &GoldenCase) -> NoteBatch {
     let mut batch = batch(case, (0..6).collect());
-    let picture = 3 * batch.image_size * batch.image_size;
     batch.by_text = (0..6).map(|row| BY_TEXT.contains(&row)).collect();
     for row in BY_TEXT {
         let ids = text_ids(&batch, row);
@@ -43,8 +43,10 @@ fn mixed(case: &GoldenCase) -> NoteBatch {
         place.fill(pad);
         place[..ids.len()].copy_from_slice(&ids);
         batch.lengths[row] = ids.len();
-        let pixels = batch.pixel_values.as_mut().expect("pixels");
-        pixels[row * picture..][..picture].fill(7.0);
+        let pictures = batch.pictures.as_mut().expect("pictures");
+        let picture = &mut pictures.distinct[row];
+        let values = picture.values.as_ref().expect("values");
+        picture.values = Some(vec![7.0; values.len()].into());
     }
     for index in [&mut batch.image_index, &mut batch.image_emb_index] {
         let index = index.as_mut().expect("mICL prompts");
@@ -68,13 +70,8 @@ fn text_alone(batch: &NoteBatch, row: usize) -> TokenBatch {
 }
 
 fn features(case: &GoldenCase, batch: &NoteBatch) -> VisionFeatures {
-    let side = batch.image_size;
-    let values = batch.pixel_values.clone().expect("pixels");
-    let data = TensorData::new(values, [batch.notes, 3, side, side]);
-    let pixels = Tensor::<4>::from_data(data, &Device::flex());
-    case.embedder
-        .encode_vision(pixels)
-        .expect("a vision encoder")
+    let features = vision_features(&case.embedder, &mut batch.clone());
+    features.expect("pictures").expect("a vision encoder")
 }
 
 fn embed(case: &GoldenCase, tokens: &TokenBatch, features: Option<VisionFeatures>) -> Embeddings {

@@ -98,7 +98,7 @@ pub fn run(args: EmbedArgs) -> miette::Result<ExitCode> {
     }
     clear_unfinished(&args.out);
     let config = args.source.run_config(&args.set)?;
-    let model = args.source.open(&config)?;
+    let mut model = args.source.open(&config)?;
     let images = images_of(&args.notes, args.images.as_deref(), &config.data);
     let settings = DataSettings {
         source: DataSource::Folder,
@@ -131,8 +131,10 @@ pub fn run(args: EmbedArgs) -> miette::Result<ExitCode> {
             model.embedder.config.variant.name()
         ));
     }
-    let variant = model.embedder.config.variant;
-    let encoder = model.encoding.encoder(&notes, variant, Modality::Both)?;
+    args.source.keep_features(&mut model, &notes, &config)?;
+    let encoder = model
+        .encoding
+        .encoder(&notes, &model.embedder, Modality::Both)?;
     let inference = Inference::new(&model.embedder);
     let chunks: Vec<&[u32]> = rows.chunks(args.part_notes).collect();
     // A job of one part has nothing to go on from.
@@ -177,7 +179,7 @@ pub fn run(args: EmbedArgs) -> miette::Result<ExitCode> {
         sets.push(set);
     }
     bar.finish_and_clear();
-    tell_of_pictures(&notes);
+    tell_of_pictures(&notes, &model.embedder);
     let whole = concat(sets)?;
     write_embeddings(&args.out, &whole).map_err(mlrm_train::TrainError::from)?;
     if let Some(parts) = &parts {

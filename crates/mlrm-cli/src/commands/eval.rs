@@ -57,10 +57,11 @@ pub enum Held {
 pub fn run(args: EvalArgs) -> miette::Result<ExitCode> {
     args.out.as_deref().map_or(Ok(()), check_place)?;
     let config = args.source.run_config(&args.set)?;
-    let model = args.source.open(&config)?;
+    let mut model = args.source.open(&config)?;
     let vision = model.embedder.reads_pictures();
     let notes = Notes::open(&config.data, vision, &picture_progress())?;
     check_run(&args, &config, &notes)?;
+    args.source.keep_features(&mut model, &notes, &config)?;
     let pairs = run_pairs(&config.data, &notes.set, config.run.seed)?;
     let held = match args.split {
         Held::Test => &pairs.pairs.test,
@@ -86,7 +87,7 @@ pub fn run(args: EvalArgs) -> miette::Result<ExitCode> {
         &config.eval,
         &sources,
     )?;
-    tell_of_pictures(&notes);
+    tell_of_pictures(&notes, &model.embedder);
     let json = serde_json::to_string_pretty(&report).into_diagnostic()?;
     if let Some(path) = &args.out {
         write_beside(path, &format!("{json}\n"))?;

@@ -7,9 +7,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use miette::miette;
 use mlrm_config::{DataSettings, DeviceNames, ExifOrientation, RunConfig};
 use mlrm_data::image::PreprocessorConfig;
-use mlrm_model::embedder::ModelFolder;
+use mlrm_model::embedder::{Embedder, ModelFolder};
 use mlrm_train::corpus::Notes;
 use mlrm_train::device::{self, Device};
+use mlrm_train::features::{Keeping, keep_features, told};
 use mlrm_train::plan::{OpenModel, open_model};
 
 /// What `--allow-nan` means.
@@ -85,9 +86,31 @@ impl ModelSource {
     /// Opens the model.
     pub fn open(&self, config: &RunConfig) -> miette::Result<OpenModel> {
         let device = self.device(config)?;
+        let config = self.on_device(config);
+        Ok(open_model(&self.folder()?, &device, &config)?)
+    }
+
+    /// Lets the model read the features of pictures that are kept.
+    pub fn keep_features(
+        &self,
+        model: &mut OpenModel,
+        notes: &Notes,
+        config: &RunConfig,
+    ) -> miette::Result<()> {
+        let OpenModel { embedder, encoding } = model;
+        let config = self.on_device(config);
+        let kept = keep_features(embedder, encoding, notes, &config, Keeping::Command)?;
+        if let Some(kept) = kept {
+            eprintln!("{}", told(&kept));
+        }
+        Ok(())
+    }
+
+    /// The config, with the device that was asked for.
+    fn on_device(&self, config: &RunConfig) -> RunConfig {
         let mut config = config.clone();
         config.backend.device = DeviceNames::One(self.device.clone());
-        Ok(open_model(&self.folder()?, &device, &config)?)
+        config
     }
 }
 
@@ -118,9 +141,11 @@ pub fn picture_progress() -> impl Fn(usize, usize) + Sync {
     }
 }
 
-/// Says which notes a model does not see with their picture.
-pub fn tell_of_pictures(notes: &Notes) {
-    let news = notes.by_text.take_news();
+/// Says which notes a model does not see with their picture, and what is wrong with features that are
+/// kept.
+pub fn tell_of_pictures(notes: &Notes, model: &Embedder) {
+    let features = model.features.iter().flat_map(|cache| cache.news());
+    let news = notes.by_text.take_news().into_iter().chain(features);
     for line in notes.without_picture.summary().into_iter().chain(news) {
         eprintln!("warning: {line}");
     }

@@ -180,9 +180,12 @@ fn measure(
     pairs: &[Pair],
 ) -> miette::Result<Report> {
     let config = source.run_config(&args.set)?;
-    let model = source.open(&config)?;
+    let mut model = source.open(&config)?;
+    source.keep_features(&mut model, notes, &config)?;
     let variant = model.embedder.config.variant;
-    let encoder = model.encoding.encoder(notes, variant, Modality::Both)?;
+    let encoder = model
+        .encoding
+        .encoder(notes, &model.embedder, Modality::Both)?;
     let objective = Objective::from_settings(&config.objective);
     let mut scores = Vec::new();
     let shown: Vec<Pair> = pairs

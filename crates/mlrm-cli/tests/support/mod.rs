@@ -234,6 +234,7 @@ impl Home {
             .args(arguments)
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
+            .env("XDG_CACHE_HOME", self.path(".cache"))
             .env("RUST_BACKTRACE", "0");
         command
     }

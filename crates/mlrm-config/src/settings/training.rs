@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::DType;
+
 /// `[objective]`: what training minimises (method §3).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -98,6 +100,18 @@ pub struct TrainSettings {
     #[schemars(range(min = 0, max = 1_000_000))]
     #[schemars(extend("x-source" = "mlrm"))]
     pub length_window_batches: usize,
+    /// Where features of the frozen vision encoder are kept, so that no picture is encoded twice, by
+    /// this run or another one: a folder, `off`, or `auto` for the user's cache folder, where the
+    /// encoder is a pre-trained one, pictures come more than once and all of them fit.
+    #[schemars(length(min = 1), extend("x-source" = "mlrm"))]
+    pub feature_cache: String,
+    /// Most bytes of that folder, over all encoders; pictures past it are encoded each time.
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub feature_cache_max_bytes: u64,
+    /// Number format in which they are kept; a shorter one than `backend.dtype` rounds them. Not set:
+    /// `backend.dtype`, which changes no bit.
+    #[schemars(extend("x-source" = "mlrm"))]
+    pub feature_cache_dtype: Option<DType>,
     /// Stop after this many steps; with 0 the model is evaluated as it is, and its folder written.
     #[schemars(extend("x-source" = "mlrm"))]
     pub max_steps: Option<usize>,
@@ -176,6 +190,9 @@ impl Default for TrainSettings {
             checkpoint_layers: false,
             merge_duplicates: true,
             length_window_batches: 0,
+            feature_cache: "auto".into(),
+            feature_cache_max_bytes: 8 << 30,
+            feature_cache_dtype: None,
             max_steps: None,
             epochs: 1.0,
             learning_rate: 3e-6,

@@ -159,6 +159,14 @@ fn moot(config: &RunConfig) -> Vec<(&'static str, Vec<String>)> {
         vec!["train.epochs".into()],
     );
     add(
+        config.train.feature_cache == "off",
+        "no features are kept with train.feature_cache = \"off\"",
+        vec![
+            "train.feature_cache_max_bytes".into(),
+            "train.feature_cache_dtype".into(),
+        ],
+    );
+    add(
         config.train.swap.share == 0.0,
         "nothing is swapped with train.swap.share = 0",
         below("train.swap", &["share"]),

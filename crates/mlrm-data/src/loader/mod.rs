@@ -9,20 +9,30 @@ mod swap;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
+pub use cache::PixelCache;
 pub use pairs::{LoaderSettings, PairBatches};
 pub use swap::{Shown, Swap};
 
-use crate::batch::NoteBatch;
+use crate::batch::{BatchPictures, NoteBatch, Picture, PictureHash};
 use crate::error::{DataError, Problem, Result, shorten};
 use crate::image::{DecodeOptions, ImagePreprocessor, decode};
 use crate::notes::{ByText, ImageStore, Note, NoteSet};
 use crate::prompt::{EncodedNote, PromptEncoder, PromptStyle};
-use cache::PixelCache;
+
+/// Where features of pictures are kept: those of a picture that is known there are read in place of it.
+pub trait KnownPictures: std::fmt::Debug + Send + Sync {
+    /// Whether the features of `picture` are there.
+    fn knows(&self, picture: &PictureHash) -> bool;
+
+    /// Whether those of pictures that are not known yet will be.
+    fn keeps_more(&self) -> bool;
+}
 
 /// Where the pictures of notes come from and what is done with them.
 #[derive(Debug)]
@@ -30,8 +40,9 @@ pub struct Pictures {
     store: Arc<ImageStore>,
     preprocessor: ImagePreprocessor,
     options: DecodeOptions,
-    cache: PixelCache,
+    cache: Option<Arc<PixelCache>>,
     fallback: Option<Fallback>,
+    known: Option<Arc<dyn KnownPictures>>,
 }
 
 /// How notes are read whose picture is not there or cannot be used.
@@ -47,20 +58,21 @@ pub struct Fallback {
 }
 
 impl Pictures {
-    /// Pictures of `store`, decoded by `options` and preprocessed by `preprocessor`. At most `cache_bytes` of pixels are kept
-    /// after resize and crop, so that they need not be decoded again; 0 keeps none.
+    /// Pictures of `store`, decoded by `options` and preprocessed by `preprocessor`. Pixels after resize
+    /// and crop are kept in `cache`, so that they need not be decoded again.
     pub fn new(
         store: Arc<ImageStore>,
         preprocessor: ImagePreprocessor,
         options: DecodeOptions,
-        cache_bytes: usize,
+        cache: Arc<PixelCache>,
     ) -> Self {
         Self {
             store,
+            cache: cache.serves(&preprocessor).then_some(cache),
             preprocessor,
             options,
-            cache: PixelCache::new(cache_bytes),
             fallback: None,
+            known: None,
         }
     }
 
@@ -78,39 +90,118 @@ impl Pictures {
         self.preprocessor.image_size()
     }
 
-    /// Writes the values of the picture of the note in `row`, `[3, image_size, image_size]`; `false`
-    /// where the note is read without one.
-    fn write_values(&self, row: u32, note: &Note, values: &mut [f32]) -> Result<bool> {
-        let by_text = self.fallback.as_ref().map(|fallback| &fallback.by_text);
-        if by_text.is_some_and(|by_text| by_text.reads(row)) {
-            return Ok(false);
-        }
-        let key = note.image.as_deref().ok_or_else(|| no_picture(note))?;
-        let pixels = match self.cache.get(row) {
-            Some(pixels) => pixels,
-            None => match self.pixels(key) {
-                Ok(pixels) => self.cache.insert(row, pixels.into()),
-                Err(problem) => {
-                    let problem = match by_text {
-                        Some(by_text) => by_text.late(row, &note.id, problem),
-                        None => ByText::none(0).late(row, &note.id, problem),
-                    };
-                    let error = |problem: Problem| {
-                        let error = DataError::image(shorten(key), problem.message, problem.mend);
-                        of_note(note, error)
-                    };
-                    return problem.map(|()| false).map_err(error);
-                }
-            },
-        };
-        self.preprocessor.normalize_into(&pixels, values);
-        Ok(true)
+    /// The same, where pictures that are `known` are neither decoded nor given values.
+    pub fn with_known(self, known: Option<Arc<dyn KnownPictures>>) -> Self {
+        Self { known, ..self }
     }
 
-    fn pixels(&self, key: &str) -> Result<Vec<u8>, Problem> {
+    /// The picture of the note in `row`; `None` where the note is read without one.
+    fn picture(&self, row: u32, note: &Note) -> Result<Option<Picture>> {
+        let by_text = self.fallback.as_ref().map(|fallback| &fallback.by_text);
+        if by_text.is_some_and(|by_text| by_text.reads(row)) {
+            return Ok(None);
+        }
+        let key = note.image.as_deref().ok_or_else(|| no_picture(note))?;
+        let read = match &self.known {
+            None => self.pixels(row, key).map(|pixels| Picture {
+                hash: None,
+                values: Some(self.values(&pixels)),
+            }),
+            Some(known) => self.known_or_read(row, key, known.as_ref()),
+        };
+        match read {
+            Ok(picture) => Ok(Some(picture)),
+            Err(problem) => {
+                let problem = match by_text {
+                    Some(by_text) => by_text.late(row, &note.id, problem),
+                    None => ByText::none(0).late(row, &note.id, problem),
+                };
+                let error = |problem: Problem| {
+                    let error = DataError::image(shorten(key), problem.message, problem.mend);
+                    of_note(note, error)
+                };
+                problem.map(|()| None).map_err(error)
+            }
+        }
+    }
+
+    /// What notes without a picture show.
+    fn blank(&self) -> Picture {
+        let known = self.known.as_ref();
+        // No picture is a file of no bytes.
+        let hash = known.map(|_| *blake3::hash(b"").as_bytes());
+        let known = known
+            .zip(hash)
+            .is_some_and(|(known, hash)| known.knows(&hash));
+        let side = self.image_size();
+        Picture {
+            hash,
+            values: (!known).then(|| vec![0.0; 3 * side * side].into()),
+        }
+    }
+
+    /// The picture, read and decoded as far as nothing is known of it.
+    fn known_or_read(
+        &self,
+        row: u32,
+        key: &str,
+        known: &dyn KnownPictures,
+    ) -> Result<Picture, Problem> {
+        let of_hash = |hash: PictureHash, values| Picture {
+            hash: Some(hash),
+            values,
+        };
+        if let Some(hash) = self.store.seen(key) {
+            if known.knows(&hash) {
+                return Ok(of_hash(hash, None));
+            }
+            if let Some(pixels) = self.cached(row) {
+                return Ok(of_hash(hash, Some(self.values(&pixels))));
+            }
+        }
         let bytes = self.store.read_within(key, &self.options)?;
-        let picture = decode(&bytes, &self.options)?;
+        let hash = self.store.see(key, &bytes);
+        if known.knows(&hash) {
+            return Ok(of_hash(hash, None));
+        }
+        let pixels: Arc<[u8]> = self.decoded(&bytes)?.into();
+        let values = self.values(&pixels);
+        // Where its features will be kept, nobody needs it again.
+        if !known.keeps_more() {
+            self.keep(row, &pixels);
+        }
+        Ok(of_hash(hash, Some(values)))
+    }
+
+    fn pixels(&self, row: u32, key: &str) -> Result<Arc<[u8]>, Problem> {
+        if let Some(pixels) = self.cached(row) {
+            return Ok(pixels);
+        }
+        let bytes = self.store.read_within(key, &self.options)?;
+        let pixels: Arc<[u8]> = self.decoded(&bytes)?.into();
+        self.keep(row, &pixels);
+        Ok(pixels)
+    }
+
+    fn cached(&self, row: u32) -> Option<Arc<[u8]>> {
+        self.cache.as_ref()?.get(row)
+    }
+
+    fn keep(&self, row: u32, pixels: &Arc<[u8]>) {
+        if let Some(cache) = &self.cache {
+            cache.insert(row, pixels);
+        }
+    }
+
+    fn decoded(&self, bytes: &[u8]) -> Result<Vec<u8>, Problem> {
+        let picture = decode(bytes, &self.options)?;
         Ok(self.preprocessor.resize_crop(&picture))
+    }
+
+    fn values(&self, pixels: &[u8]) -> Arc<[f32]> {
+        let mut values = vec![0.0; pixels.len()];
+        self.preprocessor.normalize_into(pixels, &mut values);
+        values.into()
     }
 }
 
@@ -177,54 +268,33 @@ impl NoteEncoder {
     /// As [`encode_rows`](Self::encode_rows), but for notes that may show parts of others, and gives
     /// up with `None` soon after `stop` is set.
     fn encode_until(&self, shown: &[Shown], stop: &AtomicBool) -> Result<Option<NoteBatch>> {
-        let image_size = self.pictures.as_ref().map_or(0, Pictures::image_size);
-        let mut values = vec![0.0; shown.len() * 3 * image_size * image_size];
-        let encode = |shown: &Shown, values: &mut [f32]| -> Result<Option<(EncodedNote, bool)>> {
+        let Some((pictures, by_text)) = self.pictures_of(shown, stop)? else {
+            return Ok(None);
+        };
+        let fallback = self.pictures.as_ref().and_then(|all| all.fallback.as_ref());
+        let encode = |(at, shown): (usize, &Shown)| -> Result<Option<EncodedNote>> {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
             let note = shown.text(&self.notes);
-            let fallback = match &self.pictures {
-                Some(pictures) => {
-                    let picture = &self.notes[shown.image];
-                    let written = pictures.write_values(shown.image, picture, values)?;
-                    pictures.fallback.as_ref().filter(|_| !written)
-                }
-                None => None,
-            };
-            let prompt = match fallback {
+            let prompt = match fallback.filter(|_| by_text[at]) {
                 None => self.prompts.encode(&note),
                 Some(fallback) if fallback.hide_text => fallback.prompts.encode(&Note::default()),
                 Some(fallback) => fallback.prompts.encode(&note),
             };
-            let prompt = prompt.map_err(|error| of_note(&note, error))?;
-            Ok(Some((prompt, fallback.is_some())))
+            prompt.map(Some).map_err(|error| of_note(&note, error))
         };
         // Every result is collected, so that of several errors always the first is reported.
-        let prompts: Vec<Result<Option<(EncodedNote, bool)>>> = match self.pictures {
-            Some(_) => values
-                .par_chunks_exact_mut(3 * image_size * image_size)
-                .zip(shown)
-                .map(|(values, shown)| encode(shown, values))
-                .collect(),
-            None => shown
-                .par_iter()
-                .map(|shown| encode(shown, &mut []))
-                .collect(),
-        };
-        let prompts: Result<Option<Vec<(EncodedNote, bool)>>> =
-            prompts.into_iter().collect::<Result<_>>();
+        let prompts: Vec<Result<Option<EncodedNote>>> =
+            shown.par_iter().enumerate().map(encode).collect();
+        let prompts: Result<Option<Vec<EncodedNote>>> = prompts.into_iter().collect::<Result<_>>();
         let Some(prompts) = prompts? else {
             return Ok(None);
         };
-        let (prompts, by_text): (Vec<EncodedNote>, Vec<bool>) = prompts.into_iter().unzip();
         let pad_id = self.prompts.tokenizer().pad_id();
         let rows: Vec<u32> = shown.iter().map(|shown| shown.row).collect();
         let mut batch = NoteBatch::from_prompts(&prompts, &rows, pad_id);
-        if self.pictures.is_some() {
-            batch.image_size = image_size;
-            batch.pixel_values = Some(values);
-        }
+        batch.pictures = pictures;
         if by_text.contains(&true) {
             // The batch is of the variant's style, even where all of it is read by text.
             let (style, none) = (self.prompts.style(), || vec![0; shown.len()]);
@@ -235,7 +305,55 @@ impl NoteEncoder {
         }
         Ok(Some(batch))
     }
+
+    /// The pictures that notes show, each read once, and which notes are read without one; `None` once
+    /// `stop` is set.
+    fn pictures_of(&self, shown: &[Shown], stop: &AtomicBool) -> Result<Option<Looks>> {
+        let Some(pictures) = &self.pictures else {
+            return Ok(Some((None, vec![false; shown.len()])));
+        };
+        let (mut places, mut rows) = (HashMap::new(), Vec::new());
+        let mut place = |row: u32| {
+            *places.entry(row).or_insert_with(|| {
+                rows.push(row);
+                rows.len() - 1
+            })
+        };
+        let of_note: Vec<usize> = shown.iter().map(|shown| place(shown.image)).collect();
+        let read = |&row: &u32| -> Result<Option<Option<Picture>>> {
+            match stop.load(Ordering::Relaxed) {
+                true => Ok(None),
+                false => pictures.picture(row, &self.notes[row]).map(Some),
+            }
+        };
+        let read: Vec<Result<Option<Option<Picture>>>> = rows.par_iter().map(read).collect();
+        let read: Option<Vec<Option<Picture>>> = read.into_iter().collect::<Result<_>>()?;
+        let Some(read) = read else {
+            return Ok(None);
+        };
+        let (mut distinct, mut blank) = (Vec::new(), None);
+        let mut add = |picture: Picture| {
+            distinct.push(picture);
+            distinct.len() - 1
+        };
+        // All notes without a picture show the same one.
+        let of_row = read.into_iter().map(|picture| match picture {
+            Some(picture) => (add(picture), false),
+            None => (*blank.get_or_insert_with(|| add(pictures.blank())), true),
+        });
+        let of_row: Vec<(usize, bool)> = of_row.collect();
+        let (of_note, by_text) = of_note.iter().map(|&at| of_row[at]).unzip();
+        let batch = BatchPictures {
+            image_size: pictures.image_size(),
+            distinct,
+            of_note,
+        };
+        Ok(Some((Some(batch), by_text)))
+    }
 }
+
+/// Pictures of a batch, and which of its notes are read without theirs.
+type Looks = (Option<BatchPictures>, Vec<bool>);
 
 fn of_note(note: &Note, error: DataError) -> DataError {
     DataError::Note {

@@ -39,10 +39,19 @@ fn prompts(style: PromptStyle) -> Arc<PromptEncoder> {
     Arc::new(encoder.unwrap())
 }
 
+fn pixels(bytes: usize) -> Arc<PixelCache> {
+    Arc::new(PixelCache::new(bytes))
+}
+
 fn encoder(folder: &Path, notes: NoteSet, cache_bytes: usize) -> Arc<NoteEncoder> {
     let store = Arc::new(ImageStore::open(folder).unwrap());
     let preprocessor = ImagePreprocessor::new(PreprocessorConfig::clip(SIDE as u32), SIDE).unwrap();
-    let pictures = Pictures::new(store, preprocessor, DecodeOptions::default(), cache_bytes);
+    let pictures = Pictures::new(
+        store,
+        preprocessor,
+        DecodeOptions::default(),
+        pixels(cache_bytes),
+    );
     let prompts = prompts(PromptStyle::Micl);
     Arc::new(NoteEncoder::new(Arc::new(notes), prompts, Some(pictures)))
 }
@@ -73,11 +82,15 @@ fn a_batch_holds_what_its_notes_alone_hold() {
     let encoder = encoder(folder.path(), note_set(folder.path()), 0);
     let rows = [3, 19, 0, 3];
     let batch = encoder.encode_rows(&rows).unwrap();
-    assert_eq!((batch.notes, batch.image_size), (4, SIDE));
+    assert_eq!(batch.notes, 4);
     assert_eq!(batch.rows, rows);
-    let values = batch.pixel_values.as_ref().unwrap();
-    let picture = 3 * SIDE * SIDE;
-    assert_eq!(values.len(), 4 * picture);
+    let pictures = batch.pictures.as_ref().unwrap();
+    assert_eq!(pictures.image_size, SIDE);
+    // What two notes show is there once.
+    assert_eq!(
+        (&pictures.of_note[..], pictures.distinct.len()),
+        ([0, 1, 2, 0].as_slice(), 3)
+    );
     let pad = encoder.prompts().tokenizer().pad_id() as i32;
     for (at, &row) in rows.iter().enumerate() {
         let alone = encoder.encode_rows(&[row]).unwrap();
@@ -88,22 +101,28 @@ fn a_batch_holds_what_its_notes_alone_hold() {
         assert_eq!(batch.lengths[at], length);
         assert_eq!(
             batch.image_index.as_ref().unwrap()[at],
-            alone.image_index.unwrap()[0]
+            alone.image_index.as_ref().unwrap()[0]
         );
         assert_eq!(
             batch.image_emb_index.as_ref().unwrap()[at],
-            alone.image_emb_index.unwrap()[0]
+            alone.image_emb_index.as_ref().unwrap()[0]
         );
-        assert_eq!(
-            values[at * picture..][..picture],
-            alone.pixel_values.unwrap()
-        );
+        let values = values_of(&batch, at);
+        assert_eq!(values.len(), 3 * SIDE * SIDE);
+        assert_eq!(values, values_of(&alone, 0));
         // Red is the first plane, blue the last.
         let config = PreprocessorConfig::clip(SIDE as u32);
         let red =
             ((row as f64 * 10.0 / 255.0) as f32 - config.mean[0] as f32) / config.std[0] as f32;
-        assert_eq!(values[at * picture], red);
+        assert_eq!(values[0], red);
     }
+}
+
+/// The values of what a note shows.
+fn values_of(batch: &NoteBatch, note: usize) -> Arc<[f32]> {
+    let pictures = batch.pictures.as_ref().unwrap();
+    let picture = &pictures.distinct[pictures.of_note[note]];
+    Arc::clone(picture.values.as_ref().unwrap())
 }
 
 #[test]
@@ -112,7 +131,7 @@ fn text_needs_no_pictures() {
     let notes = Arc::new(note_set(folder.path()));
     let encoder = NoteEncoder::new(notes, prompts(PromptStyle::Text), None);
     let batch = encoder.encode_rows(&[1, 2]).unwrap();
-    assert_eq!((batch.pixel_values, batch.image_size), (None, 0));
+    assert_eq!(batch.pictures, None);
     assert_eq!((batch.image_index, batch.image_emb_index), (None, None));
     assert_eq!(encoder.encode_rows(&[]).unwrap().notes, 0);
 }
@@ -219,6 +238,92 @@ fn kept_pixels_are_not_read_again() {
     assert_eq!(encoder.encode_rows(&[4, 5]).unwrap(), first);
 }
 
+/// Pictures that others say they know.
+#[derive(Debug, Default)]
+struct Known {
+    hashes: std::sync::Mutex<std::collections::HashSet<PictureHash>>,
+    full: bool,
+}
+
+impl KnownPictures for Known {
+    fn knows(&self, picture: &PictureHash) -> bool {
+        self.hashes.lock().unwrap().contains(picture)
+    }
+
+    fn keeps_more(&self) -> bool {
+        !self.full
+    }
+}
+
+/// An encoder of six notes, of which the last shows a copy of the first one's picture.
+fn encoder_with_known(folder: &Path, full: bool) -> (NoteEncoder, Arc<Known>) {
+    let mut notes = note_set(folder).rows()[..6].to_vec();
+    fs::copy(folder.join("0.png"), folder.join("copy.png")).unwrap();
+    notes[5].image = Some("copy.png".into());
+    let known = Arc::new(Known {
+        full,
+        ..Known::default()
+    });
+    let store = Arc::new(ImageStore::open(folder).unwrap());
+    let preprocessor = ImagePreprocessor::new(PreprocessorConfig::clip(SIDE as u32), SIDE).unwrap();
+    let pictures = Pictures::new(
+        store,
+        preprocessor,
+        DecodeOptions::default(),
+        pixels(1 << 20),
+    );
+    let pictures = pictures.with_known(Some(Arc::clone(&known) as Arc<dyn KnownPictures>));
+    let notes = Arc::new(NoteSet::new(notes).unwrap());
+    (
+        NoteEncoder::new(notes, prompts(PromptStyle::Micl), Some(pictures)),
+        known,
+    )
+}
+
+#[test]
+fn known_pictures_are_neither_read_again_nor_decoded() {
+    let folder = tempfile::tempdir().unwrap();
+    let (encoder, known) = encoder_with_known(folder.path(), false);
+    let rows = [0, 1, 5];
+    let pictures = |encoder: &NoteEncoder| encoder.encode_rows(&rows).unwrap().pictures.unwrap();
+    let first = pictures(&encoder);
+    let hashes: Vec<PictureHash> = first.distinct.iter().map(|p| p.hash.unwrap()).collect();
+    assert!(
+        first
+            .distinct
+            .iter()
+            .all(|picture| picture.values.is_some())
+    );
+    assert_eq!(
+        hashes[0],
+        *blake3::hash(&fs::read(folder.path().join("0.png")).unwrap()).as_bytes()
+    );
+    // Two files of the same content are one picture.
+    assert!(hashes[0] == hashes[2] && hashes[0] != hashes[1]);
+
+    known.hashes.lock().unwrap().insert(hashes[0]);
+    let second = pictures(&encoder);
+    assert_eq!(second.of_note, first.of_note);
+    let hidden: Vec<bool> = second.distinct.iter().map(|p| p.values.is_none()).collect();
+    assert_eq!(hidden, [true, false, true]);
+    assert_eq!(second.distinct[1], first.distinct[1]);
+    // What is known needs no file any more, what is not known does: its pixels were not kept.
+    fs::remove_file(folder.path().join("0.png")).unwrap();
+    fs::remove_file(folder.path().join("copy.png")).unwrap();
+    assert_eq!(pictures(&encoder), second);
+    fs::remove_file(folder.path().join("1.png")).unwrap();
+    assert!(encoder.encode_rows(&rows).is_err());
+}
+
+#[test]
+fn pixels_are_kept_where_features_will_not_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let (encoder, _) = encoder_with_known(folder.path(), true);
+    let first = encoder.encode_rows(&[3]).unwrap();
+    fs::remove_file(folder.path().join("3.png")).unwrap();
+    assert_eq!(encoder.encode_rows(&[3]).unwrap(), first);
+}
+
 #[test]
 fn an_error_names_note_and_picture_and_ends_the_batches() {
     let folder = tempfile::tempdir().unwrap();
@@ -269,8 +374,8 @@ fn encoder_with_fallback(folder: &Path, hide_text: bool) -> (NoteEncoder, Arc<By
     fs::remove_file(folder.join("3.png")).unwrap();
     let damaged = folder.join("4.png");
     let mut bytes = fs::read(&damaged).unwrap();
-    let pixels = bytes.windows(4).position(|name| name == b"IDAT").unwrap();
-    bytes[pixels + 8] ^= 0xff;
+    let data = bytes.windows(4).position(|name| name == b"IDAT").unwrap();
+    bytes[data + 8] ^= 0xff;
     fs::write(&damaged, bytes).unwrap();
     let notes = NoteSet::new(notes).unwrap();
     let text = mlrm_config::OnImageProblem::Text;
@@ -292,7 +397,8 @@ fn encoder_with_fallback(folder: &Path, hide_text: bool) -> (NoteEncoder, Arc<By
         prompts: prompts(PromptStyle::Text),
         hide_text,
     };
-    let pictures = Pictures::new(store, preprocessor, options, 1 << 20).with_fallback(fallback);
+    let pictures =
+        Pictures::new(store, preprocessor, options, pixels(1 << 20)).with_fallback(fallback);
     let notes = Arc::new(notes);
     let encoder = NoteEncoder::new(notes, prompts(PromptStyle::Micl), Some(pictures));
     (encoder, by_text)
@@ -305,8 +411,6 @@ fn notes_without_a_usable_picture_are_text_prompts_in_the_same_batch() {
     let batch = encoder.encode_rows(&[1, 2, 3, 4, 5]).unwrap();
     assert_eq!(batch.by_text, [false, true, true, true, false]);
     let texts = NoteEncoder::new(encoder.notes.clone(), prompts(PromptStyle::Text), None);
-    let picture = 3 * SIDE * SIDE;
-    let values = batch.pixel_values.as_ref().unwrap();
     for (at, row) in [1, 2, 3, 4, 5].into_iter().enumerate() {
         let alone = match batch.by_text[at] {
             true => texts.encode_rows(&[row]).unwrap(),
@@ -314,9 +418,7 @@ fn notes_without_a_usable_picture_are_text_prompts_in_the_same_batch() {
         };
         let ids = &batch.input_ids[at * batch.seq..][..batch.lengths[at]];
         assert_eq!(ids, alone.input_ids, "row {row}");
-        let blank = values[at * picture..][..picture]
-            .iter()
-            .all(|&value| value == 0.0);
+        let blank = values_of(&batch, at).iter().all(|&value| value == 0.0);
         assert_eq!(blank, batch.by_text[at], "row {row}");
     }
     // What shows only when it is decoded is told once, and known from then on.
@@ -552,6 +654,11 @@ fn swapped_batches_hold_the_parts_that_were_drawn_and_resume() {
         }
         let distinct = shown.iter().collect::<std::collections::HashSet<_>>().len();
         assert_eq!(batch.notes, distinct);
+        // A picture that several notes show is there once.
+        let pictures = batch.pictures.as_ref().unwrap();
+        let shown: std::collections::HashSet<u32> = shown.iter().map(|note| note.image).collect();
+        assert_eq!(pictures.distinct.len(), shown.len());
+        assert_eq!(pictures.of_note.len(), batch.notes);
     }
     let (cursor, _) = batches[3];
     assert!(drawn(cursor, 3, 2, 5) == batches[4..]);

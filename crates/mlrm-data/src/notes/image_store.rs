@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 use std::time::UNIX_EPOCH;
 
 use super::image_keys::{FolderNames, check_key, composed};
+use crate::batch::PictureHash;
 use crate::error::{DataError, Problem, ProblemKind, Result, shorten, shown};
 use crate::image::{DecodeOptions, HEAD_BYTES, TAIL_BYTES, check_ends};
 
@@ -21,6 +23,8 @@ pub struct ImageStore {
     entries: HashMap<String, Entry>,
     /// Names of entries that are not plain ASCII, by their composed form.
     composed_entries: HashMap<String, Vec<String>>,
+    /// What the pictures of these keys held when they were read last.
+    hashes: RwLock<HashMap<String, PictureHash>>,
 }
 
 /// The folder of a store.
@@ -64,6 +68,7 @@ impl ImageStore {
             shards: Vec::new(),
             entries: HashMap::new(),
             composed_entries: HashMap::new(),
+            hashes: RwLock::default(),
         };
         if !metadata.is_dir() {
             store.index(path)?;
@@ -143,6 +148,29 @@ impl ImageStore {
     pub fn read(&self, key: &str) -> Result<Vec<u8>> {
         self.read_up_to(key, |_| Ok(()))
             .map_err(|problem| image_error(key, problem))
+    }
+
+    /// Reads a picture's file for its hash alone, which [`Self::seen`] then gives.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn look(&self, key: &str) -> Result<PictureHash> {
+        Ok(self.see(key, &self.read(key)?))
+    }
+
+    /// Which picture the key has, if it was read already.
+    pub fn seen(&self, key: &str) -> Option<PictureHash> {
+        // Nothing panics while it holds the lock.
+        let hashes = self.hashes.read().unwrap_or_else(PoisonError::into_inner);
+        hashes.get(key).copied()
+    }
+
+    /// Notes which picture the key has, by the bytes of its file.
+    pub(crate) fn see(&self, key: &str, bytes: &[u8]) -> PictureHash {
+        let hash = *blake3::hash(bytes).as_bytes();
+        let mut hashes = self.hashes.write().unwrap_or_else(PoisonError::into_inner);
+        hashes.insert(key.to_owned(), hash);
+        hash
     }
 
     /// Bytes of a picture's file, without reading it.

@@ -1,6 +1,7 @@
 //! Building an embedder from checkpoints, or from scratch with Hugging Face's initial values.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -153,6 +154,8 @@ impl Embedder {
         Ok(Self {
             config,
             vision,
+            features: None,
+            encoded: Arc::default(),
             core,
             tune: options.tune,
             quantisation: options.quantisation,

@@ -16,6 +16,9 @@ pub(crate) use folder::write_part;
 pub use folder::{ModelFolder, Provenance, WrittenPart};
 pub use layout::{ImageSpan, SequenceLayout, TokenBatch};
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use mlrm_config::{Quantisation, Tune};
@@ -26,7 +29,7 @@ use crate::decoder::{Decoder, DecoderTrace};
 use crate::error::ModelError;
 use crate::fusion::Gate;
 use crate::nn::{DropoutClock, Linear, linear, zeros};
-use crate::vision::{VisionFeatures, VisionTower};
+use crate::vision::{FeatureCache, VisionFeatures, VisionTower};
 
 /// Everything but the LLM and the vision encoder; field names are those of the authors' released
 /// checkpoints.
@@ -60,6 +63,10 @@ pub struct Embedder {
     pub config: EmbedderConfig,
     /// Absent for the variant `text`.
     pub vision: Option<VisionTower>,
+    /// What it made of pictures before, where that is kept.
+    pub features: Option<Arc<FeatureCache>>,
+    /// See [`Self::pictures_encoded`].
+    pub(crate) encoded: Arc<AtomicU64>,
     /// The parts that can learn.
     pub core: EmbedderCore,
     /// Which weights of the language model learn.
@@ -383,7 +390,9 @@ impl Embedder {
     /// `pixels`: preprocessed pictures, `[notes, 3, side, side]`.
     pub fn encode_vision(&self, pixels: Tensor<4>) -> Option<VisionFeatures> {
         let vision = self.vision.as_ref()?;
-        Some(vision.forward(pixels.inner(), self.config.features, None))
+        let pictures = pixels.dims()[0] as u64;
+        self.encoded.fetch_add(pictures, Ordering::Relaxed);
+        Some(vision.encode(pixels.inner(), self.config.features))
     }
 
     /// The core without autodiff: the same weights, no gradients kept.
@@ -399,6 +408,11 @@ impl Embedder {
         // The file of an earlier checkpoint holds the weights without the adapters.
         self.tune = Tune::Full;
         self
+    }
+
+    /// Pictures that have passed through the vision encoder so far, for this embedder or a copy of it.
+    pub fn pictures_encoded(&self) -> u64 {
+        self.encoded.load(Ordering::Relaxed)
     }
 
     /// Whether the model reads pictures at all.

@@ -232,7 +232,7 @@ mod tests {
         let shape = [notes.len() * 16, 64];
         let moment = Moment { step, notes };
         let mask = dropout.mask(&moment, shape, &Device::flex());
-        mask.into_data().to_vec().unwrap()
+        mask.into_data().try_to_vec().unwrap()
     }
 
     #[test]
@@ -247,8 +247,8 @@ mod tests {
                 shape,
                 threshold: 0xc000_0000,
             };
-            let host: Vec<bool> = draw.on_host(&device).into_data().to_vec().unwrap();
-            let tensors: Vec<bool> = draw.on_device(&device).into_data().to_vec().unwrap();
+            let host: Vec<bool> = draw.on_host(&device).into_data().try_to_vec().unwrap();
+            let tensors: Vec<bool> = draw.on_device(&device).into_data().try_to_vec().unwrap();
             assert_eq!(tensors, host);
         }
     }

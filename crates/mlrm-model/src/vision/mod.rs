@@ -5,6 +5,7 @@
 //! A family's file ([`families`]) reads its `config.json` into a [`VisionConfig`] and names its tensors;
 //! the guide's "Adding a model" walks through one.
 
+mod cache;
 mod config;
 mod encoder;
 pub mod families;
@@ -13,9 +14,12 @@ mod tower;
 #[cfg(test)]
 mod tests;
 
+pub use cache::{FeatureCache, FeatureKey, FeatureShape, PictureHash};
 pub use config::{AttentionKind, MlpKind, Stretch, Summary, VisionConfig};
 pub use families::VisionEncoderFamily;
-pub use tower::VisionTower;
+pub use tower::{PICTURES_AT_A_TIME, VisionTower};
+
+use std::ops::Range;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use mlrm_config::{SelectFeature, VisionSettings};
@@ -54,8 +58,28 @@ pub struct VisionFeatures {
 }
 
 impl VisionFeatures {
-    /// Those of some of the notes.
-    pub(crate) fn select(self, rows: &[usize]) -> Self {
+    /// Those of `parts`, one below the other; `None` of none.
+    pub fn cat(parts: Vec<Self>) -> Option<Self> {
+        let (summaries, positions): (Vec<_>, Vec<_>) = parts
+            .into_iter()
+            .map(|part| (part.summary, part.positions))
+            .unzip();
+        (!summaries.is_empty()).then(|| Self {
+            summary: Tensor::cat(summaries, 0),
+            positions: Tensor::cat(positions, 0),
+        })
+    }
+
+    /// Those of neighbouring notes.
+    pub fn slice(self, notes: Range<usize>) -> Self {
+        Self {
+            summary: self.summary.narrow(0, notes.start, notes.len()),
+            positions: self.positions.narrow(0, notes.start, notes.len()),
+        }
+    }
+
+    /// Those of some of the notes, in any order.
+    pub fn select(self, rows: &[usize]) -> Self {
         let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
         let count = rows.len();
         let index: Tensor<1, Int> =

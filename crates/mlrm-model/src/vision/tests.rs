@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use mlrm_config::{SelectFeature, VisionActivation, VisionFamily, VisionSettings};
 use serde_json::{Value, json};
 
@@ -327,5 +327,63 @@ fn the_width_of_a_gated_network_is_written_as_a_ratio() {
         let written = gated.to_json();
         assert!(written["mlp_ratio"].is_u64(), "{written}");
         assert_eq!(read(&written), gated, "{written}");
+    }
+}
+
+/// Matrix products of such small towers round otherwise in batches of another size.
+#[test]
+fn a_picture_has_the_same_features_whichever_others_come_with_it() {
+    let device = Device::default();
+    let pictures = 2 * PICTURES_AT_A_TIME + 3;
+    for (family, dtype) in VisionFamily::ALL
+        .iter()
+        .flat_map(|&f| [(f, DType::F32), (f, DType::BF16)])
+    {
+        let config = small(family);
+        let tower = VisionTower::from_scratch(&config, 7, dtype, &device);
+        let side = config.image_size;
+        let size = 3 * side * side;
+        let values: Vec<f32> = (0..pictures * size)
+            .map(|n| ((n * 37 + n / 7) % 101) as f32 / 50.0 - 1.0)
+            .collect();
+        let selection = FeatureSelection {
+            layer: -1,
+            positions: SelectFeature::ClsPatch,
+            post_layernorm: false,
+        };
+        let encoded = |order: &[usize]| -> Vec<Vec<f32>> {
+            let picture = |&picture: &usize| &values[picture * size..][..size];
+            let chosen: Vec<f32> = order.iter().flat_map(picture).copied().collect();
+            let data = TensorData::new(chosen, [order.len(), 3, side, side]);
+            let features = tower.encode(Tensor::from_data(data, &device), selection);
+            let read = |values: Result<Vec<f32>, _>| -> Vec<f32> { values.expect("values") };
+            let (summary, rest) = (features.summary, features.positions);
+            let (summary, rest) = (
+                read(summary.try_into_vec_as()),
+                read(rest.try_into_vec_as()),
+            );
+            let [first, others] = [&summary, &rest].map(|all| all.len() / order.len());
+            let both = summary.chunks(first).zip(rest.chunks(others));
+            both.map(|(first, others)| [first, others].concat())
+                .collect()
+        };
+        let all: Vec<usize> = (0..pictures).collect();
+        let together = encoded(&all);
+        for (picture, features) in together.iter().enumerate() {
+            assert_eq!(
+                &encoded(&[picture])[0],
+                features,
+                "{family:?} {dtype:?}, {picture} alone"
+            );
+        }
+        for shift in [1, 5, PICTURES_AT_A_TIME + 2] {
+            let order: Vec<usize> = all.iter().map(|n| (n * 5 + shift) % pictures).collect();
+            for (features, &picture) in encoded(&order).iter().zip(&order) {
+                assert_eq!(
+                    features, &together[picture],
+                    "{family:?} {dtype:?}, moved by {shift}"
+                );
+            }
+        }
     }
 }

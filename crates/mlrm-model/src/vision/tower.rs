@@ -12,9 +12,12 @@ use super::{FeatureSelection, Stretch, Summary, VisionConfig, VisionFeatures, se
 use crate::error::ModelError;
 use crate::nn::{AttentionMask, CrossAttention, LayerNorm, TwoLayerMlp, resize_positions, zeros};
 use crate::weights::{
-    Checkpoint, Fit, LoadOptions, NamedTensor, Tensors, WriteOptions, Written, fill, fit,
-    initial_values, load, write_module,
+    Checkpoint, Fit, LoadOptions, NamedTensor, Tensors, WriteOptions, Written, each_value, fill,
+    fit, initial_values, load, write_module,
 };
+
+/// Pictures that [`VisionTower::encode`] passes through the encoder at a time.
+pub const PICTURES_AT_A_TIME: usize = 8;
 
 /// A vision encoder of any family. It is frozen: no gradient, no optimiser state.
 ///
@@ -166,11 +169,50 @@ impl VisionTower {
         let rename = family.names.rename;
         write_module(folder, self, family.own_prefix, rename, options)
     }
+
+    /// Its sizes.
+    pub fn config(&self) -> &VisionConfig {
+        &self.config
+    }
+
+    /// Adds names, shapes and values of all weights to `hasher`.
+    pub(super) fn hash_weights(&self, hasher: &mut blake3::Hasher) -> Result<(), ModelError> {
+        each_value(self, str::to_owned, &mut |tensor, data| {
+            let head = format!("{} {:?} {:?}\n", tensor.name, tensor.shape, data.dtype());
+            hasher.update(head.as_bytes()).update(data.as_bytes());
+            Ok(())
+        })
+    }
 }
 
 /// The forward pass.
 impl VisionTower {
     /// What `selection` means for the pictures `pixels`, `[notes, 3, side, side]`.
+    ///
+    /// How a matrix product rounds depends on its size. So pictures always pass in batches of
+    /// [`PICTURES_AT_A_TIME`], the last one filled up: a picture has the same features, bit by bit,
+    /// whichever others come with it.
+    pub fn encode(&self, pixels: Tensor<4>, selection: FeatureSelection) -> VisionFeatures {
+        let [notes, channels, height, width] = pixels.dims();
+        let mut parts = Vec::new();
+        for start in (0..notes).step_by(PICTURES_AT_A_TIME) {
+            let count = PICTURES_AT_A_TIME.min(notes - start);
+            let mut part = pixels.clone().narrow(0, start, count);
+            if count < PICTURES_AT_A_TIME {
+                let missing = [PICTURES_AT_A_TIME - count, channels, height, width];
+                let blank = Tensor::zeros(missing, (&part.device(), part.dtype()));
+                part = Tensor::cat(vec![part, blank], 0);
+            }
+            parts.push(self.forward(part, selection, None).slice(0..count));
+        }
+        match VisionFeatures::cat(parts) {
+            Some(features) => features,
+            // Of no pictures.
+            None => self.forward(pixels, selection, None),
+        }
+    }
+
+    /// What `selection` means for the pictures `pixels`, `[notes, 3, side, side]`, all at once.
     ///
     /// With `every` all hidden states are computed and left there: 0 is what enters the first layer,
     /// i the output of layer i, as in Hugging Face.

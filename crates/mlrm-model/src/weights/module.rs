@@ -236,7 +236,7 @@ fn read<M: Module>(
 /// Hands the values of `module` to `receive`, one tensor after another in checkpoint layout and in
 /// the module's order, in the number format that they are held in (f32 where they are held
 /// quantised), without those of adapters.
-pub(super) fn each_value<M: Module>(
+pub(crate) fn each_value<M: Module>(
     module: &M,
     rename: fn(&str) -> String,
     receive: Receive<'_>,

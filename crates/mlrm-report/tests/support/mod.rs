@@ -167,6 +167,7 @@ pub fn started(shape: Shape) -> Event {
         parameters_total: 28_400_000,
         parameters_trained: 17_100_000,
         resumed_from_step: None,
+        feature_cache: None,
     }))
 }
 
@@ -201,6 +202,7 @@ fn train_step(shape: Shape, step: u64) -> TrainStep {
         ]
         .map(|(phase, seconds)| (phase.to_owned(), seconds))
         .into(),
+        pictures_encoded: Some(32),
     }
 }
 

@@ -6,8 +6,9 @@ use super::filled::{added_positions, budget, fill_to, shape};
 use super::model::{ModelRun, report};
 use super::{BenchReport, Samples};
 use crate::corpus::Modality;
-use crate::encode::{token_batch, vision_features};
+use crate::encode::token_batch;
 use crate::error::TrainError;
+use crate::features::vision_features;
 use crate::phases::PhaseClock;
 use crate::plan::RunPlan;
 
@@ -17,7 +18,7 @@ pub fn bench_embed(plan: &RunPlan, samples: Samples) -> Result<BenchReport, Trai
     let config = &plan.embedder.config;
     let encoder = plan
         .encoding
-        .encoder(&plan.notes, config.variant, Modality::Both)?;
+        .encoder(&plan.notes, &plan.embedder, Modality::Both)?;
     let notes = plan.config.eval.batch_notes;
     let all = plan.notes.set.len();
     let rows: Vec<u32> = (0..notes).map(|row| (row % all) as u32).collect();
@@ -31,7 +32,7 @@ pub fn bench_embed(plan: &RunPlan, samples: Samples) -> Result<BenchReport, Trai
         let mut batch = filled.clone();
         let begin = Instant::now();
         let mut clock = PhaseClock::new(&device, true);
-        let features = vision_features(&plan.embedder, &mut batch);
+        let features = vision_features(&plan.embedder, &mut batch)?;
         clock.lap("vision")?;
         let inputs = core.llm_inputs(config, &token_batch(&batch), features, None)?;
         clock.lap("connector")?;

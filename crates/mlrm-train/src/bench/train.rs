@@ -18,10 +18,9 @@ use crate::step::{StepContext, train_step};
 /// Measures training steps of a plan at its full token budget.
 pub fn bench_train(mut plan: RunPlan, samples: Samples) -> Result<BenchReport, TrainError> {
     let config = plan.config.clone();
-    let variant = plan.embedder.config.variant;
     let encoder = plan
         .encoding
-        .encoder(&plan.notes, variant, Modality::Both)?;
+        .encoder(&plan.notes, &plan.embedder, Modality::Both)?;
     let budget = budget(&plan, &encoder);
     let pairs = Arc::from(plan.pairs.pairs.train.as_slice());
     // Every batch has the notes that the config's sizes say.

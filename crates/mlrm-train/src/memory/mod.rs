@@ -15,6 +15,7 @@ use mlrm_model::adapter::AdapterConfig;
 use mlrm_model::decoder::{Decoder, DecoderConfig};
 use mlrm_model::embedder::EmbedderConfig;
 use mlrm_model::ops::block_size;
+use mlrm_model::vision::PICTURES_AT_A_TIME;
 use mlrm_model::weights::{LinearMap, linear_maps};
 use serde::Serialize;
 
@@ -154,6 +155,7 @@ impl TrainingMemory {
         let gradients_bytes = trained_parameters * if short { number + 4 } else { 4 };
         let optimiser_bytes = trained_parameters * if short { 12 } else { 8 };
         let pictures = PictureActivations::new(shape);
+        let encoder = PICTURES_AT_A_TIME as u64 * pictures.encoder;
         let notes = 2 * shape.batch_pairs;
         let slice = slice_notes(shape, notes);
         let sliced = slice < notes;
@@ -174,7 +176,7 @@ impl TrainingMemory {
         let before = if sliced { gradients_bytes } else { 0 };
         let working = (working + again).max(last);
         let backward = before + activations_bytes.max(gradients_bytes) + working;
-        let pictures_bytes = notes * pictures.pixels + slice * pictures.encoder;
+        let pictures_bytes = notes * pictures.pixels + encoder;
         let step = features + (backward.max(activations_bytes + loss_bytes)).max(pictures_bytes);
         // Its scores and their gradients are computed apart, in the open.
         let probe_bytes = match shape.saliency_notes {
@@ -184,8 +186,8 @@ impl TrainingMemory {
         let evaluated = shape.eval_batch_notes;
         let embeddings = shape.notes * shape.model.map_or(0, |m| m.embedding_size() as u64) * 4;
         let evaluation_bytes = EMBEDDING_COPIES * embeddings
-            + evaluated * (pictures.pixels + pictures.encoder.max(pictures.features))
-            + llm.working(evaluated);
+            + evaluated * (pictures.pixels + pictures.features)
+            + llm.working(evaluated).max(encoder);
         let saving_bytes = SAVED_COPIES * table;
         let others = probe_bytes.max(evaluation_bytes).max(saving_bytes);
         let largest_at_work_bytes = step.max(others);

@@ -138,10 +138,9 @@ fn predict(shape: &TrainingShape<'_>, tune: Tune) -> Result<TrainingMemory, Mode
 /// Positions of the longest prompt that a run is to expect in the language model, visual tokens
 /// included: of evenly spaced notes, the length that is passed by one in as many as the steps draw.
 fn longest_prompt(plan: &RunPlan) -> Result<u64, TrainError> {
-    let variant = plan.embedder.config.variant;
     let encoder = plan
         .encoding
-        .encoder(&plan.notes, variant, Modality::Both)?;
+        .encoder(&plan.notes, &plan.embedder, Modality::Both)?;
     let rows = plan.notes.set.rows();
     let every = rows.len().div_ceil(SAMPLED_NOTES).max(1);
     let mut lengths = Vec::with_capacity(SAMPLED_NOTES);

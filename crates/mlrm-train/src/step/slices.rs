@@ -17,8 +17,9 @@ use mlrm_model::nn::DropoutOn;
 use mlrm_model::vision::VisionFeatures;
 
 use super::StepContext;
-use crate::encode::{token_batch, vision_features};
+use crate::encode::token_batch;
 use crate::error::TrainError;
+use crate::features::vision_features;
 use crate::objective::EmbeddingGradients;
 use crate::optimiser::{FlatGradients, add_gradients, flat_gradients};
 use crate::phases::PhaseClock;
@@ -43,6 +44,17 @@ struct Slice {
     tokens: TokenBatch,
     /// The encoder is frozen: what it made of the pictures serves both passes.
     features: Option<VisionFeatures>,
+}
+
+impl Slice {
+    /// What `batch` holds; `notes` are its places in the whole batch.
+    fn new(batch: &NoteBatch, notes: Range<usize>, features: Option<VisionFeatures>) -> Self {
+        Self {
+            notes,
+            tokens: token_batch(batch),
+            features,
+        }
+    }
 }
 
 /// What the gradients of a slice are computed from.
@@ -70,9 +82,11 @@ impl EmbeddedBatch {
         clock: &mut PhaseClock<'_>,
     ) -> Result<Self, TrainError> {
         let slice_notes = passes.slice_notes;
+        let features = vision_features(passes.embedder, &mut batch)?;
+        clock.lap("vision")?;
         if slice_notes == 0 || slice_notes >= batch.notes {
             let notes = 0..batch.notes;
-            let mut slice = passes.slice(&mut batch, notes, clock)?;
+            let mut slice = Slice::new(&batch, notes, features);
             let graph = passes.graph(&slice, clock)?;
             // It is run once only.
             slice.features = None;
@@ -87,7 +101,8 @@ impl EmbeddedBatch {
         let (mut slices, mut parts) = (Vec::new(), Vec::new());
         for start in (0..batch.notes).step_by(slice_notes) {
             let notes = start..batch.notes.min(start + slice_notes);
-            let slice = passes.slice(&mut batch.slice(notes.clone()), notes, clock)?;
+            let features = features.clone().map(|all| all.slice(notes.clone()));
+            let slice = Slice::new(&batch.slice(notes.clone()), notes, features);
             parts.push(passes.embed(&slice, clock)?);
             slices.push(slice);
         }
@@ -136,22 +151,6 @@ impl<'a> Passes<'a> {
             most_notes: context.most_notes,
             step,
         }
-    }
-
-    /// The slice that `batch` holds; `notes` are its places in the whole batch.
-    fn slice(
-        &self,
-        batch: &mut NoteBatch,
-        notes: Range<usize>,
-        clock: &mut PhaseClock<'_>,
-    ) -> Result<Slice, TrainError> {
-        let features = vision_features(self.embedder, batch);
-        clock.lap("vision")?;
-        Ok(Slice {
-            notes,
-            tokens: token_batch(batch),
-            features,
-        })
     }
 
     /// The embeddings of a slice, without a graph.

@@ -26,6 +26,7 @@ pub(super) fn run_started(plan: &RunPlan, step: usize) -> Event {
         parameters_total: (parameter_count(core) + vision) as u64,
         parameters_trained: trained_parameter_count(core) as u64,
         resumed_from_step: (step > 0).then_some(step as u64),
+        feature_cache: plan.kept_features.clone(),
     }))
 }
 
@@ -61,6 +62,7 @@ impl StepTaken {
             gradient_norm: stats.gradient_norm,
             notes_per_second: self.notes as f64 / self.whole.as_secs_f64(),
             seconds_by_phase,
+            pictures_encoded: stats.pictures_encoded,
         })
     }
 }

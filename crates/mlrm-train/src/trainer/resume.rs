@@ -86,7 +86,7 @@ fn read(folder: &Path, plan: &mut RunPlan, optimiser: &mut AdamW) -> Result<RunS
     let mut moments = AdamW::new(&plan.config.train);
     checkpoint::load(folder, &state, &mut moments, &plan.device)?;
     let model = open_model(&folder.join("model"), &plan.device, &plan.config)?;
-    (plan.embedder, plan.encoding) = (model.embedder, model.encoding);
+    plan.replace_model(model)?;
     *optimiser = moments;
     Ok(state)
 }

@@ -42,7 +42,7 @@ impl Trainer<'_> {
             });
             match model {
                 Ok(model) => {
-                    self.plan.embedder = model.embedder;
+                    self.plan.replace_model(model)?;
                     chosen = best;
                 }
                 Err(error) => self.warn(format!(

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Tensor};
 use mlrm_config::RunConfig;
 use mlrm_data::batch::NoteBatch;
 use mlrm_data::loader::NoteEncoder;
@@ -12,8 +12,9 @@ use mlrm_events::EmbeddingProbe as Figures;
 use mlrm_model::embedder::Embedder;
 use mlrm_model::vision::VisionFeatures;
 
-use crate::encode::{token_batch, vision_features};
+use crate::encode::token_batch;
 use crate::error::TrainError;
+use crate::features::vision_features;
 
 /// Embeds a fixed set of pairs and measures how they lie.
 pub struct EmbeddingProbe {
@@ -24,7 +25,7 @@ pub struct EmbeddingProbe {
     /// Notes embedded at a time.
     slice_notes: usize,
     every_steps: usize,
-    /// What the frozen encoder makes of the pictures; read from the pixels at first use.
+    /// What the frozen encoder makes of the pictures; read at first use.
     features: Option<VisionFeatures>,
 }
 
@@ -97,7 +98,7 @@ impl EmbeddingProbe {
         let picture_share = match features {
             None => None,
             Some(features) => {
-                let (others, _) = self.embed(embedder, Some(shifted(&features)))?;
+                let (others, _) = self.embed(embedder, Some(shifted(features)))?;
                 Some(picture_share(
                     &own,
                     &others,
@@ -125,23 +126,8 @@ impl EmbeddingProbe {
 
     /// Features of all notes of the batch, computed once: the encoder is frozen.
     fn features(&mut self, embedder: &Embedder) -> Result<Option<VisionFeatures>, TrainError> {
-        if self.features.is_none() && self.batch.pixel_values.is_some() {
-            let mut parts = Vec::new();
-            for start in (0..self.batch.notes).step_by(self.slice_notes) {
-                let end = self.batch.notes.min(start + self.slice_notes);
-                parts.extend(vision_features(embedder, &mut self.batch.slice(start..end)));
-            }
-            self.batch.pixel_values = None;
-            let (summaries, positions): (Vec<_>, Vec<_>) = parts
-                .into_iter()
-                .map(|part| (part.summary, part.positions))
-                .unzip();
-            if !summaries.is_empty() {
-                self.features = Some(VisionFeatures {
-                    summary: Tensor::cat(summaries, 0),
-                    positions: Tensor::cat(positions, 0),
-                });
-            }
+        if self.features.is_none() {
+            self.features = vision_features(embedder, &mut self.batch)?;
         }
         Ok(self.features.clone())
     }
@@ -157,10 +143,7 @@ impl EmbeddingProbe {
         for start in (0..self.batch.notes).step_by(self.slice_notes) {
             let end = self.batch.notes.min(start + self.slice_notes);
             let tokens = token_batch(&self.batch.slice(start..end));
-            let features = features.as_ref().map(|features| VisionFeatures {
-                summary: features.summary.clone().narrow(0, start, end - start),
-                positions: features.positions.clone().narrow(0, start, end - start),
-            });
+            let features = features.clone().map(|features| features.slice(start..end));
             let embedded = core.forward(&embedder.config, &tokens, features, None)?;
             values.extend(read(embedded.multimodal)?);
             if let Some(gate) = embedded.gate {
@@ -175,17 +158,10 @@ impl EmbeddingProbe {
 
 /// The features of the note before, for each note: never those of a partner, where there are more than
 /// two notes.
-fn shifted(features: &VisionFeatures) -> VisionFeatures {
+fn shifted(features: VisionFeatures) -> VisionFeatures {
     let notes = features.summary.dims()[0];
-    let order: Vec<i64> = (0..notes)
-        .map(|note| ((note + notes - 1) % notes) as i64)
-        .collect();
-    let device = features.summary.device();
-    let order: Tensor<1, Int> = Tensor::from_data(TensorData::new(order, [notes]), &device);
-    VisionFeatures {
-        summary: features.summary.clone().select(0, order.clone()),
-        positions: features.positions.clone().select(0, order),
-    }
+    let order: Vec<usize> = (0..notes).map(|note| (note + notes - 1) % notes).collect();
+    features.select(&order)
 }
 
 /// How far embeddings move when notes show the pictures of others, as a share of how far notes that are

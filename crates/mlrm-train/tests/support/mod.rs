@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use mlrm_config::TrainSettings;
-use mlrm_data::batch::NoteBatch;
+use mlrm_data::batch::{BatchPictures, NoteBatch};
 use mlrm_train::step::StepContext;
 use mlrm_train::verify::GoldenCase;
 use serde_json::Value;
@@ -21,6 +21,7 @@ pub fn batch(case: &GoldenCase, rows: Vec<u32>) -> NoteBatch {
     let tokens = &case.tokens;
     let pixels = case.pixels.clone().expect("the case has pictures");
     let image_size = pixels.dims()[3];
+    let values = pixels.try_into_vec_as::<f32>().expect("pixels");
     NoteBatch {
         notes: tokens.notes(),
         seq: tokens.seq,
@@ -28,8 +29,7 @@ pub fn batch(case: &GoldenCase, rows: Vec<u32>) -> NoteBatch {
         lengths: tokens.lengths.clone(),
         image_index: tokens.image_index.clone(),
         image_emb_index: tokens.image_emb_index.clone(),
-        pixel_values: Some(pixels.try_into_vec_as::<f32>().expect("pixels")),
-        image_size,
+        pictures: Some(BatchPictures::from_values(&values, image_size)),
         rows,
         by_text: Vec::new(),
         places: Vec::new(),

@@ -1,0 +1,221 @@
+//! Which features are kept, and where (`train.feature_cache`).
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mlrm_config::{MatmulPrecision, RunConfig};
+use mlrm_events::KeptFeatures;
+use mlrm_model::embedder::Embedder;
+use mlrm_model::ops;
+use mlrm_model::vision::{FeatureCache, FeatureKey, FeatureShape};
+
+use crate::corpus::{Encoding, Notes};
+use crate::device;
+use crate::error::TrainError;
+use crate::folders::free_bytes;
+
+/// Free space that is left on the disk by `auto`.
+const SPARED_BYTES: u64 = 1 << 30;
+
+/// What somebody wants of features that are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeping {
+    /// A run that looks at so many pictures, each time that it looks at one counted.
+    Run {
+        /// How many.
+        looks: u64,
+    },
+    /// A command that looks at each picture about once: what is there serves it, but unless a folder
+    /// is named nothing is added.
+    Command,
+}
+
+/// Gives `embedder` the cache that `config` asks for, if any, and says what is kept in it.
+///
+/// # Errors
+/// A folder that cannot be used.
+pub fn keep_features(
+    embedder: &mut Embedder,
+    encoding: &Encoding,
+    notes: &Notes,
+    config: &RunConfig,
+    keeping: Keeping,
+) -> Result<Option<KeptFeatures>, TrainError> {
+    let (named, folder) = match folder(&config.train.feature_cache) {
+        Some((named, folder)) if embedder.vision.is_some() => (named, folder),
+        _ => return Ok(None),
+    };
+    let pictures = pictures(notes);
+    if !named && !is_worth_it(config, keeping, pictures.len() as u64) {
+        return Ok(None);
+    }
+    let Some((key, shape)) = key(embedder, encoding, notes, config)? else {
+        return Ok(None);
+    };
+    if !named && keeping == Keeping::Command && !FeatureCache::is_there(&folder, &key) {
+        return Ok(None);
+    }
+    let most = config.train.feature_cache_max_bytes;
+    let mut cache = FeatureCache::open(&folder, key, shape, most)?;
+    let mut kept = survey(&cache, notes, &pictures)?;
+    let fits = kept.will_be_kept == kept.missing
+        && free_bytes(&folder)
+            .is_none_or(|free| kept.missing * cache.picture_bytes() + SPARED_BYTES <= free);
+    if !named && (keeping == Keeping::Command || !fits) {
+        if cache.is_empty() {
+            return Ok(None);
+        }
+        cache = cache.read_only();
+        (kept.will_be_kept, kept.bytes) = (0, 0);
+    }
+    embedder.features = Some(Arc::new(cache));
+    Ok(Some(kept))
+}
+
+/// What is kept, in words.
+pub fn told(kept: &KeptFeatures) -> String {
+    let KeptFeatures {
+        folder,
+        pictures,
+        missing,
+        will_be_kept,
+        bytes,
+    } = kept;
+    let there = pictures - missing;
+    let mut text =
+        format!("features of pictures are kept in {folder}: {there} of {pictures} are there");
+    if *will_be_kept > 0 {
+        let mebibytes = *bytes as f64 / f64::from(1 << 20);
+        text += &format!(", {will_be_kept} more will take {mebibytes:.1} MiB");
+    }
+    if missing > will_be_kept {
+        text += &format!(", {} will be encoded each time", missing - will_be_kept);
+    }
+    text
+}
+
+/// Gives `new`, which takes the place of `old`, the features that `old` keeps. Where its encoder is
+/// another one, they are others.
+///
+/// # Errors
+/// A folder that cannot be used.
+pub fn keep_same_features(
+    old: &Embedder,
+    new: &mut Embedder,
+    encoding: &Encoding,
+    notes: &Notes,
+    config: &RunConfig,
+) -> Result<(), TrainError> {
+    let Some(cache) = &old.features else {
+        return Ok(());
+    };
+    if let Some((key, shape)) = key(new, encoding, notes, config)? {
+        new.features = Some(match key == *cache.key() {
+            true => Arc::clone(cache),
+            false => Arc::new(cache.of_other(key, shape)?),
+        });
+    }
+    Ok(())
+}
+
+/// Whether keeping features without being asked to pays: the encoder is one that others have too, and
+/// pictures come more than once.
+fn is_worth_it(config: &RunConfig, keeping: Keeping, pictures: u64) -> bool {
+    let model = &config.model;
+    let start = [&model.path, &model.checkpoint, &model.vision.path];
+    match keeping {
+        Keeping::Run { looks } => start.iter().any(|path| path.is_some()) && looks >= 2 * pictures,
+        Keeping::Command => true,
+    }
+}
+
+/// Whether a folder was named, and which one it is; `None` for none.
+fn folder(setting: &str) -> Option<(bool, PathBuf)> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    match setting {
+        "off" => None,
+        "auto" => {
+            let home = || set("HOME").map(|home| Path::new(&home).join(".cache"));
+            let caches = set("XDG_CACHE_HOME").map(PathBuf::from).or_else(home)?;
+            Some((false, caches.join("mlrm/features")))
+        }
+        folder => Some((true, PathBuf::from(folder))),
+    }
+}
+
+/// The pictures that notes show, by key.
+fn pictures(notes: &Notes) -> HashSet<&str> {
+    let rows = notes.set.rows().iter().enumerate();
+    let shown = rows.filter(|(row, _)| !notes.by_text.reads(*row as u32));
+    shown
+        .filter_map(|(_, note)| note.image.as_deref())
+        .collect()
+}
+
+/// What all that the features depend on is called, and what is kept of a picture.
+fn key(
+    embedder: &Embedder,
+    encoding: &Encoding,
+    notes: &Notes,
+    config: &RunConfig,
+) -> Result<Option<(FeatureKey, FeatureShape)>, TrainError> {
+    let sizes = &embedder.config;
+    let (Some(encoder), Some(vision), Some(preprocessor)) =
+        (&embedder.vision, &sizes.vision, &encoding.preprocessor)
+    else {
+        return Ok(None);
+    };
+    let computed = device::dtype(config.backend.dtype);
+    let kept = config
+        .train
+        .feature_cache_dtype
+        .map_or(computed, device::dtype);
+    let shape = FeatureShape {
+        positions: vision.positions(sizes.features.positions),
+        width: vision.hidden_size,
+        kept,
+        computed,
+    };
+    let backends = config.backend.device.names().iter();
+    let backends: Vec<&str> = backends.filter_map(|name| name.split(':').next()).collect();
+    let short = config.backend.matmul_precision == MatmulPrecision::Bf16;
+    let products = match short && ops::has_bf16_products() {
+        true => "bf16",
+        false => "its own",
+    };
+    let reading = format!(
+        "pictures {:?} of {} pixels, EXIF orientation {:?}\ncomputed by {} in {computed:?}, products in {products} precision",
+        preprocessor.config(),
+        preprocessor.image_size(),
+        notes.decoding.orientation,
+        backends.join(", ")
+    );
+    let key = FeatureKey::new(encoder, sizes.features, kept, &reading)?;
+    Ok(Some((key, shape)))
+}
+
+/// What is there of `pictures`, and what the others will take.
+fn survey(
+    cache: &FeatureCache,
+    notes: &Notes,
+    pictures: &HashSet<&str>,
+) -> Result<KeptFeatures, TrainError> {
+    let hash = |key: &&str| notes.images.as_ref().and_then(|store| store.seen(key));
+    let hashes: Vec<_> = pictures.iter().filter_map(hash).collect();
+    let all = pictures.len() as u64;
+    let there = match hashes.len() == pictures.len() {
+        true => hashes.iter().filter(|hash| cache.lists(hash)).count() as u64,
+        // Not all files were read yet: what is there may be of other pictures.
+        false => all.min(cache.len() as u64),
+    };
+    let missing = all - there;
+    let will_be_kept = missing.min(cache.room()?);
+    Ok(KeptFeatures {
+        folder: cache.folder().display().to_string(),
+        pictures: all,
+        missing,
+        will_be_kept,
+        bytes: will_be_kept * cache.picture_bytes(),
+    })
+}
