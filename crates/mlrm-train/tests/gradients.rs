@@ -167,7 +167,7 @@ fn worst_over_models(change: impl Fn(&mut StepContext)) -> [[f64; 2]; 3] {
             *worst = [worst[0].max(of_all), worst[1].max(of_tensor)];
         }
     }
-    println!("{worst:.1e?}");
+    println!("{worst:?}");
     worst
 }
 
@@ -176,9 +176,9 @@ fn worst_over_models(change: impl Fn(&mut StepContext)) -> [[f64; 2]; 3] {
 /// 2⁻⁹ and 2⁻¹².
 #[track_caller]
 fn assert_rounding([f32, bf16, f16]: [[f64; 2]; 3]) {
-    assert!(f32[0] <= 2e-6 && f32[1] <= 1e-5, "{f32:.1e?}");
-    assert!(bf16[0] <= 0.1, "{bf16:.1e?}");
-    assert!(f16[0] <= 0.02, "{f16:.1e?}");
+    assert!(f32[0] <= 2e-6 && f32[1] <= 1e-5, "{f32:?}");
+    assert!(bf16[0] <= 0.1, "{bf16:?}");
+    assert!(f16[0] <= 0.02, "{f16:?}");
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn notes_embedded_once_give_the_gradients_of_all_their_places() {
             context.objective.kind = kind;
             let expected = gradients(&plan, &apart, &context);
             let errors = largest_errors(&gradients(&plan, &merged, &context), &expected);
-            println!("{variant:?} {tune:?} {kind:?}: {errors:.1e?}");
+            println!("{variant:?} {tune:?} {kind:?}: {errors:?}");
             worst = [worst[0].max(errors[0]), worst[1].max(errors[1])];
         }
     }
