@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
+use mlrm_config::ObjectiveKind;
 
 /// Which notes are not negatives of which, and how often each of the others is drawn, where that is
 /// corrected. Only what does not count is listed, so that a large batch holds no `[notes, notes]`.
 #[derive(Debug, Clone)]
 pub struct Exclusions {
-    /// The notes that do not count for each note. `[notes]`
+    /// The notes that do not count for each note, each once. `[notes]`
     excluded: Vec<Vec<u32>>,
     log_shares: Option<Vec<f32>>,
     /// Which notes have no picture; empty where none is without.
@@ -41,7 +42,10 @@ impl Exclusions {
                 .chain(known.copied());
             let excluded = excluded.filter_map(|note| places.get(&note)).flatten();
             let excluded = excluded.copied().filter(|&place| place as usize != partner);
-            excluded.collect()
+            let mut excluded: Vec<u32> = excluded.collect();
+            excluded.sort_unstable();
+            excluded.dedup();
+            excluded
         };
         Self::new((0..count).map(of_row).collect())
     }
@@ -67,6 +71,31 @@ impl Exclusions {
     /// rows nor candidates of L(E_v).
     pub fn without_pictures(self, by_text: Vec<bool>) -> Self {
         Self { by_text, ..self }
+    }
+
+    /// The loss of embeddings that all have the same cosine: for each note the logarithm of the
+    /// candidates that count, N of them without correction, mean over the notes.
+    pub fn chance_loss(&self, kind: ObjectiveKind) -> f64 {
+        let (notes, half) = (self.excluded.len(), self.excluded.len() / 2);
+        let weight = |column: usize| match &self.log_shares {
+            Some(log_shares) => (-f64::from(log_shares[column])).exp(),
+            None => 1.0,
+        };
+        let weights: Vec<f64> = (0..notes).map(weight).collect();
+        let [queries, targets] =
+            [&weights[..half], &weights[half..]].map(|w| w.iter().sum::<f64>());
+        let loss = |row: usize| {
+            let (columns, all) = match kind {
+                ObjectiveKind::OneTower => (0..notes, queries + targets),
+                ObjectiveKind::Dual if row < half => (half..notes, targets),
+                ObjectiveKind::Dual => (0..half, queries),
+            };
+            let excluded = self.excluded[row].iter().map(|&column| column as usize);
+            let excluded = excluded.filter(|column| columns.contains(column));
+            let sum = all - excluded.map(|column| weights[column]).sum::<f64>();
+            sum.ln() - weights[(row + half) % notes].ln()
+        };
+        (0..notes).map(loss).sum::<f64>() / notes as f64
     }
 
     /// True where a candidate of `columns` does not count for a note of `rows`, `[rows, columns]`; for
