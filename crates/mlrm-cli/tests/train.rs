@@ -533,7 +533,11 @@ fn a_device_that_runs_out_of_memory_goes_on_with_fewer_notes() {
     let words: Vec<&str> = few.iter().flat_map(|set| ["--set", set]).collect();
     let full = |run: &str, notes: &str| {
         let run = format!("run.dir={run}");
-        let words = [&["train", "tiny.toml", "--set", &run], words.as_slice()].concat();
+        let words = [
+            &["train", "tiny.toml", "--set", run.as_str()],
+            words.as_slice(),
+        ]
+        .concat();
         let mut command = home.command(&words);
         home.ran(&words, command.env("MLRM_TEST_DEVICE_NOTES", notes))
     };

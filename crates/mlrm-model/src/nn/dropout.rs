@@ -104,10 +104,11 @@ impl Dropout {
             shape: [rows, width],
             threshold: (self.rate * 2f64.powi(32)) as u32,
         };
-        match *device == Device::flex() {
-            true => draw.on_host(device),
-            false => draw.on_device(device),
+        #[cfg(feature = "flex")]
+        if *device == Device::flex() {
+            return draw.on_host(device);
         }
+        draw.on_device(device)
     }
 }
 
@@ -136,6 +137,7 @@ const COLUMN: u32 = 0xc2b2_ae3d;
 
 impl Draw {
     /// On the CPU, a row at a time.
+    #[cfg(feature = "flex")]
     fn on_host(&self, device: &Device) -> Tensor<2, Bool> {
         let [rows, width] = self.shape;
         let mut dropped = Vec::with_capacity(rows * width);
@@ -173,6 +175,7 @@ impl Draw {
 }
 
 /// A bijection of 32 bits that scatters neighbouring counters (Ellis, "lowbias32", 2018).
+#[cfg(feature = "flex")]
 fn scramble(mut x: u32) -> u32 {
     x ^= x >> 16;
     x = x.wrapping_mul(0x7feb_352d);
@@ -181,7 +184,7 @@ fn scramble(mut x: u32) -> u32 {
     x ^ (x >> 16)
 }
 
-/// [`scramble`] of every element.
+/// The same bijection of every element.
 fn scrambled<const D: usize>(x: Tensor<D, Int>) -> Tensor<D, Int> {
     let folded = |x: Tensor<D, Int>, bits: u32| {
         let high = x.clone().bitwise_right_shift_scalar(bits);

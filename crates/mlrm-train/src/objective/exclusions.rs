@@ -10,7 +10,7 @@ use mlrm_config::ObjectiveKind;
 /// corrected. Only what does not count is listed, so that a large batch holds no `[notes, notes]`.
 #[derive(Debug, Clone)]
 pub struct Exclusions {
-    /// The notes that do not count for each note. `[notes]`
+    /// The notes that do not count for each note, each once. `[notes]`
     excluded: Vec<Vec<u32>>,
     log_shares: Option<Vec<f32>>,
     /// Which notes have no picture; empty where none is without.
@@ -42,7 +42,10 @@ impl Exclusions {
                 .chain(known.copied());
             let excluded = excluded.filter_map(|note| places.get(&note)).flatten();
             let excluded = excluded.copied().filter(|&place| place as usize != partner);
-            excluded.collect()
+            let mut excluded: Vec<u32> = excluded.collect();
+            excluded.sort_unstable();
+            excluded.dedup();
+            excluded
         };
         Self::new((0..count).map(of_row).collect())
     }
@@ -73,25 +76,23 @@ impl Exclusions {
     /// The loss of embeddings that all have the same cosine: for each note the logarithm of the
     /// candidates that count, N of them without correction, mean over the notes.
     pub fn chance_loss(&self, kind: ObjectiveKind) -> f64 {
-        let notes = self.excluded.len();
-        let half = notes / 2;
+        let (notes, half) = (self.excluded.len(), self.excluded.len() / 2);
         let weight = |column: usize| match &self.log_shares {
             Some(log_shares) => (-f64::from(log_shares[column])).exp(),
             None => 1.0,
         };
         let weights: Vec<f64> = (0..notes).map(weight).collect();
-        let halves = [&weights[..half], &weights[half..]].map(|half| half.iter().sum::<f64>());
+        let [queries, targets] =
+            [&weights[..half], &weights[half..]].map(|w| w.iter().sum::<f64>());
         let loss = |row: usize| {
             let (columns, all) = match kind {
-                ObjectiveKind::OneTower => (0..notes, halves[0] + halves[1]),
-                ObjectiveKind::Dual if row < half => (half..notes, halves[1]),
-                ObjectiveKind::Dual => (0..half, halves[0]),
+                ObjectiveKind::OneTower => (0..notes, queries + targets),
+                ObjectiveKind::Dual if row < half => (half..notes, targets),
+                ObjectiveKind::Dual => (0..half, queries),
             };
-            let mut out: Vec<usize> = self.excluded[row].iter().map(|&n| n as usize).collect();
-            out.sort_unstable();
-            out.dedup();
-            let out = out.into_iter().filter(|column| columns.contains(column));
-            let sum = all - out.map(|column| weights[column]).sum::<f64>();
+            let excluded = self.excluded[row].iter().map(|&column| column as usize);
+            let excluded = excluded.filter(|column| columns.contains(column));
+            let sum = all - excluded.map(|column| weights[column]).sum::<f64>();
             sum.ln() - weights[(row + half) % notes].ln()
         };
         (0..notes).map(loss).sum::<f64>() / notes as f64

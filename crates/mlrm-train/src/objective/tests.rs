@@ -96,7 +96,7 @@ fn shares_are_taken_off_the_logits_of_candidates() {
     let e = angles.map(|angle| [angle.cos(), angle.sin()]);
     let log_q = [-2.0, -1.0, -3.5, -0.5, -2.5, -4.0];
     let exclusions = Exclusions::false_negatives(&[7, 1, 7, 2, 3, 4], |note| match note {
-        1 => &[4],
+        1 => [4].as_slice(),
         _ => &[],
     });
     let excluded: Vec<bool> = (0..36).map(|n| exclusions.excludes(n / 6, n % 6)).collect();
@@ -154,7 +154,7 @@ fn rows_at_a_time_are_all_rows() {
     };
     let ids: Vec<u32> = (0..notes as u32).map(|n| n * n % 17).collect();
     let exclusions =
-        Exclusions::false_negatives(&ids, |note| if note == 4 { &[1, 9] } else { &[] })
+        Exclusions::false_negatives(&ids, |note| if note == 4 { [1, 9].as_slice() } else { &[] })
             .corrected((0..notes).map(|n| -(n as f32) / 9.0).collect())
             .without_pictures((0..notes).map(|n| n % 6 == 1).collect());
     for kind in [ObjectiveKind::OneTower, ObjectiveKind::Dual] {
