@@ -183,12 +183,6 @@ fn options_that_are_not_implemented_are_refused_by_name() {
         ),
         (
             "opt_micl_ragged",
-            "do_layer_norm_before",
-            json!(false),
-            [not, "pre-norm"],
-        ),
-        (
-            "opt_micl_ragged",
             "activation_function",
             json!("gelu"),
             [not, "relu"],

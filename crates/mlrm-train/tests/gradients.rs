@@ -152,6 +152,8 @@ fn worst_over_models(change: impl Fn(&mut StepContext)) -> [[f64; 2]; 3] {
         let (mut plan, [first, second]) = small(folder.path(), model);
         let mut context = StepContext::new(&plan);
         assert!(context.partners.is_some(), "false negatives are masked");
+        // What a run of this model would come down to after its first steps.
+        context.loss_scale = context.loss_scale.min(64.0);
         // Off the start, where half of the adapters have no gradient.
         let mut optimiser = AdamW::new(&plan.config.train);
         let embedder = &mut plan.embedder;
@@ -222,7 +224,7 @@ fn notes_embedded_once_give_the_gradients_of_all_their_places() {
             worst = [worst[0].max(errors[0]), worst[1].max(errors[1])];
         }
     }
-    assert!(worst[0] <= 1e-6 && worst[1] <= 1e-5, "{worst:?}");
+    assert!(worst[0] <= 5e-6 && worst[1] <= 3e-5, "{worst:?}");
 }
 
 /// Positions of the language model in a pass over the sample set of `configs/demo.toml`, in batches of 64

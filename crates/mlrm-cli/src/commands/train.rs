@@ -80,7 +80,7 @@ pub fn run(args: TrainArgs) -> miette::Result<ExitCode> {
     for notice in run.notices() {
         eprintln!("{notice}");
     }
-    eprint!("predicted:\n{}", run.preflight().table());
+    eprintln!("predicted:\n{}", run.preflight().table().trim_end());
     let (ask, requests) = mpsc::channel();
     stop::on_signals(ask.clone())?;
     if args.stop_with_input {

@@ -464,8 +464,8 @@ fn what_is_not_supported_is_refused_by_name() {
         (json!({"size": 0}), "size"),
         (json!({"crop_size": {"height": 224}}), "crop_size"),
         (
-            json!({"image_processor_type": "ViTImageProcessor"}),
-            "ViTImageProcessor",
+            json!({"image_processor_type": "LevitImageProcessor"}),
+            "LevitImageProcessor",
         ),
         (json!({"image_mean": [0.5, 0.5]}), "image_mean"),
         (json!({"image_std": [0.5, 0.0, 0.5]}), "image_std"),

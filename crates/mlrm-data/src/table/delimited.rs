@@ -52,6 +52,9 @@ pub(super) struct Delimited {
 enum Records {
     Csv {
         reader: csv::Reader<Tail<Text>>,
+        /// Whether lines end in `\r\n`, as the first one does. `csv` ends a row at the `\r` and has not counted the
+        /// line of its `\n` when the next row begins.
+        crlf: bool,
         /// The line of the last row, if its last field holds a line break.
         open: Option<u64>,
     },
@@ -230,6 +233,7 @@ impl Records {
     fn new(text: Text, separator: &str, quotes: bool) -> Self {
         match separator.as_bytes() {
             [byte] => Self::Csv {
+                crlf: ends_in_crlf(text.head()),
                 reader: csv::ReaderBuilder::new()
                     .has_headers(false)
                     .flexible(true)
@@ -250,12 +254,14 @@ impl Records {
 
     fn read(&mut self, path: &Path, record: &mut ByteRecord) -> Result<Option<u64>> {
         match self {
-            Self::Csv { reader, open } => {
+            Self::Csv { reader, crlf, open } => {
                 let more = reader
                     .read_byte_record(record)
                     .map_err(|error| csv_error(path, error))?;
                 if more {
-                    let line = record.position().map_or(0, csv::Position::line);
+                    let line = record.position().map_or(0, |position| {
+                        position.line() + u64::from(*crlf && position.byte() > 0)
+                    });
                     let last = record.iter().next_back().unwrap_or_default();
                     *open = last.contains(&b'\n').then_some(line);
                     return Ok(Some(line));
@@ -299,6 +305,12 @@ impl Records {
             },
         }
     }
+}
+
+/// Whether the first line ends in `\r\n`.
+fn ends_in_crlf(head: &[u8]) -> bool {
+    let end = head.iter().position(|&byte| byte == b'\n');
+    end.is_some_and(|end| end > 0 && head[end - 1] == b'\r')
 }
 
 /// Whether a field of the first row is the name of a column of ids, as in `item_id` or `movieId`:

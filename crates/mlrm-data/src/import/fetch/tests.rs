@@ -40,8 +40,11 @@ fn serve(
                     .map_while(Result::ok)
                     .take_while(|line| !line.is_empty())
                 {
-                    if let Some(value) = line.strip_prefix("Range: ") {
-                        range = Some(value.to_owned());
+                    match line.split_once(": ") {
+                        Some((name, value)) if name.eq_ignore_ascii_case("range") => {
+                            range = Some(value.to_owned());
+                        }
+                        _ => {}
                     }
                 }
                 let mut log = log.lock().unwrap();

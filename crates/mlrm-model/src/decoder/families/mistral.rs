@@ -60,13 +60,17 @@ mod tests {
     }
 
     #[test]
-    fn the_guide_shows_this_file() {
+    fn the_guide_shows_this_file_and_that_of_dinov2() {
         let guide = include_str!("../../../../../docs/src/adding-a-model.md");
         let blocks: Vec<&str> = guide.split("```rust\n").skip(1).collect();
-        assert_eq!(blocks.len(), 2);
-        for block in blocks {
+        let (own, dinov2) = (
+            include_str!("mistral.rs"),
+            include_str!("../../vision/families/dinov2.rs"),
+        );
+        assert_eq!(blocks.len(), 3);
+        for (block, file) in blocks.into_iter().zip([own, own, dinov2]) {
             let code = block.split("```").next().unwrap_or_default();
-            assert!(include_str!("mistral.rs").contains(code), "{code}");
+            assert!(file.contains(code), "{code}");
         }
     }
 
