@@ -112,8 +112,7 @@ fn eigenvalues(mut a: Vec<Vec<f64>>) -> Vec<f64> {
             .flat_map(|i| (0..i).map(move |j| (i, j)))
             .map(|(i, j)| a[i][j] * a[i][j])
             .sum();
-        // NaN ends it too.
-        if !(off > 1e-18 * whole) {
+        if off <= 1e-18 * whole || off.is_nan() {
             break;
         }
         for p in 0..size {

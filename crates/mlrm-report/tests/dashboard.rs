@@ -15,7 +15,7 @@ use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{
     Event as Input, KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
 };
-use support::{START, Shape, now, run, started};
+use support::{START, Shape, embedding_probe, now, run, started};
 
 const SIZES: [(u16, u16); 4] = [(60, 15), (80, 24), (120, 40), (200, 60)];
 /// Characters alone: colours are the theme's, which has tests of its own.
@@ -58,6 +58,30 @@ fn every_view_of_a_run() {
             let name = format!("{}_{}x{}", view.title().to_lowercase(), size.0, size.1);
             insta::assert_snapshot!(name, screen(&mut app(view, true), &state, now(shape), size));
         }
+    }
+}
+
+#[test]
+fn embeddings_are_shown_once_they_were_looked_at() {
+    let shape = Shape::default();
+    let mut state = RunState::from_events(&run(shape));
+    let overview =
+        |state: &RunState| screen(&mut app(View::Overview, true), state, now(shape), (120, 40));
+    assert!(!overview(&state).contains("effective rank"));
+    state.apply(&embedding_probe(500));
+    let text = overview(&state);
+    for row in [
+        ("Embeddings", "step 500"),
+        ("cosine of partners", "0.8250"),
+        ("cosine of others", "0.4750"),
+        ("effective rank", "14.00"),
+        ("picture share", "30.00 %"),
+    ] {
+        let line = text.lines().find(|line| line.contains(row.0));
+        assert!(
+            line.is_some_and(|line| line.contains(row.1)),
+            "{row:?} in {text}"
+        );
     }
 }
 

@@ -9,7 +9,7 @@ use mlrm_events::{Event, EventLog, EventSink, Split, Stamped, Warning};
 use mlrm_report::examples::{Example, Hit, ModelResults, Note, read_examples};
 use mlrm_report::run::{Run, RunError};
 use mlrm_report::{html, markdown};
-use support::{START, Shape, run};
+use support::{START, Shape, embedding_probe, run};
 use tempfile::TempDir;
 
 const EVIL: &str = "</p><script>alert('note')</script><img src=x onerror=alert(1)> & \"quotes\"";
@@ -51,6 +51,9 @@ fn folder(name: &str, shape: Shape) -> (TempDir, PathBuf) {
     std::fs::create_dir_all(folder.join("report/images")).unwrap();
     let mut log = EventLog::create(folder.join("events.jsonl")).unwrap();
     run(shape).iter().for_each(|event| log.emit(event).unwrap());
+    for step in [100, 200] {
+        log.emit(&embedding_probe(step)).unwrap();
+    }
     let message = EVIL.to_owned();
     let event = Event::Warning(Warning {
         step: Some(1),

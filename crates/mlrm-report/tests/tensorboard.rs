@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use mlrm_events::{Event, EventSink, RunStarted, Stamped};
 use mlrm_report::tensorboard::TensorBoardWriter;
-use support::{Shape, run, skipped};
+use support::{Shape, embedding_probe, run, skipped};
 
 /// The fields of a protocol buffer: number → values.
 #[derive(Debug, Default)]
@@ -140,7 +140,8 @@ fn written(folder: &Path) -> (Vec<Stamped>, std::path::PathBuf) {
         every: 20,
         ..Shape::default()
     };
-    let events = run(shape);
+    let mut events = run(shape);
+    events.extend([20, 40].map(embedding_probe));
     let mut writer = TensorBoardWriter::create(folder).unwrap();
     events.iter().for_each(|event| writer.emit(event).unwrap());
     (events, writer.path().to_owned())

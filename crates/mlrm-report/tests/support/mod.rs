@@ -61,9 +61,10 @@ fn at(step: u64, event: Event) -> Stamped {
     }
 }
 
-fn embedding_probe(step: u64) -> Event {
+/// A look at the embeddings of a fixed batch after `step`.
+pub fn embedding_probe(step: u64) -> Stamped {
     let far = step as f64 / (step as f64 + 500.0);
-    Event::EmbeddingProbe(EmbeddingProbe {
+    let probe = EmbeddingProbe {
         step,
         notes: 64,
         positive_similarity: 0.95 - 0.25 * far,
@@ -75,7 +76,8 @@ fn embedding_probe(step: u64) -> Event {
         gate_mean: Some(0.6),
         temperature_logit: 3.0,
         seconds: 0.02,
-    })
+    };
+    at(step, Event::EmbeddingProbe(probe))
 }
 
 /// The events of a run.
@@ -92,7 +94,6 @@ pub fn run(shape: Shape) -> Vec<Stamped> {
         if step % shape.every == 0 {
             events.push(at(step, gate_histogram(shape, step)));
             events.push(at(step, saliency(shape, step)));
-            events.push(at(step, embedding_probe(step)));
             events.push(at(step, evaluation(shape, step)));
             let path = format!("checkpoints/step-{step}");
             let best = step % (2 * shape.every) == 0;
