@@ -238,7 +238,7 @@ fn the_halves_of_a_whole_model_are_exported_each_with_its_own_config() {
             assert_eq!(written, expected.collect(), "{system}, {half}");
             assert!(written.len() > 8, "{system}, {half}");
             let config: serde_json::Value =
-                serde_json::from_str(&home.read(&format!("out/{half}/config.json"))).expect("JSON");
+                serde_json::from_str(&home.read(format!("out/{half}/config.json"))).expect("JSON");
             assert_eq!(config["architectures"][0].as_str(), class, "{config}");
             assert!(config.get("visual").is_none(), "{config}");
             let shown = class.filter(|class| !class.starts_with("QWen"));

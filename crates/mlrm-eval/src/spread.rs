@@ -138,9 +138,9 @@ fn rotate(a: &mut [Vec<f64>], p: usize, q: usize) {
         let (x, y) = (row[p], row[q]);
         (row[p], row[q]) = (c * x - s * y, s * x + c * y);
     }
-    for k in 0..a.len() {
-        let (x, y) = (a[p][k], a[q][k]);
-        (a[p][k], a[q][k]) = (c * x - s * y, s * x + c * y);
+    let (above, from_q) = a.split_at_mut(q);
+    for (x, y) in above[p].iter_mut().zip(&mut from_q[0]) {
+        (*x, *y) = (c * *x - s * *y, s * *x + c * *y);
     }
 }
 
@@ -211,9 +211,9 @@ mod tests {
                 let (x, y) = (row[p], row[q]);
                 (row[p], row[q]) = (c * x - s * y, s * x + c * y);
             }
-            for k in 0..3 {
-                let (x, y) = (matrix[p][k], matrix[q][k]);
-                (matrix[p][k], matrix[q][k]) = (c * x - s * y, s * x + c * y);
+            let (above, from_q) = matrix.split_at_mut(q);
+            for (x, y) in above[p].iter_mut().zip(&mut from_q[0]) {
+                (*x, *y) = (c * *x - s * *y, s * *x + c * *y);
             }
         }
         let mut found = eigenvalues(matrix);

@@ -25,6 +25,7 @@ use crate::weights::{Checkpoint, LoadOptions, load};
 
 /// A model or a part of one on disk; its weights are not read yet.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "a command has one of it")]
 pub enum ModelSource {
     /// A whole model.
     Model(Box<ModelFolder>),

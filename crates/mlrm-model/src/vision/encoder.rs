@@ -57,6 +57,10 @@ impl PatchEmbedding {
 
 /// Self-attention; which kind it is names no tensor.
 #[derive(Module, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a layer has one of it, whose weights are elsewhere"
+)]
 pub enum SelfAttention {
     /// Three projections.
     Separate(SeparateAttention),

@@ -172,10 +172,7 @@ fn a_shorter_format_rounds_what_is_computed_as_what_is_read() {
         let cache = open_for(folder.path(), shape, 1 << 20);
         let start = 1.001;
         let now = cache.keep(&[[1; 32]], features(1, start)).unwrap();
-        let read = |features: VisionFeatures| {
-            let values = features.positions.try_into_vec_as::<f32>().unwrap();
-            values
-        };
+        let read = |features: VisionFeatures| features.positions.try_into_vec_as::<f32>().unwrap();
         let later = cache.get(&[[1; 32]], &Device::flex()).unwrap();
         assert_eq!(later.summary.dtype(), DType::F32);
         let (now, later) = (read(now), read(later));
