@@ -659,3 +659,24 @@ fn a_model_folder_is_a_start() {
     let first = |run: &str| losses(&events(&home, run))[&1].clone();
     assert_ne!(first("more"), first("run"));
 }
+
+/// A step uploads what its batch says and reads its numbers back at once: the same number of tensors in each, and
+/// their sizes grow with the batch alone.
+#[test]
+fn a_step_moves_its_batch_and_one_read() {
+    let home = Home::with_config();
+    home.train("run", &["train.max_steps=4", "train.feature_cache='off'"])
+        .done();
+    let events = events(&home, "run");
+    let steps = named(&events, "train_step");
+    assert_eq!(steps.len(), 4);
+    let of =
+        |step: &serde_json::Value, name: &str| step["transfers"][name].as_u64().expect("a number");
+    // Rotary angles and the like are uploaded by the first step and kept.
+    assert!(of(steps[0], "uploads") > of(steps[1], "uploads"));
+    for step in &steps[1..] {
+        assert_eq!(of(step, "reads"), 1);
+        assert_eq!(of(step, "read_bytes"), 7 * 4);
+        assert_eq!(of(step, "uploads"), of(steps[1], "uploads"));
+    }
+}

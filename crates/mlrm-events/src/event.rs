@@ -140,6 +140,22 @@ pub struct TrainStep {
     /// Pictures that passed through the frozen vision encoder; those whose features were kept did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pictures_encoded: Option<u64>,
+    /// What the step moved between host and device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfers: Option<Transfers>,
+}
+
+/// What went between host and device in a [`TrainStep`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Transfers {
+    /// Tensors uploaded to the device.
+    pub uploads: u64,
+    /// Bytes of these.
+    pub uploaded_bytes: u64,
+    /// Tensors read back from the device, for each of which the host waits.
+    pub reads: u64,
+    /// Bytes of these.
+    pub read_bytes: u64,
 }
 
 /// `gate_histogram`.

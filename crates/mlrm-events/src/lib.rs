@@ -40,7 +40,7 @@ pub mod text;
 pub use event::{
     Action, AttentionMass, CheckpointSaved, Control, EmbeddingProbe, EndReason, Evaluation, Event,
     GATE_BINS, GateHistogram, KeptFeatures, Metrics, ModalityShares, Named, Preflight, RunEnded,
-    RunStarted, Saliency, Slices, Split, System, TrainStep, UnknownEvent, Warning,
+    RunStarted, Saliency, Slices, Split, System, TrainStep, Transfers, UnknownEvent, Warning,
 };
 pub use line::Stamped;
 pub use log::EventLog;

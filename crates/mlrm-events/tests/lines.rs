@@ -3,7 +3,7 @@
 use mlrm_events::{
     Action, AttentionMass, CheckpointSaved, Control, EmbeddingProbe, EndReason, Evaluation, Event,
     GateHistogram, KeptFeatures, Metrics, Named, Preflight, RunEnded, RunStarted, Saliency, Slices,
-    Split, Stamped, System, TrainStep, UnknownEvent, Warning,
+    Split, Stamped, System, TrainStep, Transfers, UnknownEvent, Warning,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -90,6 +90,12 @@ fn every_event() -> Vec<Event> {
             ]
             .into(),
             pictures_encoded: Some(12),
+            transfers: Some(Transfers {
+                uploads: 9,
+                uploaded_bytes: 65_536,
+                reads: 1,
+                read_bytes: 28,
+            }),
         }),
         Event::GateHistogram(GateHistogram {
             step: 8,

@@ -14,6 +14,7 @@ pub mod ops;
 pub mod saliency;
 pub mod source;
 pub mod system;
+pub mod transfer;
 pub mod vision;
 pub mod weights;
 

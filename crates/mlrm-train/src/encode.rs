@@ -5,6 +5,7 @@ use mlrm_data::batch::NoteBatch;
 use mlrm_data::loader::NoteEncoder;
 use mlrm_eval::Embeddings;
 use mlrm_model::embedder::{Embedder, EmbedderConfig, EmbedderCore, TokenBatch};
+use mlrm_model::transfer;
 
 use crate::corpus::Modality;
 use crate::error::TrainError;
@@ -151,7 +152,6 @@ fn place(all: &mut [f32], batch: &[f32], rows: &[usize], width: usize) {
 }
 
 fn read(tensor: Tensor<2>) -> Result<Vec<f32>, TrainError> {
-    tensor
-        .try_into_vec_as::<f32>()
+    transfer::read(tensor)
         .map_err(|e| TrainError::Run(format!("embeddings cannot be read from the device: {e:?}")))
 }

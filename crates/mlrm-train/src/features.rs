@@ -7,13 +7,14 @@ pub use keep::{Keeping, keep_features, keep_same_features, told};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, TensorData};
 use mlrm_data::batch::{BatchPictures, NoteBatch, Picture, PictureHash};
 use mlrm_data::loader::KnownPictures;
 use mlrm_model::embedder::Embedder;
 use mlrm_model::vision::{FeatureCache, PICTURES_AT_A_TIME, VisionFeatures};
 
 use crate::error::TrainError;
+use mlrm_model::transfer::upload;
 
 /// What the frozen encoder of `embedder` makes of what each note of `batch` shows, which gives its
 /// pictures up; `None` where either has none. Each picture is encoded once, and not at all where its
@@ -85,7 +86,7 @@ fn encode(
             values.extend_from_slice(of_picture.ok_or_else(|| lacks("values"))?);
         }
         let data = TensorData::new(values, [pictures.len(), 3, side, side]);
-        parts.extend(embedder.encode_vision(Tensor::from_data(data, &device)));
+        parts.extend(embedder.encode_vision(upload(data, &device)));
     }
     Ok(VisionFeatures::cat(parts))
 }

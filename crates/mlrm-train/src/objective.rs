@@ -6,6 +6,8 @@ mod tests;
 
 use std::ops::Range;
 
+use mlrm_model::transfer::upload;
+
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, Gradients, Int, Tensor, TensorData};
 use mlrm_config::{ObjectiveKind, ObjectiveSettings};
@@ -256,9 +258,9 @@ impl<'a> OneLoss<'a> {
             .map(|row| ((row + pairs) % notes - candidates.start) as i64);
         let shape = [rows.len(), 1];
         let partner = TensorData::new(partner.collect::<Vec<_>>(), shape);
-        let partner = Tensor::<2, Int>::from_data(partner, &device);
+        let partner = upload::<2, Int>(partner, &device);
         let weights = TensorData::new(self.weights[rows].to_vec(), shape);
-        let weights = Tensor::<2>::from_data(weights, &device).cast(DType::F32);
+        let weights = upload::<2, burn::tensor::Float>(weights, &device).cast(DType::F32);
         (log_softmax(logits, 1).gather(1, partner) * weights)
             .sum()
             .neg()

@@ -6,8 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use mlrm_model::transfer::upload;
+
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{DType, Gradients, Tensor};
+use burn::tensor::{DType, Gradients, Tensor, TensorData};
 use mlrm_config::TrainSettings;
 use mlrm_model::ops::{self, AdamRule, AdamState};
 
@@ -105,7 +107,10 @@ impl AdamW {
             (learning_rate / (1.0 - self.beta_1.powi(t))) as f32,
             (1.0 - self.beta_2.powi(t)).powf(-0.5) as f32,
         ];
-        let sizes = Tensor::from_floats(sizes, &clipping.take.device());
+        let sizes = upload(
+            TensorData::new(sizes.to_vec(), [sizes.len()]),
+            &clipping.take.device(),
+        );
         module.map(&mut Updater {
             path: Vec::new(),
             gradients,

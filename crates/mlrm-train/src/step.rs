@@ -20,6 +20,7 @@ use crate::optimiser::{
 use crate::phases::PhaseClock;
 use crate::plan::RunPlan;
 use crate::sampling::SamplingShares;
+use mlrm_model::transfer::{Transfers, read, upload};
 use numbers::StepNumbers;
 use slices::{EmbeddedBatch, Passes};
 
@@ -77,6 +78,8 @@ pub struct StepStats {
     pub seconds_by_phase: Named<f64>,
     /// Pictures that passed through the vision encoder; absent where there is none.
     pub pictures_encoded: Option<u64>,
+    /// What went between host and device.
+    pub transfers: Transfers,
     /// Histogram of gate values where it was asked for.
     pub gate_values: Option<Vec<f32>>,
 }
@@ -168,6 +171,7 @@ pub fn train_step(
     // A resumed run counts on: the masks of a step are the same whenever it is taken.
     let step = optimiser.updates as u64;
     let encoded_before = embedder.pictures_encoded();
+    let moved_before = Transfers::so_far();
     let mut batch = match context.may_run_out_of_memory {
         false => batch_gradients(embedder, batch, step, context)?,
         true => device::within_memory(|| {
@@ -195,12 +199,13 @@ pub fn train_step(
     stats.chance_loss = chance_loss;
     optimiser.count(stats.updated);
     if keep_gate && let Some(gate) = gate {
-        stats.gate_values = gate.try_into_vec_as::<f32>().ok();
+        stats.gate_values = read(gate).ok();
     }
     clock.lap("optimiser")?;
     stats.seconds_by_phase = clock.seconds;
     let encoded = embedder.pictures_encoded() - encoded_before;
     stats.pictures_encoded = embedder.reads_pictures().then_some(encoded);
+    stats.transfers = Transfers::so_far().since(moved_before);
     Ok(stats)
 }
 
@@ -305,7 +310,7 @@ fn of_notes(at_places: Tensor<2>, places: &[usize], notes: usize) -> Tensor<2> {
 fn indices(places: &[usize], beside: &Tensor<2>) -> Tensor<1, Int> {
     let places: Vec<i64> = places.iter().map(|&note| note as i64).collect();
     let count = places.len();
-    Tensor::from_data(TensorData::new(places, [count]), &beside.device())
+    upload(TensorData::new(places, [count]), &beside.device())
 }
 
 /// Updates the weights, unless loss or gradients are not finite.

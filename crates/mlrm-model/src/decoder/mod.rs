@@ -23,6 +23,7 @@ use burn::nn::Embedding;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::nn::{AttentionMask, AttentionProbe, Linear, Norm, RotaryCache, embedding, linear};
+use crate::transfer::upload;
 use attention::{LayerContext, PassContext, WantedRows};
 
 /// Rows of a table of learnt positions before that of position 0 (HF's OPT).
@@ -163,7 +164,7 @@ impl Decoder {
         let count = wanted.len() / batch;
         let index = |values: Vec<i64>| {
             let len = values.len();
-            Tensor::<1, Int>::from_data(TensorData::new(values, [len]), &device)
+            upload::<1, Int>(TensorData::new(values, [len]), &device)
         };
         let flat = wanted.iter().enumerate();
         let rows = WantedRows {

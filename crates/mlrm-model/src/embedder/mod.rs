@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use mlrm_config::{Quantisation, Tune};
 
 use crate::adapter::AdapterConfig;
@@ -29,6 +29,7 @@ use crate::decoder::{Decoder, DecoderTrace};
 use crate::error::ModelError;
 use crate::fusion::Gate;
 use crate::nn::{DropoutClock, Linear, linear, zeros};
+use crate::transfer::upload;
 use crate::vision::{FeatureCache, VisionFeatures, VisionTower};
 
 /// Everything but the LLM and the vision encoder; field names are those of the authors' released
@@ -346,7 +347,7 @@ impl EmbedderCore {
         let (notes, seq) = (tokens.notes(), tokens.seq);
         let device = self.head.temperature.val().device();
         let data = TensorData::new(tokens.input_ids.clone(), [notes, seq]);
-        let words = self.llm.embed(Tensor::<2, Int>::from_data(data, &device));
+        let words = self.llm.embed(upload(data, &device));
         let none = tokens.picture_rows().is_some_and(|rows| rows.is_empty());
         let embeds = if tokens.image_index.is_some() && !none {
             let missing = "the prompt holds an image token but the batch has no picture";
@@ -425,10 +426,7 @@ impl Embedder {
 fn select_rows(table: Tensor<2>, index: Vec<i64>) -> Tensor<2> {
     let count = index.len();
     let device = table.device();
-    table.select(
-        0,
-        Tensor::from_data(TensorData::new(index, [count]), &device),
-    )
+    table.select(0, upload(TensorData::new(index, [count]), &device))
 }
 
 /// Visual tokens `[pictures, V, d]` set into the words of a batch.

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData, activation::softmax};
 
 use crate::ops::{self, Readable};
+use crate::transfer::upload;
 
 /// Which keys a query must not read.
 #[derive(Debug, Clone)]
@@ -40,7 +41,7 @@ impl AttentionMask {
             Self::UpTo { last, keys, window } => {
                 let limits: Vec<i64> = last.iter().map(|&key| key as i64).collect();
                 let count = limits.len();
-                let limits = Tensor::from_data(TensorData::new(limits, [count]), device);
+                let limits = upload(TensorData::new(limits, [count]), device);
                 (batch, limits, *keys, window)
             }
         };

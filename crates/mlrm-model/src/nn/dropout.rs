@@ -2,6 +2,8 @@
 //! ones, and so does a batch that is run in slices.
 
 use std::ops::Range;
+
+use crate::transfer::upload;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Bool, Device, Int, IntDType, Tensor, TensorData};
@@ -152,7 +154,7 @@ impl Draw {
                 scramble(bits.wrapping_add(second)) < self.threshold
             }));
         }
-        Tensor::from_data(TensorData::new(dropped, self.shape), device)
+        upload(TensorData::new(dropped, self.shape), device)
     }
 
     /// The same, of tensors.

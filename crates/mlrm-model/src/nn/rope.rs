@@ -1,6 +1,8 @@
 //! Rotary position embedding (RoFormer, arXiv 2104.09864), in the half-split layout of Llama.
 
 use std::f64::consts::TAU;
+
+use crate::transfer::upload;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -157,7 +159,7 @@ impl RotaryTable {
         let table = |f: fn(f64) -> f64| {
             let angle = |p: usize| frequencies.iter().map(move |w| f(p as f64 * w) as f32);
             let values: Vec<f32> = (0..rows).flat_map(angle).collect();
-            Tensor::from_data(TensorData::new(values, [rows, frequencies.len()]), device)
+            upload(TensorData::new(values, [rows, frequencies.len()]), device)
         };
         Self {
             cos: table(f64::cos),

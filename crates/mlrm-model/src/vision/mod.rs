@@ -21,6 +21,8 @@ pub use tower::{PICTURES_AT_A_TIME, VisionTower};
 
 use std::ops::Range;
 
+use crate::transfer::upload;
+
 use burn::tensor::{Int, Tensor, TensorData};
 use mlrm_config::{SelectFeature, VisionSettings};
 
@@ -82,8 +84,7 @@ impl VisionFeatures {
     pub fn select(self, rows: &[usize]) -> Self {
         let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
         let count = rows.len();
-        let index: Tensor<1, Int> =
-            Tensor::from_data(TensorData::new(rows, [count]), &self.summary.device());
+        let index: Tensor<1, Int> = upload(TensorData::new(rows, [count]), &self.summary.device());
         Self {
             summary: self.summary.select(0, index.clone()),
             positions: self.positions.select(0, index),

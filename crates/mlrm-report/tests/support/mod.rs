@@ -204,6 +204,7 @@ fn train_step(shape: Shape, step: u64) -> TrainStep {
         .map(|(phase, seconds)| (phase.to_owned(), seconds))
         .into(),
         pictures_encoded: Some(32),
+        transfers: None,
     }
 }
 

@@ -1,6 +1,8 @@
 //! Which notes of a batch are not each other's negatives.
 
 use std::collections::HashMap;
+
+use mlrm_model::transfer::upload;
 use std::ops::Range;
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
@@ -120,7 +122,7 @@ impl Exclusions {
                 }
             }
         }
-        Tensor::from_data(TensorData::new(mask, shape), device)
+        upload(TensorData::new(mask, shape), device)
     }
 
     /// How much the loss of each note counts, before it is made a mean: not where the note or its
@@ -140,10 +142,7 @@ impl Exclusions {
     pub(super) fn offsets(&self, columns: Range<usize>, device: &Device) -> Option<Tensor<2>> {
         let log_shares = self.log_shares.as_ref()?[columns].to_vec();
         let shape = [1, log_shares.len()];
-        Some(Tensor::from_data(
-            TensorData::new(log_shares, shape),
-            device,
-        ))
+        Some(upload(TensorData::new(log_shares, shape), device))
     }
 
     /// Whether `column` does not count for `row` of the multimodal loss.

@@ -4,6 +4,7 @@ use burn::tensor::{DType, Tensor};
 
 use super::StepStats;
 use crate::error::TrainError;
+use mlrm_model::transfer::read;
 
 /// The numbers of a step while they are on the device, `[1]` each.
 #[derive(Debug, Clone)]
@@ -44,7 +45,7 @@ impl StepNumbers {
             .chain(self.gate_mean)
             .map(|number| number.cast(DType::F32))
             .collect();
-        let values = Tensor::cat(all, 0).try_into_vec_as::<f32>();
+        let values = read::<1, f32>(Tensor::cat(all, 0));
         let failed = |reason: String| {
             TrainError::Run(format!("the device failed during the step: {reason}"))
         };

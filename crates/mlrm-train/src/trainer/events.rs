@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mlrm_events::{Event, GATE_BINS, GateHistogram, RunStarted, TrainStep};
+use mlrm_events::{Event, GATE_BINS, GateHistogram, RunStarted, TrainStep, Transfers};
 use mlrm_model::weights::{parameter_count, trained_parameter_count};
 
 use crate::plan::RunPlan;
@@ -63,6 +63,12 @@ impl StepTaken {
             notes_per_second: self.notes as f64 / self.whole.as_secs_f64(),
             seconds_by_phase,
             pictures_encoded: stats.pictures_encoded,
+            transfers: Some(Transfers {
+                uploads: stats.transfers.uploads,
+                uploaded_bytes: stats.transfers.uploaded_bytes,
+                reads: stats.transfers.reads,
+                read_bytes: stats.transfers.read_bytes,
+            }),
         })
     }
 }

@@ -7,11 +7,12 @@ mod tests;
 
 use std::path::Path;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, TensorData};
 
 use self::store::Store;
 use super::{FeatureSelection, VisionFeatures, VisionTower};
 use crate::error::ModelError;
+use crate::transfer::upload;
 
 /// BLAKE3 of a picture's file.
 pub type PictureHash = [u8; 32];
@@ -200,8 +201,8 @@ impl FeatureCache {
         let summary = TensorData::from_bytes_vec(summary, [notes, width], kept);
         let rest = TensorData::from_bytes_vec(rest, [notes, positions, width], kept);
         Some(VisionFeatures {
-            summary: Tensor::from_data(summary, (device, computed)),
-            positions: Tensor::from_data(rest, (device, computed)),
+            summary: upload(summary, (device, computed)),
+            positions: upload(rest, (device, computed)),
         })
     }
 

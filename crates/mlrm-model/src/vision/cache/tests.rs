@@ -1,6 +1,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Tensor;
+
 use super::*;
 
 const SHAPE: FeatureShape = FeatureShape {
