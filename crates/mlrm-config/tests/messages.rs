@@ -418,6 +418,20 @@ fn an_inner_width_that_a_family_cannot_write_down() {
 }
 
 #[test]
+fn a_head_that_rotary_positions_do_not_fill() {
+    insta::assert_snapshot!(bad(
+        "[model.vision]\nfamily = \"dinov3_vit\"\nhidden_size = 20\nnum_attention_heads = 2"
+    ), @r###"
+    error: `dinov3_vit` turns the channels of a head by fours: 20 / 2 is no multiple of 4
+      --> bad.toml:5:1
+         |
+       5 | hidden_size = 20
+         | ^^^^^^^^^^^
+      help: set `model.vision.hidden_size` to 16 or 24
+    "###);
+}
+
+#[test]
 fn settings_that_exclude_each_other() {
     insta::assert_snapshot!(bad(
         "path = \"tokenizer.json\"\n[objective]\ntemperature = 0.05\ntemperature_logit = 3.0\n\

@@ -92,6 +92,11 @@ make_vision_case dinov2_swiglu_latefusion_post_norm --seed 37 --family qwen2 --v
 make_vision_case dinov2_with_registers_mlp_connector --seed 38 --family qwen3 --variant lateearly \
     --vision dinov2_with_registers --vision-act gelu --vision-hidden 18 --stored-size 28 --connector mlp \
     --select-layer -2
+# Angles instead of stored positions: 3 by 3 patches, and 5 by 5 that the config speaks of while 3 by 3 are read.
+make_vision_case dinov3_notellm2 --seed 42 --family llama --variant notellm2 --vision dinov3_vit --vision-act gelu \
+    --vision-hidden 24
+make_vision_case dinov3_gated_latefusion_post_norm --seed 43 --family qwen2 --variant latefusion --vision dinov3_vit \
+    --vision-act gelu --vision-hidden 36 --swiglu --stored-size 20 --post-layernorm --select-layer -1
 make_vision_case vit_micl --seed 39 --family llama --variant micl --vision vit --vision-act gelu --stored-size 16 \
     --select-feature patch --query-tokens 3
 

@@ -6,7 +6,7 @@
 | siglip_vision_model, siglip | transformers.SiglipVisionModel | `pooler_output` |
 | blip_2_vision_model | transformers.Blip2VisionModel | the class token of the selected state |
 | qwen_vl_visual | qwen_vl.QwenVisual | the mean of the selected state's patches |
-| dinov2, dinov2_with_registers, vit | transformers' model of that name | the class token of the selected state |
+| dinov2, dinov2_with_registers, dinov3_vit, vit | transformers' model of that name | the class token of the selected state |
 """
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PREFIX = {"clip_vision_model": "vision_model.", "clip": "vision_model.", "siglip
           "blip_2_vision_model": "", "qwen_vl_visual": "transformer.visual."}
 
 # Families whose `from_pretrained` renames what is stored.
-RENAMED = ("dinov2", "dinov2_with_registers", "vit")
+RENAMED = ("dinov2", "dinov2_with_registers", "dinov3_vit", "vit")
 
 
 def make_vision(a, randomise, gen, out: Path):
@@ -52,11 +52,13 @@ def make_vision(a, randomise, gen, out: Path):
     elif a.vision in RENAMED:
         # Positions are stored for another size than that of the pictures.
         sizes.update(image_size=a.stored_size or a.image_size)
-        if a.vision != "vit":
+        if a.vision.startswith("dinov2"):
             sizes.pop("intermediate_size")
             sizes.update(mlp_ratio=a.mlp_ratio, use_swiglu_ffn=a.swiglu)
-        if a.vision == "dinov2_with_registers":
+        if a.vision in ("dinov2_with_registers", "dinov3_vit"):
             sizes.update(num_register_tokens=3)
+        if a.vision == "dinov3_vit" and a.swiglu:
+            sizes.update(use_gated_mlp=True, hidden_act="silu", query_bias=False, value_bias=False)
         tower = AutoModel.from_config(AutoConfig.for_model(a.vision, **sizes), **eager)
     else:
         # Fewer stored positions than patches, as in the published checkpoint.
@@ -98,7 +100,7 @@ def load_vision(folder: Path, dtype=torch.float32):
 def last_norm(tower):
     """The norm after the layers: some versions of transformers put a `vision_model` between."""
     tower = getattr(tower, "vision_model", tower)
-    return tower.post_layernorm if hasattr(tower, "post_layernorm") else tower.layernorm
+    return next(getattr(tower, name) for name in ("post_layernorm", "layernorm", "norm") if hasattr(tower, name))
 
 
 def interpolates(tower) -> dict:

@@ -246,6 +246,17 @@ def vit(side, **more):
 
 REGISTERS = dict(architectures=["Dinov2WithRegistersModel"], interpolate_antialias=True, interpolate_offset=0.0,
                  model_type="dinov2_with_registers", num_register_tokens=4, transformers_version="4.47.0.dev0")
+def dino3(side, **more):
+    config = dict(apply_layernorm=True, architectures=["DINOv3ViTModel"], attention_dropout=0.0, drop_path_rate=0.0,
+                  hidden_act="gelu", hidden_size=16, image_size=16, initializer_range=0.02, intermediate_size=40,
+                  key_bias=False, layer_norm_eps=1e-5, layerscale_value=1.0, mlp_bias=True, model_type="dinov3_vit",
+                  num_attention_heads=2, num_channels=3, num_hidden_layers=2, num_register_tokens=4,
+                  out_features=["stage2"], out_indices=[2], patch_size=4, pos_embed_jitter=None,
+                  pos_embed_rescale=2.0, pos_embed_shift=None, proj_bias=True, query_bias=True,
+                  reshape_hidden_states=True, rope_theta=100.0, stage_names=["stem", "stage1", "stage2"],
+                  torch_dtype="float32", transformers_version="4.56.0.dev0", use_gated_mlp=False, value_bias=True)
+    return dict(config, **more), side
+
 # Towers that read pictures of other sizes than their positions are stored for, with that size.
 STRETCHED = {
     "dinov2-small": dino(12),
@@ -258,6 +269,9 @@ STRETCHED = {
                                 id2label={"0": "tench", "1": "goldfish"}, label2id={"tench": 0, "goldfish": 1}),
     "vit-base-patch16-224-in21k": vit(16, transformers_version="4.13.0.dev0"),
     "dino-vits16": vit(20, _name_or_path="/home/niels/checkpoints/dino", transformers_version="4.10.0.dev0"),
+    "dinov3-vits16-pretrain-lvd1689m": dino3(12),
+    "dinov3-vit7b16-pretrain-lvd1689m": dino3(20, hidden_act="silu", query_bias=False, use_gated_mlp=True,
+                                              value_bias=False),
 }
 # What stands in `preprocessor_config.json` beside them.
 BIT = dict(crop_size=dict(height=224, width=224), do_center_crop=True, do_convert_rgb=True, do_normalize=True,
@@ -267,6 +281,11 @@ BIT = dict(crop_size=dict(height=224, width=224), do_center_crop=True, do_conver
 PREPROCESSORS = {
     "dinov2-small": BIT,
     "dinov2-with-registers-base": BIT,
+    "dinov3-vits16-pretrain-lvd1689m": dict(
+        crop_size=None, data_format="channels_first", default_to_square=True, device=None, do_center_crop=None,
+        do_convert_rgb=None, do_normalize=True, do_rescale=True, do_resize=True, image_mean=[0.485, 0.456, 0.406],
+        image_processor_type="DINOv3ViTImageProcessorFast", image_std=[0.229, 0.224, 0.225], input_data_format=None,
+        resample=2, rescale_factor=0.00392156862745098, return_tensors=None, size=dict(height=224, width=224)),
     "vit-base-patch16-224": dict(do_normalize=True, do_resize=True, image_mean=[0.5, 0.5, 0.5],
                                  image_std=[0.5, 0.5, 0.5], size=224),
     "vit-base-patch16-224-in21k": dict(do_normalize=True, do_resize=True, image_mean=[0.5, 0.5, 0.5],

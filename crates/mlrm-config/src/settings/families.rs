@@ -93,6 +93,8 @@ pub struct VisionTraits {
     /// Whether the inner width of its feed-forward network is a whole multiple of `hidden_size`, which is
     /// all that its config.json can say.
     pub whole_mlp_ratio: bool,
+    /// Whether the channels of a head turn with row and column of a patch, two at a time: four divide them.
+    pub rotary: bool,
     /// How pictures are prepared where no file says it.
     pub pictures: PictureDefaults,
 }
@@ -109,6 +111,8 @@ pub enum PictureDefaults {
     /// The shorter side resized to 8/7 of that of the input, the middle cut out; ImageNet's mean and
     /// deviation.
     Dinov2,
+    /// Squeezed into the square by a triangle filter; ImageNet's mean and deviation.
+    Dinov3,
     /// Squeezed into the square by a triangle filter; 0.5 for mean and deviation.
     Vit,
 }
@@ -118,6 +122,7 @@ const CLIP_LIKE: VisionTraits = VisionTraits {
     class_token: true,
     post_layernorm: true,
     whole_mlp_ratio: false,
+    rotary: false,
     pictures: PictureDefaults::Clip,
 };
 
@@ -152,6 +157,12 @@ families! {
     Dinov2 = "dinov2", DINOV2_LIKE;
     /// DINOv2 with registers, which nothing reads.
     Dinov2WithRegisters = "dinov2_with_registers", DINOV2_LIKE;
+    /// DINOv3: a class token, registers, scaled layers; rotary positions of patches.
+    Dinov3Vit = "dinov3_vit", VisionTraits {
+        rotary: true,
+        pictures: PictureDefaults::Dinov3,
+        ..CLIP_LIKE
+    };
     /// The first ViT, and DINO: a class token; positions stretch to the pictures.
     Vit = "vit", VisionTraits { pictures: PictureDefaults::Vit, ..CLIP_LIKE };
 }

@@ -179,6 +179,22 @@ fn vision(vision: &VisionSettings, findings: &mut Vec<Finding>) {
             heads,
         ));
     }
+    if vision.family.traits().rotary && divides(heads, width) && !divides(4, width / heads) {
+        findings.push(
+            Finding::new(
+                "model.vision.hidden_size",
+                format!(
+                    "`{}` turns the channels of a head by fours: {width} / {heads} is no multiple of 4",
+                    vision.family.name()
+                ),
+            )
+            .related(["model.vision.num_attention_heads", "model.vision.family"])
+            .help(format!(
+                "set `model.vision.hidden_size` to {}",
+                multiples_around(4 * heads, width)
+            )),
+        );
+    }
     let (image, patch) = (vision.image_size, vision.patch_size);
     if !divides(patch, image) {
         findings.push(

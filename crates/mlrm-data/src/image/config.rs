@@ -37,6 +37,8 @@ enum Processor {
     Blip,
     /// `ViTImageProcessor`: the same, with a filter, mean and deviation of its own.
     Vit,
+    /// `DINOv3ViTImageProcessor`: the same with ImageNet's mean and deviation.
+    Dinov3,
 }
 
 impl Processor {
@@ -47,7 +49,7 @@ impl Processor {
 
     /// Whether a size that is one number is both sides, not the shorter one.
     fn plain_size_is_square(self) -> bool {
-        matches!(self, Self::Blip | Self::Vit)
+        matches!(self, Self::Blip | Self::Vit | Self::Dinov3)
     }
 
     fn defaults(self) -> PreprocessorConfig {
@@ -57,6 +59,7 @@ impl Processor {
             Self::Siglip => usual(PictureDefaults::Siglip, CLIP_SIZE),
             Self::Blip => usual(PictureDefaults::Blip, BLIP_SIZE),
             Self::Vit => usual(PictureDefaults::Vit, CLIP_SIZE),
+            Self::Dinov3 => usual(PictureDefaults::Dinov3, CLIP_SIZE),
         }
     }
 
@@ -67,6 +70,7 @@ impl Processor {
             PictureDefaults::Siglip => Self::Siglip,
             PictureDefaults::Blip => Self::Blip,
             PictureDefaults::Vit => Self::Vit,
+            PictureDefaults::Dinov3 => Self::Dinov3,
         }
     }
 }
@@ -160,6 +164,12 @@ impl PreprocessorConfig {
                 std: IMAGENET_STD,
                 ..Self::clip(image_size)
             },
+            PictureDefaults::Dinov3 => Self {
+                resample: Resample::Bilinear,
+                mean: IMAGENET_MEAN,
+                std: IMAGENET_STD,
+                ..Self::squeezed(image_size)
+            },
             PictureDefaults::Vit => Self {
                 resample: Resample::Bilinear,
                 mean: [0.5; 3],
@@ -191,7 +201,8 @@ impl PreprocessorConfig {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(DataError::io("read", path)(error)),
         };
-        let mend = "use a `preprocessor_config.json` of a CLIP, SigLIP, BLIP, DINOv2 or ViT model";
+        let mend =
+            "use a `preprocessor_config.json` of a CLIP, SigLIP, BLIP, DINOv2, DINOv3 or ViT model";
         let fail = |message: String| DataError::file(path, message, mend);
         let mut keys: Map<String, Value> = serde_json::from_str(&text)
             .map_err(|error| fail(format!("no JSON object: {error}")))?;
@@ -243,6 +254,8 @@ impl PreprocessorConfig {
                 // `processor` has read them; the class of the whole processor says nothing of pictures.
                 "image_processor_type" | "feature_extractor_type" | "processor_class" => {}
                 "data_format" if value == "channels_first" => {}
+                // What a size of one number means: here there is none.
+                "default_to_square" if !keys.get("size").is_some_and(Value::is_number) => {}
                 // Names of options, not an option.
                 "_valid_processor_keys" => {}
                 _ if value == &Value::Bool(false) => {}
@@ -362,9 +375,10 @@ fn processor(keys: &Map<String, Value>) -> Result<Option<Processor>, String> {
             Some("Siglip") => Ok(Some(Processor::Siglip)),
             Some("Blip") => Ok(Some(Processor::Blip)),
             Some("ViT") => Ok(Some(Processor::Vit)),
+            Some("DINOv3ViT") => Ok(Some(Processor::Dinov3)),
             _ => Err(format!(
                 "`{key}` = {value} is not supported; CLIPImageProcessor, BitImageProcessor, \
-                 SiglipImageProcessor, BlipImageProcessor and ViTImageProcessor are"
+                 SiglipImageProcessor, BlipImageProcessor, ViTImageProcessor and DINOv3ViTImageProcessor are"
             )),
         };
     }

@@ -156,10 +156,20 @@ impl RotaryCache {
 impl RotaryTable {
     /// The table of positions 0…rows−1: angle(p, i) = p · frequencies\[i\].
     pub fn new(rows: usize, frequencies: &[f64], device: &Device) -> Self {
+        let at = |p: usize| frequencies.iter().map(|w| p as f64 * w).collect();
+        Self::of_angles(&(0..rows).map(at).collect::<Vec<_>>(), device)
+    }
+
+    /// The table of given angles, one list of `head_dim / 2` a position.
+    pub fn of_angles(angles: &[Vec<f64>], device: &Device) -> Self {
         let table = |f: fn(f64) -> f64| {
-            let angle = |p: usize| frequencies.iter().map(move |w| f(p as f64 * w) as f32);
-            let values: Vec<f32> = (0..rows).flat_map(angle).collect();
-            upload(TensorData::new(values, [rows, frequencies.len()]), device)
+            let values: Vec<f32> = angles
+                .iter()
+                .flatten()
+                .map(|&angle| f(angle) as f32)
+                .collect();
+            let pairs = values.len() / angles.len().max(1);
+            upload(TensorData::new(values, [angles.len(), pairs]), device)
         };
         Self {
             cos: table(f64::cos),

@@ -37,8 +37,13 @@ pub struct VisionConfig {
     pub hidden_act: Activation,
     /// Added to the variance inside LayerNorm.
     pub layer_norm_eps: f64,
-    /// Whether query, key and value have biases.
+    /// Whether query and value have biases.
     pub qkv_bias: bool,
+    /// Whether the key has one, where they do.
+    pub key_bias: bool,
+    /// Base of the angles by which queries and keys turn with the place of their patch; such an encoder stores no
+    /// positions.
+    pub rope_theta: Option<f64>,
     /// Side of the grid of stored positions: that of the patches, where positions do not stretch.
     pub position_grid: usize,
     /// What becomes of the positions where the pictures have another number of patches.
@@ -55,8 +60,8 @@ pub struct VisionConfig {
     pub layer_scale: bool,
     /// Learnt vectors between the class token and the patches, which nothing reads.
     pub register_tokens: usize,
-    /// Whether checkpoints hold the vector of hidden patches, which only pre-training uses.
-    pub mask_token: bool,
+    /// How checkpoints hold the vector of hidden patches, which only pre-training uses.
+    pub mask_token: MaskToken,
     /// Whether checkpoints store class token and positions as a batch of one picture.
     pub tables_in_batches: bool,
     /// The picture as one vector.
@@ -92,6 +97,19 @@ pub enum MlpKind {
     TwoLayers,
     /// `down(silu(gate(x)) * up(x))`, gate and up in one map.
     SwiGlu,
+    /// The same with a map for each of the two.
+    SeparateSwiGlu,
+}
+
+/// How checkpoints hold the vector of hidden patches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaskToken {
+    /// Not at all.
+    Absent,
+    /// `[1, hidden]`
+    Row,
+    /// `[1, 1, hidden]`
+    Batch,
 }
 
 /// What stands for a whole picture in late fusion (c).
@@ -202,6 +220,13 @@ impl VisionConfig {
             return Err(format!(
                 "`num_attention_heads` = {heads} must divide `hidden_size` = {}",
                 self.hidden_size
+            ));
+        }
+        // Half the channels of a head turn with the row of a patch, half with its column, two at a time.
+        let head_dim = self.hidden_size / heads;
+        if self.rope_theta.is_some() && !head_dim.is_multiple_of(4) {
+            return Err(format!(
+                "`hidden_size` / `num_attention_heads` = {head_dim} must be a multiple of 4 for rotary positions"
             ));
         }
         let patch = self.patch_size;

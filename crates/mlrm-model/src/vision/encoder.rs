@@ -5,7 +5,8 @@ use burn::tensor::{Device, Tensor};
 
 use super::{AttentionKind, MlpKind, VisionConfig};
 use crate::nn::{
-    Activation, FusedSwiGlu, LayerNorm, Linear, PreparedMask, TwoLayerMlp, attend, linear, zeros,
+    Activation, FusedSwiGlu, LayerNorm, Linear, PreparedMask, RotaryTable, SwiGlu, TwoLayerMlp,
+    attend, linear, zeros,
 };
 
 /// Cuts a picture into patches and projects each.
@@ -79,10 +80,10 @@ impl SelfAttention {
     }
 
     /// `[batch, seq, hidden]` → the same
-    fn forward(&self, x: Tensor<3>, mask: &PreparedMask) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, context: &LayerContext<'_>) -> Tensor<3> {
         match self {
-            Self::Separate(attention) => attention.forward(x, mask),
-            Self::Fused(attention) => attention.forward(x, mask),
+            Self::Separate(attention) => attention.forward(x, context),
+            Self::Fused(attention) => attention.forward(x, context.mask),
         }
     }
 }
@@ -100,17 +101,17 @@ pub struct SeparateAttention {
 impl SeparateAttention {
     fn new(config: &VisionConfig, device: &Device) -> Self {
         let width = config.hidden_size;
-        let projection = || linear(width, width, config.qkv_bias, device);
+        let projection = |bias: bool| linear(width, width, bias, device);
         Self {
-            q_proj: projection(),
-            k_proj: projection(),
-            v_proj: projection(),
+            q_proj: projection(config.qkv_bias),
+            k_proj: projection(config.qkv_bias && config.key_bias),
+            v_proj: projection(config.qkv_bias),
             out_proj: linear(width, width, true, device),
             heads: config.num_attention_heads,
         }
     }
 
-    fn forward(&self, x: Tensor<3>, mask: &PreparedMask) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, context: &LayerContext<'_>) -> Tensor<3> {
         let [batch, seq, width] = x.dims();
         let heads = |layer: &Linear| {
             layer
@@ -122,7 +123,11 @@ impl SeparateAttention {
             heads(&self.k_proj),
             heads(&self.v_proj),
         );
-        self.out_proj.forward(attend(q, k, v, mask, None))
+        let (q, k) = match context.rotary {
+            Some(table) => (table.apply(q), table.apply(k)),
+            None => (q, k),
+        };
+        self.out_proj.forward(attend(q, k, v, context.mask, None))
     }
 }
 
@@ -171,6 +176,7 @@ impl FusedAttention {
 enum FeedForward {
     TwoLayers(TwoLayerMlp),
     SwiGlu(FusedSwiGlu),
+    SeparateSwiGlu(SwiGlu),
 }
 
 impl FeedForward {
@@ -179,6 +185,9 @@ impl FeedForward {
         match config.mlp {
             MlpKind::TwoLayers => Self::TwoLayers(TwoLayerMlp::new(width, inner, device)),
             MlpKind::SwiGlu => Self::SwiGlu(FusedSwiGlu::new(width, inner, true, device)),
+            MlpKind::SeparateSwiGlu => {
+                Self::SeparateSwiGlu(SwiGlu::new(width, inner, true, device))
+            }
         }
     }
 
@@ -187,8 +196,20 @@ impl FeedForward {
         match self {
             Self::TwoLayers(mlp) => mlp.forward(x, activation),
             Self::SwiGlu(mlp) => mlp.forward(x),
+            Self::SeparateSwiGlu(mlp) => mlp.forward(x),
         }
     }
+}
+
+/// What every layer of a pass reads beside its input.
+#[derive(Debug)]
+pub struct LayerContext<'a> {
+    /// Hides no position.
+    pub mask: &'a PreparedMask,
+    /// How queries and keys turn, where positions are rotary.
+    pub rotary: Option<&'a RotaryTable>,
+    /// Activation of the feed-forward network.
+    pub activation: Activation,
 }
 
 /// A pre-norm layer: attention, then a feed-forward network, each added to its input.
@@ -221,13 +242,13 @@ impl EncoderLayer {
     }
 
     /// `[batch, seq, hidden]` → the same
-    pub fn forward(&self, x: Tensor<3>, mask: &PreparedMask, activation: Activation) -> Tensor<3> {
+    pub fn forward(&self, x: Tensor<3>, context: &LayerContext<'_>) -> Tensor<3> {
         let [batch, seq, width] = x.dims();
         let normal = self.layer_norm1.forward(x.clone());
-        let x = x + scaled(self.self_attn.forward(normal, mask), &self.layer_scale1);
+        let x = x + scaled(self.self_attn.forward(normal, context), &self.layer_scale1);
         let normal = self.layer_norm2.forward(x.clone());
         let rows = normal.reshape([batch * seq, width]);
-        let y = self.mlp.forward(rows, activation);
+        let y = self.mlp.forward(rows, context.activation);
         x + scaled(y.reshape([batch, seq, width]), &self.layer_scale2)
     }
 }

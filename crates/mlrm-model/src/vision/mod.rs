@@ -9,13 +9,14 @@ mod cache;
 mod config;
 mod encoder;
 pub mod families;
+mod rotary;
 mod tower;
 
 #[cfg(test)]
 mod tests;
 
 pub use cache::{FeatureCache, FeatureKey, FeatureShape, PictureHash};
-pub use config::{AttentionKind, MlpKind, Stretch, Summary, VisionConfig};
+pub use config::{AttentionKind, MaskToken, MlpKind, Stretch, Summary, VisionConfig};
 pub use families::VisionEncoderFamily;
 pub use tower::{PICTURES_AT_A_TIME, VisionTower};
 

@@ -7,10 +7,15 @@ use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor};
 use mlrm_config::SelectFeature;
 
-use super::encoder::{EncoderLayer, PatchEmbedding};
-use super::{FeatureSelection, Stretch, Summary, VisionConfig, VisionFeatures, selected_state};
+use super::encoder::{EncoderLayer, LayerContext, PatchEmbedding};
+use super::rotary::PatchRotary;
+use super::{
+    FeatureSelection, MaskToken, Stretch, Summary, VisionConfig, VisionFeatures, selected_state,
+};
 use crate::error::ModelError;
-use crate::nn::{AttentionMask, CrossAttention, LayerNorm, TwoLayerMlp, resize_positions, zeros};
+use crate::nn::{
+    AttentionMask, CrossAttention, LayerNorm, RotaryTable, TwoLayerMlp, resize_positions, zeros,
+};
 use crate::weights::{
     Checkpoint, Fit, LoadOptions, NamedTensor, Tensors, WriteOptions, Written, each_value, fill,
     fit, initial_values, load, write_module,
@@ -27,13 +32,15 @@ pub struct VisionTower {
     #[module(skip)]
     config: VisionConfig,
     class_embedding: Option<Vectors>,
-    /// `[1, hidden]`; held for whoever trains the encoder on.
-    mask_token: Option<Param<Tensor<2>>>,
+    /// Held for whoever trains the encoder on.
+    mask_token: Option<Vectors>,
     /// `[1, registers, hidden]`
     register_tokens: Option<Param<Tensor<3>>>,
     patch_embedding: PatchEmbedding,
-    /// One a stored position, that of the class token first.
-    position_embedding: Vectors,
+    /// One a stored position, that of the class token first; absent where positions are rotary.
+    position_embedding: Option<Vectors>,
+    #[module(skip)]
+    rotary: Option<PatchRotary>,
     pre_layernorm: Option<LayerNorm>,
     layers: Vec<EncoderLayer>,
     post_layernorm: Option<LayerNorm>,
@@ -115,14 +122,21 @@ impl VisionTower {
                 true => Vectors::Batch(zeros([1, 1, width], device)),
                 false => Vectors::One(zeros([width], device)),
             }),
-            mask_token: config.mask_token.then(|| zeros([1, width], device)),
+            mask_token: match config.mask_token {
+                MaskToken::Absent => None,
+                MaskToken::Row => Some(Vectors::Table(zeros([1, width], device))),
+                MaskToken::Batch => Some(Vectors::Batch(zeros([1, 1, width], device))),
+            },
             register_tokens: (config.register_tokens > 0)
                 .then(|| zeros([1, config.register_tokens, width], device)),
             patch_embedding: PatchEmbedding::new(config, device),
-            position_embedding: match batches {
+            position_embedding: config.rope_theta.is_none().then(|| match batches {
                 true => Vectors::Batch(zeros([1, positions, width], device)),
                 false => Vectors::Table(zeros([positions, width], device)),
-            },
+            }),
+            rotary: config
+                .rope_theta
+                .map(|theta| PatchRotary::new(theta, width / config.num_attention_heads)),
             pre_layernorm: norm(config.pre_layernorm),
             layers: (0..config.num_hidden_layers).map(layer).collect(),
             post_layernorm: norm(config.has_post_layernorm()),
@@ -225,7 +239,13 @@ impl VisionTower {
         let depth = self.layers.len();
         let selected = selected_state(selection.layer, depth).unwrap_or(depth);
         let pooled = if self.head.is_some() { depth } else { selected };
-        let [state, last] = self.states(self.enter(pixels), [selected, pooled], every);
+        let table = self.rotary.as_ref().map(|rotary| {
+            let grid = pixels.dims()[3] / self.config.patch_size;
+            let before = usize::from(self.config.has_class_token()) + self.config.register_tokens;
+            rotary.table(grid, before, &pixels.device())
+        });
+        let x = self.enter(pixels);
+        let [state, last] = self.states(x, table.as_ref(), [selected, pooled], every);
         let state = match selection.post_layernorm {
             true => self.leave(state),
             false => state,
@@ -244,13 +264,19 @@ impl VisionTower {
     fn enter(&self, pixels: Tensor<4>) -> Tensor<3> {
         let patches = self.patch_embedding.forward(pixels);
         let [notes, count, width] = patches.dims();
-        let stored = self.position_embedding.rows();
         let x = match &self.class_embedding {
             Some(class) => {
                 let class = class.rows().unsqueeze::<3>().expand([notes, 1, width]);
-                Tensor::cat(vec![class, patches], 1) + self.with_class(stored, count).unsqueeze()
+                Tensor::cat(vec![class, patches], 1)
             }
-            None => patches + self.stretched(stored, count).unsqueeze(),
+            None => patches,
+        };
+        let x = match self.position_embedding.as_ref().map(Vectors::rows) {
+            Some(stored) if self.class_embedding.is_some() => {
+                x + self.with_class(stored, count).unsqueeze()
+            }
+            Some(stored) => x + self.stretched(stored, count).unsqueeze(),
+            None => x,
         };
         let x = match &self.register_tokens {
             Some(registers) => {
@@ -323,10 +349,15 @@ impl VisionTower {
     fn states<const W: usize>(
         &self,
         x: Tensor<3>,
+        rotary: Option<&RotaryTable>,
         wanted: [usize; W],
         mut every: Option<&mut Vec<Tensor<3>>>,
     ) -> [Tensor<3>; W] {
-        let mask = AttentionMask::None.prepare(1, 1, &x.device());
+        let context = LayerContext {
+            mask: &AttentionMask::None.prepare(1, 1, &x.device()),
+            rotary,
+            activation: self.config.hidden_act,
+        };
         let last = match every {
             Some(_) => self.layers.len(),
             None => wanted.into_iter().max().unwrap_or(0),
@@ -344,7 +375,7 @@ impl VisionTower {
                 }
             }
             if let Some(layer) = self.layers.get(index).filter(|_| index < last) {
-                x = layer.forward(x, &mask, self.config.hidden_act);
+                x = layer.forward(x, &context);
             }
         }
         chosen

@@ -9,7 +9,7 @@ use super::VisionEncoderFamily;
 use crate::error::ModelError;
 use crate::hf_config::HfConfig;
 use crate::nn::Activation;
-use crate::vision::{AttentionKind, MlpKind, Stretch, Summary, VisionConfig};
+use crate::vision::{AttentionKind, MaskToken, MlpKind, Stretch, Summary, VisionConfig};
 use crate::weights::{InitRule, NameTable, renamed};
 
 pub(super) static FAMILY: VisionEncoderFamily = VisionEncoderFamily {
@@ -53,6 +53,8 @@ const DEFAULTS: VisionConfig = VisionConfig {
     hidden_act: Activation::Gelu,
     layer_norm_eps: 1e-6,
     qkv_bias: true,
+    key_bias: true,
+    rope_theta: None,
     position_grid: 224 / 14,
     stretch: Stretch::No,
     patch_bias: true,
@@ -61,7 +63,7 @@ const DEFAULTS: VisionConfig = VisionConfig {
     mlp: MlpKind::TwoLayers,
     layer_scale: false,
     register_tokens: 0,
-    mask_token: false,
+    mask_token: MaskToken::Absent,
     tables_in_batches: true,
     summary: Summary::ClassToken,
 };

@@ -8,7 +8,7 @@ use super::VisionEncoderFamily;
 use crate::error::ModelError;
 use crate::hf_config::HfConfig;
 use crate::nn::Activation;
-use crate::vision::{AttentionKind, MlpKind, Stretch, Summary, VisionConfig};
+use crate::vision::{AttentionKind, MaskToken, MlpKind, Stretch, Summary, VisionConfig};
 use crate::weights::{InitRule, NameTable, renamed};
 
 pub(super) static FAMILY: VisionEncoderFamily = VisionEncoderFamily {
@@ -18,7 +18,10 @@ pub(super) static FAMILY: VisionEncoderFamily = VisionEncoderFamily {
     own_prefix: "",
     names: NAMES,
     read: |hf| {
-        let mask_token = hf.get("use_mask_token", Some(true))?;
+        let mask_token = match hf.get("use_mask_token", Some(true))? {
+            true => MaskToken::Row,
+            false => MaskToken::Absent,
+        };
         Ok(VisionConfig {
             mask_token,
             ..read(hf, &DEFAULTS)?
@@ -26,7 +29,7 @@ pub(super) static FAMILY: VisionEncoderFamily = VisionEncoderFamily {
     },
     write: |config| {
         let mut keys = write(config);
-        keys["use_mask_token"] = json!(config.mask_token);
+        keys["use_mask_token"] = json!(config.mask_token != MaskToken::Absent);
         keys
     },
     scratch: |settings| DEFAULTS.sized(settings),
@@ -76,6 +79,8 @@ pub(super) const DEFAULTS: VisionConfig = VisionConfig {
     hidden_act: Activation::Gelu,
     layer_norm_eps: 1e-6,
     qkv_bias: true,
+    key_bias: true,
+    rope_theta: None,
     position_grid: 224 / 14,
     stretch: Stretch::Bicubic,
     patch_bias: true,
@@ -84,7 +89,7 @@ pub(super) const DEFAULTS: VisionConfig = VisionConfig {
     mlp: MlpKind::TwoLayers,
     layer_scale: true,
     register_tokens: 0,
-    mask_token: true,
+    mask_token: MaskToken::Row,
     tables_in_batches: true,
     summary: Summary::ClassToken,
 };
@@ -94,18 +99,7 @@ pub(super) fn read(
     hf: &mut HfConfig<'_>,
     defaults: &VisionConfig,
 ) -> Result<VisionConfig, ModelError> {
-    // Of pre-training, and of what is read where it is the backbone of a detector.
-    for key in [
-        "layerscale_value",
-        "drop_path_rate",
-        "apply_layernorm",
-        "reshape_hidden_states",
-        "out_features",
-        "out_indices",
-        "stage_names",
-    ] {
-        hf.take(key);
-    }
+    pass_over(hf);
     super::refuse_dropout(hf);
     let ratio: f64 = hf.get("mlp_ratio", Some(4.0))?;
     let gated = hf.get("use_swiglu_ffn", Some(false))?;
@@ -121,6 +115,21 @@ pub(super) fn read(
         qkv_bias: hf.get("qkv_bias", Some(defaults.qkv_bias))?,
         ..config
     })
+}
+
+/// Passes over keys of pre-training, and of what is read where an encoder is the backbone of a detector.
+pub(super) fn pass_over(hf: &mut HfConfig<'_>) {
+    for key in [
+        "layerscale_value",
+        "drop_path_rate",
+        "apply_layernorm",
+        "reshape_hidden_states",
+        "out_features",
+        "out_indices",
+        "stage_names",
+    ] {
+        hf.take(key);
+    }
 }
 
 /// The width of the gated network in the place of a plain one `inner` wide: two thirds, rounded up to a
@@ -146,8 +155,8 @@ pub(super) fn write(config: &VisionConfig) -> Value {
 fn mlp_ratio(config: &VisionConfig) -> Value {
     let (width, inner) = (config.hidden_size, config.intermediate_size);
     let of_ratio = |ratio: usize| match config.mlp {
-        MlpKind::SwiGlu => gated_width(width * ratio),
         MlpKind::TwoLayers => width * ratio,
+        MlpKind::SwiGlu | MlpKind::SeparateSwiGlu => gated_width(width * ratio),
     };
     let whole = (1..).take_while(|&ratio| of_ratio(ratio) <= inner).last();
     match whole.filter(|&ratio| of_ratio(ratio) == inner) {
@@ -158,8 +167,8 @@ fn mlp_ratio(config: &VisionConfig) -> Value {
         // Half a unit more than the quotient, so that cutting the product off gives the width back.
         None => {
             let plain = match config.mlp {
-                MlpKind::SwiGlu => inner * 3 / 2,
                 MlpKind::TwoLayers => inner,
+                MlpKind::SwiGlu | MlpKind::SeparateSwiGlu => inner * 3 / 2,
             };
             json!((plain as f64 + 0.5) / width as f64)
         }

@@ -5,6 +5,7 @@ mod blip2;
 mod clip;
 mod dinov2;
 mod dinov2_with_registers;
+mod dinov3_vit;
 mod qwen_vl;
 mod siglip;
 mod vit;
@@ -50,6 +51,7 @@ pub(super) fn of(family: VisionFamily) -> &'static VisionEncoderFamily {
         VisionFamily::QwenVl => &qwen_vl::FAMILY,
         VisionFamily::Dinov2 => &dinov2::FAMILY,
         VisionFamily::Dinov2WithRegisters => &dinov2_with_registers::FAMILY,
+        VisionFamily::Dinov3Vit => &dinov3_vit::FAMILY,
         VisionFamily::Vit => &vit::FAMILY,
     }
 }
