@@ -476,6 +476,22 @@ fn settings_that_exclude_each_other() {
 }
 
 #[test]
+fn quantised_weights_are_held_on_devices_of_one_kind() {
+    let tuned = "[model.llm]\ntune = \"lora\"\nquantisation = \"q4\"\n[backend]\ndevice =";
+    let shown = bad(&format!("{tuned} [\"flex\", \"flex\", \"cuda\"]"));
+    assert!(shown.contains("devices of different kinds"), "{shown}");
+    assert!(
+        shown.contains("model.llm.quantisation = \"none\""),
+        "{shown}"
+    );
+    let shown = bad(&format!("{tuned} [\"cuda:1\", \"cuda:1\"]"));
+    assert!(
+        shown.contains("listed twice") && !shown.contains("kinds"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn devices_slices_prompts() {
     insta::assert_snapshot!(bad(
         "[backend]\ndevice = [\"cuda\", \"cuda:0\", \"cpu\"]\n[prompt]\nlanguage = \"fr\"\nimage_emb_token = \"<IMG>\"\n\
@@ -487,7 +503,7 @@ fn devices_slices_prompts() {
          |
        4 | device = ["cuda", "cuda:0", "cpu"]
          |                   ^^^^^^^^
-      help: list each device once
+      help: list each device once; only `flex` may be listed several times
 
     error: `cpu` is not a device name: there is no backend `cpu`
       --> bad.toml:4:29

@@ -13,6 +13,7 @@ pub mod examples;
 pub mod features;
 mod flops;
 pub mod folders;
+pub mod group;
 pub mod loss_scale;
 pub mod measure;
 pub mod memory;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use mlrm_config::{ModelSettings, RunConfig, TrainSettings};
+use mlrm_config::{BackendName, ModelSettings, RunConfig, TrainSettings};
 use mlrm_data::image::{ImagePreprocessor, PreprocessorConfig};
 use mlrm_data::split::PairData;
 use mlrm_data::tokenizer::{NewToken, Tokenizer};
@@ -26,8 +26,16 @@ use crate::{device, memory, schedule::LearningRate};
 pub struct RunPlan {
     /// What was asked for.
     pub config: RunConfig,
-    /// Where it computes.
+    /// Where it computes; with several devices, where the first worker does.
     pub device: Device,
+    /// What `backend.device` calls it.
+    pub device_name: String,
+    /// The other devices of this process, by name.
+    pub others: Vec<(String, Device)>,
+    /// Workers that share the notes of a step, in all processes of the run.
+    pub workers: usize,
+    /// Processes of the run on this machine.
+    pub processes: usize,
     /// The notes.
     pub notes: Notes,
     /// The pairs, split.
@@ -55,9 +63,25 @@ pub struct OpenModel {
 impl RunPlan {
     /// Checks and opens everything. Nothing is written but a drawn sample set. `progress` hears of the
     /// pictures that are looked at.
+    ///
+    /// # Errors
+    /// Settings, data, models or devices that cannot train.
     pub fn prepare(config: RunConfig, progress: PictureProgress<'_>) -> Result<Self, TrainError> {
+        Self::prepare_on(config, &Computes::OnAll, progress)
+    }
+
+    /// As [`Self::prepare`], on these of the config's devices.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub fn prepare_on(
+        config: RunConfig,
+        computes: &Computes,
+        progress: PictureProgress<'_>,
+    ) -> Result<Self, TrainError> {
         config.validate()?;
-        let device = one_device(&config)?;
+        let mut devices = open_devices(&config, computes)?;
+        let (device_name, device) = devices.remove(0);
         let notes = Notes::open(&config.data, looks_at_pictures(&config.model)?, progress)?;
         let pairs = run_pairs(&config.data, &notes.set, config.run.seed)?;
         let OpenModel { embedder, encoding } = starting_model(&config, &device, &notes, &pairs)?;
@@ -70,6 +94,16 @@ impl RunPlan {
         Ok(Self {
             learning_rate: LearningRate::new(&config.train, total_steps),
             device,
+            device_name,
+            workers: match *computes {
+                Computes::OnAll => 1 + devices.len(),
+                Computes::OnOneOf { all, .. } => all,
+            },
+            processes: match *computes {
+                Computes::OnAll => 1,
+                Computes::OnOneOf { processes, .. } => processes,
+            },
+            others: devices,
             notes,
             pairs,
             encoding,
@@ -78,6 +112,17 @@ impl RunPlan {
             total_steps,
             config,
         })
+    }
+
+    /// Workers of this process that compute in the memory that the first one computes in.
+    pub fn workers_here(&self) -> usize {
+        match self.device_name.starts_with(BackendName::Flex.name()) {
+            true => {
+                let names = self.others.iter().map(|(name, _)| name);
+                1 + names.filter(|name| **name == self.device_name).count()
+            }
+            false => 1,
+        }
     }
 
     /// Keeps features of pictures as the config asks.
@@ -156,19 +201,53 @@ pub(crate) fn total_steps(settings: &TrainSettings, pairs: usize) -> usize {
     })
 }
 
-fn one_device(config: &RunConfig) -> Result<Device, TrainError> {
-    match config.backend.device.names() {
-        [name] => Ok(device::open_for(
-            name,
-            config.backend.dtype,
-            config.backend.matmul_precision,
-        )?),
-        names => Err(TrainError::Run(format!(
-            "backend.device lists {} devices: training on several devices is not implemented; name \
-             one of them",
-            names.len()
-        ))),
-    }
+/// Which of a config's devices a process computes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Computes {
+    /// On all of them.
+    #[default]
+    OnAll,
+    /// On the one whose turn it is, counted round the processes of a machine.
+    OnOneOf {
+        /// This process among those of the machine.
+        process: usize,
+        /// All of those.
+        processes: usize,
+        /// Those of all machines.
+        all: usize,
+    },
+}
+
+/// Opens devices in the order of the config; at least one.
+fn open_devices(
+    config: &RunConfig,
+    computes: &Computes,
+) -> Result<Vec<(String, Device)>, TrainError> {
+    let backend = &config.backend;
+    let names = backend.device.names();
+    let own = match *computes {
+        Computes::OnAll => names,
+        Computes::OnOneOf {
+            process, processes, ..
+        } => {
+            let place = process % names.len();
+            let name = &names[place];
+            if processes > names.len() && !name.starts_with(BackendName::Flex.name()) {
+                return Err(TrainError::Run(format!(
+                    "{processes} processes of this run are on this machine, but backend.device lists {} \
+                     devices, and `{name}` serves one process: start as many as there are devices, or \
+                     list more",
+                    names.len()
+                )));
+            }
+            &names[place..=place]
+        }
+    };
+    let open = |name: &String| {
+        let device = device::open_for(name, backend.dtype, backend.matmul_precision)?;
+        Ok((name.clone(), device))
+    };
+    own.iter().map(open).collect()
 }
 
 /// The weights and number format of a run that starts from a model folder or is only evaluated.

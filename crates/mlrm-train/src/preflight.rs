@@ -37,13 +37,13 @@ impl Preflight {
     pub fn of(plan: &RunPlan) -> Result<Self, TrainError> {
         let sizes = PlanSizes::new(plan)?;
         let memory = sizes.predict(sizes.as_set())?;
-        let names = plan.config.backend.device.names();
-        let on_host = |name: &String| name.starts_with(BackendName::Flex.name());
-        let own_memory = !names.iter().any(on_host);
+        let name = &plan.device_name;
+        let own_memory = !name.starts_with(BackendName::Flex.name());
         let limit = plan.config.backend.max_memory_bytes;
         let found = || match own_memory {
-            true => device::memory_bytes(&names[0]),
-            false => memory::total_bytes(),
+            true => device::memory_bytes(name),
+            // The processes of this machine share it.
+            false => memory::total_bytes().map(|all| all / plan.processes as u64),
         };
         let preflight = Self {
             own_memory,

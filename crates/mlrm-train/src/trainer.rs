@@ -23,6 +23,7 @@ use crate::data_record::DataRecord;
 use crate::device;
 use crate::error::TrainError;
 use crate::evaluate::Retrieval;
+use crate::group::{Alone, Group, Threads};
 use crate::loss_scale::LossScale;
 use crate::optimiser::AdamW;
 use crate::plan::RunPlan;
@@ -46,6 +47,10 @@ pub struct Trainer<'a> {
     encoder: Arc<NoteEncoder>,
     optimiser: AdamW,
     context: StepContext,
+    /// Who takes the steps.
+    group: Box<dyn Group>,
+    /// Whether all workers have the weights of the model.
+    weights_are_shared: bool,
     retrieval: Option<Retrieval>,
     probe: Option<SaliencyProbe>,
     embedding_probe: Option<EmbeddingProbe>,
@@ -83,7 +88,8 @@ pub struct Trained {
 }
 
 impl<'a> Trainer<'a> {
-    /// A trainer at the beginning of a run, or at the checkpoint that `folder` continues.
+    /// A trainer at the beginning of a run, or at the checkpoint that `folder` continues. It leads
+    /// `group`, or else the devices of `plan`.
     ///
     /// # Errors
     ///
@@ -91,6 +97,7 @@ impl<'a> Trainer<'a> {
     pub fn new(
         mut plan: RunPlan,
         mut folder: RunFolder,
+        group: Option<Box<dyn Group>>,
         sink: &'a mut dyn EventSink,
         requests: Receiver<Action>,
     ) -> Result<Self, TrainError> {
@@ -115,6 +122,14 @@ impl<'a> Trainer<'a> {
             .then(|| Retrieval::new(&plan.notes.set, &plan.pairs, validation, &config.eval))
             .transpose()?;
         let context = StepContext::new(&plan);
+        let group = match group {
+            Some(group) => group,
+            None if plan.others.is_empty() => Box::new(Alone),
+            None => {
+                let leader = &plan.device_name;
+                Box::new(Threads::start(&plan.embedder, leader, &plan.others)?)
+            }
+        };
         let mut trainer = Self {
             encoder: Arc::new(encoder),
             begun: Instant::now(),
@@ -134,6 +149,8 @@ impl<'a> Trainer<'a> {
             requests,
             optimiser,
             context,
+            group,
+            weights_are_shared: false,
             retrieval,
             probe,
             embedding_probe,

@@ -244,6 +244,8 @@ fn training(
         vision_parameters: parameters("vision"),
         format,
         batch_pairs: args.batch_pairs,
+        workers: 1,
+        workers_here: 1,
         micro_batch_notes: args.micro_batch_notes,
         checkpoint_layers: args.checkpoint_layers,
         positions: args.positions.unwrap_or(budget as u64),

@@ -83,8 +83,8 @@ pub struct TrainSettings {
     /// Pairs a step (B); the batch holds 2B notes. Paper: 128 over 8 devices.
     #[schemars(range(min = 2))]
     pub batch_pairs: usize,
-    /// Notes whose activations are held at a time; 0 holds those of the whole batch. Loss and gradient
-    /// are those of the whole batch either way; in parts, each note is embedded twice (GradCache).
+    /// Notes whose activations a device holds at a time; 0 holds those of its whole share of the batch. Loss
+    /// and gradient are those of the whole batch either way; in parts, each note is embedded twice (GradCache).
     #[schemars(extend("x-source" = "GradCache (arXiv 2101.06983)"))]
     pub micro_batch_notes: usize,
     /// Of every layer of the language model, hold only what it reads, and run it again for its

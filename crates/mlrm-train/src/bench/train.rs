@@ -11,6 +11,7 @@ use super::model::{ModelRun, report};
 use super::{BenchReport, Samples};
 use crate::corpus::Modality;
 use crate::error::TrainError;
+use crate::group::Alone;
 use crate::optimiser::AdamW;
 use crate::plan::RunPlan;
 use crate::step::{StepContext, train_step};
@@ -50,6 +51,7 @@ pub fn bench_train(mut plan: RunPlan, samples: Samples) -> Result<BenchReport, T
             config.train.learning_rate,
             &context,
             false,
+            &mut Alone,
         )?;
         run.record(begin.elapsed().as_secs_f64(), stats.seconds_by_phase);
     }

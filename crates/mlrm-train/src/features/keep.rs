@@ -178,7 +178,10 @@ fn key(
         computed,
     };
     let backends = config.backend.device.names().iter();
-    let backends: Vec<&str> = backends.filter_map(|name| name.split(':').next()).collect();
+    let mut backends: Vec<&str> = backends.filter_map(|name| name.split(':').next()).collect();
+    // Several devices of a backend are as one.
+    backends.sort_unstable();
+    backends.dedup();
     let short = config.backend.matmul_precision == MatmulPrecision::Bf16;
     let products = match short && ops::has_bf16_products() {
         true => "bf16",

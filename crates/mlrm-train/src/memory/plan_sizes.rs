@@ -113,6 +113,8 @@ impl<'a> PlanSizes<'a> {
             vision_parameters,
             format: device::dtype(config.backend.dtype),
             batch_pairs: change.batch_pairs as u64,
+            workers: self.plan.workers as u64,
+            workers_here: self.plan.workers_here() as u64,
             micro_batch_notes: change.micro_batch_notes as u64,
             checkpoint_layers: change.checkpoint_layers,
             positions: self.positions,

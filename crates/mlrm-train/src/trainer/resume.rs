@@ -232,6 +232,7 @@ impl Trainer<'_> {
         self.earlier = Some(resumed.folder.join("model"));
         self.saved = Some((self.state.step, self.state.best));
         self.refused = 0;
+        self.weights_are_shared = false;
         self.watch.forget();
         self.in_step = false;
     }

@@ -1,9 +1,12 @@
 //! Steps that are taken again in smaller parts, or left out.
 
+use std::sync::Arc;
+
 use mlrm_data::batch::NoteBatch;
 
 use super::{HISTOGRAM_EVERY_STEPS, Trainer, due, no_batches};
 use crate::error::TrainError;
+use crate::group::{Order, learnt_weights};
 use crate::step::{StepStats, train_step};
 
 impl Trainer<'_> {
@@ -15,6 +18,8 @@ impl Trainer<'_> {
     ) -> Result<StepStats, TrainError> {
         let step = self.state.step + 1;
         self.context.loss_scale = self.state.loss_scale.map_or(1.0, |scale| scale.factor);
+        self.context.cursor = self.state.cursor;
+        self.share_weights()?;
         let mut next = Some(batch);
         while let Some(batch) = next.take() {
             let (notes, longest) = (batch.notes, batch.seq);
@@ -28,14 +33,17 @@ impl Trainer<'_> {
                 learning_rate,
                 &self.context,
                 due(step, HISTOGRAM_EVERY_STEPS),
+                self.group.as_mut(),
             );
+            self.weights_are_shared = false;
             let reason = match taken {
                 Err(TrainError::OutOfMemory(reason)) => reason,
                 taken => return taken,
             };
+            let share = notes.div_ceil(self.group.size());
             let held = match self.context.micro_batch_notes {
-                0 => notes,
-                held => held.min(notes),
+                0 => share,
+                held => held.min(share),
             };
             if held <= 1 {
                 return Err(TrainError::OutOfMemory(format!(
@@ -52,6 +60,16 @@ impl Trainer<'_> {
             ))?;
         }
         Err(no_batches())
+    }
+
+    /// Sends the weights to the workers that do not have them.
+    fn share_weights(&mut self) -> Result<(), TrainError> {
+        if self.group.size() > 1 && !self.weights_are_shared {
+            let weights = learnt_weights(&self.plan.embedder.core);
+            self.group.broadcast(Order::Weights(Arc::new(weights)))?;
+        }
+        self.weights_are_shared = true;
+        Ok(())
     }
 
     /// Counts a step for loss scaling; says so where it was left out because gradients overflowed.
