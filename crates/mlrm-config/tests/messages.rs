@@ -186,6 +186,34 @@ fn wrong_types() {
 }
 
 #[test]
+fn a_number_or_a_word() {
+    insta::assert_snapshot!(bad("[train]\nmicro_batch_notes = \"all\""), @r###"
+    error: `train.micro_batch_notes` is the string "all", but takes an integer ≥ 0 or "auto"
+      --> bad.toml:4:21
+         |
+       4 | micro_batch_notes = "all"
+         |                     ^^^^^
+      help: `mlrm config explain train.micro_batch_notes` says more
+    "###);
+    insta::assert_snapshot!(bad("[train]\nmicro_batch_notes = \"32\""), @r###"
+    error: `train.micro_batch_notes` is the string "32", but takes an integer ≥ 0 or "auto"
+      --> bad.toml:4:21
+         |
+       4 | micro_batch_notes = "32"
+         |                     ^^^^
+      help: write it without quotes: micro_batch_notes = 32
+    "###);
+    insta::assert_snapshot!(bad("[train]\nmicro_batch_notes = -1"), @r###"
+    error: `train.micro_batch_notes` is out of range: -1
+      --> bad.toml:4:21
+         |
+       4 | micro_batch_notes = -1
+         |                     ^^
+      help: it takes an integer ≥ 0
+    "###);
+}
+
+#[test]
 fn wrong_choices() {
     insta::assert_snapshot!(bad(
         "[backend]\ndtype = \"bf-16\"\n[model]\nvariant = \"clip\"\n[eval]\nbaselines = [\"bm25\", \"rand\"]"

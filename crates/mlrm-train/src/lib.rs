@@ -28,6 +28,9 @@ mod run;
 pub mod run_folder;
 pub mod sampling;
 pub mod schedule;
+#[cfg(test)]
+#[path = "../tests/support/small.rs"]
+mod small;
 pub mod step;
 pub mod system;
 pub mod trainer;

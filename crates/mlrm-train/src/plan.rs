@@ -130,14 +130,7 @@ impl RunPlan {
     /// # Errors
     /// A folder that cannot be used.
     pub fn keep_features(&mut self) -> Result<(), TrainError> {
-        let train = &self.config.train;
-        let notes = self.notes.set.len() as u64;
-        let measured = self
-            .total_steps
-            .checked_div(train.eval_every_steps)
-            .unwrap_or(0) as u64
-            + 1;
-        let looks = (self.total_steps * 2 * train.batch_pairs) as u64 + measured * notes;
+        let looks = self.looks_at_pictures();
         self.kept_features = keep_features(
             &mut self.embedder,
             &self.encoding,
@@ -146,6 +139,14 @@ impl RunPlan {
             Keeping::Run { looks },
         )?;
         Ok(())
+    }
+
+    /// How often the run looks at a picture, in steps and evaluations.
+    pub(crate) fn looks_at_pictures(&self) -> u64 {
+        let train = &self.config.train;
+        let steps = self.total_steps;
+        let measured = steps.checked_div(train.eval_every_steps).unwrap_or(0) + 1;
+        (steps * 2 * train.batch_pairs + measured * self.notes.set.len()) as u64
     }
 
     /// What a person should know of pictures and their features that was not told yet.
@@ -448,4 +449,101 @@ pub fn prompt_record(encoding: &Encoding) -> PromptRecord {
         settings.template_file = Some(PathBuf::from("template.toml"));
     }
     PromptRecord { settings }
+}
+
+#[cfg(test)]
+mod tests {
+    use mlrm_config::MicroBatchNotes;
+
+    use super::*;
+    use crate::small::small_config;
+
+    fn plan(change: impl FnOnce(&mut RunConfig)) -> Result<RunPlan, String> {
+        let home = tempfile::tempdir().unwrap();
+        let mut config = small_config(home.path());
+        change(&mut config);
+        RunPlan::prepare(config, &|_, _| {}).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn steps_are_those_asked_for_or_the_passes_over_the_pairs() {
+        let mut train = TrainSettings {
+            batch_pairs: 8,
+            epochs: 1.5,
+            ..TrainSettings::default()
+        };
+        assert_eq!(total_steps(&train, 100), 19);
+        train.epochs = 1e-9;
+        assert_eq!(total_steps(&train, 100), 1);
+        train.max_steps = Some(0);
+        assert_eq!(total_steps(&train, 100), 0);
+    }
+
+    #[test]
+    fn a_plan_has_every_part_of_its_config() {
+        let plan = plan(|config| {
+            config.train.max_steps = Some(10);
+            config.train.eval_every_steps = 4;
+        })
+        .unwrap();
+        assert_eq!((plan.total_steps, plan.notes.set.len()), (10, 60));
+        // Batches of 18 notes, and all notes at steps 4, 8 and the end.
+        assert_eq!(plan.looks_at_pictures(), 10 * 18 + 3 * 60);
+        let sizes = &plan.embedder.config;
+        assert_eq!(
+            sizes.llm.vocab_size,
+            plan.encoding.tokenizer.vocabulary_rows()
+        );
+        assert_eq!(plan.encoding.visual_tokens, 3);
+        assert!(plan.encoding.preprocessor.is_some() && plan.embedder.vision.is_some());
+        assert_eq!(plan.learning_rate.at(1), 3e-6);
+        assert_eq!(plan.news(), [""; 0]);
+    }
+
+    #[test]
+    fn batches_that_pairs_cannot_fill_are_refused_unless_none_is_drawn() {
+        let few = |config: &mut RunConfig| config.train.batch_pairs = 1_000_000;
+        let message = plan(few).err().unwrap();
+        assert!(message.contains("train.batch_pairs"), "{message}");
+        let none = plan(|config| {
+            few(config);
+            config.train.max_steps = Some(0);
+        });
+        assert!(none.is_ok(), "{:?}", none.err());
+    }
+
+    #[test]
+    fn tables_of_words_are_padded_and_never_cut() {
+        assert_eq!(padded_vocabulary(None, 300).unwrap(), 300);
+        assert_eq!(padded_vocabulary(Some(320), 300).unwrap(), 320);
+        let message = padded_vocabulary(Some(299), 300).unwrap_err().to_string();
+        assert!(message.contains("has 300 tokens"), "{message}");
+        let added = NewToken {
+            content: "<image>".into(),
+            id: 290,
+        };
+        // A new token within the table's padding, and two rows past its end.
+        let rows = new_words(298, 300, &[added]);
+        assert_eq!(rows.ids, [290, 298, 299]);
+        assert_eq!((rows.stored_rows, rows.known_rows), (298, 300));
+    }
+
+    #[test]
+    fn auto_becomes_a_number_before_the_first_step() {
+        let mut plan = plan(|config| {
+            config.train.micro_batch_notes = MicroBatchNotes::AUTO;
+            config.backend.max_memory_bytes = Some(1 << 40);
+        })
+        .unwrap();
+        let settle = |plan: &mut RunPlan, limit, earlier| {
+            plan.config.train.micro_batch_notes = MicroBatchNotes::AUTO;
+            plan.config.backend.max_memory_bytes = Some(limit);
+            assert!(crate::preflight::settle_micro_batch(plan, earlier).unwrap());
+            plan.config.train.micro_batch_notes.set().unwrap()
+        };
+        assert_eq!(settle(&mut plan, 1 << 40, None), 0);
+        assert_eq!(settle(&mut plan, 1, None), 1);
+        assert_eq!(settle(&mut plan, 1 << 40, Some(5)), 5);
+        assert!(!crate::preflight::settle_micro_batch(&mut plan, Some(3)).unwrap());
+    }
 }

@@ -21,7 +21,7 @@ use crate::group::Group;
 use crate::memory;
 use crate::plan::RunPlan;
 use crate::preflight::Preflight;
-use crate::run_folder::{RunFolder, RunOptions};
+use crate::run_folder::{Existing, RunFolder, RunOptions, earlier_config};
 use crate::trainer::{Trained, Trainer, event_slices};
 use crate::watch::ignored_in_test;
 
@@ -84,7 +84,12 @@ impl Run {
     ) -> Result<Self, TrainError> {
         RunFolder::check(&config, options)?;
         let mut plan = RunPlan::prepare_on(config, &options.computes, progress)?;
-        let preflight = Preflight::of(&plan)?;
+        let held = match options.existing {
+            Existing::Resume => earlier_config(&plan.config.run.dir)?
+                .and_then(|earlier| earlier.train.micro_batch_notes.set()),
+            Existing::Refuse | Existing::Overwrite => None,
+        };
+        let preflight = Preflight::of(&mut plan, held)?;
         let earlier = DataRecord::read(&plan.config.run.dir)?;
         // It has read all pictures: which features are there is known then.
         let data = DataRecord::of(&plan.config, &plan.notes, earlier.as_ref())?;

@@ -284,8 +284,12 @@ fn holds_run(root: &Path) -> bool {
     root.join(EVENTS).is_file()
 }
 
-/// The settings that the run was begun with; `None` where nothing is known of them.
-fn earlier_config(root: &Path) -> Result<Option<RunConfig>, TrainError> {
+/// The settings that the run in a folder was begun with; `None` where nothing is known of them.
+///
+/// # Errors
+///
+/// A config in the folder that cannot be read.
+pub fn earlier_config(root: &Path) -> Result<Option<RunConfig>, TrainError> {
     let path = root.join(CONFIG);
     let known = path.is_file().then(|| RunConfig::load(&path, &[]));
     Ok(known.transpose()?)

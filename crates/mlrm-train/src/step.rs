@@ -109,7 +109,7 @@ impl StepContext {
             partners: masked.then(|| pairs.known_partners(notes)),
             shares: corrected.then(|| SamplingShares::new(&pairs.train, notes)),
             clip_norm: plan.config.train.clip_norm,
-            micro_batch_notes: plan.config.train.micro_batch_notes,
+            micro_batch_notes: plan.config.train.micro_batch_notes.set().unwrap_or(0),
             checkpoint_layers: plan.config.train.checkpoint_layers,
             max_temperature_logit: settings.max_temperature_logit,
             loss_scale: LossScale::of(device::dtype(plan.config.backend.dtype))

@@ -1,9 +1,12 @@
 //! Slices and checkpoints against the step that holds everything at once.
 
+#[path = "support/small.rs"]
+mod small;
+
 use std::path::Path;
 use std::sync::Arc;
 
-use mlrm_config::{DType, DataSource, ObjectiveKind, Quantisation, RunConfig, Tune, Variant};
+use mlrm_config::{DType, ObjectiveKind, Quantisation, RunConfig, Tune, Variant};
 use mlrm_data::batch::NoteBatch;
 use mlrm_data::loader::{LoaderSettings, PairBatches};
 use mlrm_data::order::Cursor;
@@ -13,6 +16,7 @@ use mlrm_train::group::{Alone, Group, Threads};
 use mlrm_train::optimiser::AdamW;
 use mlrm_train::plan::RunPlan;
 use mlrm_train::step::{StepContext, batch_gradients, train_step};
+use small::small_config;
 
 /// A model of the tables.
 #[derive(Debug, Clone, Copy)]
@@ -31,34 +35,11 @@ fn small(root: &Path, model: Model) -> (RunPlan, [NoteBatch; 2]) {
 }
 
 fn small_plan(root: &Path, model: Model) -> RunPlan {
-    let mut config = RunConfig::default();
-    config.data.source = DataSource::Synth;
-    config.data.root = root.to_path_buf();
-    config.data.synth.notes = 60;
-    config.data.synth.users = 150;
-    config.data.synth.image_pixels = 16;
-    config.data.pairs.min_users = 1;
-    config.data.loader_threads = 1;
-    config.data.prefetch_batches = 0;
-    config.tokenizer.train_vocab_size = Some(400);
+    let mut config = small_config(root);
     config.backend.dtype = model.dtype;
     config.model.variant = model.variant;
-    config.model.head.dim = 16;
     let llm = &mut config.model.llm;
-    (llm.hidden_size, llm.intermediate_size) = (32, 64);
-    (llm.num_hidden_layers, llm.num_attention_heads) = (3, 4);
-    llm.num_key_value_heads = Some(2);
     (llm.tune, llm.quantisation) = (model.tune, model.quantisation);
-    (llm.lora.rank, llm.lora.dropout) = (4, 0.3);
-    let vision = &mut config.model.vision;
-    (vision.hidden_size, vision.intermediate_size) = (24, 48);
-    (vision.num_hidden_layers, vision.num_attention_heads) = (2, 3);
-    (vision.image_size, vision.patch_size) = (16, 8);
-    let connector = &mut config.model.connector;
-    (connector.queries, connector.layers, connector.hidden_size) = (3, 1, 24);
-    (connector.num_attention_heads, connector.intermediate_size) = (3, 48);
-    connector.query_init_std = 0.02;
-    config.train.batch_pairs = 9;
     RunPlan::prepare(config, &|_, _| {}).expect("a plan")
 }
 

@@ -246,6 +246,7 @@ fn training(
         batch_pairs: args.batch_pairs,
         workers: 1,
         workers_here: 1,
+        batch_notes: 2 * args.batch_pairs,
         micro_batch_notes: args.micro_batch_notes,
         checkpoint_layers: args.checkpoint_layers,
         positions: args.positions.unwrap_or(budget as u64),

@@ -14,10 +14,12 @@ use crate::error::TrainError;
 use crate::group::Alone;
 use crate::optimiser::AdamW;
 use crate::plan::RunPlan;
+use crate::preflight::settle_micro_batch;
 use crate::step::{StepContext, train_step};
 
 /// Measures training steps of a plan at its full token budget.
 pub fn bench_train(mut plan: RunPlan, samples: Samples) -> Result<BenchReport, TrainError> {
+    settle_micro_batch(&mut plan, None)?;
     let config = plan.config.clone();
     let encoder = plan
         .encoding

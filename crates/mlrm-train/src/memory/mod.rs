@@ -21,8 +21,9 @@ use serde::Serialize;
 
 use crate::corpus::PIXEL_CACHE_BYTES;
 use crate::device::Format;
+use crate::objective::rows_at_a_time;
 use activations::{LlmActivations, PictureActivations};
-pub use host::{check_weights, peak_resident_bytes, resident_bytes, total_bytes};
+pub use host::{available_bytes, check_weights, peak_resident_bytes, resident_bytes, total_bytes};
 pub use plan_sizes::{Change, PlanSizes};
 
 /// What the program itself and a small data set take, measured on Linux.
@@ -49,6 +50,8 @@ pub struct TrainingShape<'a> {
     pub workers: u64,
     /// Those of them that compute in one memory.
     pub workers_here: u64,
+    /// Notes that it embeds: those of the pairs, each once where that is how they are embedded.
+    pub batch_notes: u64,
     /// Notes whose activations are held at a time; 0 for all of the batch.
     pub micro_batch_notes: u64,
     /// Whether layers are run again for their gradients.
@@ -167,12 +170,13 @@ impl TrainingMemory {
         let optimiser_bytes = trained_parameters * if short { 12 } else { 8 };
         let pictures = PictureActivations::new(shape);
         let encoder = PICTURES_AT_A_TIME as u64 * pictures.encoder;
-        let notes = 2 * shape.batch_pairs;
+        let (places, notes) = (2 * shape.batch_pairs, shape.batch_notes);
         let share = notes.div_ceil(shape.workers);
         let slice = slice_notes(shape, share);
         let sliced = slice < share;
 
-        let loss_bytes = LOGIT_COPIES * notes * notes * number;
+        let rows = rows_at_a_time(places as usize) as u64;
+        let loss_bytes = LOGIT_COPIES * rows * places * 4;
         let activations_bytes = here * (llm.held(slice) + slice * pictures.connector);
         let working = llm.working(slice);
         let features = here * share * pictures.features;

@@ -219,9 +219,13 @@ fn places_with_picture(places: &[usize], by_text: &[bool]) -> Vec<usize> {
     if by_text.is_empty() {
         return places.to_vec();
     }
-    let before = |note: usize| by_text[..note].iter().filter(|by_text| !**by_text).count();
-    let shown = places.iter().filter(|note| !by_text[**note]);
-    shown.map(|note| before(*note)).collect()
+    let ranks = by_text.iter().scan(0, |before, by_text| {
+        let rank = (!by_text).then_some(*before);
+        *before += usize::from(!by_text);
+        Some(rank)
+    });
+    let ranks: Vec<Option<usize>> = ranks.collect();
+    places.iter().filter_map(|&note| ranks[note]).collect()
 }
 
 /// The gradients at all places of each note, added up: what [`at_places`] does backward.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mlrm_config::RunConfig;
 use mlrm_data::batch::NoteBatch;
 
 use super::{HISTOGRAM_EVERY_STEPS, Trainer, due, no_batches};
@@ -53,6 +54,7 @@ impl Trainer<'_> {
             }
             let fewer = held.div_ceil(2);
             self.context.micro_batch_notes = fewer;
+            self.state.most_notes_held = Some(fewer);
             self.context.device.memory_cleanup();
             self.warn(format!(
                 "step {step}: the device has too little memory for {held} notes at a time ({reason}); \
@@ -70,6 +72,32 @@ impl Trainer<'_> {
         }
         self.weights_are_shared = true;
         Ok(())
+    }
+
+    /// Holds no more notes at a time than the run came down to before it was stopped; what is to be said
+    /// of it.
+    pub(super) fn hold_what_fits(&mut self) -> Option<String> {
+        let most = self.state.most_notes_held?;
+        let set = |config: &RunConfig| {
+            (
+                config.backend.device.clone(),
+                config.train.micro_batch_notes,
+            )
+        };
+        let earlier = self.folder.earlier.as_ref().map(set);
+        if earlier.is_some_and(|earlier| earlier != set(&self.plan.config)) {
+            self.state.most_notes_held = None;
+            return None;
+        }
+        let held = self.context.micro_batch_notes;
+        if (1..=most).contains(&held) {
+            return None;
+        }
+        self.context.micro_batch_notes = most;
+        Some(format!(
+            "holds {most} notes at a time, as since the device ran out of memory with more; another \
+             train.micro_batch_notes or backend.device sets it anew"
+        ))
     }
 
     /// Counts a step for loss scaling; says so where it was left out because gradients overflowed.
