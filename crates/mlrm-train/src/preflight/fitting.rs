@@ -71,7 +71,9 @@ fn most_notes(plan: &RunPlan) -> Result<usize, TrainError> {
         // Others may hold a part of the host's memory.
         false => room.limit_bytes.map(|limit| {
             let there = memory::available_bytes().zip(memory::resident_bytes());
-            there.map_or(limit, |(free, own)| limit.min(free / plan.processes as u64 + own))
+            there.map_or(limit, |(free, own)| {
+                limit.min(free / plan.processes as u64 + own)
+            })
         }),
     };
     let Some(limit) = limit else {

@@ -64,7 +64,7 @@ fn with_trainer<R>(
     let data = DataRecord::default();
     let (folder, _log) = RunFolder::open(&plan.config, &data, &RunOptions::default()).unwrap();
     let (ask, requests) = channel();
-    let mut trainer = Trainer::new(plan, folder, heard, requests).unwrap();
+    let mut trainer = Trainer::new(plan, folder, None, heard, requests).unwrap();
     act(&mut trainer, ask)
 }
 
