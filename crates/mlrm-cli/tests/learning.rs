@@ -59,6 +59,59 @@ fn a_run_that_learns_nothing_is_told_so() {
     assert_eq!(probes.len(), 12, "{probes:#?}");
 }
 
+/// What a run saw and told is a part of its checkpoints: stopped and resumed, it warns where it would have
+/// warned, and once.
+#[test]
+fn a_run_that_goes_on_neither_forgets_nor_repeats_a_warning() {
+    let home = Home::with_config();
+    let sets = ["train.learning_rate=1e-12", "train.warmup_ratio=0"];
+    let go = |run: &str, steps: &str, more: &[&str]| {
+        let dir = format!("run.dir={run}");
+        let sets = [&[dir.as_str()], &STEPS[..], &sets, &[steps]].concat();
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", *set]).collect();
+        home.mlrm(&[&["train", "tiny.toml"], sets.as_slice(), more].concat())
+            .done();
+    };
+    let told = |run: &str| -> Vec<u64> {
+        let events = events(&home, run);
+        let warnings = named(&events, "warning").into_iter();
+        let told = warnings.filter(|warning| {
+            let message = warning["message"].as_str().unwrap_or_default();
+            message.contains("the loss stays at log N")
+        });
+        told.map(|warning| warning["step"].as_u64().expect("a step"))
+            .collect()
+    };
+    go("whole", "train.max_steps=60", &[]);
+    assert_eq!(told("whole"), [40]);
+    go("stopped", "train.max_steps=30", &[]);
+    assert_eq!(told("stopped"), [0; 0]);
+    go("stopped", "train.max_steps=60", &["--resume"]);
+    assert_eq!(told("stopped"), [40]);
+    go("stopped", "train.max_steps=110", &["--resume"]);
+    assert_eq!(told("stopped"), [40]);
+}
+
+/// One partner a note is learnt by heart, and logits that are right gain from being larger.
+#[test]
+fn a_temperature_that_runs_off_upwards_is_told_of() {
+    let home = Home::with_config();
+    let sets = [
+        "train.max_steps=120",
+        "train.learning_rate=1e-2",
+        "train.schedule=constant",
+        "train.batch_pairs=16",
+        "data.pairs.top_k=1",
+        "objective.temperature_logit=4.5",
+    ];
+    let found = warned(&home, "run", &sets);
+    let words = [
+        "it began at 4.500",
+        "objective.max_temperature_logit = 4.605",
+    ];
+    one(&found, "the temperature runs off", &words);
+}
+
 /// At such a rate everything falls onto one point, and the temperature with it.
 #[test]
 fn a_collapse_and_a_temperature_that_runs_off_are_told_of_and_the_latter_can_be_bounded() {

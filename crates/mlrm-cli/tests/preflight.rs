@@ -5,9 +5,9 @@ mod support;
 use std::fs;
 
 use serde_json::Value;
-use support::{Home, events, named};
+use support::{Home, events, losses, named};
 
-// Batches of these few notes hold many of them twice; a prediction is for batches that do not.
+// Batches of these few notes hold most of them several times.
 const SHORT: [&str; 7] = [
     "train.max_steps=2",
     "train.merge_duplicates=false",
@@ -140,6 +140,81 @@ fn a_run_that_cannot_fit_is_refused_with_what_would_fit() {
     assert_eq!(home.files(), before);
 }
 
+/// `auto` takes the most notes that fit, says how many, and keeps to that number.
+#[test]
+fn as_many_notes_as_fit_are_held() {
+    let home = Home::with_config();
+    let auto = "train.micro_batch_notes=auto";
+    let sets = [&SHORT[..], &["train.batch_pairs=64", auto]].concat();
+    let ran = home.train("all", &sets);
+    ran.done();
+    assert!(
+        ran.err.contains("128 notes, all held at a time (auto)"),
+        "{ran:?}"
+    );
+    let all = predicted(&home, "all");
+    assert_eq!(all["micro_batch_notes"], 0);
+    let peak = bytes(&all["peak_host_bytes"]);
+    let activations = bytes(&all["memory_bytes"]["activations"]);
+    // Less than all of it, with room for a prediction that is off.
+    let limit = (peak - activations / 2) as f64 / 0.85;
+    let limit = format!("backend.max_memory_bytes={limit:.0}");
+    let limited = [&sets[..], &[&limit]].concat();
+    home.train("auto", &limited).done();
+    let found = predicted(&home, "auto");
+    let held = bytes(&found["micro_batch_notes"]);
+    assert!((2..128).contains(&held), "{found}");
+    assert!(bytes(&found["peak_host_bytes"]) < peak - activations / 2 + (2 << 20));
+    let line = format!("micro_batch_notes = {held}\n");
+    assert!(home.read("auto/config.toml").contains(&line));
+    // Parts of like size, no fewer than there have to be.
+    let parts = 128_u64.div_ceil(held);
+    assert_eq!(held, 128_u64.div_ceil(parts));
+    let fewer = format!("train.micro_batch_notes={}", 128_u64.div_ceil(parts - 1));
+    home.train("fewer", &[&sets[..], &[&fewer]].concat()).done();
+    let fewer = bytes(&predicted(&home, "fewer")["peak_host_bytes"]);
+    assert!(fewer + (2 << 20) > peak - activations / 2, "{fewer}");
+
+    // With more memory, the run that goes on holds what it held, and learns what it would have learnt.
+    let set = format!("train.micro_batch_notes={held}");
+    let longer = [
+        "train.max_steps=4",
+        "train.schedule=constant",
+        "train.warmup_ratio=0",
+    ];
+    let go = |run: &str, sets: &[&str], more: &[&str]| {
+        let dir = format!("run.dir={run}");
+        let sets = std::iter::once(dir.as_str()).chain(sets.iter().copied());
+        let sets: Vec<&str> = sets.flat_map(|set| ["--set", set]).collect();
+        home.mlrm(&[&["train", "tiny.toml"], sets.as_slice(), more].concat())
+            .done();
+    };
+    let two = [&sets[..], &longer[1..]].concat();
+    go("stopped", &[&two[..], &[&limit]].concat(), &[]);
+    go("stopped", &[&sets[..], &longer[..]].concat(), &["--resume"]);
+    go("whole", &[&sets[..], &longer[..], &[&set]].concat(), &[]);
+    assert_eq!(
+        losses(&events(&home, "stopped")),
+        losses(&events(&home, "whole"))
+    );
+    assert_eq!(losses(&events(&home, "whole")).len(), 4);
+}
+
+/// The disk that features of pictures take is told beside that of the run.
+#[test]
+fn kept_features_are_predicted() {
+    let home = Home::with_config();
+    let sets = [&SHORT[..], &["train.feature_cache=features"]].concat();
+    let ran = home.train("run", &sets);
+    ran.done();
+    assert!(ran.err.contains("features      at most"), "{ran:?}");
+    let said = bytes(&predicted(&home, "run")["feature_cache_bytes"]);
+    // 80 pictures of a summary and five positions, 24 wide in f32, with two hashes each.
+    assert_eq!(said, 80 * (6 * 24 * 4 + 64));
+    home.train("none", &SHORT).done();
+    assert_eq!(predicted(&home, "none")["feature_cache_bytes"], Value::Null);
+}
+
 /// Configs whose memory is that of the model, each in a second or two.
 #[test]
 #[cfg(target_os = "linux")]
@@ -150,7 +225,15 @@ fn predictions_are_near_what_runs_take() {
         "model.llm.num_hidden_layers=4",
         "model.llm.intermediate_size=704",
     ];
-    let cases: [(&str, &[&str]); 6] = [
+    let cases: [(&str, &[&str]); 7] = [
+        (
+            "doubled notes once",
+            &[
+                "train.batch_pairs=256",
+                "train.max_steps=1",
+                "train.merge_duplicates=true",
+            ],
+        ),
         (
             "many notes",
             &["train.batch_pairs=256", "train.max_steps=1"],

@@ -535,17 +535,18 @@ fn a_device_that_runs_out_of_memory_goes_on_with_fewer_notes() {
     let few = ["train.max_steps=3", "eval.baselines=[]"];
     home.train("whole", &few).done();
     let words: Vec<&str> = few.iter().flat_map(|set| ["--set", set]).collect();
-    let full = |run: &str, notes: &str| {
+    let full = |run: &str, notes: &str, more: &[&str]| {
         let run = format!("run.dir={run}");
         let words = [
             &["train", "tiny.toml", "--set", run.as_str()],
             words.as_slice(),
+            more,
         ]
         .concat();
         let mut command = home.command(&words);
         home.ran(&words, command.env("MLRM_TEST_DEVICE_NOTES", notes))
     };
-    full("less", "2").done();
+    full("less", "2", &[]).done();
     let (whole, less) = (events(&home, "whole"), events(&home, "less"));
     let steps = named(&whole, "train_step");
     for (whole, less) in steps.iter().zip(named(&less, "train_step")) {
@@ -565,7 +566,30 @@ fn a_device_that_runs_out_of_memory_goes_on_with_fewer_notes() {
         halved.clone().all(|text| text.starts_with("step 1:")),
         "{told:?}"
     );
-    full("none", "0").failed_with(1, &["one note", "train.checkpoint_layers"]);
+    full("none", "0", &[]).failed_with(1, &["one note", "train.checkpoint_layers"]);
+
+    // A run that goes on knows what fits, and holds no more where more would fit; unless it is told to.
+    let warnings = |run: &str, from: usize| -> Vec<String> {
+        let events = events(&home, run);
+        let told = named(&events, "warning").into_iter().skip(from);
+        told.map(|warning| warning["message"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    };
+    let before = told.len();
+    full("less", "2", &["--resume", "--set", "train.max_steps=4"]).done();
+    let told = warnings("less", before);
+    let is_told = |told: &[String], text: &str| told.iter().any(|told| told.contains(text));
+    assert!(is_told(&told, "holds 2 notes at a time"), "{told:?}");
+    assert!(!is_told(&told, "too little memory"), "{told:?}");
+    let state: Value = home.json("less/last/state.json");
+    assert_eq!(state["most_notes_held"], 2, "{state}");
+    let before = before + told.len();
+    let set = ["train.max_steps=5", "train.micro_batch_notes=3"];
+    let set = set.iter().flat_map(|set| ["--set", set]);
+    let set: Vec<&str> = std::iter::once("--resume").chain(set).collect();
+    full("less", "3", &set).done();
+    let told = warnings("less", before);
+    assert!(!is_told(&told, "notes at a time"), "{told:?}");
 }
 
 #[test]

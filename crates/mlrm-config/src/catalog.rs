@@ -217,7 +217,8 @@ impl fmt::Display for Kind {
             Self::Text { .. } => f.write_str("string"),
             Self::OneOf(choices) => {
                 let values: Vec<String> = choices.iter().map(|c| text::quote(&c.value)).collect();
-                write!(f, "one of {}", values.join(", "))
+                let of = if values.len() == 1 { "" } else { "one of " };
+                write!(f, "{of}{}", values.join(", "))
             }
             Self::List {
                 item,
@@ -405,6 +406,7 @@ mod tests {
             ("model.vision.select_layer", "integer"),
             ("model.fusion.initial_weight", "number in (0, 1)"),
             ("train.betas", "list of 2 numbers"),
+            ("train.micro_batch_notes", r#"integer ≥ 0 or "auto""#),
             ("train.tensorboard", "boolean (true or false)"),
             ("eval.k", "list of integers ≥ 1"),
             ("eval.slices", "list of tables"),

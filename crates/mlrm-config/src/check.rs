@@ -1,6 +1,6 @@
 //! The form of a config: are its keys known, do their values have the right type and size?
 
-use crate::catalog::{Bounds, Kind, Section, catalog, join};
+use crate::catalog::{Bounds, Choice, Kind, Section, catalog, join};
 use crate::document::{Node, Value};
 use crate::error::Finding;
 use crate::suggest::{closest, likeness, nearest};
@@ -89,6 +89,8 @@ fn check_value(node: &mut Node, kind: &Kind, key: &str, report: &mut Report) -> 
         (_, Kind::Either(kinds)) => {
             // The first option that the value has the form of judges it.
             match kinds.iter().find(|kind| same_form(&node.value, kind)) {
+                // What else it takes belongs into the message.
+                Some(Kind::OneOf(choices)) => is_one_of(&node.value, choices),
                 Some(kind) => return check_value(node, kind, key, report),
                 None => false,
             }
@@ -99,7 +101,7 @@ fn check_value(node: &mut Node, kind: &Kind, key: &str, report: &mut Report) -> 
         }
         (Value::Float(value), Kind::Number(bounds)) => bounds.contains(*value),
         (Value::String(text), Kind::Text { allow_empty }) => *allow_empty || !text.is_empty(),
-        (Value::String(text), Kind::OneOf(choices)) => choices.iter().any(|c| c.value == *text),
+        (value, Kind::OneOf(choices)) => is_one_of(value, choices),
         _ => false,
     };
     if !ok {
@@ -107,6 +109,10 @@ fn check_value(node: &mut Node, kind: &Kind, key: &str, report: &mut Report) -> 
         report.tainted.push(key.to_owned());
     }
     ok
+}
+
+fn is_one_of(value: &Value, choices: &[Choice]) -> bool {
+    matches!(value, Value::String(text) if choices.iter().any(|choice| choice.value == *text))
 }
 
 fn check_tables(items: &mut [Node], section: &Section, key: &str, report: &mut Report) -> bool {
@@ -240,7 +246,13 @@ fn with_article(kind: &Kind) -> String {
 /// How a value of the wrong type becomes one of the right type.
 fn type_help(value: &Value, kind: &Kind, key: &str) -> String {
     let name = key.rsplit('.').next().unwrap_or(key);
+    let takes_number = |kind: &Kind| matches!(kind, Kind::Integer(_) | Kind::Number(_));
     match (value, kind) {
+        (Value::String(text), Kind::Either(kinds))
+            if kinds.iter().any(takes_number) && text.parse::<f64>().is_ok() =>
+        {
+            format!("write it without quotes: {name} = {text}")
+        }
         (Value::String(text), Kind::Integer(_) | Kind::Number(_) | Kind::Boolean)
             if text.parse::<f64>().is_ok() || text == "true" || text == "false" =>
         {

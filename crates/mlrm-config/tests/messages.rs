@@ -186,6 +186,34 @@ fn wrong_types() {
 }
 
 #[test]
+fn a_number_or_a_word() {
+    insta::assert_snapshot!(bad("[train]\nmicro_batch_notes = \"all\""), @r###"
+    error: `train.micro_batch_notes` is the string "all", but takes an integer ≥ 0 or "auto"
+      --> bad.toml:4:21
+         |
+       4 | micro_batch_notes = "all"
+         |                     ^^^^^
+      help: `mlrm config explain train.micro_batch_notes` says more
+    "###);
+    insta::assert_snapshot!(bad("[train]\nmicro_batch_notes = \"32\""), @r###"
+    error: `train.micro_batch_notes` is the string "32", but takes an integer ≥ 0 or "auto"
+      --> bad.toml:4:21
+         |
+       4 | micro_batch_notes = "32"
+         |                     ^^^^
+      help: write it without quotes: micro_batch_notes = 32
+    "###);
+    insta::assert_snapshot!(bad("[train]\nmicro_batch_notes = -1"), @r###"
+    error: `train.micro_batch_notes` is out of range: -1
+      --> bad.toml:4:21
+         |
+       4 | micro_batch_notes = -1
+         |                     ^^
+      help: it takes an integer ≥ 0
+    "###);
+}
+
+#[test]
 fn wrong_choices() {
     insta::assert_snapshot!(bad(
         "[backend]\ndtype = \"bf-16\"\n[model]\nvariant = \"clip\"\n[eval]\nbaselines = [\"bm25\", \"rand\"]"
@@ -490,6 +518,22 @@ fn settings_that_exclude_each_other() {
 }
 
 #[test]
+fn quantised_weights_are_held_on_devices_of_one_kind() {
+    let tuned = "[model.llm]\ntune = \"lora\"\nquantisation = \"q4\"\n[backend]\ndevice =";
+    let shown = bad(&format!("{tuned} [\"flex\", \"flex\", \"cuda\"]"));
+    assert!(shown.contains("devices of different kinds"), "{shown}");
+    assert!(
+        shown.contains("model.llm.quantisation = \"none\""),
+        "{shown}"
+    );
+    let shown = bad(&format!("{tuned} [\"cuda:1\", \"cuda:1\"]"));
+    assert!(
+        shown.contains("listed twice") && !shown.contains("kinds"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn devices_slices_prompts() {
     insta::assert_snapshot!(bad(
         "[backend]\ndevice = [\"cuda\", \"cuda:0\", \"cpu\"]\n[prompt]\nlanguage = \"fr\"\nimage_emb_token = \"<IMG>\"\n\
@@ -501,7 +545,7 @@ fn devices_slices_prompts() {
          |
        4 | device = ["cuda", "cuda:0", "cpu"]
          |                   ^^^^^^^^
-      help: list each device once
+      help: list each device once; only `flex` may be listed several times
 
     error: `cpu` is not a device name: there is no backend `cpu`
       --> bad.toml:4:29

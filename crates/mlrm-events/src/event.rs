@@ -312,6 +312,13 @@ pub struct Preflight {
     pub disk_bytes: u64,
     /// What is free on its disk; absent where the system does not tell.
     pub disk_free_bytes: Option<u64>,
+    /// What features of pictures may take where they are kept, which need not be that disk; absent
+    /// where none are kept.
+    pub feature_cache_bytes: Option<u64>,
+    /// Notes that a batch is expected to embed: each of its notes once, or one at each place.
+    pub batch_notes: Option<u64>,
+    /// Notes of them that are held at a time; 0 for all.
+    pub micro_batch_notes: Option<u64>,
     /// Steps that were timed.
     pub timed_steps: Option<u64>,
     /// Seconds to the end of the run, evaluations included, at the speed of the timed steps.

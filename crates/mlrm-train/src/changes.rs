@@ -10,7 +10,8 @@ use crate::error::TrainError;
 const BROUGHT: [&str; 3] = ["model", "prompt", "tokenizer"];
 
 /// Settings that may change, and are only told of: they say how training goes on from here.
-const TOLD: [&str; 11] = [
+const TOLD: [&str; 12] = [
+    "backend.reduce_dtype",
     "model.llm.tune",
     "model.llm.quantisation",
     "model.llm.lora.dropout",

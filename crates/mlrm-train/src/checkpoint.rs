@@ -17,6 +17,7 @@ use crate::folders::{entries, remove, replace_folder};
 use crate::loss_scale::LossScale;
 use crate::optimiser::{AdamW, Moments};
 use crate::plan::prompt_record;
+use crate::watch::Watched;
 
 /// Everything besides weights and moments that a run needs to go on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,6 +45,12 @@ pub struct RunState {
     /// Loss scaling, of a model in f16.
     #[serde(default)]
     pub loss_scale: Option<LossScale>,
+    /// Notes that the run holds at a time at most, since its device ran out of memory.
+    #[serde(default)]
+    pub most_notes_held: Option<usize>,
+    /// What its warnings hang on.
+    #[serde(default)]
+    pub watched: Watched,
     /// Version of the checkpoint's format; 0 before it was written down.
     #[serde(default)]
     pub format: u32,
@@ -71,6 +78,8 @@ impl Default for RunState {
             validation_due: false,
             accepted: Vec::new(),
             loss_scale: None,
+            most_notes_held: None,
+            watched: Watched::default(),
             format: FORMAT,
         }
     }

@@ -2,7 +2,7 @@
 
 mod keep;
 
-pub use keep::{Keeping, keep_features, keep_same_features, told};
+pub use keep::{Keeping, KeptSize, keep_features, keep_same_features, told};
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -174,11 +174,10 @@ pub fn entries(folder: &Path) -> Result<Vec<PathBuf>, TrainError> {
 /// Bytes that this user may still write to the disk of `path`, which need not be there yet; `None` where
 /// the system does not tell.
 pub fn free_bytes(path: &Path) -> Option<u64> {
-    let absolute = std::path::absolute(path).ok()?;
-    let there = absolute.ancestors().find(|folder| folder.is_dir())?;
+    let there = existing(path)?;
     #[cfg(unix)]
     {
-        let found = rustix::fs::statvfs(there).ok()?;
+        let found = rustix::fs::statvfs(&there).ok()?;
         Some(found.f_bavail.saturating_mul(found.f_frsize))
     }
     #[cfg(not(unix))]
@@ -186,6 +185,28 @@ pub fn free_bytes(path: &Path) -> Option<u64> {
         let _unknown = there;
         None
     }
+}
+
+/// Whether two folders, which need not be there yet, are known to lie on one disk.
+pub fn share_disk(one: &Path, other: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let disk = |path: &Path| Some(existing(path)?.metadata().ok()?.dev());
+        disk(one).is_some_and(|one| disk(other) == Some(one))
+    }
+    #[cfg(not(unix))]
+    {
+        let _unknown = (one, other);
+        false
+    }
+}
+
+/// The innermost folder of `path` that is there.
+fn existing(path: &Path) -> Option<PathBuf> {
+    let absolute = std::path::absolute(path).ok()?;
+    let there = absolute.ancestors().find(|folder| folder.is_dir());
+    there.map(Path::to_owned)
 }
 
 fn folder_of(path: &Path) -> &Path {

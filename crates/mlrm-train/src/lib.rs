@@ -13,6 +13,7 @@ pub mod examples;
 pub mod features;
 mod flops;
 pub mod folders;
+pub mod group;
 pub mod loss_scale;
 pub mod measure;
 pub mod memory;
@@ -27,6 +28,9 @@ mod run;
 pub mod run_folder;
 pub mod sampling;
 pub mod schedule;
+#[cfg(test)]
+#[path = "../tests/support/small.rs"]
+mod small;
 pub mod step;
 pub mod system;
 pub mod trainer;

@@ -9,7 +9,7 @@ use std::ops::Range;
 use mlrm_model::transfer::upload;
 
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{DType, Gradients, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Gradients, Int, Tensor, TensorData};
 use mlrm_config::{ObjectiveKind, ObjectiveSettings};
 use mlrm_model::embedder::Embeddings;
 
@@ -46,6 +46,14 @@ impl EmbeddingGradients {
         Self {
             multimodal: slice(&self.multimodal),
             visual: self.visual.as_ref().map(slice),
+        }
+    }
+
+    /// The same on `device`.
+    pub fn to_device(self, device: &Device) -> Self {
+        Self {
+            multimodal: self.multimodal.to_device(device),
+            visual: self.visual.map(|all| all.to_device(device)),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use mlrm_config::{ModelSettings, RunConfig, TrainSettings};
+use mlrm_config::{BackendName, ModelSettings, RunConfig, TrainSettings};
 use mlrm_data::image::{ImagePreprocessor, PreprocessorConfig};
 use mlrm_data::split::PairData;
 use mlrm_data::tokenizer::{NewToken, Tokenizer};
@@ -26,8 +26,16 @@ use crate::{device, memory, schedule::LearningRate};
 pub struct RunPlan {
     /// What was asked for.
     pub config: RunConfig,
-    /// Where it computes.
+    /// Where it computes; with several devices, where the first worker does.
     pub device: Device,
+    /// What `backend.device` calls it.
+    pub device_name: String,
+    /// The other devices of this process, by name.
+    pub others: Vec<(String, Device)>,
+    /// Workers that share the notes of a step, in all processes of the run.
+    pub workers: usize,
+    /// Processes of the run on this machine.
+    pub processes: usize,
     /// The notes.
     pub notes: Notes,
     /// The pairs, split.
@@ -55,9 +63,25 @@ pub struct OpenModel {
 impl RunPlan {
     /// Checks and opens everything. Nothing is written but a drawn sample set. `progress` hears of the
     /// pictures that are looked at.
+    ///
+    /// # Errors
+    /// Settings, data, models or devices that cannot train.
     pub fn prepare(config: RunConfig, progress: PictureProgress<'_>) -> Result<Self, TrainError> {
+        Self::prepare_on(config, &Computes::OnAll, progress)
+    }
+
+    /// As [`Self::prepare`], on these of the config's devices.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub fn prepare_on(
+        config: RunConfig,
+        computes: &Computes,
+        progress: PictureProgress<'_>,
+    ) -> Result<Self, TrainError> {
         config.validate()?;
-        let device = one_device(&config)?;
+        let mut devices = open_devices(&config, computes)?;
+        let (device_name, device) = devices.remove(0);
         let notes = Notes::open(&config.data, looks_at_pictures(&config.model)?, progress)?;
         let pairs = run_pairs(&config.data, &notes.set, config.run.seed)?;
         let OpenModel { embedder, encoding } = starting_model(&config, &device, &notes, &pairs)?;
@@ -70,6 +94,16 @@ impl RunPlan {
         Ok(Self {
             learning_rate: LearningRate::new(&config.train, total_steps),
             device,
+            device_name,
+            workers: match *computes {
+                Computes::OnAll => 1 + devices.len(),
+                Computes::OnOneOf { all, .. } => all,
+            },
+            processes: match *computes {
+                Computes::OnAll => 1,
+                Computes::OnOneOf { processes, .. } => processes,
+            },
+            others: devices,
             notes,
             pairs,
             encoding,
@@ -80,19 +114,23 @@ impl RunPlan {
         })
     }
 
+    /// Workers of this process that compute in the memory that the first one computes in.
+    pub fn workers_here(&self) -> usize {
+        match self.device_name.starts_with(BackendName::Flex.name()) {
+            true => {
+                let names = self.others.iter().map(|(name, _)| name);
+                1 + names.filter(|name| **name == self.device_name).count()
+            }
+            false => 1,
+        }
+    }
+
     /// Keeps features of pictures as the config asks.
     ///
     /// # Errors
     /// A folder that cannot be used.
     pub fn keep_features(&mut self) -> Result<(), TrainError> {
-        let train = &self.config.train;
-        let notes = self.notes.set.len() as u64;
-        let measured = self
-            .total_steps
-            .checked_div(train.eval_every_steps)
-            .unwrap_or(0) as u64
-            + 1;
-        let looks = (self.total_steps * 2 * train.batch_pairs) as u64 + measured * notes;
+        let looks = self.looks_at_pictures();
         self.kept_features = keep_features(
             &mut self.embedder,
             &self.encoding,
@@ -101,6 +139,14 @@ impl RunPlan {
             Keeping::Run { looks },
         )?;
         Ok(())
+    }
+
+    /// How often the run looks at a picture, in steps and evaluations.
+    pub(crate) fn looks_at_pictures(&self) -> u64 {
+        let train = &self.config.train;
+        let steps = self.total_steps;
+        let measured = steps.checked_div(train.eval_every_steps).unwrap_or(0) + 1;
+        (steps * 2 * train.batch_pairs + measured * self.notes.set.len()) as u64
     }
 
     /// What a person should know of pictures and their features that was not told yet.
@@ -156,19 +202,53 @@ pub(crate) fn total_steps(settings: &TrainSettings, pairs: usize) -> usize {
     })
 }
 
-fn one_device(config: &RunConfig) -> Result<Device, TrainError> {
-    match config.backend.device.names() {
-        [name] => Ok(device::open_for(
-            name,
-            config.backend.dtype,
-            config.backend.matmul_precision,
-        )?),
-        names => Err(TrainError::Run(format!(
-            "backend.device lists {} devices: training on several devices is not implemented; name \
-             one of them",
-            names.len()
-        ))),
-    }
+/// Which of a config's devices a process computes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Computes {
+    /// On all of them.
+    #[default]
+    OnAll,
+    /// On the one whose turn it is, counted round the processes of a machine.
+    OnOneOf {
+        /// This process among those of the machine.
+        process: usize,
+        /// All of those.
+        processes: usize,
+        /// Those of all machines.
+        all: usize,
+    },
+}
+
+/// Opens devices in the order of the config; at least one.
+fn open_devices(
+    config: &RunConfig,
+    computes: &Computes,
+) -> Result<Vec<(String, Device)>, TrainError> {
+    let backend = &config.backend;
+    let names = backend.device.names();
+    let own = match *computes {
+        Computes::OnAll => names,
+        Computes::OnOneOf {
+            process, processes, ..
+        } => {
+            let place = process % names.len();
+            let name = &names[place];
+            if processes > names.len() && !name.starts_with(BackendName::Flex.name()) {
+                return Err(TrainError::Run(format!(
+                    "{processes} processes of this run are on this machine, but backend.device lists {} \
+                     devices, and `{name}` serves one process: start as many as there are devices, or \
+                     list more",
+                    names.len()
+                )));
+            }
+            &names[place..=place]
+        }
+    };
+    let open = |name: &String| {
+        let device = device::open_for(name, backend.dtype, backend.matmul_precision)?;
+        Ok((name.clone(), device))
+    };
+    own.iter().map(open).collect()
 }
 
 /// The weights and number format of a run that starts from a model folder or is only evaluated.
@@ -369,4 +449,101 @@ pub fn prompt_record(encoding: &Encoding) -> PromptRecord {
         settings.template_file = Some(PathBuf::from("template.toml"));
     }
     PromptRecord { settings }
+}
+
+#[cfg(test)]
+mod tests {
+    use mlrm_config::MicroBatchNotes;
+
+    use super::*;
+    use crate::small::small_config;
+
+    fn plan(change: impl FnOnce(&mut RunConfig)) -> Result<RunPlan, String> {
+        let home = tempfile::tempdir().unwrap();
+        let mut config = small_config(home.path());
+        change(&mut config);
+        RunPlan::prepare(config, &|_, _| {}).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn steps_are_those_asked_for_or_the_passes_over_the_pairs() {
+        let mut train = TrainSettings {
+            batch_pairs: 8,
+            epochs: 1.5,
+            ..TrainSettings::default()
+        };
+        assert_eq!(total_steps(&train, 100), 19);
+        train.epochs = 1e-9;
+        assert_eq!(total_steps(&train, 100), 1);
+        train.max_steps = Some(0);
+        assert_eq!(total_steps(&train, 100), 0);
+    }
+
+    #[test]
+    fn a_plan_has_every_part_of_its_config() {
+        let plan = plan(|config| {
+            config.train.max_steps = Some(10);
+            config.train.eval_every_steps = 4;
+        })
+        .unwrap();
+        assert_eq!((plan.total_steps, plan.notes.set.len()), (10, 60));
+        // Batches of 18 notes, and all notes at steps 4, 8 and the end.
+        assert_eq!(plan.looks_at_pictures(), 10 * 18 + 3 * 60);
+        let sizes = &plan.embedder.config;
+        assert_eq!(
+            sizes.llm.vocab_size,
+            plan.encoding.tokenizer.vocabulary_rows()
+        );
+        assert_eq!(plan.encoding.visual_tokens, 3);
+        assert!(plan.encoding.preprocessor.is_some() && plan.embedder.vision.is_some());
+        assert_eq!(plan.learning_rate.at(1), 3e-6);
+        assert_eq!(plan.news(), [""; 0]);
+    }
+
+    #[test]
+    fn batches_that_pairs_cannot_fill_are_refused_unless_none_is_drawn() {
+        let few = |config: &mut RunConfig| config.train.batch_pairs = 1_000_000;
+        let message = plan(few).err().unwrap();
+        assert!(message.contains("train.batch_pairs"), "{message}");
+        let none = plan(|config| {
+            few(config);
+            config.train.max_steps = Some(0);
+        });
+        assert!(none.is_ok(), "{:?}", none.err());
+    }
+
+    #[test]
+    fn tables_of_words_are_padded_and_never_cut() {
+        assert_eq!(padded_vocabulary(None, 300).unwrap(), 300);
+        assert_eq!(padded_vocabulary(Some(320), 300).unwrap(), 320);
+        let message = padded_vocabulary(Some(299), 300).unwrap_err().to_string();
+        assert!(message.contains("has 300 tokens"), "{message}");
+        let added = NewToken {
+            content: "<image>".into(),
+            id: 290,
+        };
+        // A new token within the table's padding, and two rows past its end.
+        let rows = new_words(298, 300, &[added]);
+        assert_eq!(rows.ids, [290, 298, 299]);
+        assert_eq!((rows.stored_rows, rows.known_rows), (298, 300));
+    }
+
+    #[test]
+    fn auto_becomes_a_number_before_the_first_step() {
+        let mut plan = plan(|config| {
+            config.train.micro_batch_notes = MicroBatchNotes::AUTO;
+            config.backend.max_memory_bytes = Some(1 << 40);
+        })
+        .unwrap();
+        let settle = |plan: &mut RunPlan, limit, earlier| {
+            plan.config.train.micro_batch_notes = MicroBatchNotes::AUTO;
+            plan.config.backend.max_memory_bytes = Some(limit);
+            assert!(crate::preflight::settle_micro_batch(plan, earlier).unwrap());
+            plan.config.train.micro_batch_notes.set().unwrap()
+        };
+        assert_eq!(settle(&mut plan, 1 << 40, None), 0);
+        assert_eq!(settle(&mut plan, 1, None), 1);
+        assert_eq!(settle(&mut plan, 1 << 40, Some(5)), 5);
+        assert!(!crate::preflight::settle_micro_batch(&mut plan, Some(3)).unwrap());
+    }
 }

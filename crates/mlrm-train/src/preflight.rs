@@ -1,55 +1,67 @@
 //! What a run will take, told before its first step: memory by part, disk, and, once a few steps are
 //! timed, the time to its end. A run that cannot fit is refused.
 
+mod fitting;
+
 use std::fmt::Write;
 
-use mlrm_config::{BackendName, Quantisation, Tune};
+use mlrm_config::Tune;
 use mlrm_events::text::bytes;
 use mlrm_events::{Named, Preflight as PreflightEvent};
 
 use crate::device::{self, Format};
 use crate::error::TrainError;
-use crate::folders::free_bytes;
-use crate::memory::{self, Change, PlanSizes, TrainingMemory};
+use crate::features::KeptSize;
+use crate::folders::{free_bytes, share_disk};
+use crate::memory::{PlanSizes, TrainingMemory};
 use crate::plan::RunPlan;
+pub use fitting::settle_micro_batch;
+use fitting::{Room, changes};
 
 /// What a run is predicted to take.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Preflight {
     /// Memory by part.
     pub memory: TrainingMemory,
-    /// Whether the device has a memory of its own.
-    own_memory: bool,
-    /// What the memory of the device, or of the host, may hold; `None` where nothing tells.
-    pub memory_limit_bytes: Option<u64>,
+    /// The memory that the model computes in.
+    room: Room,
+    /// Places of notes in a batch.
+    places: usize,
+    /// Notes that a batch is expected to embed: each of its notes once, or one at each place.
+    batch_notes: u64,
+    /// Notes that are held at a time; 0 for all of the batch.
+    micro_batch_notes: usize,
+    /// Whether that number was found by `auto`.
+    automatic: bool,
     /// What the run folder may grow to, the checkpoint that is being written included.
     pub disk_bytes: u64,
     /// What is free where the run folder lies; `None` where the system does not tell.
     pub disk_free_bytes: Option<u64>,
+    /// What features of pictures may take, where they are kept.
+    pub features: Option<KeptSize>,
 }
 
 impl Preflight {
-    /// The prediction for `plan`.
+    /// The prediction for `plan`, in whose config a number takes the place of
+    /// `train.micro_batch_notes = "auto"`: `earlier`, that of the run which goes on, or the largest that fits.
     ///
     /// # Errors
     /// A run that does not fit into memory or on the disk, with the settings that would make it fit;
     /// adapters or notes that cannot be read.
-    pub fn of(plan: &RunPlan) -> Result<Self, TrainError> {
+    pub fn of(plan: &mut RunPlan, earlier: Option<usize>) -> Result<Self, TrainError> {
+        let automatic = settle_micro_batch(plan, earlier)?;
         let sizes = PlanSizes::new(plan)?;
-        let memory = sizes.predict(sizes.as_set())?;
-        let names = plan.config.backend.device.names();
-        let on_host = |name: &String| name.starts_with(BackendName::Flex.name());
-        let own_memory = !names.iter().any(on_host);
-        let limit = plan.config.backend.max_memory_bytes;
-        let found = || match own_memory {
-            true => device::memory_bytes(&names[0]),
-            false => memory::total_bytes(),
-        };
+        let now = sizes.as_set();
+        let memory = sizes.predict(now)?;
         let preflight = Self {
-            own_memory,
-            memory_limit_bytes: limit.or_else(found),
+            room: Room::of(plan),
+            places: 2 * now.batch_pairs,
+            batch_notes: sizes.batch_notes(now.batch_pairs),
+            micro_batch_notes: now.micro_batch_notes,
+            automatic,
             disk_bytes: disk_bytes(plan, &sizes, &memory),
             disk_free_bytes: free_bytes(&plan.config.run.dir),
+            features: KeptSize::of(plan),
             memory,
         };
         preflight.check_memory(&sizes)?;
@@ -57,19 +69,11 @@ impl Preflight {
         Ok(preflight)
     }
 
-    /// The predicted peak where the model computes.
-    fn peak(&self, memory: &TrainingMemory) -> u64 {
-        match self.own_memory {
-            true => memory.device_bytes(),
-            false => memory.total_bytes,
-        }
-    }
-
     fn check_memory(&self, sizes: &PlanSizes<'_>) -> Result<(), TrainError> {
-        let Some(limit) = self.memory_limit_bytes else {
+        let Some(limit) = self.room.limit_bytes else {
             return Ok(());
         };
-        let peak = self.peak(&self.memory);
+        let peak = self.room.peak(&self.memory);
         if peak <= limit {
             return Ok(());
         }
@@ -81,7 +85,7 @@ impl Preflight {
         );
         let mut found = 0;
         for (settings, change) in changes(sizes.as_set()) {
-            let peak = self.peak(&sizes.predict(change)?);
+            let peak = self.room.peak(&sizes.predict(change)?);
             if peak <= limit {
                 let _ = writeln!(message, "it would fit with {settings}: {}", bytes(peak));
                 found += 1;
@@ -104,15 +108,23 @@ impl Preflight {
     }
 
     fn check_disk(&self, plan: &RunPlan) -> Result<(), TrainError> {
-        let Some(free) = self.disk_free_bytes.filter(|free| *free < self.disk_bytes) else {
+        let root = &plan.config.run.dir;
+        let same_disk = |features: &&KeptSize| share_disk(root, &features.folder);
+        let features = self.features.as_ref().filter(same_disk);
+        let needed = self.disk_bytes + features.map_or(0, |features| features.bytes);
+        let Some(free) = self.disk_free_bytes.filter(|free| *free < needed) else {
             return Ok(());
         };
         Err(TrainError::Run(format!(
-            "the run may take {} on the disk, but {} are free at {}: make room, name another `run.dir`, or \
+            "the run may take {} on the disk{}, but {} are free at {}: make room, name another `run.dir`, or \
              lower train.keep_checkpoints = {}{}",
-            bytes(self.disk_bytes),
+            bytes(needed),
+            features.map_or(String::new(), |features| format!(
+                ", {} of it for features of pictures (train.feature_cache)",
+                bytes(features.bytes)
+            )),
             bytes(free),
-            plan.config.run.dir.display(),
+            root.display(),
             plan.config.train.keep_checkpoints,
             match plan.config.model.llm.tune {
                 Tune::Full => "; model.llm.tune = \"lora\" has far smaller checkpoints",
@@ -151,16 +163,18 @@ impl Preflight {
             }
         }
         let mut text = format!(
-            "  held          {}\n  by turns      {}; at most {}\n",
+            "  batch         {}\n  held          {}\n  by turns      {}; at most {}\n",
+            self.batch(),
             held.join(", "),
             at_work.join(", "),
             bytes(self.memory.largest_at_work_bytes)
         );
         let limit = self
-            .memory_limit_bytes
+            .room
+            .limit_bytes
             .map_or(String::new(), |limit| format!(" of {}", bytes(limit)));
-        let peak = bytes(self.peak(&self.memory));
-        let _ = match self.own_memory {
+        let peak = bytes(self.room.peak(&self.memory));
+        let _ = match self.room.own_memory {
             true => writeln!(
                 text,
                 "  peak          {peak}{limit} on the device, {} on the host",
@@ -176,7 +190,32 @@ impl Preflight {
             "  disk          at most {}{free}",
             bytes(self.disk_bytes)
         );
+        if let Some(features) = &self.features {
+            let _ = writeln!(
+                text,
+                "  features      at most {} in {}",
+                bytes(features.bytes),
+                features.folder.display()
+            );
+        }
         text
+    }
+
+    /// How many notes a batch has, and how many of them are held at a time.
+    fn batch(&self) -> String {
+        let all = match self.batch_notes == self.places as u64 {
+            true => format!("{} notes", self.places),
+            false => format!(
+                "about {} different notes at {} places",
+                self.batch_notes, self.places
+            ),
+        };
+        let held = match self.micro_batch_notes {
+            0 => "all held at a time".into(),
+            notes => format!("{notes} held at a time"),
+        };
+        let found = if self.automatic { " (auto)" } else { "" };
+        format!("{all}, {held}{found}")
     }
 
     /// As an event after `step`, with the seconds to the end where steps were timed.
@@ -186,12 +225,15 @@ impl Preflight {
         PreflightEvent {
             step: step as u64,
             memory_bytes,
-            peak_host_bytes: match self.own_memory {
+            peak_host_bytes: match self.room.own_memory {
                 true => self.memory.host_bytes(),
                 false => self.memory.total_bytes,
             },
-            peak_device_bytes: self.own_memory.then(|| self.memory.device_bytes()),
-            memory_limit_bytes: self.memory_limit_bytes,
+            peak_device_bytes: self.room.own_memory.then(|| self.memory.device_bytes()),
+            memory_limit_bytes: self.room.limit_bytes,
+            batch_notes: Some(self.batch_notes),
+            micro_batch_notes: Some(self.micro_batch_notes as u64),
+            feature_cache_bytes: self.features.as_ref().map(|features| features.bytes),
             disk_bytes: self.disk_bytes,
             disk_free_bytes: self.disk_free_bytes,
             timed_steps: timed.map(|(steps, _)| steps as u64),
@@ -205,89 +247,6 @@ const HELD_PARTS: usize = 4;
 
 /// Ways out that a refusal names.
 const MOST_SUGGESTIONS: usize = 3;
-
-/// What may make a run fit, the mildest first: settings that change no result, then those that do.
-fn changes(now: Change) -> Vec<(String, Change)> {
-    let notes = 2 * now.batch_pairs;
-    let held = match now.micro_batch_notes {
-        0 => notes,
-        held => held.min(notes),
-    };
-    let halves =
-        |from: usize| std::iter::successors(Some(from / 2), |n| Some(n / 2)).take_while(|n| *n > 0);
-    let micro = |base: Change, also: &str| -> Vec<(String, Change)> {
-        let parts = halves(held).map(|notes| {
-            let change = Change {
-                micro_batch_notes: notes,
-                ..base
-            };
-            (format!("train.micro_batch_notes = {notes}{also}"), change)
-        });
-        parts.collect()
-    };
-    let mut all = micro(now, "");
-    let layers = Change {
-        checkpoint_layers: true,
-        ..now
-    };
-    if !now.checkpoint_layers {
-        let also = "train.checkpoint_layers = true";
-        all.push((also.into(), layers));
-        all.extend(micro(layers, &format!(" and {also}")));
-    }
-    let smallest = Change {
-        micro_batch_notes: 1,
-        ..layers
-    };
-    let with = "with train.micro_batch_notes = 1 and train.checkpoint_layers = true";
-    if now.tune == Tune::Full {
-        for (name, tune) in [("lora", Tune::Lora), ("frozen", Tune::Frozen)] {
-            let change = Change { tune, ..now };
-            all.push((format!("model.llm.tune = \"{name}\""), change));
-            let change = Change { tune, ..smallest };
-            all.push((format!("model.llm.tune = \"{name}\" {with}"), change));
-        }
-    }
-    if now.quantisation == Quantisation::None {
-        let tune = match now.tune {
-            Tune::Frozen => Tune::Frozen,
-            Tune::Full | Tune::Lora => Tune::Lora,
-        };
-        let name = if tune == Tune::Frozen {
-            "frozen"
-        } else {
-            "lora"
-        };
-        for (bits, quantisation) in [("q8", Quantisation::Q8), ("q4", Quantisation::Q4)] {
-            let settings =
-                format!("model.llm.quantisation = \"{bits}\" (model.llm.tune = \"{name}\")");
-            let change = Change {
-                quantisation,
-                tune,
-                ..now
-            };
-            all.push((settings.clone(), change));
-            let change = Change {
-                quantisation,
-                tune,
-                ..smallest
-            };
-            all.push((format!("{settings} {with}"), change));
-        }
-    }
-    all.extend(
-        halves(now.batch_pairs)
-            .filter(|pairs| *pairs >= 2)
-            .map(|pairs| {
-                let change = Change {
-                    batch_pairs: pairs,
-                    ..smallest
-                };
-                (format!("train.batch_pairs = {pairs} {with}"), change)
-            }),
-    );
-    all
-}
 
 /// What the run folder may hold at a time: the checkpoints that are kept, the best one, one that is being
 /// written, and the model; what training does not change is on the disk once.

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::mpsc::Receiver;
 
-use mlrm_config::{Baseline, MatmulPrecision, RunConfig};
+use mlrm_config::{Baseline, MatmulPrecision, ReduceDType, RunConfig};
 use mlrm_eval::EvalReport;
 use mlrm_events::{Action, EndReason, Evaluation, Event, EventLog, EventSink};
 use mlrm_events::{RunEnded, Split, Stamped, Warning};
@@ -17,10 +17,11 @@ use crate::evaluate::{BaselineSources, Measured, Retrieval, full_report};
 use crate::examples::write_examples;
 use crate::features::told;
 use crate::folders::write_beside;
+use crate::group::Group;
 use crate::memory;
 use crate::plan::RunPlan;
 use crate::preflight::Preflight;
-use crate::run_folder::{RunFolder, RunOptions};
+use crate::run_folder::{Existing, RunFolder, RunOptions, earlier_config};
 use crate::trainer::{Trained, Trainer, event_slices};
 use crate::watch::ignored_in_test;
 
@@ -33,6 +34,8 @@ pub struct Run {
     preflight: Preflight,
     /// The model before training, where it is a baseline of the final table.
     untrained: Option<Inference>,
+    /// The workers in other processes, where there are any.
+    group: Option<Box<dyn Group>>,
 }
 
 /// How a run ended.
@@ -80,8 +83,13 @@ impl Run {
         progress: PictureProgress<'_>,
     ) -> Result<Self, TrainError> {
         RunFolder::check(&config, options)?;
-        let mut plan = RunPlan::prepare(config, progress)?;
-        let preflight = Preflight::of(&plan)?;
+        let mut plan = RunPlan::prepare_on(config, &options.computes, progress)?;
+        let held = match options.existing {
+            Existing::Resume => earlier_config(&plan.config.run.dir)?
+                .and_then(|earlier| earlier.train.micro_batch_notes.set()),
+            Existing::Refuse | Existing::Overwrite => None,
+        };
+        let preflight = Preflight::of(&mut plan, held)?;
         let earlier = DataRecord::read(&plan.config.run.dir)?;
         // It has read all pictures: which features are there is known then.
         let data = DataRecord::of(&plan.config, &plan.notes, earlier.as_ref())?;
@@ -96,7 +104,13 @@ impl Run {
             data,
             preflight,
             untrained,
+            group: None,
         })
+    }
+
+    /// Has the run lead these workers, which are in other processes.
+    pub fn lead(&mut self, group: Box<dyn Group>) {
+        self.group = Some(group);
     }
 
     /// What the run is predicted to take.
@@ -120,9 +134,16 @@ impl Run {
              than f32 (it has no AMX)"
                 .to_owned()
         });
+        let one_process = self.plan.workers == 1 + self.plan.others.len();
+        let reduced = self.plan.config.backend.reduce_dtype != ReduceDType::F32;
+        let reduction = (reduced && one_process).then(|| {
+            "backend.reduce_dtype has no effect: the run has one process, whose gradients do not travel"
+                .to_owned()
+        });
         let features = self.plan.kept_features.as_ref().map(told);
         notes
             .chain(products)
+            .chain(reduction)
             .chain(pairs.notices.iter().cloned())
             .chain(few)
             .chain(features)
@@ -142,7 +163,7 @@ impl Run {
     ) -> Result<Finished, TrainError> {
         let log = self.log;
         let mut sink = Logged { log, sink };
-        let mut trainer = Trainer::new(self.plan, self.folder, &mut sink, requests)?;
+        let mut trainer = Trainer::new(self.plan, self.folder, self.group, &mut sink, requests)?;
         trainer.announce(self.preflight);
         trainer.record(&self.data)?;
         let trained = trainer.run();

@@ -15,6 +15,7 @@ use crate::checkpoint;
 use crate::data_record::DataRecord;
 use crate::error::TrainError;
 use crate::folders::{recover, remove, write_beside};
+use crate::plan::Computes;
 
 /// What is done when the folder already holds a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,6 +37,8 @@ pub struct RunOptions {
     /// Settings, or sections of them, that a run may go on with although they are not those that it
     /// was begun with.
     pub accepted: Vec<String>,
+    /// Which of its devices this process computes on.
+    pub computes: Computes,
 }
 
 /// An open run folder. No other process trains in it while this lives.
@@ -281,8 +284,12 @@ fn holds_run(root: &Path) -> bool {
     root.join(EVENTS).is_file()
 }
 
-/// The settings that the run was begun with; `None` where nothing is known of them.
-fn earlier_config(root: &Path) -> Result<Option<RunConfig>, TrainError> {
+/// The settings that the run in a folder was begun with; `None` where nothing is known of them.
+///
+/// # Errors
+///
+/// A config in the folder that cannot be read.
+pub fn earlier_config(root: &Path) -> Result<Option<RunConfig>, TrainError> {
     let path = root.join(CONFIG);
     let known = path.is_file().then(|| RunConfig::load(&path, &[]));
     Ok(known.transpose()?)

@@ -1,9 +1,13 @@
 //! The training loop.
 
 mod events;
+mod probing;
 mod resume;
 mod saving;
 mod stepping;
+#[cfg(test)]
+mod tests;
+mod timing;
 mod validation;
 
 pub use events::event_slices;
@@ -13,7 +17,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
-use mlrm_config::Baseline;
 use mlrm_data::loader::{LoaderSettings, NoteEncoder, PairBatches};
 use mlrm_events::{Action, Control, Event, EventSink, Warning};
 
@@ -23,6 +26,7 @@ use crate::data_record::DataRecord;
 use crate::device;
 use crate::error::TrainError;
 use crate::evaluate::Retrieval;
+use crate::group::{Alone, Group, Threads};
 use crate::loss_scale::LossScale;
 use crate::optimiser::AdamW;
 use crate::plan::RunPlan;
@@ -33,6 +37,7 @@ use crate::step::{StepContext, StepStats};
 use crate::system::SystemProbe;
 use crate::watch::{EmbeddingProbe, Watch};
 use resume::resume;
+use timing::TimedSteps;
 
 /// Refused steps in a row after which a run goes back to a checkpoint.
 const MOST_REFUSED_STEPS: usize = 20;
@@ -46,6 +51,10 @@ pub struct Trainer<'a> {
     encoder: Arc<NoteEncoder>,
     optimiser: AdamW,
     context: StepContext,
+    /// Who takes the steps.
+    group: Box<dyn Group>,
+    /// Whether all workers have the weights of the model.
+    weights_are_shared: bool,
     retrieval: Option<Retrieval>,
     probe: Option<SaliencyProbe>,
     embedding_probe: Option<EmbeddingProbe>,
@@ -83,7 +92,8 @@ pub struct Trained {
 }
 
 impl<'a> Trainer<'a> {
-    /// A trainer at the beginning of a run, or at the checkpoint that `folder` continues.
+    /// A trainer at the beginning of a run, or at the checkpoint that `folder` continues. It leads
+    /// `group`, or else the devices of `plan`.
     ///
     /// # Errors
     ///
@@ -91,6 +101,7 @@ impl<'a> Trainer<'a> {
     pub fn new(
         mut plan: RunPlan,
         mut folder: RunFolder,
+        group: Option<Box<dyn Group>>,
         sink: &'a mut dyn EventSink,
         requests: Receiver<Action>,
     ) -> Result<Self, TrainError> {
@@ -115,6 +126,14 @@ impl<'a> Trainer<'a> {
             .then(|| Retrieval::new(&plan.notes.set, &plan.pairs, validation, &config.eval))
             .transpose()?;
         let context = StepContext::new(&plan);
+        let group = match group {
+            Some(group) => group,
+            None if plan.others.is_empty() => Box::new(Alone),
+            None => {
+                let leader = &plan.device_name;
+                Box::new(Threads::start(&plan.embedder, leader, &plan.others)?)
+            }
+        };
         let mut trainer = Self {
             encoder: Arc::new(encoder),
             begun: Instant::now(),
@@ -134,6 +153,8 @@ impl<'a> Trainer<'a> {
             requests,
             optimiser,
             context,
+            group,
+            weights_are_shared: false,
             retrieval,
             probe,
             embedding_probe,
@@ -143,7 +164,10 @@ impl<'a> Trainer<'a> {
         if let Some(mut resumed) = resumed {
             trainer.folder.notes.append(&mut resumed.notes);
             trainer.earlier_seconds = resumed.state.seconds;
+            trainer.watch.recall(resumed.state.watched.clone());
             trainer.take_up(resumed);
+            let held = trainer.hold_what_fits();
+            trainer.folder.notes.extend(held);
         }
         let accepted = std::mem::take(&mut trainer.folder.accepted);
         trainer.state.accepted.extend(accepted);
@@ -298,90 +322,6 @@ impl<'a> Trainer<'a> {
         ))
     }
 
-    /// Once enough steps are timed, tells what is left at their speed.
-    fn tell_time(&mut self, step: Duration) -> Result<(), TrainError> {
-        let Some((_, timed)) = &mut self.preflight else {
-            return Ok(());
-        };
-        let Some(seconds_per_step) = timed.take(step) else {
-            return Ok(());
-        };
-        let seconds = self.seconds_left(seconds_per_step);
-        let Some((preflight, _)) = self.preflight.take() else {
-            return Ok(());
-        };
-        let timed = Some((TimedSteps::COUNT, seconds));
-        self.emit(Event::Preflight(preflight.event(self.state.step, timed)))
-    }
-
-    /// Seconds of the steps, validations and final table that are left. To embed a note takes about a
-    /// third of training on it: the forward pass without the backward pass.
-    fn seconds_left(&self, seconds_per_step: f64) -> f64 {
-        let train = &self.plan.config.train;
-        let steps = self.plan.total_steps - self.state.step;
-        let corpus = self.plan.notes.set.len() as f64;
-        let corpus = corpus * seconds_per_step / (2 * train.batch_pairs) as f64 / 3.0;
-        let mut corpora = 0;
-        if self.retrieval.is_some() {
-            let due = steps.checked_div(train.eval_every_steps).unwrap_or(0);
-            corpora += due.max(1);
-        }
-        if !self.plan.pairs.pairs.test.is_empty() {
-            let embedded = |baseline: &&Baseline| {
-                matches!(
-                    baseline,
-                    Baseline::TextOnly | Baseline::ImageOnly | Baseline::ZeroShot
-                )
-            };
-            corpora += 1 + self
-                .plan
-                .config
-                .eval
-                .baselines
-                .iter()
-                .filter(embedded)
-                .count();
-        }
-        steps as f64 * seconds_per_step + corpora as f64 * corpus
-    }
-
-    fn probe_saliency(&mut self) -> Result<(), TrainError> {
-        let Some(probe) = &mut self.probe else {
-            return Ok(());
-        };
-        // Of this process: so are the probes' seconds.
-        let (step, elapsed) = (self.state.step, self.begun.elapsed().as_secs_f64());
-        let model = &self.plan.embedder;
-        let Some(event) = probe.measure_due(step, elapsed, model, &self.context.objective)? else {
-            return Ok(());
-        };
-        let warning = match &event {
-            Event::Saliency(saliency) => self.watch.saliency(saliency),
-            _ => None,
-        };
-        self.emit(event)?;
-        self.warn_all(warning)
-    }
-
-    /// Looks at the embeddings of the probe where that is due; `evaluated`: at an evaluation, whose
-    /// step may have been looked at already.
-    pub(super) fn probe_embeddings(&mut self, evaluated: bool) -> Result<(), TrainError> {
-        let step = self.state.step;
-        let Some(probe) = &mut self.embedding_probe else {
-            return Ok(());
-        };
-        if probe.is_due(step) == evaluated {
-            return Ok(());
-        }
-        // Weights that are not finite are found where they are evaluated or saved.
-        let Some(figures) = probe.measure(step, &self.plan.embedder)? else {
-            return Ok(());
-        };
-        let warnings = self.watch.probe(&figures);
-        self.emit(Event::EmbeddingProbe(figures))?;
-        self.warn_all(warnings)
-    }
-
     fn warn_all(&mut self, messages: impl IntoIterator<Item = String>) -> Result<(), TrainError> {
         messages
             .into_iter()
@@ -454,27 +394,6 @@ impl<'a> Trainer<'a> {
             whole,
         };
         self.emit(taken.event(stats))
-    }
-}
-
-/// The first steps of a process, timed.
-#[derive(Default)]
-struct TimedSteps {
-    seen: usize,
-    seconds: f64,
-}
-
-impl TimedSteps {
-    /// Steps that are timed, after the first, which makes moments and fills caches.
-    const COUNT: usize = 5;
-
-    /// Takes one more step; the mean of all once there are enough.
-    fn take(&mut self, step: Duration) -> Option<f64> {
-        self.seen += 1;
-        if self.seen > 1 {
-            self.seconds += step.as_secs_f64();
-        }
-        (self.seen > Self::COUNT).then(|| self.seconds / Self::COUNT as f64)
     }
 }
 

@@ -1,16 +1,22 @@
 //! Slices and checkpoints against the step that holds everything at once.
 
+#[path = "support/small.rs"]
+mod small;
+
 use std::path::Path;
 use std::sync::Arc;
 
-use mlrm_config::{DType, DataSource, ObjectiveKind, Quantisation, RunConfig, Tune, Variant};
+use mlrm_config::{DType, ObjectiveKind, Quantisation, RunConfig, Tune, Variant};
 use mlrm_data::batch::NoteBatch;
 use mlrm_data::loader::{LoaderSettings, PairBatches};
 use mlrm_data::order::Cursor;
 use mlrm_train::corpus::Modality;
+use mlrm_train::device::Device;
+use mlrm_train::group::{Alone, Group, Threads};
 use mlrm_train::optimiser::AdamW;
 use mlrm_train::plan::RunPlan;
 use mlrm_train::step::{StepContext, batch_gradients, train_step};
+use small::small_config;
 
 /// A model of the tables.
 #[derive(Debug, Clone, Copy)]
@@ -29,34 +35,11 @@ fn small(root: &Path, model: Model) -> (RunPlan, [NoteBatch; 2]) {
 }
 
 fn small_plan(root: &Path, model: Model) -> RunPlan {
-    let mut config = RunConfig::default();
-    config.data.source = DataSource::Synth;
-    config.data.root = root.to_path_buf();
-    config.data.synth.notes = 60;
-    config.data.synth.users = 150;
-    config.data.synth.image_pixels = 16;
-    config.data.pairs.min_users = 1;
-    config.data.loader_threads = 1;
-    config.data.prefetch_batches = 0;
-    config.tokenizer.train_vocab_size = Some(400);
+    let mut config = small_config(root);
     config.backend.dtype = model.dtype;
     config.model.variant = model.variant;
-    config.model.head.dim = 16;
     let llm = &mut config.model.llm;
-    (llm.hidden_size, llm.intermediate_size) = (32, 64);
-    (llm.num_hidden_layers, llm.num_attention_heads) = (3, 4);
-    llm.num_key_value_heads = Some(2);
     (llm.tune, llm.quantisation) = (model.tune, model.quantisation);
-    (llm.lora.rank, llm.lora.dropout) = (4, 0.3);
-    let vision = &mut config.model.vision;
-    (vision.hidden_size, vision.intermediate_size) = (24, 48);
-    (vision.num_hidden_layers, vision.num_attention_heads) = (2, 3);
-    (vision.image_size, vision.patch_size) = (16, 8);
-    let connector = &mut config.model.connector;
-    (connector.queries, connector.layers, connector.hidden_size) = (3, 1, 24);
-    (connector.num_attention_heads, connector.intermediate_size) = (3, 48);
-    connector.query_init_std = 0.02;
-    config.train.batch_pairs = 9;
     RunPlan::prepare(config, &|_, _| {}).expect("a plan")
 }
 
@@ -77,7 +60,16 @@ fn first_batches(plan: &RunPlan, merge_duplicates: bool) -> [NoteBatch; 2] {
 }
 
 fn gradients(plan: &RunPlan, batch: &NoteBatch, context: &StepContext) -> Vec<(String, Vec<f32>)> {
-    let found = batch_gradients(&plan.embedder, batch.clone(), 5, context);
+    gradients_of(plan, batch, context, &mut Alone)
+}
+
+fn gradients_of(
+    plan: &RunPlan,
+    batch: &NoteBatch,
+    context: &StepContext,
+    group: &mut dyn Group,
+) -> Vec<(String, Vec<f32>)> {
+    let found = batch_gradients(&plan.embedder, batch.clone(), 5, context, group);
     let found = found.expect("gradients");
     let loss = ("loss".to_owned(), found.loss);
     let all = found.gradients.into_iter().chain([loss]);
@@ -143,9 +135,23 @@ fn models() -> Vec<Model> {
     models
 }
 
+/// Workers on the CPU, and the leader of them.
+fn workers(plan: &RunPlan, count: usize) -> Box<dyn Group> {
+    let others = vec![("flex".to_owned(), Device::flex()); count - 1];
+    match count {
+        1 => Box::new(Alone),
+        _ => Box::new(Threads::start(&plan.embedder, "flex", &others).expect("threads")),
+    }
+}
+
 /// The largest errors of the gradients of `changed` contexts beside those of the plain one, by number
 /// format: f32, bf16, f16.
 fn worst_over_models(change: impl Fn(&mut StepContext)) -> [[f64; 2]; 3] {
+    worst_of_workers(1, change)
+}
+
+/// The same where so many workers take the steps of the changed contexts.
+fn worst_of_workers(count: usize, change: impl Fn(&mut StepContext)) -> [[f64; 2]; 3] {
     let folder = tempfile::tempdir().expect("a folder");
     let mut worst = [[0.0_f64; 2]; 3];
     for model in models() {
@@ -157,14 +163,24 @@ fn worst_over_models(change: impl Fn(&mut StepContext)) -> [[f64; 2]; 3] {
         // Off the start, where half of the adapters have no gradient.
         let mut optimiser = AdamW::new(&plan.config.train);
         let embedder = &mut plan.embedder;
-        train_step(embedder, &mut optimiser, first, 1e-2, &context, false).expect("a step");
+        let taken = train_step(
+            embedder,
+            &mut optimiser,
+            first,
+            1e-2,
+            &context,
+            false,
+            &mut Alone,
+        );
+        taken.expect("a step");
+        let mut group = workers(&plan, count);
         for kind in [ObjectiveKind::OneTower, ObjectiveKind::Dual] {
             context.objective.kind = kind;
             (context.micro_batch_notes, context.checkpoint_layers) = (0, false);
             let expected = gradients(&plan, &second, &context);
             change(&mut context);
-            let [of_all, of_tensor] =
-                largest_errors(&gradients(&plan, &second, &context), &expected);
+            let found = gradients_of(&plan, &second, &context, group.as_mut());
+            let [of_all, of_tensor] = largest_errors(&found, &expected);
             println!("{model:?} {kind:?}: {of_all:.1e}, {of_tensor:.1e}");
             let worst = &mut worst[model.dtype as usize];
             *worst = [worst[0].max(of_all), worst[1].max(of_tensor)];
@@ -195,6 +211,59 @@ fn gradients_of_layers_run_again_are_the_same_bit_by_bit() {
     assert_eq!(f32, [0.0; 2]);
     // In short formats the gradient that a layer hands on is rounded at other places.
     assert_rounding([f32, bf16, f16]);
+}
+
+/// Each worker embeds a share; negatives, dropout masks and gradients are those of the whole batch.
+#[test]
+fn gradients_of_several_workers_are_those_of_one() {
+    assert_rounding(worst_of_workers(3, |_| {}));
+}
+
+#[test]
+fn workers_hold_slices_and_run_layers_again_too() {
+    assert_rounding(worst_of_workers(2, |context| {
+        (context.micro_batch_notes, context.checkpoint_layers) = (3, true);
+    }));
+}
+
+/// The order in which workers end changes nothing.
+#[test]
+fn gradients_of_several_workers_are_the_same_each_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (plan, [batch, _]) = small(folder.path(), models()[0]);
+    let context = StepContext::new(&plan);
+    let first = gradients_of(&plan, &batch, &context, workers(&plan, 4).as_mut());
+    for _ in 0..5 {
+        let again = gradients_of(&plan, &batch, &context, workers(&plan, 4).as_mut());
+        assert!(again == first);
+    }
+}
+
+/// What a worker cannot read ends the step with its name, and the next step is taken.
+#[test]
+fn a_worker_says_what_is_wrong_with_its_share() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = Model {
+        variant: Variant::NoteLlm2,
+        ..models()[0]
+    };
+    let (plan, [batch, _]) = small(folder.path(), model);
+    let context = StepContext::new(&plan);
+    let mut group = workers(&plan, 3);
+    let mut torn = batch.clone();
+    let pictures = torn.pictures.as_mut().expect("pictures");
+    let last = pictures.of_note[batch.notes - 1];
+    pictures.distinct[last].values = None;
+    let failed = batch_gradients(&plan.embedder, torn, 5, &context, group.as_mut());
+    let error = failed.err().expect("an error").to_string();
+    assert!(
+        error.starts_with("worker 2 (flex): a batch lacks the values"),
+        "{error}"
+    );
+    let expected = gradients(&plan, &batch, &context);
+    let found = gradients_of(&plan, &batch, &context, group.as_mut());
+    let [of_all, _] = largest_errors(&found, &expected);
+    assert!(of_all <= 4e-6, "{of_all}");
 }
 
 /// A note that stands in several pairs gives the same gradients embedded once and embedded as often;

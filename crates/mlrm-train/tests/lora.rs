@@ -9,6 +9,7 @@ use burn::tensor::{DType, Device};
 use mlrm_model::weights::{
     Checkpoint, ExportedTensor, export, export_adapters, export_gradients, trained_parameter_count,
 };
+use mlrm_train::group::Alone;
 use mlrm_train::objective::Exclusions;
 use mlrm_train::optimiser::AdamW;
 use mlrm_train::step::train_step;
@@ -119,7 +120,15 @@ fn follows_peft(run: &str, adapted_maps: usize) {
     for (index, (step, rate)) in steps.iter().zip(rates).enumerate() {
         let batch = batch(&case, (0..case.tokens.notes() as u32).collect());
         let model = &mut case.embedder;
-        let stats = train_step(model, &mut optimiser, batch, number(rate), &context, false);
+        let stats = train_step(
+            model,
+            &mut optimiser,
+            batch,
+            number(rate),
+            &context,
+            false,
+            &mut Alone,
+        );
         let stats = stats.expect("the step is taken");
         let at = |what: &str| format!("{run}, step {}, {what}", index + 1);
         assert_close(&at("loss"), stats.loss, number(&step["loss"]), 1e-4);

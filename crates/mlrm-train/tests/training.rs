@@ -7,6 +7,7 @@ use burn::tensor::{DType, Device};
 use mlrm_config::ObjectiveKind;
 use mlrm_data::split::{Pair, PairSplit, Partners};
 use mlrm_model::weights::{Checkpoint, ExportedTensor, export, export_gradients};
+use mlrm_train::group::Alone;
 use mlrm_train::objective::Exclusions;
 use mlrm_train::optimiser::AdamW;
 use mlrm_train::step::train_step;
@@ -79,6 +80,7 @@ fn trajectory(name: &str) {
             rate,
             &context,
             false,
+            &mut Alone,
         )
         .expect("the step is taken");
         assert!(stats.updated);

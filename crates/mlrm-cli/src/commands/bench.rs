@@ -165,6 +165,14 @@ impl What {
 impl ModelArgs {
     fn config(&self) -> miette::Result<RunConfig> {
         let mut config = RunConfig::load(&self.config, &self.set).map_err(TrainError::from)?;
+        let devices = config.backend.device.names();
+        if let [first, _, ..] = devices {
+            return Err(miette!(
+                "backend.device lists {} devices, and one is measured at a time: name it, as \
+                 --set backend.device={first}",
+                devices.len()
+            ));
+        }
         hub::resolve(&mut config)?;
         Ok(config)
     }

@@ -14,12 +14,13 @@ use mlrm_report::progress::ProgressLine;
 use mlrm_report::run::folder_and_name;
 use mlrm_report::tensorboard::TensorBoardWriter;
 use mlrm_report::tui::{Dashboard, DashboardHandle, Options, Source};
+use mlrm_train::group::World;
 use mlrm_train::run_folder::{Existing, RunFolder, RunOptions};
 use mlrm_train::{Finished, Run, TrainError};
 
 use super::model_source::{ALLOW_NAN, picture_progress};
 use super::stop;
-use crate::hub;
+use crate::{errors, hub};
 
 /// Train a model from a config file, and measure it beside its baselines.
 #[derive(Debug, Args)]
@@ -50,14 +51,32 @@ pub struct TrainArgs {
     pub stop_with_input: bool,
 }
 
-/// Runs the command.
+/// Runs the command: trains, or takes part in the training of the process that leads where several were
+/// started together.
 pub fn run(args: TrainArgs) -> miette::Result<ExitCode> {
-    let mut overrides = args.set;
-    overrides.extend(args.allow_nan.then(|| ALLOW_NAN.to_owned()));
-    let loaded = RunConfig::load_with_places(&args.config, &overrides).map_err(TrainError::from)?;
+    let Some(world) = World::join()? else {
+        train(args, None)?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let rank = world.rank();
+    let done = match rank {
+        0 => train(args, Some(&world)).and_then(|()| Ok(world.end()?)),
+        _ => follow(&args, &world).wrap_err_with(|| format!("rank {rank} cannot go on")),
+    };
+    if let Err(error) = done {
+        errors::print(&error);
+        world.abort();
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn train(args: TrainArgs, world: Option<&World>) -> miette::Result<()> {
+    let loaded = RunConfig::load_with_places(&args.config, &overrides(&args));
+    let loaded = loaded.map_err(TrainError::from)?;
     for warning in &loaded.warnings {
         eprintln!("{}", warning.report("warning"));
     }
+    let mut config = loaded.config;
     let existing = match (args.resume, args.overwrite) {
         (true, _) => Existing::Resume,
         (_, true) => Existing::Overwrite,
@@ -66,8 +85,8 @@ pub fn run(args: TrainArgs) -> miette::Result<ExitCode> {
     let options = RunOptions {
         existing,
         accepted: args.accept_change,
+        computes: world.map(World::computes).unwrap_or_default(),
     };
-    let mut config = loaded.config;
     if existing == Existing::Resume {
         pin_hub_names(&mut config)?;
     } else {
@@ -76,7 +95,11 @@ pub fn run(args: TrainArgs) -> miette::Result<ExitCode> {
     }
     hub::resolve(&mut config)?;
     eprintln!("preparing {}", args.config.display());
-    let run = Run::open(config.clone(), &options, &picture_progress())?;
+    let mut run = Run::open(config.clone(), &options, &picture_progress())?;
+    if let Some(world) = world {
+        eprintln!("{} processes train together", world.size());
+        run.lead(world.group(&config.backend)?);
+    }
     for notice in run.notices() {
         eprintln!("{notice}");
     }
@@ -90,7 +113,28 @@ pub fn run(args: TrainArgs) -> miette::Result<ExitCode> {
     let finished = run.train(&mut screen, requests);
     screen.close();
     print_outcome(&finished?);
-    Ok(ExitCode::SUCCESS)
+    Ok(())
+}
+
+/// Takes part in a run that another process leads, and hears of signals from it alone.
+fn follow(args: &TrainArgs, world: &World) -> miette::Result<()> {
+    let (ask, _unread) = mpsc::channel();
+    stop::on_signals(ask)?;
+    world.follow(|| {
+        let config = RunConfig::load(&args.config, &overrides(args));
+        let mut config = config.map_err(TrainError::from)?;
+        if args.resume {
+            pin_hub_names(&mut config)?;
+        }
+        hub::resolve(&mut config)?;
+        Ok(config)
+    })
+}
+
+/// Settings in place of those of the config file.
+fn overrides(args: &TrainArgs) -> Vec<String> {
+    let nan = args.allow_nan.then(|| ALLOW_NAN.to_owned());
+    args.set.iter().cloned().chain(nan).collect()
 }
 
 /// Names on the Hub without a revision mean, in a run that goes on, the commits that it began with.

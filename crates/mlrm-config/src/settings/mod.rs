@@ -79,8 +79,8 @@ impl Default for RunSettings {
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-source" = "mlrm"))]
 pub struct BackendSettings {
-    /// `flex` (CPU), `vulkan[:i]`, `wgpu[:i]`, `metal`, `cuda[:i]`, `rocm[:i]`, or a list of them to
-    /// train data-parallel (refused in this version). See `mlrm devices`.
+    /// `flex` (CPU), `vulkan[:i]`, `wgpu[:i]`, `metal`, `cuda[:i]`, `rocm[:i]`, or a list of them that train
+    /// together, each on a share of every batch; `flex` may be listed several times. See `mlrm devices`.
     pub device: DeviceNames,
     /// Number format of weights and activations.
     pub dtype: DType,
@@ -88,6 +88,9 @@ pub struct BackendSettings {
     /// autocast does; it needs a processor that multiplies bf16 faster (AMX, see `mlrm devices`), and elsewhere the
     /// products are in f32, which the run says.
     pub matmul_precision: MatmulPrecision,
+    /// What gradients travel in between the processes of a run that is started by `mpirun` or `srun`; they are
+    /// added up in f32.
+    pub reduce_dtype: ReduceDType,
     /// Bytes of memory that training may take where the model computes; a run that is predicted to take
     /// more is refused before its first step. Not set: what the device, or this machine for `flex`, has.
     #[schemars(range(min = 1))]
@@ -100,6 +103,7 @@ impl Default for BackendSettings {
             device: DeviceNames::One("flex".into()),
             dtype: DType::F32,
             matmul_precision: MatmulPrecision::F32,
+            reduce_dtype: ReduceDType::F32,
             max_memory_bytes: None,
         }
     }
@@ -160,6 +164,17 @@ pub enum MatmulPrecision {
     #[default]
     F32,
     /// bfloat16, as PyTorch's `set_float32_matmul_precision("medium")`.
+    Bf16,
+}
+
+/// What gradients travel in between processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ReduceDType {
+    /// As they are.
+    #[default]
+    F32,
+    /// Half of the bytes: each process's and the sum are rounded to 8 bits.
     Bf16,
 }
 

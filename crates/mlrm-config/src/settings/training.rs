@@ -83,10 +83,11 @@ pub struct TrainSettings {
     /// Pairs a step (B); the batch holds 2B notes. Paper: 128 over 8 devices.
     #[schemars(range(min = 2))]
     pub batch_pairs: usize,
-    /// Notes whose activations are held at a time; 0 holds those of the whole batch. Loss and gradient
-    /// are those of the whole batch either way; in parts, each note is embedded twice (GradCache).
+    /// Notes whose activations a device holds at a time; 0 holds those of its whole share of the batch. Loss
+    /// and gradient are those of the whole batch either way; in parts, each note is embedded twice (GradCache).
+    /// `auto`: before the first step, as many as are predicted to fit; the run keeps that number.
     #[schemars(extend("x-source" = "GradCache (arXiv 2101.06983)"))]
-    pub micro_batch_notes: usize,
+    pub micro_batch_notes: MicroBatchNotes,
     /// Of every layer of the language model, hold only what it reads, and run it again for its
     /// gradient: less memory, more time.
     #[schemars(extend("x-source" = "Chen et al. (arXiv 1604.06174)"))]
@@ -186,7 +187,7 @@ impl Default for TrainSettings {
     fn default() -> Self {
         Self {
             batch_pairs: 16,
-            micro_batch_notes: 0,
+            micro_batch_notes: MicroBatchNotes::Notes(0),
             checkpoint_layers: false,
             merge_duplicates: true,
             length_window_batches: 0,
@@ -216,6 +217,37 @@ impl Default for TrainSettings {
             swap: SwapSettings::default(),
         }
     }
+}
+
+/// How many notes are held at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum MicroBatchNotes {
+    /// So many; 0 for all of the batch.
+    Notes(usize),
+    /// As many as fit.
+    Auto(AsMany),
+}
+
+impl MicroBatchNotes {
+    /// As many as fit.
+    pub const AUTO: Self = Self::Auto(AsMany::Auto);
+
+    /// The number that is set; `None` for `auto`.
+    pub fn set(self) -> Option<usize> {
+        match self {
+            Self::Notes(notes) => Some(notes),
+            Self::Auto(_) => None,
+        }
+    }
+}
+
+/// The word for a number that is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AsMany {
+    /// As many as fit.
+    Auto,
 }
 
 /// `[train.swap]`: some notes of a training batch show the title, content or picture of other

@@ -2,8 +2,8 @@
 
 use super::Finding;
 use crate::{
-    DType, DeviceName, DeviceNames, EvalSettings, MatmulPrecision, ObjectiveSettings, RunConfig,
-    SwapSettings, TrainSettings,
+    BackendName, DType, DeviceName, DeviceNames, EvalSettings, MatmulPrecision, ObjectiveSettings,
+    Quantisation, RunConfig, SwapSettings, TrainSettings,
 };
 
 /// Names of slices that every evaluation has.
@@ -41,6 +41,19 @@ fn devices(config: &RunConfig, findings: &mut Vec<Finding>) {
             Finding::new(KEY, "the list of devices is empty").help("name one: device = \"flex\""),
         );
     }
+    let mut kinds = names
+        .iter()
+        .filter_map(|name| name.parse::<DeviceName>().ok());
+    let first = kinds.next().map(|first| first.backend);
+    let quantised = config.model.llm.quantisation != Quantisation::None;
+    if quantised && kinds.any(|other| Some(other.backend) != first) {
+        let message = "`backend.device` lists devices of different kinds, which cannot hold the same quantised weights";
+        findings.push(
+            Finding::new(KEY, message)
+                .related(["model.llm.quantisation"])
+                .help("list devices of one kind, or set model.llm.quantisation = \"none\""),
+        );
+    }
     let mut seen: Vec<DeviceName> = Vec::new();
     for (index, name) in names.iter().enumerate() {
         let key = match &config.backend.device {
@@ -48,10 +61,12 @@ fn devices(config: &RunConfig, findings: &mut Vec<Finding>) {
             DeviceNames::Many(_) => format!("{KEY}[{index}]"),
         };
         match name.parse::<DeviceName>() {
-            Ok(device) if seen.contains(&device) => findings.push(
-                Finding::new(key, format!("the device `{device}` is listed twice"))
-                    .help("list each device once"),
-            ),
+            Ok(device) if device.backend != BackendName::Flex && seen.contains(&device) => {
+                findings.push(
+                    Finding::new(key, format!("the device `{device}` is listed twice"))
+                        .help("list each device once; only `flex` may be listed several times"),
+                );
+            }
             Ok(device) => seen.push(device),
             Err(error) => {
                 let meant = error.nearest.as_ref();

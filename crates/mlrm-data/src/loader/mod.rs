@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 
 pub use cache::PixelCache;
-pub use pairs::{LoaderSettings, PairBatches};
+pub use pairs::{LoaderSettings, PairBatches, batch_notes};
 pub use swap::{Shown, Swap};
 
 use crate::batch::{BatchPictures, NoteBatch, Picture, PictureHash};

@@ -1,6 +1,6 @@
 //! Batches of pairs, made ahead of the step.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -99,16 +99,10 @@ impl PairBatches {
             )
         })?;
         let stop = Arc::new(AtomicBool::new(false));
-        let mut order = PairOrder::new(count, seed, cursor);
-        if settings.length_window_batches > 0 {
-            order = order.in_windows(length_windows(&encoder, &pairs, &settings));
-        }
+        let drawn = Drawn::new(&encoder, pairs, count, seed, cursor, &settings);
         let producer = Producer {
             encoder,
-            order,
-            swap: Swap::new(&settings.swap, &pairs, seed),
-            pairs,
-            batch_pairs: settings.batch_pairs,
+            drawn,
             merge_duplicates: settings.merge_duplicates,
             pool: thread_pool(settings.threads)?,
             stop: Arc::clone(&stop),
@@ -120,6 +114,27 @@ impl PairBatches {
         };
         Ok(Self { source, stop })
     }
+}
+
+/// How many notes each of the first `batches` batches embeds, as [`PairBatches`] makes them: each of
+/// its notes once, or one at each place. None where there are no pairs.
+pub fn batch_notes(
+    encoder: &NoteEncoder,
+    pairs: &[Pair],
+    seed: u64,
+    settings: &LoaderSettings,
+    batches: usize,
+) -> Vec<usize> {
+    let Some(count) = u32::try_from(pairs.len()).ok().filter(|&count| count > 0) else {
+        return Vec::new();
+    };
+    if !settings.merge_duplicates {
+        return vec![2 * settings.batch_pairs; batches];
+    }
+    let start = Cursor::default();
+    let mut drawn = Drawn::new(encoder, pairs, count, seed, start, settings);
+    let different = |_| drawn.next_batch().into_iter().collect::<HashSet<_>>().len();
+    (0..batches).map(different).collect()
 }
 
 /// Windows over `pairs`, each as long as the longer of its notes.
@@ -186,14 +201,58 @@ impl Drop for PairBatches {
     }
 }
 
+/// What stands at the places of one batch after the other.
+#[derive(Debug)]
+struct Drawn<P> {
+    pairs: P,
+    order: PairOrder,
+    swap: Option<Swap>,
+    batch_pairs: usize,
+}
+
+impl<P: AsRef<[Pair]>> Drawn<P> {
+    /// `count` of `pairs` in the order of `seed`, from `cursor` on.
+    fn new(
+        encoder: &NoteEncoder,
+        pairs: P,
+        count: u32,
+        seed: u64,
+        cursor: Cursor,
+        settings: &LoaderSettings,
+    ) -> Self {
+        let mut order = PairOrder::new(count, seed, cursor);
+        if settings.length_window_batches > 0 {
+            order = order.in_windows(length_windows(encoder, pairs.as_ref(), settings));
+        }
+        Self {
+            swap: Swap::new(&settings.swap, pairs.as_ref(), seed),
+            pairs,
+            order,
+            batch_pairs: settings.batch_pairs,
+        }
+    }
+
+    /// The next batch: queries first, then their targets.
+    fn next_batch(&mut self) -> Vec<Shown> {
+        let drawn = self.order.next_batch(self.batch_pairs);
+        let shown = drawn.into_iter().map(|(place, index)| {
+            let Pair { query, target, .. } = self.pairs.as_ref()[index];
+            match &self.swap {
+                Some(swap) => swap.draw(place, query, target),
+                None => [query, target].map(Shown::own),
+            }
+        });
+        let (queries, targets): (Vec<Shown>, Vec<Shown>) =
+            shown.map(|[query, target]| (query, target)).unzip();
+        [queries, targets].concat()
+    }
+}
+
 /// Makes one batch after the other.
 #[derive(Debug)]
 struct Producer {
     encoder: Arc<NoteEncoder>,
-    pairs: Arc<[Pair]>,
-    order: PairOrder,
-    swap: Option<Swap>,
-    batch_pairs: usize,
+    drawn: Drawn<Arc<[Pair]>>,
     merge_duplicates: bool,
     /// Apart from rayon's global pool, which the step may keep busy.
     pool: ThreadPool,
@@ -203,18 +262,9 @@ struct Producer {
 impl Producer {
     /// The next batch; `None` once `stop` is set.
     fn next_batch(&mut self) -> Option<Item> {
-        let drawn = self.order.next_batch(self.batch_pairs);
-        let shown = drawn.into_iter().map(|(place, index)| {
-            let Pair { query, target, .. } = self.pairs[index];
-            match &self.swap {
-                Some(swap) => swap.draw(place, query, target),
-                None => [query, target].map(Shown::own),
-            }
-        });
-        let (queries, targets): (Vec<Shown>, Vec<Shown>) =
-            shown.map(|[query, target]| (query, target)).unzip();
-        let (notes, places) = self.arrange(&[queries, targets].concat());
-        let cursor = self.order.cursor();
+        let shown = self.drawn.next_batch();
+        let (notes, places) = self.arrange(&shown);
+        let cursor = self.drawn.order.cursor();
         let encode = || self.encoder.encode_until(&notes, &self.stop);
         let batch = self.pool.install(encode).transpose()?;
         Some(batch.map(|batch| (cursor, NoteBatch { places, ..batch })))

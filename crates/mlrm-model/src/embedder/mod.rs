@@ -5,6 +5,7 @@ mod build_head;
 mod checkpointed;
 mod config;
 mod folder;
+mod fork;
 mod layout;
 
 pub(crate) use build::llm_names;
@@ -91,6 +92,33 @@ pub struct Embeddings {
     /// Gate values of the multimodal states of notes that have a picture, `[notes, d]` or
     /// `[notes, 1]`.
     pub gate: Option<Tensor<2>>,
+}
+
+impl Embeddings {
+    /// The same on `device`.
+    pub fn to_device(self, device: &Device) -> Self {
+        Self {
+            multimodal: self.multimodal.to_device(device),
+            visual: self.visual.map(|all| all.to_device(device)),
+            gate: self.gate.map(|all| all.to_device(device)),
+        }
+    }
+
+    /// The embeddings of all `parts`, one below the other; `None` of none.
+    pub fn cat(parts: Vec<Self>) -> Option<Self> {
+        let (mut multimodal, mut visual, mut gate) = (Vec::new(), Vec::new(), Vec::new());
+        for part in parts {
+            multimodal.push(part.multimodal);
+            visual.extend(part.visual);
+            gate.extend(part.gate);
+        }
+        let all = |parts: Vec<Tensor<2>>| (!parts.is_empty()).then(|| Tensor::cat(parts, 0));
+        Some(Self {
+            multimodal: all(multimodal)?,
+            visual: all(visual),
+            gate: all(gate),
+        })
+    }
 }
 
 /// The stages of a pass at one pooled position.

@@ -1,18 +1,21 @@
 //! Dropout whose masks are a function of seed, step, note and position: a resumed run draws the same
 //! ones, and so does a batch that is run in slices.
 
+use std::collections::HashMap;
 use std::ops::Range;
-
-use crate::transfer::upload;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 
 use burn::tensor::{Bool, Device, Int, IntDType, Tensor, TensorData};
 
-/// Whether dropout is on, and for which notes of which training step. Clones share one state.
+use crate::transfer::upload;
+
+/// Whether dropout is on, and for which notes of which training step, in each thread by itself: copies
+/// of a model that train side by side share one clock, as clones do.
 #[derive(Debug, Clone, Default)]
 pub struct DropoutClock {
-    /// `None` is off.
-    state: Arc<Mutex<Option<Moment>>>,
+    /// Off in threads that are not there.
+    moments: Arc<Mutex<HashMap<ThreadId, Moment>>>,
 }
 
 /// What masks depend on besides their place in the model.
@@ -23,32 +26,32 @@ struct Moment {
     notes: Range<usize>,
 }
 
-/// Dropout is on while this lives.
+/// Dropout is on, in one thread, while this lives.
 #[must_use = "dropout is off again when this is dropped"]
-pub struct DropoutOn(DropoutClock);
+pub struct DropoutOn(DropoutClock, ThreadId);
 
 impl DropoutClock {
-    /// Turns dropout on with the masks of `step`, until the result is dropped; `notes` are the places
-    /// in the step's batch of those that pass meanwhile.
+    /// Turns dropout on in this thread with the masks of `step`, until the result is dropped; `notes` are
+    /// the places in the step's batch of those that pass meanwhile.
     pub fn at_step(&self, step: u64, notes: Range<usize>) -> DropoutOn {
-        self.set(Some(Moment { step, notes }));
-        DropoutOn(self.clone())
+        let thread = thread::current().id();
+        self.moments().insert(thread, Moment { step, notes });
+        DropoutOn(self.clone(), thread)
     }
 
     fn moment(&self) -> Option<Moment> {
-        // Nothing panics while it holds the lock.
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.clone()
+        self.moments().get(&thread::current().id()).cloned()
     }
 
-    fn set(&self, moment: Option<Moment>) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = moment;
+    fn moments(&self) -> MutexGuard<'_, HashMap<ThreadId, Moment>> {
+        // Nothing panics while it holds the lock.
+        self.moments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for DropoutOn {
     fn drop(&mut self) {
-        self.0.set(None);
+        self.0.moments().remove(&self.1);
     }
 }
 
@@ -209,6 +212,22 @@ fn mix(counter: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_thread_has_a_moment_of_its_own() {
+        let clock = DropoutClock::default();
+        let _on = clock.at_step(3, 0..2);
+        let other = clock.clone();
+        let elsewhere = thread::spawn(move || {
+            let before = other.moment();
+            let on = other.at_step(7, 2..4);
+            let during = other.moment().map(|moment| moment.notes);
+            drop(on);
+            (before, during)
+        });
+        assert_eq!(elsewhere.join().unwrap(), (None, Some(2..4)));
+        assert_eq!(clock.moment().map(|moment| moment.step), Some(3));
+    }
 
     #[test]
     fn masks_do_not_depend_on_how_a_batch_is_sliced_or_padded() {

@@ -96,13 +96,13 @@ pub struct RotaryTable {
     sin: Tensor<2>,
 }
 
-/// The last [`RotaryTable`] that a decoder needed, so that it is not computed and uploaded again with
-/// every pass. Clones share it.
+/// The last [`RotaryTable`] that a decoder needed on each device, so that it is not computed and uploaded
+/// again with every pass. Clones share it.
 #[derive(Debug, Clone)]
 pub struct RotaryCache {
     rope: Rope,
     head_dim: usize,
-    last: Arc<Mutex<Option<CachedTable>>>,
+    last: Arc<Mutex<Vec<CachedTable>>>,
 }
 
 #[derive(Debug)]
@@ -131,25 +131,25 @@ impl RotaryCache {
         let frequencies = self.rope.frequencies(self.head_dim, seq);
         // A thread that panicked while it held the lock left a whole table or none.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*last {
-            Some(found)
-                if found.table.positions() >= seq
-                    && found.device == *device
-                    && found.frequencies == frequencies =>
-            {
-                found.table.clone()
-            }
-            _ => {
-                let rows = seq.next_multiple_of(TABLE_STEP);
-                let table = RotaryTable::new(rows, &frequencies, device);
-                *last = Some(CachedTable {
-                    frequencies,
-                    device: device.clone(),
-                    table: table.clone(),
-                });
-                table
-            }
+        let here = last.iter().position(|found| found.device == *device);
+        if let Some(found) = here.map(|here| &last[here])
+            && found.table.positions() >= seq
+            && found.frequencies == frequencies
+        {
+            return found.table.clone();
         }
+        let rows = seq.next_multiple_of(TABLE_STEP);
+        let table = RotaryTable::new(rows, &frequencies, device);
+        let made = CachedTable {
+            frequencies,
+            device: device.clone(),
+            table: table.clone(),
+        };
+        match here {
+            Some(here) => last[here] = made,
+            None => last.push(made),
+        }
+        table
     }
 }
 
@@ -229,7 +229,7 @@ mod tests {
         let cache = RotaryCache::new(rope, 8);
         let held = |cache: &RotaryCache| {
             let last = cache.last.lock().expect("not poisoned");
-            last.as_ref().map(|last| last.table.positions())
+            last.first().map(|last| last.table.positions())
         };
         assert_eq!(cache.table(5, &device).positions(), 128);
         assert_eq!(cache.clone().table(128, &device).positions(), 128);

@@ -11,12 +11,15 @@ use super::model::{ModelRun, report};
 use super::{BenchReport, Samples};
 use crate::corpus::Modality;
 use crate::error::TrainError;
+use crate::group::Alone;
 use crate::optimiser::AdamW;
 use crate::plan::RunPlan;
+use crate::preflight::settle_micro_batch;
 use crate::step::{StepContext, train_step};
 
 /// Measures training steps of a plan at its full token budget.
 pub fn bench_train(mut plan: RunPlan, samples: Samples) -> Result<BenchReport, TrainError> {
+    settle_micro_batch(&mut plan, None)?;
     let config = plan.config.clone();
     let encoder = plan
         .encoding
@@ -50,6 +53,7 @@ pub fn bench_train(mut plan: RunPlan, samples: Samples) -> Result<BenchReport, T
             config.train.learning_rate,
             &context,
             false,
+            &mut Alone,
         )?;
         run.record(begin.elapsed().as_secs_f64(), stats.seconds_by_phase);
     }

@@ -197,9 +197,9 @@ pub fn within_memory<T>(work: impl FnOnce() -> Result<T, TrainError>) -> Result<
             }
         }));
     });
-    MAY_FAIL.set(true);
+    let within_another = MAY_FAIL.replace(true);
     let answer = catch_unwind(AssertUnwindSafe(work));
-    MAY_FAIL.set(false);
+    MAY_FAIL.set(within_another);
     let reason = match answer {
         Err(panic) if tells_of_memory(panic_text(panic.as_ref())) => panic_message(panic.as_ref()),
         Err(panic) => resume_unwind(panic),
@@ -232,7 +232,8 @@ fn tells_of_memory(message: &str) -> bool {
     says.iter().any(|words| message.contains(words))
 }
 
-fn panic_message(panic: &(dyn Any + Send)) -> String {
+/// The first line of what a panic says.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let first = panic_text(panic).lines().next();
     first.unwrap_or("no reason given").to_owned()
 }

@@ -14,6 +14,7 @@ use crate::corpus::{Encoding, Notes};
 use crate::device;
 use crate::error::TrainError;
 use crate::folders::free_bytes;
+use crate::plan::RunPlan;
 
 /// Free space that is left on the disk by `auto`.
 const SPARED_BYTES: u64 = 1 << 30;
@@ -29,6 +30,34 @@ pub enum Keeping {
     /// A command that looks at each picture about once: what is there serves it, but unless a folder
     /// is named nothing is added.
     Command,
+}
+
+/// What features of pictures may take on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptSize {
+    /// Where they are kept.
+    pub folder: PathBuf,
+    /// By number and size, whatever is there already.
+    pub bytes: u64,
+}
+
+impl KeptSize {
+    /// Of the features that the run of `plan` is to keep; `None` where it keeps none.
+    pub fn of(plan: &RunPlan) -> Option<Self> {
+        let config = &plan.config;
+        let shape = shape(&plan.embedder, config)?;
+        let (named, folder) = folder(&config.train.feature_cache)?;
+        let pictures = pictures(&plan.notes).len() as u64;
+        let all = pictures * shape.picture_bytes();
+        let most = config.train.feature_cache_max_bytes;
+        let looks = plan.looks_at_pictures();
+        let pays = || {
+            let fits = free_bytes(&folder).is_none_or(|free| all + SPARED_BYTES <= free);
+            is_worth_it(config, Keeping::Run { looks }, pictures) && all <= most && fits
+        };
+        let bytes = all.min(most);
+        (named || pays()).then_some(Self { folder, bytes })
+    }
 }
 
 /// Gives `embedder` the cache that `config` asks for, if any, and says what is kept in it.
@@ -153,6 +182,20 @@ fn pictures(notes: &Notes) -> HashSet<&str> {
         .collect()
 }
 
+/// Sizes of what would be kept of a picture; `None` where the model sees none.
+fn shape(embedder: &Embedder, config: &RunConfig) -> Option<FeatureShape> {
+    let sizes = &embedder.config;
+    let vision = sizes.vision.as_ref()?;
+    let computed = device::dtype(config.backend.dtype);
+    let kept = config.train.feature_cache_dtype;
+    Some(FeatureShape {
+        positions: vision.positions(sizes.features.positions),
+        width: vision.hidden_size,
+        kept: kept.map_or(computed, device::dtype),
+        computed,
+    })
+}
+
 /// What all that the features depend on is called, and what is kept of a picture.
 fn key(
     embedder: &Embedder,
@@ -161,24 +204,19 @@ fn key(
     config: &RunConfig,
 ) -> Result<Option<(FeatureKey, FeatureShape)>, TrainError> {
     let sizes = &embedder.config;
-    let (Some(encoder), Some(vision), Some(preprocessor)) =
-        (&embedder.vision, &sizes.vision, &encoding.preprocessor)
-    else {
+    let (Some(encoder), Some(shape), Some(preprocessor)) = (
+        &embedder.vision,
+        shape(embedder, config),
+        &encoding.preprocessor,
+    ) else {
         return Ok(None);
     };
-    let computed = device::dtype(config.backend.dtype);
-    let kept = config
-        .train
-        .feature_cache_dtype
-        .map_or(computed, device::dtype);
-    let shape = FeatureShape {
-        positions: vision.positions(sizes.features.positions),
-        width: vision.hidden_size,
-        kept,
-        computed,
-    };
+    let FeatureShape { kept, computed, .. } = shape;
     let backends = config.backend.device.names().iter();
-    let backends: Vec<&str> = backends.filter_map(|name| name.split(':').next()).collect();
+    let mut backends: Vec<&str> = backends.filter_map(|name| name.split(':').next()).collect();
+    // Several devices of a backend are as one.
+    backends.sort_unstable();
+    backends.dedup();
     let short = config.backend.matmul_precision == MatmulPrecision::Bf16;
     let products = match short && ops::has_bf16_products() {
         true => "bf16",

@@ -73,6 +73,11 @@ pub fn total_bytes() -> Option<u64> {
     Some(group.map_or(machine, |group| machine.min(group)))
 }
 
+/// What this machine can still give to its processes without swapping, as Linux tells it; `None` elsewhere.
+pub fn available_bytes() -> Option<u64> {
+    kibibytes("/proc/meminfo", "MemAvailable:")
+}
+
 /// The largest resident memory of this process so far, as Linux tells it; `None` elsewhere.
 pub fn peak_resident_bytes() -> Option<u64> {
     kibibytes("/proc/self/status", "VmHWM:")

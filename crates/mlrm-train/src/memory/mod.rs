@@ -21,8 +21,9 @@ use serde::Serialize;
 
 use crate::corpus::PIXEL_CACHE_BYTES;
 use crate::device::Format;
+use crate::objective::rows_at_a_time;
 use activations::{LlmActivations, PictureActivations};
-pub use host::{check_weights, peak_resident_bytes, resident_bytes, total_bytes};
+pub use host::{available_bytes, check_weights, peak_resident_bytes, resident_bytes, total_bytes};
 pub use plan_sizes::{Change, PlanSizes};
 
 /// What the program itself and a small data set take, measured on Linux.
@@ -45,6 +46,12 @@ pub struct TrainingShape<'a> {
     pub format: Format,
     /// Pairs of a step.
     pub batch_pairs: u64,
+    /// Workers that share the notes of a step.
+    pub workers: u64,
+    /// Those of them that compute in one memory.
+    pub workers_here: u64,
+    /// Notes that it embeds: those of the pairs, each once where that is how they are embedded.
+    pub batch_notes: u64,
     /// Notes whose activations are held at a time; 0 for all of the batch.
     pub micro_batch_notes: u64,
     /// Whether layers are run again for their gradients.
@@ -150,20 +157,29 @@ impl TrainingMemory {
         // Of the model before training, what learns is held twice.
         let untrained = u64::from(shape.keeps_untrained) * (own + shape.head_parameters) * number;
         // Adapters are f32 whatever the model is.
-        let weights_bytes = (held * number + adapters * 4 + untrained).saturating_sub(saved);
+        // Until the others are given new weights, they hold the old ones.
+        let here = shape.workers_here;
+        let old = match here {
+            1 => 0,
+            _ => (own + shape.head_parameters) * number + adapters * 4,
+        };
+        let weights_bytes = (held * number + adapters * 4 + untrained).saturating_sub(saved) + old;
         // As the backward pass gives it, and in f32 for the optimiser.
-        let gradients_bytes = trained_parameters * if short { number + 4 } else { 4 };
+        let of_worker = trained_parameters * if short { number + 4 } else { 4 };
+        let gradients_bytes = here * of_worker;
         let optimiser_bytes = trained_parameters * if short { 12 } else { 8 };
         let pictures = PictureActivations::new(shape);
         let encoder = PICTURES_AT_A_TIME as u64 * pictures.encoder;
-        let notes = 2 * shape.batch_pairs;
-        let slice = slice_notes(shape, notes);
-        let sliced = slice < notes;
+        let (places, notes) = (2 * shape.batch_pairs, shape.batch_notes);
+        let share = notes.div_ceil(shape.workers);
+        let slice = slice_notes(shape, share);
+        let sliced = slice < share;
 
-        let loss_bytes = LOGIT_COPIES * notes * notes * number;
-        let activations_bytes = llm.held(slice) + slice * pictures.connector;
+        let rows = rows_at_a_time(places as usize) as u64;
+        let loss_bytes = LOGIT_COPIES * rows * places * 4;
+        let activations_bytes = here * (llm.held(slice) + slice * pictures.connector);
         let working = llm.working(slice);
-        let features = notes * pictures.features;
+        let features = here * share * pictures.features;
         // That of the lookup table comes last, and once more while it is added up.
         let table = largest_tensor(shape.llm);
         let last = if tune == Tune::Full { table } else { 0 };
@@ -174,14 +190,14 @@ impl TrainingMemory {
         };
         // Gradients grow while activations go; those of the slices before are there already.
         let before = if sliced { gradients_bytes } else { 0 };
-        let working = (working + again).max(last);
+        let working = here * (working + again).max(last);
         let backward = before + activations_bytes.max(gradients_bytes) + working;
-        let pictures_bytes = notes * pictures.pixels + encoder;
+        let pictures_bytes = notes * pictures.pixels + here * encoder;
         let step = features + (backward.max(activations_bytes + loss_bytes)).max(pictures_bytes);
         // Its scores and their gradients are computed apart, in the open.
         let probe_bytes = match shape.saliency_notes {
             0 => 0,
-            notes => llm.whole(notes) + llm.working(notes) + llm.probe(notes) + gradients_bytes,
+            notes => llm.whole(notes) + llm.working(notes) + llm.probe(notes) + of_worker,
         };
         let evaluated = shape.eval_batch_notes;
         let embeddings = shape.notes * shape.model.map_or(0, |m| m.embedding_size() as u64) * 4;

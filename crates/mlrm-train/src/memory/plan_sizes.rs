@@ -1,6 +1,7 @@
 //! Predictions for a run that is about to train, as it is set and with other settings.
 
 use mlrm_config::{Baseline, Quantisation, Tune};
+use mlrm_data::loader::{LoaderSettings, NoteEncoder, batch_notes};
 use mlrm_model::ModelError;
 use mlrm_model::adapter::AdapterConfig;
 
@@ -13,9 +14,13 @@ use crate::plan::RunPlan;
 /// Notes whose prompts are looked at for the longest.
 const SAMPLED_NOTES: usize = 1024;
 
+/// Batches whose notes are counted.
+const SAMPLED_BATCHES: usize = 64;
+
 /// The sizes of a run that is about to train.
 pub struct PlanSizes<'a> {
     plan: &'a RunPlan,
+    encoder: NoteEncoder,
     adapters: AdapterConfig,
     /// Of language model, head and vision encoder.
     parameters: [u64; 3],
@@ -58,11 +63,15 @@ impl<'a> PlanSizes<'a> {
             };
             parameters[part] += tensor.shape.iter().product::<usize>() as u64;
         }
+        let encoder = plan
+            .encoding
+            .encoder(&plan.notes, &plan.embedder, Modality::Both)?;
         let mut sizes = Self {
+            positions: longest_prompt(plan, &encoder)?,
             plan,
+            encoder,
             adapters,
             parameters,
-            positions: longest_prompt(plan)?,
             program_bytes: None,
         };
         // The model is among what the process holds.
@@ -79,7 +88,7 @@ impl<'a> PlanSizes<'a> {
     pub fn as_set(&self) -> Change {
         let config = &self.plan.config;
         Change {
-            micro_batch_notes: config.train.micro_batch_notes,
+            micro_batch_notes: config.train.micro_batch_notes.set().unwrap_or(0),
             batch_pairs: config.train.batch_pairs,
             checkpoint_layers: config.train.checkpoint_layers,
             tune: config.model.llm.tune,
@@ -93,6 +102,20 @@ impl<'a> PlanSizes<'a> {
     /// An adapter's target that the language model does not have.
     pub fn predict(&self, change: Change) -> Result<TrainingMemory, ModelError> {
         predict(&self.shape(change), change.tune)
+    }
+
+    /// The most notes that one of the first batches of `batch_pairs` pairs embeds: each of its notes once,
+    /// or one at each place.
+    pub fn batch_notes(&self, batch_pairs: usize) -> u64 {
+        let RunPlan { config, pairs, .. } = self.plan;
+        let settings = LoaderSettings {
+            batch_pairs,
+            ..LoaderSettings::new(&config.data, &config.train)
+        };
+        let (pairs, seed) = (&pairs.pairs.train, config.run.seed);
+        let batches = SAMPLED_BATCHES.min(self.plan.total_steps);
+        let counts = batch_notes(&self.encoder, pairs, seed, &settings, batches);
+        counts.into_iter().max().unwrap_or(2 * batch_pairs) as u64
     }
 
     /// Parameters of language model, head and vision encoder.
@@ -113,6 +136,9 @@ impl<'a> PlanSizes<'a> {
             vision_parameters,
             format: device::dtype(config.backend.dtype),
             batch_pairs: change.batch_pairs as u64,
+            workers: self.plan.workers as u64,
+            workers_here: self.plan.workers_here() as u64,
+            batch_notes: self.batch_notes(change.batch_pairs),
             micro_batch_notes: change.micro_batch_notes as u64,
             checkpoint_layers: change.checkpoint_layers,
             positions: self.positions,
@@ -137,10 +163,7 @@ fn predict(shape: &TrainingShape<'_>, tune: Tune) -> Result<TrainingMemory, Mode
 
 /// Positions of the longest prompt that a run is to expect in the language model, visual tokens
 /// included: of evenly spaced notes, the length that is passed by one in as many as the steps draw.
-fn longest_prompt(plan: &RunPlan) -> Result<u64, TrainError> {
-    let encoder = plan
-        .encoding
-        .encoder(&plan.notes, &plan.embedder, Modality::Both)?;
+fn longest_prompt(plan: &RunPlan, encoder: &NoteEncoder) -> Result<u64, TrainError> {
     let rows = plan.notes.set.rows();
     let every = rows.len().div_ceil(SAMPLED_NOTES).max(1);
     let mut lengths = Vec::with_capacity(SAMPLED_NOTES);

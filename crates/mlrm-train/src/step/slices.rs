@@ -15,8 +15,8 @@ use mlrm_model::embedder::{
 };
 use mlrm_model::nn::DropoutOn;
 use mlrm_model::vision::VisionFeatures;
+use serde::{Deserialize, Serialize};
 
-use super::StepContext;
 use crate::encode::token_batch;
 use crate::error::TrainError;
 use crate::features::vision_features;
@@ -24,33 +24,51 @@ use crate::objective::EmbeddingGradients;
 use crate::optimiser::{FlatGradients, add_gradients, flat_gradients};
 use crate::phases::PhaseClock;
 
+/// How the notes of a step pass through the model.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// The step whose dropout masks all passes share.
+    pub step: u64,
+    /// As [`StepContext::micro_batch_notes`](super::StepContext::micro_batch_notes).
+    pub micro_batch_notes: usize,
+    /// As [`StepContext::checkpoint_layers`](super::StepContext::checkpoint_layers).
+    pub checkpoint_layers: bool,
+    /// As [`StepContext::loss_scale`](super::StepContext::loss_scale).
+    pub loss_scale: f64,
+    /// As [`StepContext::most_notes`](super::StepContext::most_notes).
+    pub most_notes: Option<usize>,
+}
+
 /// How the slices of a batch pass through the model.
-pub(super) struct Passes<'a> {
+pub(crate) struct Passes<'a> {
     embedder: &'a Embedder,
     /// The same weights outside autodiff.
     frozen: EmbedderCore,
-    slice_notes: usize,
-    checkpoint_layers: bool,
-    loss_scale: f64,
-    most_notes: Option<usize>,
-    /// The step whose dropout masks all passes share.
-    step: u64,
+    work: Work,
 }
 
-/// Some neighbouring notes of a batch.
+/// Some neighbouring notes of a share of a batch.
 struct Slice {
-    /// Their places in the batch.
+    /// Their places in the share.
     notes: Range<usize>,
+    /// Where the share begins in the batch.
+    first: usize,
     tokens: TokenBatch,
     /// The encoder is frozen: what it made of the pictures serves both passes.
     features: Option<VisionFeatures>,
 }
 
 impl Slice {
-    /// What `batch` holds; `notes` are its places in the whole batch.
-    fn new(batch: &NoteBatch, notes: Range<usize>, features: Option<VisionFeatures>) -> Self {
+    /// What `batch` holds; `notes` are its places in the share that begins at `first`.
+    fn new(
+        batch: &NoteBatch,
+        notes: Range<usize>,
+        first: usize,
+        features: Option<VisionFeatures>,
+    ) -> Self {
         Self {
             notes,
+            first,
             tokens: token_batch(batch),
             features,
         }
@@ -65,35 +83,43 @@ enum Graph {
     Checkpoints(EmbedderCheckpoints),
 }
 
-/// A batch that was embedded, and what its backward pass needs.
-pub(super) struct EmbeddedBatch {
-    /// Of all notes, outside the autodiff graph.
-    pub embeddings: Embeddings,
+/// A share of a batch that was embedded, and what its backward pass needs.
+pub(crate) struct EmbeddedBatch {
+    /// Of its notes, outside the autodiff graph; `None` of none.
+    pub embeddings: Option<Embeddings>,
     slices: Vec<Slice>,
     /// That of the only slice.
     graph: Option<Graph>,
 }
 
 impl EmbeddedBatch {
-    /// Embeds `batch`.
+    /// Embeds `batch`, which is the whole of a step's or a share of it that begins at the note `first`.
     pub fn new(
         passes: &Passes<'_>,
         mut batch: NoteBatch,
+        first: usize,
         clock: &mut PhaseClock<'_>,
     ) -> Result<Self, TrainError> {
-        let slice_notes = passes.slice_notes;
+        if batch.notes == 0 {
+            return Ok(Self {
+                embeddings: None,
+                slices: Vec::new(),
+                graph: None,
+            });
+        }
+        let slice_notes = passes.work.micro_batch_notes;
         let features = vision_features(passes.embedder, &mut batch)?;
         clock.lap("vision")?;
         if slice_notes == 0 || slice_notes >= batch.notes {
             let notes = 0..batch.notes;
-            let mut slice = Slice::new(&batch, notes, features);
+            let mut slice = Slice::new(&batch, notes, first, features);
             let graph = passes.graph(&slice, clock)?;
             // It is run once only.
             slice.features = None;
             let embeddings = passes.values(&slice, &graph);
             clock.lap("llm_forward")?;
             return Ok(Self {
-                embeddings,
+                embeddings: Some(embeddings),
                 slices: vec![slice],
                 graph: Some(graph),
             });
@@ -102,18 +128,18 @@ impl EmbeddedBatch {
         for start in (0..batch.notes).step_by(slice_notes) {
             let notes = start..batch.notes.min(start + slice_notes);
             let features = features.clone().map(|all| all.slice(notes.clone()));
-            let slice = Slice::new(&batch.slice(notes.clone()), notes, features);
+            let slice = Slice::new(&batch.slice(notes.clone()), notes, first, features);
             parts.push(passes.embed(&slice, clock)?);
             slices.push(slice);
         }
         Ok(Self {
-            embeddings: gather(parts),
+            embeddings: Embeddings::cat(parts),
             slices,
             graph: None,
         })
     }
 
-    /// What `gradients` of the embeddings are as gradients of the parameters.
+    /// What `gradients` of the share's embeddings are as gradients of the parameters.
     pub fn backward(
         mut self,
         passes: &Passes<'_>,
@@ -130,9 +156,10 @@ impl EmbeddedBatch {
             passes.backward(&slice, graph, of_slice, &mut sum);
             clock.lap("backward")?;
         }
-        if passes.loss_scale != 1.0 {
+        let loss_scale = passes.work.loss_scale;
+        if loss_scale != 1.0 {
             for gradient in sum.values_mut() {
-                *gradient = gradient.clone().div_scalar(passes.loss_scale);
+                *gradient = gradient.clone().div_scalar(loss_scale);
             }
         }
         Ok(sum)
@@ -140,17 +167,18 @@ impl EmbeddedBatch {
 }
 
 impl<'a> Passes<'a> {
-    /// Passes through `embedder` with the dropout of `step`.
-    pub fn new(embedder: &'a Embedder, step: u64, context: &StepContext) -> Self {
+    /// Passes through `embedder`.
+    pub fn new(embedder: &'a Embedder, work: &Work) -> Self {
         Self {
             embedder,
             frozen: embedder.inference(),
-            slice_notes: context.micro_batch_notes,
-            checkpoint_layers: context.checkpoint_layers,
-            loss_scale: context.loss_scale,
-            most_notes: context.most_notes,
-            step,
+            work: *work,
         }
+    }
+
+    /// What they pass through.
+    pub fn embedder(&self) -> &'a Embedder {
+        self.embedder
     }
 
     /// The embeddings of a slice, without a graph.
@@ -164,7 +192,11 @@ impl<'a> Passes<'a> {
 
     /// What the backward pass of a slice begins at.
     fn graph(&self, slice: &Slice, clock: &mut PhaseClock<'_>) -> Result<Graph, TrainError> {
-        if let Some(most) = self.most_notes.filter(|&most| slice.notes.len() > most) {
+        if let Some(most) = self
+            .work
+            .most_notes
+            .filter(|&most| slice.notes.len() > most)
+        {
             panic!(
                 "out of memory: {} notes, and no more than {most} fit",
                 slice.notes.len()
@@ -173,7 +205,7 @@ impl<'a> Passes<'a> {
         let _dropout = self.dropout(slice);
         let core = &self.embedder.core;
         let inputs = self.inputs(core, slice, clock)?;
-        let graph = match self.checkpoint_layers {
+        let graph = match self.work.checkpoint_layers {
             false => Graph::Whole(core.embeddings(inputs, None)),
             true => Graph::Checkpoints(EmbedderCheckpoints::new(core, &self.frozen, inputs)),
         };
@@ -205,7 +237,7 @@ impl<'a> Passes<'a> {
         sum: &mut FlatGradients,
     ) {
         let core = &self.embedder.core;
-        let scaled = |gradient: Tensor<2>| match self.loss_scale {
+        let scaled = |gradient: Tensor<2>| match self.work.loss_scale {
             1.0 => gradient,
             scale => gradient.mul_scalar(scale),
         };
@@ -246,23 +278,8 @@ impl<'a> Passes<'a> {
     }
 
     fn dropout(&self, slice: &Slice) -> DropoutOn {
-        let clock = &self.embedder.dropout;
-        clock.at_step(self.step, slice.notes.clone())
-    }
-}
-
-/// The embeddings of all slices, one below the other.
-fn gather(parts: Vec<Embeddings>) -> Embeddings {
-    let (mut multimodal, mut visual, mut gate) = (Vec::new(), Vec::new(), Vec::new());
-    for part in parts {
-        multimodal.push(part.multimodal);
-        visual.extend(part.visual);
-        gate.extend(part.gate);
-    }
-    let optional = |parts: Vec<Tensor<2>>| (!parts.is_empty()).then(|| Tensor::cat(parts, 0));
-    Embeddings {
-        multimodal: Tensor::cat(multimodal, 0),
-        visual: optional(visual),
-        gate: optional(gate),
+        let Range { start, end } = slice.notes;
+        let places = slice.first + start..slice.first + end;
+        self.embedder.dropout.at_step(self.work.step, places)
     }
 }

@@ -15,7 +15,7 @@ pub(super) fn run_started(plan: &RunPlan, step: usize) -> Event {
     let versions = [("mlrm", env!("CARGO_PKG_VERSION")), ("burn", "0.22.1")];
     Event::RunStarted(Box::new(RunStarted {
         config: serde_json::to_value(&plan.config).unwrap_or_default(),
-        device: plan.config.backend.device.names().join(", "),
+        device: devices(plan),
         versions: versions
             .map(|(k, v)| (k.to_owned(), v.to_owned()))
             .into_iter()
@@ -28,6 +28,15 @@ pub(super) fn run_started(plan: &RunPlan, step: usize) -> Event {
         resumed_from_step: (step > 0).then_some(step as u64),
         feature_cache: plan.kept_features.clone(),
     }))
+}
+
+/// Where the run computes.
+fn devices(plan: &RunPlan) -> String {
+    let names = plan.config.backend.device.names().join(", ");
+    match plan.workers > 1 + plan.others.len() {
+        true => format!("{names} ({} processes)", plan.workers),
+        false => names,
+    }
 }
 
 /// A step and its circumstances.

@@ -210,6 +210,7 @@ impl Trainer<'_> {
         };
         resumed.mend_best(&root)?;
         self.take_up(resumed);
+        self.watch.forget();
         self.state.rate_factor = factor;
         self.retreated = true;
         let back = self.state.step;
@@ -228,11 +229,17 @@ impl Trainer<'_> {
 
     /// Stands where a checkpoint stands, whose model and optimiser are read already.
     pub(super) fn take_up(&mut self, resumed: Resumed) {
+        // Memory that ran out since is no larger there.
+        let held = self.state.most_notes_held;
         self.state = resumed.state;
+        self.state.most_notes_held = [held, self.state.most_notes_held]
+            .into_iter()
+            .flatten()
+            .min();
         self.earlier = Some(resumed.folder.join("model"));
         self.saved = Some((self.state.step, self.state.best));
         self.refused = 0;
-        self.watch.forget();
+        self.weights_are_shared = false;
         self.in_step = false;
     }
 }

@@ -91,6 +91,7 @@ impl Trainer<'_> {
         let now = Some((step, self.state.best));
         if self.saved != now {
             self.state.seconds = self.seconds();
+            self.state.watched = self.watch.watched().clone();
             let provenance = self.provenance(step);
             checkpoint::save(
                 &self.folder.root,

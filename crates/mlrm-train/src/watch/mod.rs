@@ -2,6 +2,8 @@
 
 mod probe;
 mod rules;
+mod watched;
 
 pub use probe::EmbeddingProbe;
 pub(crate) use rules::{Watch, ignored_in_test};
+pub use watched::Watched;

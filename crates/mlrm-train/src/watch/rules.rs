@@ -1,10 +1,9 @@
 //! When a run is warned of: each cause once, and again only after it was over.
 
-use std::collections::VecDeque;
-
 use mlrm_config::{ObjectiveSettings, RunConfig};
 use mlrm_events::{EmbeddingProbe, Evaluation, Metrics, ModalityShares, Saliency};
 
+use super::Watched;
 use crate::step::StepStats;
 
 /// Share of the steps over which losses are averaged, and its bounds.
@@ -37,37 +36,11 @@ const PROBES: usize = 2;
 /// What is watched in a run.
 pub(crate) struct Watch {
     warmup_steps: usize,
-    /// Loss of each of the last two windows' steps, and that of chance.
-    losses: VecDeque<(f64, f64)>,
     window: usize,
     learning_rate: f64,
     /// t at the beginning; `None` where it does not learn or is bounded.
     initial_temperature_logit: Option<f64>,
-    chance: Alarm,
-    collapse: Alarm,
-    temperature: Alarm,
-    picture: Alarm,
-}
-
-/// Whether a cause is there, and whether it was told.
-#[derive(Default)]
-struct Alarm {
-    seen: usize,
-    told: bool,
-}
-
-impl Alarm {
-    /// `on`: the cause is there; `off`: it is over; it stands at neither between. True where it is to be
-    /// told now: seen `needed` times in a row and not told since it was over.
-    fn rings(&mut self, on: bool, off: bool, needed: usize) -> bool {
-        self.seen = if on { self.seen + 1 } else { 0 };
-        if off {
-            self.told = false;
-        }
-        let rings = self.seen >= needed && !self.told;
-        self.told |= rings;
-        rings
-    }
+    watched: Watched,
 }
 
 impl Watch {
@@ -76,20 +49,29 @@ impl Watch {
         let warmup_steps = (config.train.warmup_ratio * total_steps as f64).round() as usize;
         Self {
             warmup_steps,
-            losses: VecDeque::with_capacity(2 * window),
             window,
             learning_rate: config.train.learning_rate,
             initial_temperature_logit: free_temperature(&config.objective),
-            chance: Alarm::default(),
-            collapse: Alarm::default(),
-            temperature: Alarm::default(),
-            picture: Alarm::default(),
+            watched: Watched::default(),
         }
     }
 
-    /// Forgets what a run that goes back to a checkpoint saw since.
+    /// Forgets what a run that goes back to a checkpoint saw since, but not what it told.
     pub(crate) fn forget(&mut self) {
-        self.losses.clear();
+        self.watched.losses.clear();
+    }
+
+    /// What was seen and told so far.
+    pub(crate) fn watched(&self) -> &Watched {
+        &self.watched
+    }
+
+    /// Goes on from what was seen and told before.
+    pub(crate) fn recall(&mut self, mut watched: Watched) {
+        // Another number of steps may have made the windows shorter.
+        let old = watched.losses.len().saturating_sub(2 * self.window);
+        watched.losses.drain(..old);
+        self.watched = watched;
     }
 
     /// What a step gives to say.
@@ -106,23 +88,23 @@ impl Watch {
         if step <= self.warmup_steps || !stats.updated {
             return None;
         }
-        if self.losses.len() == 2 * self.window {
-            self.losses.pop_front();
+        let losses = &mut self.watched.losses;
+        if losses.len() == 2 * self.window {
+            losses.pop_front();
         }
-        self.losses
-            .push_back((stats.loss_multimodal, stats.chance_loss));
-        if self.losses.len() < 2 * self.window {
+        losses.push_back((stats.loss_multimodal, stats.chance_loss));
+        if losses.len() < 2 * self.window {
             return None;
         }
         let mean = |from: usize, of: fn(&(f64, f64)) -> f64| {
-            let steps = self.losses.iter().skip(from).take(self.window);
+            let steps = losses.iter().skip(from).take(self.window);
             steps.map(of).sum::<f64>() / self.window as f64
         };
         let (before, now) = (mean(0, |s| s.0), mean(self.window, |s| s.0));
         let chance = mean(self.window, |s| s.1);
         let stays = now >= AT_CHANCE * chance && now >= AT_CHANCE * before;
         let over = now < OFF_CHANCE * chance;
-        if !self.chance.rings(stays, over, 1) {
+        if !self.watched.chance.rings(stays, over, 1) {
             return None;
         }
         Some(format!(
@@ -143,7 +125,11 @@ impl Watch {
             LEAST_TEMPERATURE_LOGIT.min(initial - TEMPERATURE_MARGIN),
         );
         let inside = t < most - TEMPERATURE_MARGIN && t > least + TEMPERATURE_MARGIN;
-        if !self.temperature.rings(t > most || t < least, inside, 1) {
+        if !self
+            .watched
+            .temperature
+            .rings(t > most || t < least, inside, 1)
+        {
             return None;
         }
         let factor = t.exp();
@@ -171,7 +157,7 @@ impl Watch {
         let (cosine, rank) = (probe.negative_similarity, probe.effective_rank);
         let collapsed = cosine > COLLAPSED_COSINE[0] || rank < COLLAPSED_RANK[0];
         let apart = cosine < COLLAPSED_COSINE[1] && rank > COLLAPSED_RANK[1];
-        if self.collapse.rings(collapsed, apart, PROBES) {
+        if self.watched.collapse.rings(collapsed, apart, PROBES) {
             warnings.push(format!(
                 "the embeddings have collapsed: unrelated notes of the probe have a mean cosine of \
                  {cosine:.3} (partners {:.3}), and {} notes use {rank:.2} directions (effective rank). \
@@ -199,10 +185,10 @@ impl Watch {
         if (saliency.step as usize) <= self.warmup_steps || share >= IGNORED_SHARE[0] {
             return None;
         }
-        if self.picture.told {
+        if self.watched.picture.told {
             return None;
         }
-        self.picture.told = true;
+        self.watched.picture.told = true;
         Some(format!(
             "the picture is ignored: visual tokens have {:.2} % of the saliency, mean over the layers. \
              {TRY_PICTURES}",
@@ -211,7 +197,8 @@ impl Watch {
     }
 
     fn ignores(&mut self, share: f64) -> bool {
-        self.picture
+        self.watched
+            .picture
             .rings(share < IGNORED_SHARE[0], share > IGNORED_SHARE[1], PROBES)
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use mlrm_config::TrainSettings;
 use mlrm_data::batch::{BatchPictures, NoteBatch};
+use mlrm_data::order::Cursor;
 use mlrm_train::step::StepContext;
 use mlrm_train::verify::GoldenCase;
 use serde_json::Value;
@@ -51,6 +52,7 @@ pub fn training(case: &GoldenCase, run: &Value) -> (TrainSettings, StepContext) 
         micro_batch_notes: 0,
         checkpoint_layers: false,
         loss_scale: 1.0,
+        cursor: Cursor::default(),
         most_notes: None,
         may_run_out_of_memory: false,
         device: Device::flex(),

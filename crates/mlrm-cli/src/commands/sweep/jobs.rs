@@ -13,6 +13,7 @@ use miette::{IntoDiagnostic, WrapErr};
 use mlrm_config::{Cell, Sweep};
 use mlrm_events::{EventTail, text::one_line};
 use mlrm_report::progress::ProgressLine;
+use mlrm_train::group::LAUNCH_MARKS;
 
 use super::state::{State, beginning, is_held, state_of};
 use crate::commands::stop;
@@ -130,6 +131,10 @@ impl<'a> Job<'a> {
         command.args(cell.overrides.iter().flat_map(|set| ["--set", set]));
         command.args(["--no-dashboard", "--stop-with-input"]);
         command.args(beginning(&cell.loaded.config)?);
+        // A run of a sweep is its own, however the sweep was started.
+        for mark in LAUNCH_MARKS {
+            command.env_remove(mark);
+        }
         command.stdin(Stdio::piped()).stdout(output).stderr(errors);
         let mut child = command
             .spawn()

@@ -74,6 +74,11 @@ impl FeatureShape {
     fn value_bytes(&self) -> usize {
         (1 + self.positions) * self.summary_bytes()
     }
+
+    /// Bytes that a picture takes on disk.
+    pub fn picture_bytes(&self) -> u64 {
+        (store::HEAD_BYTES + self.value_bytes()) as u64
+    }
 }
 
 /// Features of pictures, by picture, of one encoder. Several processes may share a folder.
