@@ -23,7 +23,10 @@ use crate::corpus::PIXEL_CACHE_BYTES;
 use crate::device::Format;
 use crate::objective::rows_at_a_time;
 use activations::{LlmActivations, PictureActivations};
-pub use host::{available_bytes, check_weights, peak_resident_bytes, resident_bytes, total_bytes};
+pub use host::{
+    ProcessorTime, available_bytes, check_weights, peak_resident_bytes, processor_time,
+    resident_bytes, total_bytes,
+};
 pub use plan_sizes::{Change, PlanSizes};
 
 /// What the program itself and a small data set take, measured on Linux.

@@ -8,7 +8,7 @@ use super::kernel::Kernel;
 use super::vector::{sum_1, sum_2, sum_3};
 
 /// `x / sqrt(mean(x²) + epsilon) * weight`; inputs x, weight.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct RmsNorm {
     pub(crate) epsilon: f64,
 }
@@ -19,6 +19,26 @@ impl RmsNorm {
     fn scale(&self, x: &[f32]) -> f32 {
         let mean = sum_1(x, |x| x * x) / x.len() as f32;
         1.0 / (mean + self.epsilon as f32).sqrt()
+    }
+
+    /// A row, normalised.
+    #[inline(always)]
+    pub(super) fn row(&self, x: &[f32], weight: &[f32]) -> impl Iterator<Item = f32> {
+        let scale = self.scale(x);
+        x.iter().zip(weight).map(move |(x, w)| x * scale * w)
+    }
+
+    /// With r = 1 / sqrt(mean(x²) + ε), n = width and h = g ⊙ w: g becomes ∂x = r h − x r³ Σ(h x) / n, and g x r is added to
+    /// `sums`, which become ∂w.
+    #[inline(always)]
+    pub(super) fn row_gradient(&self, x: &[f32], weight: &[f32], g: &mut [f32], sums: &mut [f32]) {
+        let scale = self.scale(x);
+        let product = sum_3(g, weight, x, |g, w, x| g * w * x);
+        let pull = product * scale * scale * scale / x.len() as f32;
+        for (((g, x), w), sum) in g.iter_mut().zip(x).zip(weight).zip(sums) {
+            *sum += *g * x * scale;
+            *g = *g * w * scale - x * pull;
+        }
     }
 }
 
@@ -35,15 +55,11 @@ impl Kernel<2> for RmsNorm {
         let (rows, width) = rows_and_width(&inputs[0]);
         let [x, weight] = inputs.each_ref().map(values);
         let output = build(rows, width, |row, slot| {
-            let x = &x[row * width..][..width];
-            let scale = self.scale(x);
-            slot.fill(x.iter().zip(weight).map(|(x, w)| x * scale * w))
+            slot.fill(self.row(&x[row * width..][..width], weight))
         });
         (tensor(output, inputs[0].shape()), keep.then_some(inputs))
     }
 
-    /// With r = 1 / sqrt(mean(x²) + ε), n = width and h = g ⊙ w: ∂x = r h − x r³ Σ(h x) / n and
-    /// ∂w = Σ_rows g x r.
     fn backward(
         &self,
         saved: Self::Saved,
@@ -54,14 +70,7 @@ impl Kernel<2> for RmsNorm {
         let (_, width) = rows_and_width(&gradient);
         let [x, weight] = saved.each_ref().map(values);
         let sums = rows_in_place(values_mut(&mut gradient), width, width, |row, g, sums| {
-            let x = &x[row * width..][..width];
-            let scale = self.scale(x);
-            let product = sum_3(g, weight, x, |g, w, x| g * w * x);
-            let pull = product * scale * scale * scale / width as f32;
-            for (((g, x), w), sum) in g.iter_mut().zip(x).zip(weight).zip(sums) {
-                *sum += *g * x * scale;
-                *g = *g * w * scale - x * pull;
-            }
+            self.row_gradient(&x[row * width..][..width], weight, g, sums);
         });
         [Some(gradient), Some(tensor(sums, [width]))]
     }

@@ -1,0 +1,271 @@
+//! Matrix products in bf16 with f32 sums, in the tile registers (AMX) that Intel's server processors have since Sapphire
+//! Rapids.
+//!
+//! Both factors are rounded to bf16 (to nearest, ties to even) on their way into tiles; a tile holds 16 rows of the left
+//! factor, or 16 columns of the right one, over 32 terms of the sum. An element of the result adds its terms in one
+//! fixed order, whatever the number of threads.
+//!
+//! AVX512-BF16, which more processors have, was tried on the same tiles: 80 GFLOP/s on two threads of a Sapphire Rapids
+//! where `gemm` has 150 in f32, since such an instruction takes as long as the two that it stands for.
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use rayon::prelude::*;
+
+mod pack;
+
+use pack::Tile;
+pub(super) use pack::{Lines, Panels};
+
+/// Rows of the left factor, or columns of the right one, in a tile.
+const SIDE: usize = 16;
+/// Terms of the sum in a tile: 16 pairs.
+const DEPTH: usize = 32;
+/// Tiles along the sum whose products are added before the next block of the result: what both factors need fits the
+/// cache beside each other.
+const DEPTH_TILES: usize = 32;
+/// Panels of a task's rows and columns.
+const TASK: (usize, usize) = (8, 16);
+
+/// Whether the processor has tiles of bf16, and the system lets this process use them.
+pub(super) fn available() -> bool {
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        is_x86_feature_detected!("avx512bf16")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512f")
+            && tiles_allowed()
+    })
+}
+
+/// Linux wants to be asked before a process uses tiles: their registers are 8 KiB of state a thread.
+fn tiles_allowed() -> bool {
+    const AMX_BF16: u32 = 1 << 22;
+    const AMX_TILE: u32 = 1 << 24;
+    let leaves = __cpuid(0).eax;
+    if leaves < 7 || __cpuid_count(7, 0).edx & (AMX_BF16 | AMX_TILE) != AMX_BF16 | AMX_TILE {
+        return false;
+    }
+    #[cfg(target_os = "linux")]
+    {
+        const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+        const XFEATURE_XTILEDATA: libc::c_long = 18;
+        // SAFETY: the call asks for permission and touches no memory of ours.
+        unsafe {
+            libc::syscall(
+                libc::SYS_arch_prctl,
+                ARCH_REQ_XCOMP_PERM,
+                XFEATURE_XTILEDATA,
+            ) == 0
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    false
+}
+
+/// The result of a product: element (r, c) stands at `r * stride + c`.
+#[derive(Clone, Copy)]
+pub(super) struct Out {
+    pub(super) values: *mut f32,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) stride: usize,
+}
+
+// SAFETY: tasks write parts of the result that do not overlap.
+unsafe impl Send for Out {}
+unsafe impl Sync for Out {}
+
+/// `out = scale * left * right`, or added to `out`.
+///
+/// # Safety
+/// [`available`] is true; `out` may be written at each of its elements, and read with `add`; the factors were packed from as
+/// many lines as `out` has rows and columns, and as the left and the right one.
+pub(super) unsafe fn product(
+    out: Out,
+    left: &Panels,
+    right: &Panels,
+    scale: f32,
+    add: bool,
+    parallel: bool,
+) {
+    assert_eq!(left.depth, right.depth, "factors of one depth");
+    let (rows, columns) = (out.rows.div_ceil(SIDE), out.columns.div_ceil(SIDE));
+    let across = columns.div_ceil(TASK.1);
+    let task = |index: usize| {
+        let (row, column) = (index / across * TASK.0, index % across * TASK.1);
+        let block = Block {
+            out,
+            scale,
+            rows: row..(row + TASK.0).min(rows),
+            columns: column..(column + TASK.1).min(columns),
+        };
+        // SAFETY: blocks are parts of the result that do not overlap.
+        unsafe { block.run(left, right, add) };
+    };
+    let tasks = rows.div_ceil(TASK.0) * across;
+    match parallel {
+        true => (0..tasks).into_par_iter().for_each(task),
+        false => (0..tasks).for_each(task),
+    }
+}
+
+/// A part of the result, in panels.
+struct Block {
+    out: Out,
+    scale: f32,
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+/// Sums of two panels of rows by two of columns.
+#[repr(C, align(64))]
+struct Sums([f32; 4 * SIDE * SIDE]);
+
+impl Block {
+    unsafe fn run(&self, left: &Panels, right: &Panels, add: bool) {
+        // SAFETY: the caller vouches for the processor; what lies between the two calls keeps to their registers.
+        unsafe { begin() };
+        for start in (0..left.depth).step_by(DEPTH_TILES) {
+            let steps = start..(start + DEPTH_TILES).min(left.depth);
+            for column in self.columns.clone().step_by(2) {
+                let right = right.pair(column, self.columns.end, &steps);
+                for row in self.rows.clone().step_by(2) {
+                    let left = left.pair(row, self.rows.end, &steps);
+                    let add = add || start > 0;
+                    // SAFETY: the panels hold the steps, and the block is a part of the result.
+                    unsafe { self.multiply([left, right], steps.len(), [row, column], add) };
+                }
+            }
+        }
+        // SAFETY: as above.
+        unsafe { end() };
+    }
+
+    /// Two panels by two, `steps` tiles deep, from panel `row` and `column` of the result on.
+    unsafe fn multiply(
+        &self,
+        factors: [[*const Tile; 2]; 2],
+        steps: usize,
+        [row, column]: [usize; 2],
+        add: bool,
+    ) {
+        const WIDTH: usize = 2 * SIDE;
+        let (row, column) = (row * SIDE, column * SIDE);
+        let rows = (self.out.rows - row).min(WIDTH);
+        let columns = (self.out.columns - column).min(WIDTH);
+        let stride = self.out.stride;
+        // SAFETY: the block is a part of the result.
+        let out = unsafe { self.out.values.add(row * stride + column) };
+        if rows == WIDTH && columns == WIDTH && self.scale == 1.0 {
+            // SAFETY: all of the 32 rows and columns are in the result.
+            return unsafe { multiply(factors, steps, out, stride, add) };
+        }
+        let mut sums = Sums([0.0; WIDTH * WIDTH]);
+        // SAFETY: the sums have 32 rows of 32 values.
+        unsafe { multiply(factors, steps, sums.0.as_mut_ptr(), WIDTH, false) };
+        for (row, sums) in sums.0.chunks_exact(WIDTH).enumerate().take(rows) {
+            // SAFETY: the row is in the result, and no other task has it.
+            let line = unsafe { std::slice::from_raw_parts_mut(out.add(row * stride), columns) };
+            let pairs = line.iter_mut().zip(sums);
+            match add {
+                true => pairs.for_each(|(out, sum)| *out += self.scale * sum),
+                false => pairs.for_each(|(out, sum)| *out = self.scale * sum),
+            }
+        }
+    }
+}
+
+/// Makes eight tile registers of 16 rows of 64 bytes on this thread.
+///
+/// # Safety
+/// [`available`] is true.
+unsafe fn begin() {
+    #[repr(C, align(64))]
+    struct Config([u8; 64]);
+    let mut config = Config([0; 64]);
+    config.0[0] = 1;
+    for tile in 0..8 {
+        config.0[16 + 2 * tile] = 64;
+        config.0[48 + tile] = SIDE as u8;
+    }
+    // SAFETY: the configuration is 64 bytes, as the instruction reads.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, readonly)) };
+}
+
+/// Gives the tile registers back, so that the system need not save them.
+///
+/// # Safety
+/// As [`begin`].
+unsafe fn end() {
+    // SAFETY: no memory is touched.
+    unsafe { asm!("tilerelease", options(nostack, nomem)) };
+}
+
+/// The product of two panels of the left factor and two of the right one, `steps` tiles deep, written or added to 32 rows of
+/// 32 values that stand `stride` apart.
+///
+/// # Safety
+/// Between [`begin`] and [`end`]; the panels hold `steps` tiles; `out` may be written, and read with `add`.
+#[inline]
+unsafe fn multiply(
+    [left, right]: [[*const Tile; 2]; 2],
+    steps: usize,
+    out: *mut f32,
+    stride: usize,
+    add: bool,
+) {
+    let stride = stride * size_of::<f32>();
+    let (upper, lower) = (out, out.wrapping_byte_add(SIDE * stride));
+    // SAFETY: the caller vouches for the addresses; the assembly names every register that it changes.
+    unsafe {
+        if add {
+            asm!(
+                "tileloadd tmm0, [{upper} + {stride}]",
+                "tileloadd tmm1, [{upper} + {stride} + 64]",
+                "tileloadd tmm2, [{lower} + {stride}]",
+                "tileloadd tmm3, [{lower} + {stride} + 64]",
+                upper = in(reg) upper, lower = in(reg) lower, stride = in(reg) stride,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                options(nostack, readonly),
+            );
+        } else {
+            asm!(
+                "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                options(nostack, nomem),
+            );
+        }
+        asm!(
+            "2:",
+            "tileloadd tmm4, [{a0} + {row}]",
+            "tileloadd tmm6, [{b0} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b1} + {row}]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{a1} + {row}]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {a0}, 1024", "add {a1}, 1024", "add {b0}, 1024", "add {b1}, 1024",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{upper} + {stride}], tmm0",
+            "tilestored [{upper} + {stride} + 64], tmm1",
+            "tilestored [{lower} + {stride}], tmm2",
+            "tilestored [{lower} + {stride} + 64], tmm3",
+            a0 = inout(reg) left[0] => _, a1 = inout(reg) left[1] => _,
+            b0 = inout(reg) right[0] => _, b1 = inout(reg) right[1] => _,
+            steps = inout(reg) steps => _, row = in(reg) 64usize,
+            upper = in(reg) upper, lower = in(reg) lower, stride = in(reg) stride,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;
