@@ -47,6 +47,10 @@ pub struct TrainingShape<'a> {
     pub vision_parameters: u64,
     /// Number format of weights and activations.
     pub format: Format,
+    /// Whether the CPU's kernels compute, which keep less of a layer than operation after operation does.
+    pub kernels: bool,
+    /// Whether products are in bf16, and with them what those kernels keep.
+    pub short_products: bool,
     /// Pairs of a step.
     pub batch_pairs: u64,
     /// Workers that share the notes of a step.

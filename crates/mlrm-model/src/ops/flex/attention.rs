@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::buffer::{dense, tensor, values, values_mut};
 use super::kernel::Kernel;
-use super::product::{Part, multiply, transposed};
+use super::product::{Arithmetic, Pair, Part, Ready, multiply_ready};
 use super::vector::{exp, maximum, sum_1, sum_2, vectorised};
 use crate::ops::Readable;
 
@@ -72,11 +72,21 @@ impl Sizes {
         Part::new(start, rows.len(), self.head_dim, width)
     }
 
-    /// The first `keys` keys (or values) that a query head reads.
-    fn key_part(self, head: usize, keys: usize) -> Part {
+    /// The first `keys` keys (or values) of a key head.
+    fn key_part(self, kv_head: usize, keys: usize) -> Part {
         let width = self.kv_heads * self.head_dim;
-        let start = head * self.kv_heads / self.heads * self.head_dim;
-        Part::new(start, keys, self.head_dim, width)
+        Part::new(kv_head * self.head_dim, keys, self.head_dim, width)
+    }
+
+    /// The query heads that share a key head.
+    fn group(self, kv_head: usize) -> Range<usize> {
+        let group = self.heads / self.kv_heads;
+        kv_head * group..(kv_head + 1) * group
+    }
+
+    /// The arithmetic of the products of a block of queries.
+    fn arithmetic(self) -> Arithmetic {
+        Arithmetic::of(self.block() * self.head_dim)
     }
 }
 
@@ -110,27 +120,30 @@ impl Item<'_> {
         })
     }
 
-    /// The probabilities of a block of a head's queries over the first `keys` keys, in `scores`, row after row.
+    /// The probabilities of a block of queries over the first `keys` keys, in `scores`, row after row; `key`: their head's
+    /// keys, transposed.
     fn probabilities(
         &self,
-        sizes: Sizes,
-        head: usize,
+        (query, key): Pair<'_>,
         (rows, keys): (&Range<usize>, usize),
         scale: f32,
         scores: &mut [f32],
     ) {
-        let query = (self.q, sizes.query_part(head, rows));
-        let key = (self.k, sizes.key_part(head, keys).transposed());
         let part = Part::whole(rows.len(), keys);
-        multiply((scores, part), query, key, scale, false);
-        vectorised(|| {
-            for (row, scores) in rows.clone().zip(scores.chunks_exact_mut(keys.max(1))) {
-                let range = self.readable(row, sizes.keys);
-                softmax(&mut scores[range.clone()]);
-                scores[..range.start].fill(0.0);
-                scores[range.end..].fill(0.0);
-            }
-        });
+        let all = key.columns();
+        let key = key.first_columns(keys);
+        multiply_ready((scores, part), (query, &key), None, 1.0, false);
+        vectorised(
+            #[inline(always)]
+            || {
+                for (row, scores) in rows.clone().zip(scores.chunks_exact_mut(keys.max(1))) {
+                    let range = self.readable(row, all);
+                    softmax(&mut scores[range.clone()], scale);
+                    scores[..range.start].fill(0.0);
+                    scores[range.end..].fill(0.0);
+                }
+            },
+        );
     }
 }
 
@@ -180,13 +193,21 @@ impl Attention {
         scores: &mut [f32],
         out: &mut [f32],
     ) {
-        for head in 0..sizes.heads {
-            for (rows, keys) in item.blocks(sizes) {
-                item.probabilities(sizes, head, (&rows, keys), self.scale, scores);
-                let part = Part::whole(rows.len(), keys);
-                let value = (item.v, sizes.key_part(head, keys));
-                let result = sizes.query_part(head, &rows);
-                multiply((out, result), (scores, part), value, 1.0, false);
+        let arithmetic = sizes.arithmetic();
+        for kv_head in 0..sizes.kv_heads {
+            let part = sizes.key_part(kv_head, sizes.keys);
+            let key = Ready::right(arithmetic, (item.k, part.transposed()));
+            let value = Ready::right(arithmetic, (item.v, part));
+            for head in sizes.group(kv_head) {
+                for (rows, keys) in item.blocks(sizes) {
+                    let query = sizes.query_part(head, &rows);
+                    let read = Ready::left(arithmetic, (item.q, query));
+                    item.probabilities((&read, &key), (&rows, keys), self.scale, scores);
+                    let part = Part::whole(rows.len(), keys);
+                    let map = Ready::left(arithmetic, (&*scores, part));
+                    let value = value.first_rows(keys);
+                    multiply_ready((out, query), (&map, &value), None, 1.0, false);
+                }
             }
         }
     }
@@ -200,33 +221,43 @@ impl Attention {
         [gradient, dk, dv]: [&mut [f32]; 3],
         [map, scores]: &mut [Vec<f32>; 2],
     ) {
-        for head in 0..sizes.heads {
-            for (rows, keys) in item.blocks(sizes) {
-                item.probabilities(sizes, head, (&rows, keys), self.scale, map);
-                let query = sizes.query_part(head, &rows);
-                let key = sizes.key_part(head, keys);
-                let part = Part::whole(rows.len(), keys);
-                // ∂v += Aᵀ ∂ and ∂A = ∂ vᵀ.
-                let turned = (&**map, part.transposed());
-                multiply((dv, key), turned, (gradient, query), 1.0, true);
-                let value = (item.v, key.transposed());
-                multiply((scores, part), (gradient, query), value, 1.0, false);
-                vectorised(|| {
-                    let maps = map.chunks_exact(keys.max(1)).take(rows.len());
-                    for (map, scores) in maps.zip(scores.chunks_exact_mut(keys.max(1))) {
-                        softmax_gradient(map, scores);
-                    }
-                });
-                // ∂q = scale ∂S k, over the gradient that was read, and ∂k += scale ∂Sᵀ q.
-                let (scores, keys) = ((&**scores, part), (item.k, key));
-                multiply((gradient, query), scores, keys, self.scale, false);
-                multiply(
-                    (dk, key),
-                    transposed(scores),
-                    (item.q, query),
-                    self.scale,
-                    true,
-                );
+        let arithmetic = sizes.arithmetic();
+        for kv_head in 0..sizes.kv_heads {
+            let part = sizes.key_part(kv_head, sizes.keys);
+            let turned_key = Ready::right(arithmetic, (item.k, part.transposed()));
+            let turned_value = Ready::right(arithmetic, (item.v, part.transposed()));
+            let key = Ready::right(arithmetic, (item.k, part));
+            for head in sizes.group(kv_head) {
+                for (rows, keys) in item.blocks(sizes) {
+                    let query = sizes.query_part(head, &rows);
+                    let read = Ready::left(arithmetic, (item.q, query));
+                    item.probabilities((&read, &turned_key), (&rows, keys), self.scale, map);
+                    let to = sizes.key_part(kv_head, keys);
+                    let part = Part::whole(rows.len(), keys);
+                    // ∂v += Aᵀ ∂ and ∂A = ∂ vᵀ.
+                    let probabilities = Ready::left(arithmetic, (&**map, part.transposed()));
+                    let incoming = Ready::right(arithmetic, (&*gradient, query));
+                    multiply_ready((dv, to), (&probabilities, &incoming), None, 1.0, true);
+                    let incoming = Ready::left(arithmetic, (&*gradient, query));
+                    let value = turned_value.first_columns(keys);
+                    multiply_ready((scores, part), (&incoming, &value), None, 1.0, false);
+                    vectorised(
+                        #[inline(always)]
+                        || {
+                            let maps = map.chunks_exact(keys.max(1)).take(rows.len());
+                            for (map, scores) in maps.zip(scores.chunks_exact_mut(keys.max(1))) {
+                                softmax_gradient(map, scores, self.scale);
+                            }
+                        },
+                    );
+                    // ∂q = scale ∂S k, over the gradient that was read, and ∂k += scale ∂Sᵀ q.
+                    let slopes = Ready::left(arithmetic, (&**scores, part));
+                    let pair = (&slopes, &key.first_rows(keys));
+                    multiply_ready((gradient, query), pair, None, 1.0, false);
+                    let slopes = Ready::left(arithmetic, (&**scores, part.transposed()));
+                    let read = Ready::right(arithmetic, (item.q, query));
+                    multiply_ready((dk, to), (&slopes, &read), None, 1.0, true);
+                }
             }
         }
     }
@@ -289,23 +320,24 @@ impl Kernel<3> for Attention {
     }
 }
 
+/// The softmax of `scores` times `scale`, in their place.
 #[inline(always)]
-fn softmax(scores: &mut [f32]) {
-    let largest = maximum(scores);
+fn softmax(scores: &mut [f32], scale: f32) {
+    let largest = maximum(scores) * scale;
     for score in scores.iter_mut() {
-        *score = exp(*score - largest);
+        *score = exp(*score * scale - largest);
     }
-    let scale = 1.0 / sum_1(scores, |s| s);
+    let level = 1.0 / sum_1(scores, |s| s);
     for score in scores {
-        *score *= scale;
+        *score *= level;
     }
 }
 
-/// `∂S = A ⊙ (∂A − Σ ∂A A)` of one row, over ∂A.
+/// `∂S = scale A ⊙ (∂A − Σ ∂A A)` of one row, over ∂A.
 #[inline(always)]
-fn softmax_gradient(probabilities: &[f32], gradient: &mut [f32]) {
+fn softmax_gradient(probabilities: &[f32], gradient: &mut [f32], scale: f32) {
     let level = sum_2(probabilities, gradient, |a, g| a * g);
     for (g, a) in gradient.iter_mut().zip(probabilities) {
-        *g = a * (*g - level);
+        *g = scale * a * (*g - level);
     }
 }

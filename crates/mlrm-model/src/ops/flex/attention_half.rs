@@ -238,17 +238,20 @@ impl Pass<'_> {
         let q = room(q, sizes.query_item()).chunks_exact_mut(wide);
         let k = room(k, sizes.key_item()).chunks_exact_mut(narrow);
         let v = room(v, sizes.key_item()).chunks_exact_mut(narrow);
-        vectorised(|| {
-            let rows = qkv.chunks_exact(self.total()).zip(q).zip(k).zip(v);
-            for (position, (((row, q), k), v)) in rows.enumerate() {
-                let angles = self.angles_at(position);
-                q.copy_from_slice(&row[..wide]);
-                rotate_heads(q, angles, 1.0);
-                k.copy_from_slice(&row[wide..wide + narrow]);
-                rotate_heads(k, angles, 1.0);
-                v.copy_from_slice(&row[wide + narrow..]);
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                let rows = qkv.chunks_exact(self.total()).zip(q).zip(k).zip(v);
+                for (position, (((row, q), k), v)) in rows.enumerate() {
+                    let angles = self.angles_at(position);
+                    q.copy_from_slice(&row[..wide]);
+                    rotate_heads(q, angles, 1.0);
+                    k.copy_from_slice(&row[wide..wide + narrow]);
+                    rotate_heads(k, angles, 1.0);
+                    v.copy_from_slice(&row[wide + narrow..]);
+                }
+            },
+        );
     }
 
     /// Puts the gradients of an item's rotated queries, of its rotated keys and of its values in the places of `qkv`.
@@ -256,17 +259,20 @@ impl Pass<'_> {
         let sizes = self.sizes;
         let (wide, narrow) = (self.heads_width(), sizes.kv_heads * sizes.head_dim);
         let (q, k) = (q.chunks_exact(wide), k.chunks_exact(narrow));
-        vectorised(|| {
-            let rows = qkv.chunks_exact_mut(self.total());
-            let rows = rows.zip(q).zip(k).zip(v.chunks_exact(narrow));
-            for (position, (((row, q), k), v)) in rows.enumerate() {
-                let angles = self.angles_at(position);
-                row[..wide].copy_from_slice(q);
-                row[wide..wide + narrow].copy_from_slice(k);
-                rotate_heads(&mut row[..wide + narrow], angles, -1.0);
-                row[wide + narrow..].copy_from_slice(v);
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                let rows = qkv.chunks_exact_mut(self.total());
+                let rows = rows.zip(q).zip(k).zip(v.chunks_exact(narrow));
+                for (position, (((row, q), k), v)) in rows.enumerate() {
+                    let angles = self.angles_at(position);
+                    row[..wide].copy_from_slice(q);
+                    row[wide..wide + narrow].copy_from_slice(k);
+                    rotate_heads(&mut row[..wide + narrow], angles, -1.0);
+                    row[wide + narrow..].copy_from_slice(v);
+                }
+            },
+        );
     }
 
     fn angles_at(&self, position: usize) -> [&[f32]; 2] {
@@ -309,7 +315,10 @@ impl Pass<'_> {
                 .forward_item(item, sizes, room(scores, sizes.block()), out);
         }
         let kept = keep.then(|| {
-            vectorised(|| [&*qkv, &*attended].map(|values| Kept::new(arithmetic, values)))
+            vectorised(
+                #[inline(always)]
+                || [Kept::new(arithmetic, qkv), Kept::new(arithmetic, attended)],
+            )
         });
         let (out, filled) = slot.copy(self.normed.block(&rows));
         let read = Ready::left(arithmetic, (&*attended, Part::whole(count, wide)));
@@ -349,8 +358,14 @@ impl Pass<'_> {
                 Slot::of(&mut scratch.normal, count * width),
             ]
         });
-        let (qkv, of_qkv) = vectorised(|| kept.qkv.read(qkv));
-        let (attended, of_attended) = vectorised(|| kept.attended.read(attended));
+        let (qkv, of_qkv) = vectorised(
+            #[inline(always)]
+            || kept.qkv.read(qkv),
+        );
+        let (attended, of_attended) = vectorised(
+            #[inline(always)]
+            || kept.attended.read(attended),
+        );
         self.through_attention(&rows, qkv, incoming, &mut scratch.item, &mut scratch.scores);
         let (normal, of_normal) = self.normed.forward(&rows, normal);
         let hidden = room(&mut scratch.hidden, count * width);

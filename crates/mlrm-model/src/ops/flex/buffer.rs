@@ -207,11 +207,14 @@ pub(super) fn build(
     let mut buffer = Vec::with_capacity(elements);
     let slots = &mut buffer.spare_capacity_mut()[..elements];
     let chunk = |index: usize, slots: &mut [MaybeUninit<f32>]| {
-        vectorised(|| {
-            for (offset, slot) in slots.chunks_exact_mut(width).enumerate() {
-                let _filled = fill(index * CHUNK_ROWS + offset, Slot(slot));
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for (offset, slot) in slots.chunks_exact_mut(width).enumerate() {
+                    let _filled = fill(index * CHUNK_ROWS + offset, Slot(slot));
+                }
+            },
+        );
     };
     if width > 0 {
         for_chunks(slots, CHUNK_ROWS * width, chunk);
@@ -249,7 +252,10 @@ const CHUNK: usize = 8 * 1024;
 /// element, on all threads.
 pub(super) fn in_place(values: &mut [f32], work: impl Fn(usize, &mut [f32]) + Sync) {
     for_chunks(values, CHUNK, |index, chunk| {
-        vectorised(|| work(index * CHUNK, chunk));
+        vectorised(
+            #[inline(always)]
+            || work(index * CHUNK, chunk),
+        );
     });
 }
 
@@ -262,7 +268,10 @@ pub(super) fn pair_in_place(
     let elements = first.len();
     let chunks = first.chunks_mut(CHUNK).zip(second.chunks_mut(CHUNK));
     share_out(chunks.collect(), elements, |index, (first, second)| {
-        vectorised(|| work(index * CHUNK, first, second));
+        vectorised(
+            #[inline(always)]
+            || work(index * CHUNK, first, second),
+        );
     });
 }
 
@@ -276,11 +285,14 @@ pub(super) fn rows_in_place(
 ) -> Vec<f32> {
     let chunk = |(index, chunk): (usize, &mut [f32])| {
         let mut sums = vec![0.0; sum_width];
-        vectorised(|| {
-            for (offset, row) in chunk.chunks_exact_mut(width).enumerate() {
-                work(index * CHUNK_ROWS + offset, row, &mut sums);
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for (offset, row) in chunk.chunks_exact_mut(width).enumerate() {
+                    work(index * CHUNK_ROWS + offset, row, &mut sums);
+                }
+            },
+        );
         sums
     };
     let length = CHUNK_ROWS * width;
@@ -300,13 +312,16 @@ pub(super) fn rows_in_place(
 pub(super) fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
     let chunk = |chunk: &[f32]| {
         let mut sums = vec![0.0; width];
-        vectorised(|| {
-            for row in chunk.chunks_exact(width) {
-                sums.iter_mut()
-                    .zip(row)
-                    .for_each(|(sum, value)| *sum += value);
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for row in chunk.chunks_exact(width) {
+                    sums.iter_mut()
+                        .zip(row)
+                        .for_each(|(sum, value)| *sum += value);
+                }
+            },
+        );
         sums
     };
     let length = CHUNK_ROWS * width;

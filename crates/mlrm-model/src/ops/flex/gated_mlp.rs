@@ -197,11 +197,19 @@ impl Pass<'_> {
         let [to_gate, to_up, to_down] = &self.passages;
         let low_gate = to_gate.apply(&read, count, (gate, wide), false);
         let low_up = to_up.apply(&read, count, (up, wide), false);
-        let keep = keep.then(|| vectorised(|| [&*gate, &*up].map(|x| Kept::new(arithmetic, x))));
-        vectorised(|| {
-            let pairs = gate.iter_mut().zip(&*up);
-            pairs.for_each(|(gate, up)| *gate = *gate * sigmoid(*gate) * up);
+        let keep = keep.then(|| {
+            vectorised(
+                #[inline(always)]
+                || [Kept::new(arithmetic, gate), Kept::new(arithmetic, up)],
+            )
         });
+        vectorised(
+            #[inline(always)]
+            || {
+                let pairs = gate.iter_mut().zip(&*up);
+                pairs.for_each(|(gate, up)| *gate = *gate * sigmoid(*gate) * up);
+            },
+        );
         let (out, filled) = slot.copy(x);
         let activated = Ready::left(arithmetic, (&*gate, wide));
         let low_down = to_down.apply(&activated, count, (out, narrow), true);
@@ -247,19 +255,31 @@ impl Pass<'_> {
         let incoming = room(incoming, length);
         let read = Ready::left(arithmetic, (gradient, narrow));
         let back_down = to_down.apply(&read, count, (incoming, wide), false);
-        let (gate, of_gate) = vectorised(|| kept.gate.read(gate));
-        let (up, of_up) = vectorised(|| kept.up.read(up));
-        let (down, of_down) = vectorised(|| {
-            let pairs = gate.iter().zip(&*up);
-            down.init(pairs.map(|(gate, up)| gate * sigmoid(*gate) * up))
-        });
-        vectorised(|| {
-            for ((gate, up), incoming) in gate.iter_mut().zip(&mut *up).zip(&*incoming) {
-                let (g, u, s) = (*gate, *up, sigmoid(*gate));
-                *gate = u * s * (1.0 + g * (1.0 - s)) * incoming;
-                *up = g * s * incoming;
-            }
-        });
+        let (gate, of_gate) = vectorised(
+            #[inline(always)]
+            || kept.gate.read(gate),
+        );
+        let (up, of_up) = vectorised(
+            #[inline(always)]
+            || kept.up.read(up),
+        );
+        let (down, of_down) = vectorised(
+            #[inline(always)]
+            || {
+                let pairs = gate.iter().zip(&*up);
+                down.init(pairs.map(|(gate, up)| gate * sigmoid(*gate) * up))
+            },
+        );
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((gate, up), incoming) in gate.iter_mut().zip(&mut *up).zip(&*incoming) {
+                    let (g, u, s) = (*gate, *up, sigmoid(*gate));
+                    *gate = u * s * (1.0 + g * (1.0 - s)) * incoming;
+                    *up = g * s * incoming;
+                }
+            },
+        );
         let (normal, of_normal) = self.normed.forward(&rows, normal);
         let hidden = room(hidden, count * width);
         let read = Ready::left(arithmetic, (&*gate, wide));

@@ -111,14 +111,15 @@ impl<'a> Passage<'a> {
         (out, part): (&mut [f32], Part),
         add: bool,
     ) -> Vec<f32> {
-        multiply_ready((out, part), x, &self.weight, 1.0, add);
         let mut narrow = vec![0.0; rows * self.rank];
-        if let Some([first, second]) = &self.low {
-            let between = Part::whole(rows, self.rank);
-            multiply_ready((&mut narrow, between), x, first, self.scale, false);
-            let left = Ready::left(self.arithmetic, (&narrow, between));
-            multiply_ready((out, part), &left, second, 1.0, true);
-        }
+        let between = Part::whole(rows, self.rank);
+        let low = self.low.as_ref().map(|[first, second]| {
+            multiply_ready((&mut narrow, between), (x, first), None, self.scale, false);
+            second
+        });
+        let left = low.map(|_| Ready::left(self.arithmetic, (&narrow, between)));
+        let other = left.as_ref().zip(low);
+        multiply_ready((out, part), (x, &self.weight), other, 1.0, add);
         narrow
     }
 
@@ -135,7 +136,7 @@ impl<'a> Passage<'a> {
             let part = Part::whole(self.rank, right.columns());
             let mut sums = vec![0.0; self.rank * right.columns()];
             let left = Ready::left(self.arithmetic, transposed((between, narrow)));
-            multiply_ready((&mut sums, part), &left, right, 1.0, false);
+            multiply_ready((&mut sums, part), (&left, right), None, 1.0, false);
             sums
         })
     }
@@ -167,11 +168,16 @@ impl<'a> Normed<'a> {
         slot: Slot<'b>,
     ) -> (&'b mut [f32], Filled) {
         let (x, width) = (self.block(rows), self.width());
-        vectorised(|| {
-            slot.rows(width, |row, slot| {
-                slot.fill(self.norm.row(&x[row * width..][..width], self.weight))
-            })
-        })
+        vectorised(
+            #[inline(always)]
+            || {
+                slot.rows(
+                    width,
+                    #[inline(always)]
+                    |row, slot| slot.fill(self.norm.row(&x[row * width..][..width], self.weight)),
+                )
+            },
+        )
     }
 
     /// Adds the gradient of a block to `dx`, and that of the weight to `sums`, by that of the normalised block.
@@ -183,14 +189,17 @@ impl<'a> Normed<'a> {
         sums: &mut [f32],
     ) {
         let (x, width) = (self.block(rows), self.width());
-        vectorised(|| {
-            let gradients = gradient.chunks_exact_mut(width);
-            let rows = gradients.zip(dx.chunks_exact_mut(width));
-            for (x, (gradient, dx)) in x.chunks_exact(width).zip(rows) {
-                self.norm.row_gradient(x, self.weight, gradient, sums);
-                dx.iter_mut().zip(gradient).for_each(|(dx, g)| *dx += *g);
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                let gradients = gradient.chunks_exact_mut(width);
+                let rows = gradients.zip(dx.chunks_exact_mut(width));
+                for (x, (gradient, dx)) in x.chunks_exact(width).zip(rows) {
+                    self.norm.row_gradient(x, self.weight, gradient, sums);
+                    dx.iter_mut().zip(gradient).for_each(|(dx, g)| *dx += *g);
+                }
+            },
+        );
     }
 }
 
@@ -264,6 +273,7 @@ pub(super) enum Kept {
 }
 
 impl Kept {
+    #[inline(always)]
     pub(super) fn new(arithmetic: Arithmetic, activations: &[f32]) -> Self {
         match arithmetic {
             Arithmetic::F32 => Self::Full(activations.to_vec()),

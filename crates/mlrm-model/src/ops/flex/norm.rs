@@ -54,9 +54,12 @@ impl Kernel<2> for RmsNorm {
         let inputs = inputs.map(dense);
         let (rows, width) = rows_and_width(&inputs[0]);
         let [x, weight] = inputs.each_ref().map(values);
-        let output = build(rows, width, |row, slot| {
-            slot.fill(self.row(&x[row * width..][..width], weight))
-        });
+        let output = build(
+            rows,
+            width,
+            #[inline(always)]
+            |row, slot| slot.fill(self.row(&x[row * width..][..width], weight)),
+        );
         (tensor(output, inputs[0].shape()), keep.then_some(inputs))
     }
 
@@ -69,9 +72,15 @@ impl Kernel<2> for RmsNorm {
         let mut gradient = dense(gradient);
         let (_, width) = rows_and_width(&gradient);
         let [x, weight] = saved.each_ref().map(values);
-        let sums = rows_in_place(values_mut(&mut gradient), width, width, |row, g, sums| {
-            self.row_gradient(&x[row * width..][..width], weight, g, sums);
-        });
+        let sums = rows_in_place(
+            values_mut(&mut gradient),
+            width,
+            width,
+            #[inline(always)]
+            |row, g, sums| {
+                self.row_gradient(&x[row * width..][..width], weight, g, sums);
+            },
+        );
         [Some(gradient), Some(tensor(sums, [width]))]
     }
 }
@@ -104,16 +113,21 @@ impl Kernel<3> for LayerNorm {
         let inputs = inputs.map(dense);
         let (rows, width) = rows_and_width(&inputs[0]);
         let [x, weight, bias] = inputs.each_ref().map(values);
-        let output = build(rows, width, |row, slot| {
-            let x = &x[row * width..][..width];
-            let (mean, scale) = self.moments(x);
-            let both = weight.iter().zip(bias);
-            slot.fill(
-                x.iter()
-                    .zip(both)
-                    .map(|(x, (w, b))| (x - mean) * scale * w + b),
-            )
-        });
+        let output = build(
+            rows,
+            width,
+            #[inline(always)]
+            |row, slot| {
+                let x = &x[row * width..][..width];
+                let (mean, scale) = self.moments(x);
+                let both = weight.iter().zip(bias);
+                slot.fill(
+                    x.iter()
+                        .zip(both)
+                        .map(|(x, (w, b))| (x - mean) * scale * w + b),
+                )
+            },
+        );
         let output = tensor(output, inputs[0].shape());
         let [x, weight, _] = inputs;
         (output, keep.then_some([x, weight]))
@@ -130,21 +144,29 @@ impl Kernel<3> for LayerNorm {
         let mut gradient = dense(gradient);
         let (_, width) = rows_and_width(&gradient);
         let [x, weight] = saved.each_ref().map(values);
-        let work = |row: usize, g: &mut [f32], sums: &mut [f32]| {
-            let x = &x[row * width..][..width];
-            let (mean, scale) = self.moments(x);
-            let level = sum_2(g, weight, |g, w| g * w) / width as f32;
-            let slope = sum_3(g, weight, x, |g, w, x| g * w * (x - mean)) * scale / width as f32;
-            let (weights, biases) = sums.split_at_mut(width);
-            let sums = weights.iter_mut().zip(biases);
-            for (((g, x), w), (weight_sum, bias_sum)) in g.iter_mut().zip(x).zip(weight).zip(sums) {
-                let normal = (x - mean) * scale;
-                *weight_sum += *g * normal;
-                *bias_sum += *g;
-                *g = scale * (*g * w - level - normal * slope);
-            }
-        };
-        let mut weights = rows_in_place(values_mut(&mut gradient), width, 2 * width, work);
+        let mut weights = rows_in_place(
+            values_mut(&mut gradient),
+            width,
+            2 * width,
+            #[inline(always)]
+            |row: usize, g: &mut [f32], sums: &mut [f32]| {
+                let x = &x[row * width..][..width];
+                let (mean, scale) = self.moments(x);
+                let level = sum_2(g, weight, |g, w| g * w) / width as f32;
+                let slope =
+                    sum_3(g, weight, x, |g, w, x| g * w * (x - mean)) * scale / width as f32;
+                let (weights, biases) = sums.split_at_mut(width);
+                let sums = weights.iter_mut().zip(biases);
+                for (((g, x), w), (weight_sum, bias_sum)) in
+                    g.iter_mut().zip(x).zip(weight).zip(sums)
+                {
+                    let normal = (x - mean) * scale;
+                    *weight_sum += *g * normal;
+                    *bias_sum += *g;
+                    *g = scale * (*g * w - level - normal * slope);
+                }
+            },
+        );
         let biases = weights.split_off(width);
         let [weights, biases] = [weights, biases].map(|sums| Some(tensor(sums, [width])));
         [Some(gradient), weights, biases]

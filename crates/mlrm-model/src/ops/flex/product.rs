@@ -1,6 +1,9 @@
 //! Matrix products on parts of buffers, without copies: in f32 by `gemm`, or in bf16 (`backend.matmul_precision`) where the
 //! processor has tiles for it.
 
+#[cfg(target_arch = "x86_64")]
+use std::sync::Arc;
+
 use burn::backend::flex::Layout;
 use gemm::Parallelism;
 #[cfg(target_arch = "x86_64")]
@@ -116,8 +119,9 @@ impl Arithmetic {
 #[derive(Debug, Clone)]
 pub(super) struct Ready<'a> {
     factor: Factor<'a>,
+    /// Of the factor, or of one that it begins.
     #[cfg(target_arch = "x86_64")]
-    panels: Option<tiles::Panels>,
+    panels: Option<Arc<tiles::Panels>>,
 }
 
 impl<'a> Ready<'a> {
@@ -136,6 +140,27 @@ impl<'a> Ready<'a> {
         Self::new(arithmetic, factor, false, true)
     }
 
+    /// The first `columns` columns of a right factor.
+    pub(super) fn first_columns(&self, columns: usize) -> Self {
+        assert!(columns <= self.factor.1.columns);
+        let mut part = self.clone();
+        part.factor.1.columns = columns;
+        part
+    }
+
+    /// The first `rows` rows of a right factor.
+    pub(super) fn first_rows(&self, rows: usize) -> Self {
+        assert!(rows <= self.factor.1.rows);
+        let mut part = self.clone();
+        part.factor.1.rows = rows;
+        #[cfg(target_arch = "x86_64")]
+        if self.panels.is_some() && rows != self.factor.1.rows && rows % tiles::DEPTH != 0 {
+            // A tile would hold rows behind the last one.
+            return Self::right(Arithmetic::Tiles, part.factor);
+        }
+        part
+    }
+
     /// Columns of the factor.
     pub(super) fn columns(&self) -> usize {
         self.factor.1.columns
@@ -148,7 +173,7 @@ impl<'a> Ready<'a> {
             let lines = lines(values, if left { part } else { part.transposed() });
             assert!(lines.readable(), "a factor has neighbours along one axis");
             // SAFETY: `Arithmetic::of` asked the processor; the factor lies inside its buffer.
-            unsafe { lines.pack(left, parallel) }
+            Arc::new(unsafe { lines.pack(left, parallel) })
         });
         #[cfg(not(target_arch = "x86_64"))]
         let _ = (arithmetic, left, parallel);
@@ -160,24 +185,24 @@ impl<'a> Ready<'a> {
     }
 }
 
-/// `out = scale * left * right`, or added to `out`, with factors of one [`Arithmetic`]; on the calling thread.
+/// A left and a right factor, of one [`Arithmetic`].
+pub(super) type Pair<'a> = (&'a Ready<'a>, &'a Ready<'a>);
+
+/// `out = scale * left * right`, or added to `out`; the product of an `other` pair, where there is one, is added too. On the
+/// calling thread.
 pub(super) fn multiply_ready(
     out: (&mut [f32], Part),
-    left: &Ready<'_>,
-    right: &Ready<'_>,
+    pair: Pair<'_>,
+    other: Option<Pair<'_>>,
     scale: f32,
     add: bool,
 ) {
+    let (out, part) = out;
     #[cfg(target_arch = "x86_64")]
-    if let (Some(left_panels), Some(right_panels)) = (&left.panels, &right.panels) {
-        let (l, r) = (left.factor.1, right.factor.1);
-        let (out, part) = out;
+    if let Some(pair) = panels(pair, part) {
         assert!(part.fits(out.len()), "the result does not fit its buffer");
         assert!(part.column_stride == 1 && part.row_stride >= part.columns);
-        assert_eq!(
-            (part.rows, part.columns, l.columns),
-            (l.rows, r.columns, r.rows)
-        );
+        let other = other.and_then(|other| panels(other, part));
         let out = tiles::Out {
             values: out.as_mut_ptr().wrapping_add(part.start),
             rows: part.rows,
@@ -185,9 +210,23 @@ pub(super) fn multiply_ready(
             stride: part.row_stride,
         };
         // SAFETY: the result lies inside its buffer, and the factors have as many rows and columns.
-        return unsafe { tiles::product(out, left_panels, right_panels, scale, add, false) };
+        return unsafe { tiles::product(out, pair, other, scale, add, false) };
     }
-    multiply(out, left.factor, right.factor, scale, add);
+    multiply((&mut *out, part), pair.0.factor, pair.1.factor, scale, add);
+    if let Some((left, right)) = other {
+        multiply((out, part), left.factor, right.factor, scale, true);
+    }
+}
+
+/// The tiles of factors of a product as large as `part`.
+#[cfg(target_arch = "x86_64")]
+fn panels<'a>((left, right): Pair<'a>, part: Part) -> Option<tiles::Pair<'a>> {
+    let (l, r) = (left.factor.1, right.factor.1);
+    assert_eq!(
+        (part.rows, part.columns, l.columns),
+        (l.rows, r.columns, r.rows)
+    );
+    Some((left.panels.as_deref()?, right.panels.as_deref()?))
 }
 
 /// `out = scale * left * right`, or added to `out`; on the calling thread.
@@ -291,7 +330,7 @@ unsafe fn raw(
             // SAFETY: the caller vouches for `out`; both factors lie inside their buffers.
             return unsafe {
                 let (left, right) = (left.pack(true, parallel), right.pack(false, parallel));
-                tiles::product(out, &left, &right, scale, add, parallel);
+                tiles::product(out, (&left, &right), None, scale, add, parallel);
             };
         }
     }

@@ -43,11 +43,17 @@ fn rotate(mut x: FlexTensor, cos: &FlexTensor, sin: &FlexTensor, sign: f32) -> F
     let half = head_dim / 2;
     let (cos, sin) = (values(cos), values(sin));
     let width = heads * head_dim;
-    rows_in_place(values_mut(&mut x), width, 0, |row, values, _sums| {
-        let angle = row % seq * half;
-        let angles = [&cos[angle..][..half], &sin[angle..][..half]];
-        rotate_heads(values, angles, sign);
-    });
+    rows_in_place(
+        values_mut(&mut x),
+        width,
+        0,
+        #[inline(always)]
+        |row, values, _sums| {
+            let angle = row % seq * half;
+            let angles = [&cos[angle..][..half], &sin[angle..][..half]];
+            rotate_heads(values, angles, sign);
+        },
+    );
     x
 }
 

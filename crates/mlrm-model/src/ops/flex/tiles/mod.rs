@@ -23,7 +23,7 @@ pub(super) use pack::{Lines, Panels};
 /// Rows of the left factor, or columns of the right one, in a tile.
 const SIDE: usize = 16;
 /// Terms of the sum in a tile: 16 pairs.
-const DEPTH: usize = 32;
+pub(super) const DEPTH: usize = 32;
 /// Tiles along the sum whose products are added before the next block of the result: what both factors need fits the
 /// cache beside each other.
 const DEPTH_TILES: usize = 32;
@@ -79,20 +79,27 @@ pub(super) struct Out {
 unsafe impl Send for Out {}
 unsafe impl Sync for Out {}
 
-/// `out = scale * left * right`, or added to `out`.
+/// A left and a right factor.
+pub(super) type Pair<'a> = (&'a Panels, &'a Panels);
+
+/// `out = scale * left * right`, or added to `out`; the product of another pair, where there is one, is a part of the sums.
 ///
 /// # Safety
 /// [`available`] is true; `out` may be written at each of its elements, and read with `add`; the factors were packed from as
-/// many lines as `out` has rows and columns, and as the left and the right one.
+/// many lines as `out` has rows and columns, or more, and as the left and the right one.
 pub(super) unsafe fn product(
     out: Out,
-    left: &Panels,
-    right: &Panels,
+    pair: Pair<'_>,
+    other: Option<Pair<'_>>,
     scale: f32,
     add: bool,
     parallel: bool,
 ) {
-    assert_eq!(left.depth, right.depth, "factors of one depth");
+    let pairs = std::iter::once(pair).chain(other);
+    assert!(
+        pairs.clone().all(|(left, right)| left.depth <= right.depth),
+        "factors of one depth"
+    );
     let (rows, columns) = (out.rows.div_ceil(SIDE), out.columns.div_ceil(SIDE));
     let across = columns.div_ceil(TASK.1);
     let task = |index: usize| {
@@ -104,7 +111,7 @@ pub(super) unsafe fn product(
             columns: column..(column + TASK.1).min(columns),
         };
         // SAFETY: blocks are parts of the result that do not overlap.
-        unsafe { block.run(left, right, add) };
+        unsafe { block.run(pair, other, add) };
     };
     let tasks = rows.div_ceil(TASK.0) * across;
     match parallel {
@@ -126,18 +133,25 @@ struct Block {
 struct Sums([f32; 4 * SIDE * SIDE]);
 
 impl Block {
-    unsafe fn run(&self, left: &Panels, right: &Panels, add: bool) {
+    unsafe fn run(&self, pair: Pair<'_>, other: Option<Pair<'_>>, add: bool) {
+        let depth = pair.0.depth;
         // SAFETY: the caller vouches for the processor; what lies between the two calls keeps to their registers.
         unsafe { begin() };
-        for start in (0..left.depth).step_by(DEPTH_TILES) {
-            let steps = start..(start + DEPTH_TILES).min(left.depth);
+        for start in (0..depth).step_by(DEPTH_TILES) {
+            let steps = start..(start + DEPTH_TILES).min(depth);
+            let other = other.filter(|_| steps.end == depth);
+            let other = other.map(|pair| (pair, 0..pair.0.depth));
             for column in self.columns.clone().step_by(2) {
-                let right = right.pair(column, self.columns.end, &steps);
                 for row in self.rows.clone().step_by(2) {
-                    let left = left.pair(row, self.rows.end, &steps);
+                    let run = |((left, right), steps): (Pair<'_>, Range<usize>)| Run {
+                        left: left.pair(row, self.rows.end, &steps),
+                        right: right.pair(column, self.columns.end, &steps),
+                        steps: steps.len(),
+                    };
+                    let runs = [Some(run((pair, steps.clone()))), other.clone().map(run)];
                     let add = add || start > 0;
                     // SAFETY: the panels hold the steps, and the block is a part of the result.
-                    unsafe { self.multiply([left, right], steps.len(), [row, column], add) };
+                    unsafe { self.multiply(&runs, [row, column], add) };
                 }
             }
         }
@@ -145,14 +159,8 @@ impl Block {
         unsafe { end() };
     }
 
-    /// Two panels by two, `steps` tiles deep, from panel `row` and `column` of the result on.
-    unsafe fn multiply(
-        &self,
-        factors: [[*const Tile; 2]; 2],
-        steps: usize,
-        [row, column]: [usize; 2],
-        add: bool,
-    ) {
+    /// Two panels by two, from panel `row` and `column` of the result on.
+    unsafe fn multiply(&self, runs: &[Option<Run>; 2], [row, column]: [usize; 2], add: bool) {
         const WIDTH: usize = 2 * SIDE;
         let (row, column) = (row * SIDE, column * SIDE);
         let rows = (self.out.rows - row).min(WIDTH);
@@ -162,11 +170,11 @@ impl Block {
         let out = unsafe { self.out.values.add(row * stride + column) };
         if rows == WIDTH && columns == WIDTH && self.scale == 1.0 {
             // SAFETY: all of the 32 rows and columns are in the result.
-            return unsafe { multiply(factors, steps, out, stride, add) };
+            return unsafe { multiply(runs, out, stride, add) };
         }
         let mut sums = Sums([0.0; WIDTH * WIDTH]);
         // SAFETY: the sums have 32 rows of 32 values.
-        unsafe { multiply(factors, steps, sums.0.as_mut_ptr(), WIDTH, false) };
+        unsafe { multiply(runs, sums.0.as_mut_ptr(), WIDTH, false) };
         for (row, sums) in sums.0.chunks_exact(WIDTH).enumerate().take(rows) {
             // SAFETY: the row is in the result, and no other task has it.
             let line = unsafe { std::slice::from_raw_parts_mut(out.add(row * stride), columns) };
@@ -177,6 +185,13 @@ impl Block {
             }
         }
     }
+}
+
+/// A part of the sum: two panels of the left factor and two of the right one, `steps` tiles deep.
+struct Run {
+    left: [*const Tile; 2],
+    right: [*const Tile; 2],
+    steps: usize,
 }
 
 /// Makes eight tile registers of 16 rows of 64 bytes on this thread.
@@ -205,19 +220,13 @@ unsafe fn end() {
     unsafe { asm!("tilerelease", options(nostack, nomem)) };
 }
 
-/// The product of two panels of the left factor and two of the right one, `steps` tiles deep, written or added to 32 rows of
-/// 32 values that stand `stride` apart.
+/// The products of the runs, written or added to 32 rows of 32 values that stand `stride` apart.
 ///
 /// # Safety
-/// Between [`begin`] and [`end`]; the panels hold `steps` tiles; `out` may be written, and read with `add`.
+/// Between [`begin`] and [`end`]; the panels hold as many tiles as a run has steps, at least one; `out` may be written, and
+/// read with `add`.
 #[inline]
-unsafe fn multiply(
-    [left, right]: [[*const Tile; 2]; 2],
-    steps: usize,
-    out: *mut f32,
-    stride: usize,
-    add: bool,
-) {
+unsafe fn multiply(runs: &[Option<Run>; 2], out: *mut f32, stride: usize, add: bool) {
     let stride = stride * size_of::<f32>();
     let (upper, lower) = (out, out.wrapping_byte_add(SIDE * stride));
     // SAFETY: the caller vouches for the addresses; the assembly names every register that it changes.
@@ -239,29 +248,34 @@ unsafe fn multiply(
                 options(nostack, nomem),
             );
         }
+        for Run { left, right, steps } in runs.iter().flatten() {
+            asm!(
+                "2:",
+                "tileloadd tmm4, [{a0} + {row}]",
+                "tileloadd tmm6, [{b0} + {row}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b1} + {row}]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{a1} + {row}]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {a0}, 1024", "add {a1}, 1024", "add {b0}, 1024", "add {b1}, 1024",
+                "dec {steps}",
+                "jnz 2b",
+                a0 = inout(reg) left[0] => _, a1 = inout(reg) left[1] => _,
+                b0 = inout(reg) right[0] => _, b1 = inout(reg) right[1] => _,
+                steps = inout(reg) *steps => _, row = in(reg) 64usize,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, readonly),
+            );
+        }
         asm!(
-            "2:",
-            "tileloadd tmm4, [{a0} + {row}]",
-            "tileloadd tmm6, [{b0} + {row}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{b1} + {row}]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{a1} + {row}]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {a0}, 1024", "add {a1}, 1024", "add {b0}, 1024", "add {b1}, 1024",
-            "dec {steps}",
-            "jnz 2b",
             "tilestored [{upper} + {stride}], tmm0",
             "tilestored [{upper} + {stride} + 64], tmm1",
             "tilestored [{lower} + {stride}], tmm2",
             "tilestored [{lower} + {stride} + 64], tmm3",
-            a0 = inout(reg) left[0] => _, a1 = inout(reg) left[1] => _,
-            b0 = inout(reg) right[0] => _, b1 = inout(reg) right[1] => _,
-            steps = inout(reg) steps => _, row = in(reg) 64usize,
             upper = in(reg) upper, lower = in(reg) lower, stride = in(reg) stride,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
         );
     }

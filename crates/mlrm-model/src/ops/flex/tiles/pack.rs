@@ -44,7 +44,7 @@ impl Lines<'_> {
         let work = |(panel, tiles): (usize, &mut [MaybeUninit<Tile>])| {
             for (index, tile) in tiles.iter_mut().enumerate() {
                 // SAFETY: the caller vouches for processor and values.
-                tile.write(unsafe { self.tile(panel * SIDE, index * DEPTH, left) });
+                unsafe { self.tile(panel * SIDE, index * DEPTH, left, tile) };
             }
         };
         match parallel {
@@ -56,26 +56,28 @@ impl Lines<'_> {
         Panels { tiles, depth }
     }
 
-    /// The tile from `line` and `term` on, zeros where the factor ends.
+    /// Makes the tile from `line` and `term` on, zeros where the factor ends.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    unsafe fn tile(&self, line: usize, term: usize, left: bool) -> Tile {
+    unsafe fn tile(&self, line: usize, term: usize, left: bool, tile: &mut MaybeUninit<Tile>) {
         let lines = (self.lines - line).min(SIDE);
         let terms = (self.depth - term).min(DEPTH);
         let start = self.start + line * self.line_stride + term * self.term_stride;
         let along_terms = self.term_stride == 1;
+        let whole = lines == SIDE && terms == DEPTH;
         // SAFETY: the caller vouches for the values; masks keep to `lines` and `terms`.
         let rows = unsafe {
             let start = self.values.as_ptr().add(start);
-            match along_terms {
-                true => pairs_along_terms(start, self.line_stride, lines, terms),
-                false => pairs_along_lines(start, self.term_stride, lines, terms),
+            match (along_terms, whole) {
+                (true, true) => pairs_along_terms::<true>(start, self.line_stride, lines, terms),
+                (true, false) => pairs_along_terms::<false>(start, self.line_stride, lines, terms),
+                (false, true) => pairs_along_lines::<true>(start, self.term_stride, lines, terms),
+                (false, false) => pairs_along_lines::<false>(start, self.term_stride, lines, terms),
             }
         };
-        Tile(if along_terms == left {
-            rows
-        } else {
-            transpose(rows)
-        })
+        tile.write(Tile(match along_terms == left {
+            true => rows,
+            false => transpose(rows),
+        }));
     }
 }
 
@@ -98,6 +100,7 @@ impl Panels {
 }
 
 /// The first `count` lanes.
+#[inline(always)]
 fn lanes(count: usize) -> u16 {
     if count >= 16 {
         u16::MAX
@@ -106,19 +109,20 @@ fn lanes(count: usize) -> u16 {
     }
 }
 
-/// A row of pairs for each line, whose terms are neighbours.
+/// A row of pairs for each line, whose terms are neighbours; `WHOLE`: all lines and terms of a tile.
 ///
 /// # Safety
 /// Lines start `stride` values apart from `start` on, and each has `terms` values.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn pairs_along_terms(
+unsafe fn pairs_along_terms<const WHOLE: bool>(
     start: *const f32,
     stride: usize,
     lines: usize,
     terms: usize,
 ) -> [__m512i; SIDE] {
     let mut rows = [_mm512_setzero_si512(); SIDE];
+    let (lines, terms) = if WHOLE { (SIDE, DEPTH) } else { (lines, terms) };
     let (low, high) = (lanes(terms), lanes(terms.saturating_sub(16)));
     for (line, row) in rows.iter_mut().enumerate().take(lines) {
         // SAFETY: the caller vouches for the values; masked lanes are not read.
@@ -132,18 +136,19 @@ unsafe fn pairs_along_terms(
     rows
 }
 
-/// A row of lines for each pair of terms; lines are neighbours.
+/// A row of lines for each pair of terms; lines are neighbours; `WHOLE` as above.
 ///
 /// # Safety
 /// Terms start `stride` values apart from `start` on, and each has `lines` values.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn pairs_along_lines(
+unsafe fn pairs_along_lines<const WHOLE: bool>(
     start: *const f32,
     stride: usize,
     lines: usize,
     terms: usize,
 ) -> [__m512i; SIDE] {
+    let (lines, terms) = if WHOLE { (SIDE, DEPTH) } else { (lines, terms) };
     // The lower half of the lanes holds first terms, the upper half second ones: they are to alternate.
     let mut order = [0u16; 32];
     for (lane, from) in order.iter_mut().enumerate() {

@@ -54,7 +54,7 @@ fn check([rows, columns, depth]: [usize; 3], across: [bool; 2], scale: f32, add:
     // SAFETY: `available` was asked; all sizes are those of the buffers.
     unsafe {
         let (left, right) = (left.pack(true, false), right.pack(false, false));
-        product(out, &left, &right, scale, add, depth % 2 == 0);
+        product(out, (&left, &right), None, scale, add, depth % 2 == 0);
     };
     for (index, (found, old)) in after.iter().zip(&before).enumerate() {
         let (row, column) = (index / stride, index % stride);
@@ -121,7 +121,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
         // SAFETY: as above.
         unsafe {
             let (left, right) = (left.pack(true, parallel), right.pack(false, parallel));
-            product(out, &left, &right, 1.0, false, parallel);
+            product(out, (&left, &right), None, 1.0, false, parallel);
         };
         sums
     };
