@@ -27,6 +27,8 @@ pub(super) const DEPTH: usize = 32;
 /// Tiles along the sum whose products are added before the next block of the result: what both factors need fits the
 /// cache beside each other.
 const DEPTH_TILES: usize = 32;
+/// Bytes of each of the next two panels that are fetched with every step: all of them, with the four pairs of rows of a task.
+const AHEAD_BYTES: usize = 256;
 /// Panels of a task's rows and columns.
 const TASK: (usize, usize) = (8, 16);
 
@@ -142,10 +144,15 @@ impl Block {
             let other = other.filter(|_| steps.end == depth);
             let other = other.map(|pair| (pair, 0..pair.0.depth));
             for column in self.columns.clone().step_by(2) {
-                for row in self.rows.clone().step_by(2) {
+                // What the next columns read comes nearer, a part of it with each pair of rows.
+                let next = (column + 2).min(self.columns.end - 1);
+                let next = pair.1.pair(next, self.columns.end, &steps);
+                for (index, row) in self.rows.clone().step_by(2).enumerate() {
+                    let ahead = index * steps.len() * AHEAD_BYTES;
                     let run = |((left, right), steps): (Pair<'_>, Range<usize>)| Run {
                         left: left.pair(row, self.rows.end, &steps),
                         right: right.pair(column, self.columns.end, &steps),
+                        next: next.map(|tile| tile.wrapping_byte_add(ahead)),
                         steps: steps.len(),
                     };
                     let runs = [Some(run((pair, steps.clone()))), other.clone().map(run)];
@@ -191,6 +198,8 @@ impl Block {
 struct Run {
     left: [*const Tile; 2],
     right: [*const Tile; 2],
+    /// What is to be fetched into the cache meanwhile, [`AHEAD_BYTES`] a step; it is not read here.
+    next: [*const Tile; 2],
     steps: usize,
 }
 
@@ -248,7 +257,8 @@ unsafe fn multiply(runs: &[Option<Run>; 2], out: *mut f32, stride: usize, add: b
                 options(nostack, nomem),
             );
         }
-        for Run { left, right, steps } in runs.iter().flatten() {
+        for run in runs.iter().flatten() {
+            let (left, right, next) = (run.left, run.right, run.next);
             asm!(
                 "2:",
                 "tileloadd tmm4, [{a0} + {row}]",
@@ -259,12 +269,18 @@ unsafe fn multiply(runs: &[Option<Run>; 2], out: *mut f32, stride: usize, add: b
                 "tileloadd tmm5, [{a1} + {row}]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
+                "prefetcht1 [{n0}]", "prefetcht1 [{n0} + 64]",
+                "prefetcht1 [{n0} + 128]", "prefetcht1 [{n0} + 192]",
+                "prefetcht1 [{n1}]", "prefetcht1 [{n1} + 64]",
+                "prefetcht1 [{n1} + 128]", "prefetcht1 [{n1} + 192]",
                 "add {a0}, 1024", "add {a1}, 1024", "add {b0}, 1024", "add {b1}, 1024",
+                "add {n0}, 256", "add {n1}, 256",
                 "dec {steps}",
                 "jnz 2b",
                 a0 = inout(reg) left[0] => _, a1 = inout(reg) left[1] => _,
                 b0 = inout(reg) right[0] => _, b1 = inout(reg) right[1] => _,
-                steps = inout(reg) *steps => _, row = in(reg) 64usize,
+                n0 = inout(reg) next[0] => _, n1 = inout(reg) next[1] => _,
+                steps = inout(reg) run.steps => _, row = in(reg) 64usize,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack, readonly),
