@@ -7,7 +7,8 @@ The defaults are the shape of configs/bench-cpu.toml: 16 pairs, 96 text tokens a
 The model is tests/golden/oracle/reference.py (variant notellm2, vector gate, Q-Former) with random weights on
 `transformers` modules, run eagerly (not compiled) in float32, with --autocast its products in bf16; the step is the whole one: frozen vision encoder,
 forward, backward, clipping by global norm, AdamW over everything but vision. Pixels and token ids are ready
-in memory: decoding and tokenising are not measured.
+in memory: decoding and tokenising are not measured. --embed times embedding instead: vision encoder and forward pass without
+gradients, as `mlrm bench embed`.
 
 Prints one JSON object: medians over the steps after the warm-up. `seconds_by_phase`:
     vision      the frozen encoder, without autodiff
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import sys
 import time
@@ -116,6 +118,20 @@ def time_step(model, optimiser, batch, a):
     return seconds
 
 
+def time_embedding(model, batch, a):
+    """Seconds of the embeddings of one batch."""
+    start = time.perf_counter()
+    with torch.inference_mode(), torch.autocast(torch.device(a.device).type, torch.bfloat16, enabled=a.autocast):
+        model(*batch, compute_loss=False).embedding["final"].float().cpu()
+    return {"step": time.perf_counter() - start}
+
+
+def processor_seconds():
+    """User and system time of this process, all threads together."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime, used.ru_stime
+
+
 def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--threads", type=int, default=2)
@@ -124,6 +140,7 @@ def arguments():
     p.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     p.add_argument("--lora", type=int, default=0, metavar="RANK",
                    help="train adapters of this rank beside every linear map of the LLM (peft), not the LLM itself")
+    p.add_argument("--embed", action="store_true", help="embed batches of --pairs * 2 notes instead of training")
     p.add_argument("--autocast", action="store_true", help="products in bf16 (torch.autocast)")
     p.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa", help="implementation in LLM and vision")
     p.add_argument("--family", choices=FAMILIES, default="llama")
@@ -145,22 +162,31 @@ def main():
     torch.manual_seed(0)
     quiet_transformers()
     model, batch = build(a).to(a.device), [part.to(a.device) for part in make_batch(a)]
+    if a.embed:
+        model.eval()
     learning = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(learning, lr=1e-4, weight_decay=1e-3)
-    runs = [time_step(model, optimiser, batch, a) for _ in range(a.warmup + a.steps)][a.warmup:]
+    once = (lambda: time_embedding(model, batch, a)) if a.embed else (lambda: time_step(model, optimiser, batch, a))
+    for _ in range(a.warmup):
+        once()
+    before = processor_seconds()
+    runs = [once() for _ in range(a.steps)]
+    processor, kernel = [(after - b) / a.steps for after, b in zip(processor_seconds(), before)]
     steps = [r["step"] for r in runs]
     median = statistics.median(steps)
     notes = 2 * a.pairs
     positions = a.text_tokens + a.queries
     print(json.dumps({
-        "what": "train", "framework": "pytorch", "dtype": "bf16 autocast" if a.autocast else "f32", "attention": a.attention, "threads": a.threads,
+        "what": "embed" if a.embed else "train", "framework": "pytorch", "dtype": "bf16 autocast" if a.autocast else "f32", "attention": a.attention, "threads": a.threads,
         "device": a.device, "lora": a.lora,
         "peak_device_bytes": torch.cuda.max_memory_allocated() if a.device.startswith("cuda") else None,
-        "shape": {k: v for k, v in vars(a).items() if k not in ("threads", "steps", "warmup", "attention", "autocast", "device", "lora")},
+        "shape": {k: v for k, v in vars(a).items() if k not in ("threads", "steps", "warmup", "attention", "autocast", "device", "lora", "embed")},
         "positions": positions, "trained_parameters": sum(p.numel() for p in learning),
         "notes_per_second": notes / median, "best_notes_per_second": notes / min(steps),
         "tokens_per_second": notes * positions / median, "seconds_per_step": median,
         "seconds_by_phase": {k: statistics.median(r[k] for r in runs) for k in runs[0] if k != "step"},
+        "processor_seconds_per_step": processor, "kernel_seconds_per_step": kernel,
+        "peak_host_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "runs": len(runs), "spread": (max(steps) - min(steps)) / median,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__,
                      "python": sys.version.split()[0]},

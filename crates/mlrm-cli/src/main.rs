@@ -74,6 +74,7 @@ impl Command {
 }
 
 fn main() -> ExitCode {
+    mlrm_model::ops::keep_freed_memory();
     let mut command = Cli::parse().command;
     // `mlrm eval … | head` ends quietly; a training run outlives whoever read its output.
     let trains = match &command {

@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use mlrm_model::nn::{AttentionMask, AttentionProbe, ProbeSite, attend};
-use mlrm_model::ops::{self, AdamRule, AdamState, generic};
+use mlrm_model::ops::{self, AdamRule, AdamState, LowRankChange, Map, generic};
 
 /// A device of every backend in this build.
 fn devices() -> Vec<Device> {
@@ -271,6 +271,151 @@ fn a_nan_score_is_not_hidden_by_the_softmax() {
         let mask = AttentionMask::None.prepare(1, 1, &device);
         let out = read(flat(attend(q, kv.clone(), kv, &mask, None)));
         assert!(out[0].is_nan() && !out[2].is_nan(), "{out:?}");
+    }
+}
+
+/// A map of `inputs` by `outputs` whose parts are the flat tensors from `first` on: weight, and with `low` the factors of a
+/// change of rank 3. `turned`: the weight as a checkpoint's stands in memory.
+fn map_of(
+    t: &[Tensor<1>],
+    first: usize,
+    [inputs, outputs]: [usize; 2],
+    low: Option<usize>,
+    turned: bool,
+) -> Map {
+    let weight = t[first].clone().mul_scalar(0.3);
+    let weight = match turned {
+        true => weight.reshape([outputs, inputs]).transpose(),
+        false => weight.reshape([inputs, outputs]),
+    };
+    let low = low.map(|at| LowRankChange {
+        a: t[at].clone().reshape([inputs, RANK]),
+        b: t[at + 1].clone().reshape([RANK, outputs]),
+        scale: 0.2,
+    });
+    Map { weight, low }
+}
+
+const RANK: usize = 3;
+
+/// Lengths of what [`map_of`] makes maps of these sizes of: all weights, then all factors.
+fn map_lengths(sizes: &[[usize; 2]], low: bool) -> Vec<usize> {
+    let weights = sizes.iter().map(|[inputs, outputs]| inputs * outputs);
+    let factors = sizes.iter().flat_map(|size| size.map(|side| side * RANK));
+    weights.chain(factors.filter(|_| low)).collect()
+}
+
+#[test]
+fn gated_networks_agree() {
+    for [rows, hidden, inner] in [[1, 2, 1], [70, 9, 20], [300, 33, 50]] {
+        for low in [false, true] {
+            let sizes = [[hidden, inner], [hidden, inner], [inner, hidden]];
+            let mut lengths = vec![rows * hidden, hidden];
+            lengths.extend(map_lengths(&sizes, low));
+            let parts = |t: &[Tensor<1>]| {
+                let maps = [0, 1, 2].map(|map| {
+                    let factors = low.then_some(5 + 2 * map);
+                    map_of(t, 2 + map, sizes[map], factors, map == 1)
+                });
+                (t[0].clone().reshape([rows, hidden]), t[1].clone(), maps)
+            };
+            let fused = |t: &[Tensor<1>]| {
+                let (x, norm, maps) = parts(t);
+                flat(ops::gated_mlp(x, norm, 1e-5, maps))
+            };
+            let body = |t: &[Tensor<1>]| {
+                let (x, norm, maps) = parts(t);
+                flat(generic::gated_mlp(x, norm, 1e-5, maps))
+            };
+            agree(&format!("gated_mlp {rows} {low}"), &lengths, &fused, &body);
+        }
+    }
+}
+
+/// The attention half of a layer as tensor operations.
+fn attention_half(
+    x: Tensor<3>,
+    norm: Tensor<1>,
+    maps: [Map; 4],
+    [cos, sin]: [Tensor<2>; 2],
+    mask: &AttentionMask,
+) -> Tensor<3> {
+    let [batch, seq, hidden] = x.dims();
+    let head_dim = 2 * cos.dims()[1];
+    let read = generic::rms_norm(x.clone().reshape([batch * seq, hidden]), norm, 1e-5);
+    let map = |x: Tensor<2>, map: Map| {
+        let y = generic::linear(x.clone(), map.weight, None);
+        match map.low {
+            Some(low) => generic::add_low_rank(y, x, low.a, low.b, low.scale),
+            None => y,
+        }
+    };
+    let [q, k, v, output] = maps;
+    let [q, k, v] = [q, k, v].map(|to| {
+        let y = map(read.clone(), to);
+        let heads = y.dims()[1] / head_dim;
+        y.reshape([batch, seq, heads, head_dim])
+    });
+    let groups = q.dims()[2] / k.dims()[2];
+    let q = generic::rotate(q, cos.clone(), sin.clone());
+    let k = generic::rotate(k, cos, sin);
+    let mask = mask.prepare(batch, groups, &x.device());
+    let mut probe = AttentionProbe::new(ProbeSite::Scores);
+    let attended = attend(q, k, v, &mask, Some(&mut probe));
+    let width = attended.dims()[2];
+    let added = map(attended.reshape([batch * seq, width]), output);
+    x + added.reshape([batch, seq, hidden])
+}
+
+#[test]
+fn attention_halves_agree() {
+    for [batch, seq, heads, kv_heads, head_dim] in [
+        [1, 1, 1, 1, 2],
+        [9, 7, 4, 2, 6],
+        [3, 131, 3, 1, 8],
+        [17, 30, 2, 2, 4],
+    ] {
+        for (low, window) in [(false, None), (true, Some(5))] {
+            let (hidden, wide, narrow) = (11, heads * head_dim, kv_heads * head_dim);
+            let sizes = [
+                [hidden, wide],
+                [hidden, narrow],
+                [hidden, narrow],
+                [wide, hidden],
+            ];
+            let mut lengths = vec![batch * seq * hidden, hidden];
+            lengths.extend(map_lengths(&sizes, low));
+            let mask = AttentionMask::Causal { seq, window };
+            let parts = |t: &[Tensor<1>]| {
+                let maps = [0, 1, 2, 3].map(|map| {
+                    let factors = low.then_some(6 + 2 * map);
+                    map_of(t, 2 + map, sizes[map], factors, map == 2)
+                });
+                let device = t[0].device().without_autodiff();
+                let angles = random((seq + 2) * head_dim / 2, 7, &device);
+                let angles = angles.reshape([seq + 2, head_dim / 2]);
+                let tables = [angles.clone().cos(), angles.sin()];
+                let x = t[0].clone().reshape([batch, seq, hidden]);
+                (x, t[1].clone(), maps, tables)
+            };
+            let body = |t: &[Tensor<1>]| {
+                let (x, norm, maps, tables) = parts(t);
+                flat(attention_half(x, norm, maps, tables, &mask))
+            };
+            let fused = |t: &[Tensor<1>]| {
+                let (x, norm, maps, tables) = parts(t);
+                let prepared = mask.prepare(batch, heads / kv_heads, &x.device());
+                let readable = prepared.readable();
+                let norm = (norm, 1e-5);
+                // What other backends run is the body itself.
+                let generic = |_| body(t).reshape([batch, seq, hidden]);
+                flat(ops::attention_half(
+                    x, norm, maps, tables, readable, generic,
+                ))
+            };
+            let what = format!("attention_half {batch} {seq} {low}");
+            agree(&what, &lengths, &fused, &body);
+        }
     }
 }
 

@@ -243,6 +243,8 @@ fn training(
         head_parameters: parameters("head"),
         vision_parameters: parameters("vision"),
         format,
+        kernels: format == device::Format::F32,
+        short_products: false,
         batch_pairs: args.batch_pairs,
         workers: 1,
         workers_here: 1,

@@ -8,6 +8,7 @@ use super::{DecoderConfig, LayerKind};
 use crate::nn::{
     AttentionProbe, Linear, PreparedMask, RmsNorm, RotaryTable, attend, attend_capped, linear,
 };
+use crate::ops;
 
 /// Self-attention with grouped queries.
 #[derive(Module, Debug)]
@@ -144,6 +145,23 @@ impl SelfAttention {
             query_scale: config.score_scale.map_or(1.0, |scale| scale / usual),
             score_cap: config.score_cap,
         }
+    }
+
+    /// The maps to queries, keys and values and to the output, as parts of a larger operation; `None` where attention is
+    /// more than these, rotations and the usual scores.
+    pub(super) fn plain(&self) -> Option<[ops::Map; 4]> {
+        let Qkv::Separate(maps) = &self.qkv else {
+            return None;
+        };
+        let usual = self.query_scale == 1.0 && self.score_cap.is_none();
+        let plain = usual && self.q_norm.is_none() && self.k_norm.is_none();
+        plain.then_some(())?;
+        Some([
+            maps.q_proj.plain()?,
+            maps.k_proj.plain()?,
+            maps.v_proj.plain()?,
+            self.o_proj.plain()?,
+        ])
     }
 
     /// `[batch, seq, hidden]` → the same, or `[batch, rows, hidden]` of the wanted rows; then the

@@ -213,6 +213,20 @@ impl DecoderConfig {
         self.layer_kinds.get(index).copied().unwrap_or(alike)
     }
 
+    /// Whether the attention half of a layer is no more than `x + attention(rms_norm(x))`, rotated, without biases, and its
+    /// feed-forward half no more than `x + swiglu(rms_norm(x))`.
+    pub fn plain_halves(&self) -> [bool; 2] {
+        let norms = self.norm == NormKind::Rms && self.do_layer_norm_before && !self.sandwich_norms;
+        let plain = norms && self.residual_scale == 1.0;
+        let usual = self.score_scale.is_none() && self.score_cap.is_none() && !self.head_norm;
+        let separate = !self.fused_qkv && !self.qkv_bias && !self.output_bias;
+        let rotated = self.positions != Positions::Learnt;
+        [
+            plain && usual && separate && rotated,
+            plain && self.feed_forward == FeedForwardKind::SwiGlu && !self.mlp_bias,
+        ]
+    }
+
     /// Refuses input of `seq` positions where the decoder has none so long.
     pub fn check_length(&self, seq: usize) -> Result<(), ModelError> {
         let limit = self.max_position_embeddings;

@@ -4,9 +4,10 @@ use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 
-use super::attention::{PassContext, SelfAttention, WantedRows};
+use super::attention::{LayerContext, PassContext, SelfAttention, WantedRows};
 use super::{DecoderConfig, FeedForwardKind, LayerKind, NormKind};
 use crate::nn::{AttentionProbe, FusedSwiGlu, LayerNorm, Linear, Norm, RmsNorm, SwiGlu, linear};
+use crate::ops;
 
 /// One transformer layer.
 #[derive(Module, Debug)]
@@ -25,6 +26,9 @@ pub struct DecoderLayer {
     #[module(skip)]
     kind: LayerKind,
 }
+
+/// Scale and epsilon of an RMSNorm.
+type PlainNorm = (Tensor<1>, f64);
 
 /// The feed-forward network.
 #[derive(Module, Debug)]
@@ -112,11 +116,56 @@ impl DecoderLayer {
         context: &PassContext,
         probe: Option<&mut AttentionProbe>,
     ) -> Tensor<3> {
-        let read = self.before(&self.input_layernorm, &x);
         let context = context.of(self.kind);
-        let out = self.self_attn.forward(read, None, context, probe);
-        let sum = x + self.added(out, &self.attention_out_norm);
+        let plain = match (&context.rope, &probe) {
+            (Some(rope), None) => self.plain_attention().zip(Some(rope)),
+            _ => None,
+        };
+        let sum = match plain {
+            Some(((norm, maps), rope)) => {
+                let (tables, readable) = (rope.tables(), context.mask.readable());
+                let generic = |x| self.attention(x, context, None);
+                ops::attention_half(x, norm, maps, tables, readable, generic)
+            }
+            None => self.attention(x, context, probe),
+        };
         self.feed_forward(self.behind(&self.input_layernorm, sum))
+    }
+
+    /// `x` and what attention adds to it.
+    fn attention(
+        &self,
+        x: Tensor<3>,
+        context: &LayerContext,
+        probe: Option<&mut AttentionProbe>,
+    ) -> Tensor<3> {
+        let read = self.before(&self.input_layernorm, &x);
+        let out = self.self_attn.forward(read, None, context, probe);
+        x + self.added(out, &self.attention_out_norm)
+    }
+
+    /// Norm and maps of an attention half that is no more than `x + attention(rms_norm(x))`.
+    fn plain_attention(&self) -> Option<(PlainNorm, [ops::Map; 4])> {
+        let norm = self.plain_norm(&self.input_layernorm, &self.attention_out_norm)?;
+        Some((norm, self.self_attn.plain()?))
+    }
+
+    /// The same of the feed-forward half.
+    fn plain_feed_forward(&self) -> Option<(PlainNorm, [ops::Map; 3])> {
+        let norm = self.plain_norm(&self.post_attention_layernorm, &self.feed_forward_out_norm)?;
+        match &self.mlp {
+            FeedForward::SwiGlu(mlp) => Some((norm, mlp.plain()?)),
+            _ => None,
+        }
+    }
+
+    /// The norm of a half that adds to its input what was made of the norm's output, and nothing else.
+    fn plain_norm(&self, norm: &Norm, behind: &Option<Norm>) -> Option<PlainNorm> {
+        let plain = self.pre_norm && behind.is_none() && self.residual_scale == 1.0;
+        match norm {
+            Norm::Rms(norm) if plain => norm.plain(),
+            _ => None,
+        }
     }
 
     /// The layer's output at a few positions only: keys and values of the whole sequence, but
@@ -149,6 +198,11 @@ impl DecoderLayer {
     fn feed_forward(&self, x: Tensor<3>) -> Tensor<3> {
         let [batch, seq, hidden] = x.dims();
         let norm = &self.post_attention_layernorm;
+        if let Some(((scale, epsilon), maps)) = self.plain_feed_forward() {
+            let x = x.reshape([batch * seq, hidden]);
+            let y = ops::gated_mlp(x, scale, epsilon, maps);
+            return y.reshape([batch, seq, hidden]);
+        }
         let read = self.before(norm, &x);
         let y = self.mlp.forward(read.reshape([batch * seq, hidden]));
         let y = y.reshape([batch, seq, hidden]);

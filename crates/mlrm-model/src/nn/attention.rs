@@ -99,6 +99,11 @@ pub struct PreparedMask {
 }
 
 impl PreparedMask {
+    /// The keys that each query may read.
+    pub fn readable(&self) -> &Readable {
+        &self.readable
+    }
+
     /// The tensor of [`AttentionMask::tensor`], made when a layer first needs it: kernels do not.
     fn hidden(&self) -> Option<Tensor<4, Bool>> {
         let make = || self.mask.tensor(self.batch, self.groups, &self.device);

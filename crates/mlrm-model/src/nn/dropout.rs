@@ -74,6 +74,11 @@ impl Dropout {
         }
     }
 
+    /// Whether values are dropped now.
+    pub fn drops(&self) -> bool {
+        self.rate > 0.0 && self.clock.moment().is_some()
+    }
+
     /// What the values that are kept must be multiplied with: 1 / (1 − rate) while dropout is on.
     pub fn gain(&self) -> f64 {
         match self.clock.moment() {

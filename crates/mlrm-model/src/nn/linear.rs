@@ -5,6 +5,7 @@ use burn::nn::Embedding;
 use burn::tensor::{Device, Tensor};
 
 use super::lora::LowRank;
+use crate::ops;
 
 /// A linear map `y = x·W + b`, which may have a low-rank adapter beside its weight:
 /// `y = x·W + b + scale · (x·A)·B`.
@@ -30,7 +31,7 @@ impl Linear {
     /// # Shapes
     /// `[…, inputs]` → `[…, outputs]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let [inputs, outputs] = crate::ops::dims(&self.weight.base());
+        let [inputs, outputs] = ops::dims(&self.weight.base());
         let mut shape = x.dims();
         let rows = shape[..D - 1].iter().product::<usize>();
         shape[D - 1] = outputs;
@@ -42,13 +43,23 @@ impl Linear {
         y.reshape(shape)
     }
 
+    /// The map as a part of a larger operation; `None` where it has a bias or a quantised weight, or where its adapter
+    /// drops some of what it reads.
+    pub fn plain(&self) -> Option<ops::Map> {
+        let weight = self.weight.base();
+        let low = self.adapter().map(LowRank::plain);
+        let whole = self.bias.is_none() && weight.dtype().is_float() && !matches!(low, Some(None));
+        let low = low.flatten();
+        whole.then_some(ops::Map { weight, low })
+    }
+
     /// x·W + b, `[rows, inputs]` → `[rows, outputs]`.
     fn without_adapter(&self, x: Tensor<2>) -> Tensor<2> {
         let (weight, bias) = (self.weight.base(), self.bias.as_ref().map(Param::val));
         if weight.dtype().is_float() {
-            return crate::ops::linear(x, weight, bias);
+            return ops::linear(x, weight, bias);
         }
-        let y = crate::ops::frozen_matmul(x, weight);
+        let y = ops::frozen_matmul(x, weight);
         match bias {
             Some(bias) => y + bias.unsqueeze(),
             None => y,

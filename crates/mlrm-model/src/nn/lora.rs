@@ -35,6 +35,17 @@ impl LowRank {
     }
 }
 
+impl LowRank {
+    /// The adapter as a part of a larger operation; `None` while dropout is on.
+    pub(super) fn plain(&self) -> Option<ops::LowRankChange> {
+        (!self.dropout.drops()).then(|| ops::LowRankChange {
+            a: self.a.val(),
+            b: self.b.val(),
+            scale: self.scale,
+        })
+    }
+}
+
 impl Reparameterization for LowRank {
     const NAME: &'static str = "lora";
 

@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::linear::{Linear, linear};
+use crate::ops;
 
 /// The gated feed-forward network of Llama and Qwen: `down(silu(gate(x)) * up(x))`, no biases.
 #[derive(Module, Debug)]
@@ -31,12 +32,21 @@ impl SwiGlu {
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let gate = self.gate_proj.forward(x.clone());
         let up = self.up_proj.forward(x);
-        self.down_proj.forward(crate::ops::swiglu(gate, up))
+        self.down_proj.forward(ops::swiglu(gate, up))
+    }
+
+    /// The maps to gate and up, and from both, as parts of a larger operation, where all three can be.
+    pub fn plain(&self) -> Option<[ops::Map; 3]> {
+        Some([
+            self.gate_proj.plain()?,
+            self.up_proj.plain()?,
+            self.down_proj.plain()?,
+        ])
     }
 
     /// The same with GELU, by its tanh approximation, in the place of SiLU (Gemma).
     pub fn forward_gelu(&self, x: Tensor<2>) -> Tensor<2> {
-        let gate = crate::ops::gelu_tanh(self.gate_proj.forward(x.clone()));
+        let gate = ops::gelu_tanh(self.gate_proj.forward(x.clone()));
         self.down_proj.forward(gate * self.up_proj.forward(x))
     }
 }
@@ -67,7 +77,7 @@ impl FusedSwiGlu {
             both.clone().narrow(1, 0, inner),
             both.narrow(1, inner, inner),
         );
-        self.down_proj.forward(crate::ops::swiglu(gate, up))
+        self.down_proj.forward(ops::swiglu(gate, up))
     }
 }
 
@@ -87,9 +97,9 @@ impl Activation {
     /// Applies the function to every element.
     pub fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
-            Self::Gelu => crate::ops::gelu(x),
-            Self::QuickGelu => crate::ops::quick_gelu(x),
-            Self::GeluPytorchTanh => crate::ops::gelu_tanh(x),
+            Self::Gelu => ops::gelu(x),
+            Self::QuickGelu => ops::quick_gelu(x),
+            Self::GeluPytorchTanh => ops::gelu_tanh(x),
         }
     }
 }

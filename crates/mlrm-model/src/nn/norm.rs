@@ -52,6 +52,11 @@ impl RmsNorm {
         }
     }
 
+    /// The scale and the epsilon, for operations that this norm is a part of; `None` where the scale is `1 + weight`.
+    pub fn plain(&self) -> Option<(Tensor<1>, f64)> {
+        (!self.from_one).then(|| (self.weight.val(), self.epsilon))
+    }
+
     /// Normalises the last axis; any leading shape.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let weight = self.weight.val();

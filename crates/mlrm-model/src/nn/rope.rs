@@ -182,6 +182,11 @@ impl RotaryTable {
         self.cos.dims()[0]
     }
 
+    /// Cosines and sines, `[seq or more, head_dim / 2]` each.
+    pub fn tables(&self) -> [Tensor<2>; 2] {
+        [self.cos.clone(), self.sin.clone()]
+    }
+
     /// Rotates each head of `x` by its position: `x · cos + rotate_half(x) · sin`.
     ///
     /// # Shapes

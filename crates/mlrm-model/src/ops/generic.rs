@@ -6,7 +6,7 @@ use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 use burn::tensor::activation::{sigmoid, silu};
 use burn::tensor::{DType, Tensor, module};
 
-use super::{AdamRule, AdamState};
+use super::{AdamRule, AdamState, Map};
 
 /// See [`super::rms_norm`].
 pub fn rms_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, epsilon: f64) -> Tensor<D> {
@@ -38,6 +38,23 @@ pub fn layer_norm<const D: usize>(
 /// See [`super::swiglu`].
 pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     silu(gate) * up
+}
+
+/// See [`super::gated_mlp`].
+pub fn gated_mlp(x: Tensor<2>, norm: Tensor<1>, epsilon: f64, maps: [Map; 3]) -> Tensor<2> {
+    let read = rms_norm(x.clone(), norm, epsilon);
+    let [gate, up, down] = maps;
+    let activated = swiglu(mapped(read.clone(), gate), mapped(read, up));
+    x + mapped(activated, down)
+}
+
+/// `x` through a map.
+fn mapped(x: Tensor<2>, map: Map) -> Tensor<2> {
+    let y = linear(x.clone(), map.weight, None);
+    match map.low {
+        Some(low) => add_low_rank(y, x.cast(DType::F32), low.a, low.b, low.scale),
+        None => y,
+    }
 }
 
 /// See [`super::gelu`].

@@ -10,16 +10,18 @@ pub mod generic;
 mod flex;
 
 mod frozen;
+mod memory;
 mod optimiser;
 mod precision;
 
 pub use frozen::{Bits, block_size, dequantise, dims, frozen_matmul, param_shape, quantise};
+pub use memory::keep_freed_memory;
 pub use optimiser::{AdamRule, AdamState, adamw, squared_norm};
 pub use precision::{has_bf16_products, matmul_precision, set_matmul_precision};
 
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 /// `fused!(kernel, [inputs], body)`: what `kernel` makes of `inputs` if it takes them, else `body`.
 macro_rules! fused {
@@ -69,6 +71,83 @@ pub fn layer_norm<const D: usize>(
 /// `silu(gate) * up`, `[rows, width]` each.
 pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     fused!(flex::SwiGlu, [gate, up], generic::swiglu(gate, up))
+}
+
+/// A linear map without bias, as a part of a larger operation: `x weight + scale (x a) b`.
+#[derive(Debug, Clone)]
+pub struct Map {
+    /// `[inputs, outputs]`
+    pub weight: Tensor<2>,
+    /// A low-rank change beside it.
+    pub low: Option<LowRankChange>,
+}
+
+/// See [`Map`].
+#[derive(Debug, Clone)]
+pub struct LowRankChange {
+    /// `[inputs, rank]`, in f32.
+    pub a: Tensor<2>,
+    /// `[rank, outputs]`, in f32.
+    pub b: Tensor<2>,
+    /// What the change is multiplied with.
+    pub scale: f64,
+}
+
+impl Map {
+    /// The weight, and the low-rank change: one of zeros where there is none.
+    fn parts(self) -> (Tensor<2>, LowRankChange) {
+        let [inputs, outputs] = self.weight.dims();
+        let device = self.weight.device().without_autodiff();
+        let zeros = |shape: [usize; 2]| Tensor::zeros(shape, (&device, DType::F32));
+        let low = self.low.unwrap_or_else(|| LowRankChange {
+            a: zeros([inputs, 1]),
+            b: zeros([1, outputs]),
+            scale: 0.0,
+        });
+        (self.weight, low)
+    }
+}
+
+/// `x + down(silu(gate(n)) * up(n))` with `n = rms_norm(x)`: the feed-forward half of a layer.
+///
+/// # Shapes
+/// `x`: `[rows, hidden]`; `norm`: `[hidden]`; `maps` (gate, up, down): `[hidden, inner]` twice, `[inner, hidden]`; result
+/// as `x`
+pub fn gated_mlp(x: Tensor<2>, norm: Tensor<1>, epsilon: f64, maps: [Map; 3]) -> Tensor<2> {
+    if maps.iter().all(|map| map.low.is_none()) {
+        let [gate, up, down] = maps.map(|map| map.weight);
+        return fused!(
+            flex::GatedMlp::new(epsilon, [0.0; 3]),
+            [x, norm, gate, up, down],
+            {
+                let maps = [gate, up, down].map(|weight| Map { weight, low: None });
+                generic::gated_mlp(x, norm, epsilon, maps)
+            }
+        );
+    }
+    let [(gate, gate_low), (up, up_low), (down, down_low)] = maps.map(Map::parts);
+    let scales = [gate_low.scale, up_low.scale, down_low.scale];
+    let (gate_a, up_a, down_a) = (gate_low.a, up_low.a, down_low.a);
+    let (gate_b, up_b, down_b) = (gate_low.b, up_low.b, down_low.b);
+    fused!(
+        flex::GatedMlp::new(epsilon, scales),
+        [
+            x, norm, gate, up, down, gate_a, gate_b, up_a, up_b, down_a, down_b
+        ],
+        {
+            let maps = [
+                (gate, gate_a, gate_b),
+                (up, up_a, up_b),
+                (down, down_a, down_b),
+            ];
+            let maps = maps.into_iter().zip(scales).map(|((weight, a, b), scale)| {
+                let low = Some(LowRankChange { a, b, scale });
+                Map { weight, low }
+            });
+            let maps: Vec<Map> = maps.collect();
+            generic::gated_mlp(x, norm, epsilon, maps.try_into().expect("three maps"))
+        }
+    )
 }
 
 /// The exact (erf) GELU of every element.
@@ -162,5 +241,52 @@ pub fn attention(
         flex::Attention::new(readable, q.dims()[3]),
         [q, k, v],
         generic(q, k, v)
+    )
+}
+
+/// `x + output(attention(q, k, v))` with queries, keys and values that maps make of `rms_norm(x)`, the first two rotated as by
+/// [`rotate`]: the attention half of a layer. `generic` makes the same of x where no kernel does.
+///
+/// # Shapes
+/// `x`: `[batch, seq, hidden]`; `norm`: `[hidden]`; `maps` (to queries, keys and values, and to the output):
+/// `[hidden, heads * head_dim]`, `[hidden, kv_heads * head_dim]` twice, `[heads * head_dim, hidden]`; `cos`, `sin`: `[seq or
+/// more, head_dim / 2]`; result as `x`
+pub fn attention_half(
+    x: Tensor<3>,
+    (norm, epsilon): (Tensor<1>, f64),
+    maps: [Map; 4],
+    [cos, sin]: [Tensor<2>; 2],
+    readable: &Readable,
+    generic: impl FnOnce(Tensor<3>) -> Tensor<3>,
+) -> Tensor<3> {
+    #[cfg(feature = "flex")]
+    let kernel = |scales| {
+        let attention = flex::Attention::new(readable, 2 * cos.dims()[1]);
+        flex::AttentionHalf::new(attention, epsilon, scales)
+    };
+    #[cfg(not(feature = "flex"))]
+    let _ = (readable, epsilon);
+    if maps.iter().all(|map| map.low.is_none()) {
+        let [q, k, v, o] = maps.map(|map| map.weight);
+        return fused!(kernel([0.0; 4]), [x, norm, q, k, v, o, cos, sin], {
+            let _unread: (Tensor<1>, [Tensor<2>; 6]) = (norm, [q, k, v, o, cos, sin]);
+            generic(x)
+        });
+    }
+    let [q, k, v, o] = maps.map(Map::parts);
+    let scales = [&q, &k, &v, &o].map(|map| map.1.scale);
+    let [(q, q_low), (k, k_low), (v, v_low), (o, o_low)] = [q, k, v, o];
+    let (q_a, k_a, v_a, o_a) = (q_low.a, k_low.a, v_low.a, o_low.a);
+    let (q_b, k_b, v_b, o_b) = (q_low.b, k_low.b, v_low.b, o_low.b);
+    fused!(
+        kernel(scales),
+        [
+            x, norm, q, k, v, o, cos, sin, q_a, q_b, k_a, k_b, v_a, v_b, o_a, o_b
+        ],
+        {
+            let _unread: (Tensor<1>, [Tensor<2>; 6]) = (norm, [q, k, v, o, cos, sin]);
+            let _unread: [Tensor<2>; 8] = [q_a, q_b, k_a, k_b, v_a, v_b, o_a, o_b];
+            generic(x)
+        }
     )
 }

@@ -1,7 +1,5 @@
 //! Inference: notes to embeddings.
 
-use std::time::Instant;
-
 use super::filled::{added_positions, budget, fill_to, shape};
 use super::model::{ModelRun, report};
 use super::{BenchReport, Samples};
@@ -30,7 +28,7 @@ pub fn bench_embed(plan: &RunPlan, samples: Samples) -> Result<BenchReport, Trai
     let mut run = ModelRun::new(samples, &plan.device);
     while !run.done() {
         let mut batch = filled.clone();
-        let begin = Instant::now();
+        run.begin();
         let mut clock = PhaseClock::new(&device, true);
         let features = vision_features(&plan.embedder, &mut batch)?;
         clock.lap("vision")?;
@@ -40,7 +38,7 @@ pub fn bench_embed(plan: &RunPlan, samples: Samples) -> Result<BenchReport, Trai
         let read = embeddings.multimodal.try_into_vec_as::<f32>();
         read.map_err(|e| TrainError::Run(format!("embeddings cannot be read: {e:?}")))?;
         clock.lap("llm_forward")?;
-        run.record(begin.elapsed().as_secs_f64(), clock.seconds);
+        run.record(clock.seconds);
     }
     let shape = shape(plan, notes, positions);
     report("embed", plan, shape, &run, |flops| flops.forward)

@@ -88,6 +88,11 @@ pub struct NotesFigures {
     pub seconds_per_step: f64,
     /// Phase → seconds.
     pub seconds_by_phase: Named<f64>,
+    /// Time that processors worked for this process in a step, all threads together, the mean over the steps; `None` where the
+    /// system does not tell.
+    pub processor_seconds_per_step: Option<f64>,
+    /// What of it went to the system's kernel.
+    pub kernel_seconds_per_step: Option<f64>,
     /// Operations of matrix products that a step needs.
     pub flops_per_step: f64,
     /// Operations a second of large matrix products on this device in this format.

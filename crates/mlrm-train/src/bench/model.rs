@@ -1,5 +1,7 @@
 //! What measurements of a model at work share.
 
+use std::time::Instant;
+
 use burn::tensor::Device;
 use mlrm_events::Named;
 
@@ -10,7 +12,7 @@ use crate::device;
 use crate::error::TrainError;
 use crate::flops::{BatchShape, Flops};
 use crate::measure::{matmul_rate, matmul_size};
-use crate::memory::peak_resident_bytes;
+use crate::memory::{ProcessorTime, peak_resident_bytes, processor_time};
 use crate::plan::RunPlan;
 
 /// Samples of the rate that the utilisation is measured against.
@@ -21,8 +23,11 @@ pub(super) struct ModelRun<'a> {
     samples: Samples,
     device: &'a Device,
     taken: usize,
+    began: (Instant, Option<ProcessorTime>),
     seconds: Vec<f64>,
     phases: Vec<Named<f64>>,
+    /// Of all counted steps; `None` where the system does not tell.
+    processor: Option<ProcessorTime>,
     reserved: Option<u64>,
 }
 
@@ -32,8 +37,10 @@ impl<'a> ModelRun<'a> {
             samples,
             device,
             taken: 0,
+            began: (Instant::now(), None),
             seconds: Vec::with_capacity(samples.runs),
             phases: Vec::with_capacity(samples.runs),
+            processor: Some(ProcessorTime::default()),
             reserved: None,
         }
     }
@@ -43,13 +50,22 @@ impl<'a> ModelRun<'a> {
         self.seconds.len() >= self.samples.runs.max(1)
     }
 
-    /// A step that took `seconds`, by phase.
-    pub(super) fn record(&mut self, seconds: f64, by_phase: Named<f64>) {
+    /// A step begins.
+    pub(super) fn begin(&mut self) {
+        self.began = (Instant::now(), processor_time());
+    }
+
+    /// The step that began has ended; its seconds by phase.
+    pub(super) fn record(&mut self, by_phase: Named<f64>) {
+        let (began, before) = self.began;
+        let (seconds, after) = (began.elapsed().as_secs_f64(), processor_time());
         self.taken += 1;
         self.reserved = self.reserved.max(reserved_bytes(self.device));
         if self.taken > self.samples.warmup {
             self.seconds.push(seconds);
             self.phases.push(by_phase);
+            let used = after.zip(before).map(|(after, before)| after - before);
+            self.processor = self.processor.zip(used).map(|(all, used)| all + used);
         }
     }
 }
@@ -71,6 +87,7 @@ pub(super) fn report(
     let (notes, positions) = (shape["notes"], shape["positions"]);
     let flops = counted(Flops::of(&plan.embedder, BatchShape { notes, positions }));
     let seconds = median(run.seconds.clone());
+    let count = run.seconds.len() as f64;
     Ok(BenchReport {
         what,
         device: backend.device.names().join(", "),
@@ -80,6 +97,8 @@ pub(super) fn report(
             tokens_per_second: (notes * positions) as f64 / seconds,
             seconds_per_step: seconds,
             seconds_by_phase: phase_medians(&run.phases),
+            processor_seconds_per_step: run.processor.map(|p| p.total() / count),
+            kernel_seconds_per_step: run.processor.map(|p| p.kernel / count),
             flops_per_step: flops,
             matmul_flops_per_second: rate,
         }),

@@ -1,7 +1,6 @@
 //! Training steps.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use mlrm_data::loader::{LoaderSettings, PairBatches};
 use mlrm_data::order::Cursor;
@@ -45,7 +44,7 @@ pub fn bench_train(mut plan: RunPlan, samples: Samples) -> Result<BenchReport, T
         let (_, mut batch) = batches.next().ok_or_else(ended)??;
         fill_to(&mut batch, budget);
         positions = batch.seq + added_positions(&plan);
-        let begin = Instant::now();
+        run.begin();
         let stats = train_step(
             &mut plan.embedder,
             &mut optimiser,
@@ -55,7 +54,7 @@ pub fn bench_train(mut plan: RunPlan, samples: Samples) -> Result<BenchReport, T
             false,
             &mut Alone,
         )?;
-        run.record(begin.elapsed().as_secs_f64(), stats.seconds_by_phase);
+        run.record(stats.seconds_by_phase);
     }
     let notes = 2 * config.train.batch_pairs;
     let mut shape = shape(&plan, notes, positions);

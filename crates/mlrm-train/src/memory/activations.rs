@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use mlrm_config::Quantisation;
 use mlrm_model::connector::ConnectorConfig;
 use mlrm_model::decoder::{DecoderConfig, FeedForwardKind};
 use mlrm_model::weights::LinearMap;
 
 use super::TrainingShape;
+use crate::device::Format;
 
 /// Bytes of one note in the language model.
 pub(super) struct LlmActivations {
@@ -27,8 +29,9 @@ pub(super) struct LlmActivations {
 impl LlmActivations {
     /// The backward pass keeps the inputs of norms, attention and the activation function in the
     /// activations' format, attention's probabilities in f32, and the inputs of `maps`, whose weights
-    /// or adapters learn; `low` numbers of a position between the factors of adapters. The last layer
-    /// works at few positions but for its keys and values.
+    /// or adapters learn; `low` numbers of a position between the factors of adapters. A half of a layer
+    /// that is one kernel keeps its input, what its first maps gave, and what attention gave. The last
+    /// layer works at few positions but for its keys and values.
     pub(super) fn new(shape: &TrainingShape<'_>, maps: &[&LinearMap], low: u64) -> Self {
         let llm = shape.llm;
         let (d, f) = (llm.hidden_size as u64, llm.intermediate_size as u64);
@@ -43,16 +46,33 @@ impl LlmActivations {
         let head_norms = if llm.head_norm { q + k } else { 0 };
         let layers = llm.num_hidden_layers.max(1) as u64;
         let inner_layers = layers - 1;
-        let [inputs, last_inputs] = map_inputs(llm, maps);
+        let halves = kernel_halves(shape, low > 0);
+        let [inputs, last_inputs] = map_inputs(llm, maps, halves);
         let number = shape.format.size() as u64;
         let norms = if llm.sandwich_norms { 4 * d } else { 2 * d };
-        let kept = norms + q + 2 * k + inner + head_norms;
+        let [attention, network] = halves;
+        let by_steps = [(attention, q + 2 * k), (network, inner)];
+        let in_kernels = [(attention, 2 * q + 2 * k), (network, 2 * f)];
+        let sum = |parts: [(bool, u64); 2], kernel: bool| -> u64 {
+            let parts = parts.into_iter().filter(|part| part.0 == kernel);
+            parts.map(|part| part.1).sum()
+        };
+        let kept = norms + sum(by_steps, false) + head_norms;
+        let kept_by_kernels = sum(in_kernels, true) * if shape.short_products { 2 } else { number };
         let scores = llm.num_attention_heads as u64 * shape.positions * 4;
+        let kept_scores = if shape.kernels && llm.score_cap.is_none() {
+            0
+        } else {
+            scores
+        };
         let low = low * 4 / layers;
         let each = |bytes: u64| bytes * shape.positions;
         Self {
             layer: each(
-                (kept + inputs.checked_div(inner_layers).unwrap_or(0)) * number + low + scores,
+                (kept + inputs.checked_div(inner_layers).unwrap_or(0)) * number
+                    + kept_by_kernels
+                    + low
+                    + kept_scores,
             ),
             inner_layers,
             last: each((d + 2 * k + last_inputs) * number + low),
@@ -92,9 +112,21 @@ impl LlmActivations {
     }
 }
 
+/// Whether the attention halves of layers, and the feed-forward halves, are one kernel each.
+fn kernel_halves(shape: &TrainingShape<'_>, adapted: bool) -> [bool; 2] {
+    let whole =
+        shape.quantisation == Quantisation::None && !(adapted && shape.adapters.dropout > 0.0);
+    let halves = shape.llm.plain_halves();
+    halves.map(|plain| plain && whole && shape.kernels && shape.format == Format::F32)
+}
+
 /// Widths of what the maps take, added up, of all inner layers and of the last; what several take is
-/// held once.
-fn map_inputs(llm: &DecoderConfig, maps: &[&LinearMap]) -> [u64; 2] {
+/// held once, and what a kernel computes again not at all.
+fn map_inputs(
+    llm: &DecoderConfig,
+    maps: &[&LinearMap],
+    [attention, network]: [bool; 2],
+) -> [u64; 2] {
     let last = format!("layers.{}.", llm.num_hidden_layers.saturating_sub(1));
     let mut taken = [BTreeMap::new(), BTreeMap::new()];
     for map in maps {
@@ -103,6 +135,13 @@ fn map_inputs(llm: &DecoderConfig, maps: &[&LinearMap]) -> [u64; 2] {
             None => map.path.replace(".up_proj.", ".gate_proj."),
         };
         let in_last = map.path.starts_with(&last);
+        let computed_again = match map.path.contains(".self_attn.") {
+            true => attention,
+            false => network,
+        };
+        if !in_last && computed_again {
+            continue;
+        }
         // Of the last layer, keys and values alone take every position.
         if !in_last || place.ends_with(".qkv") {
             taken[usize::from(in_last)].insert(place, map.inputs as u64);

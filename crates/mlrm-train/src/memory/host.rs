@@ -88,6 +88,59 @@ pub fn resident_bytes() -> Option<u64> {
     kibibytes("/proc/self/status", "VmRSS:")
 }
 
+/// Seconds that processors worked for a process, all its threads together.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ProcessorTime {
+    /// In its own code.
+    pub user: f64,
+    /// In the system's kernel for it.
+    pub kernel: f64,
+}
+
+impl ProcessorTime {
+    /// Both.
+    pub fn total(self) -> f64 {
+        self.user + self.kernel
+    }
+}
+
+impl std::ops::Add for ProcessorTime {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            user: self.user + other.user,
+            kernel: self.kernel + other.kernel,
+        }
+    }
+}
+
+impl std::ops::Sub for ProcessorTime {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self {
+            user: self.user - other.user,
+            kernel: self.kernel - other.kernel,
+        }
+    }
+}
+
+/// What this process has used so far, in steps of 10 ms, as Linux tells it; `None` elsewhere.
+pub fn processor_time() -> Option<ProcessorTime> {
+    /// The unit of `/proc`, on every architecture.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field, in brackets, may hold anything; user and kernel time are the 14th and the 15th.
+    let (_, behind) = text.rsplit_once(')')?;
+    let mut fields = behind.split_ascii_whitespace().skip(11);
+    let mut next = || Some(fields.next()?.parse::<f64>().ok()? / TICKS_PER_SECOND);
+    Some(ProcessorTime {
+        user: next()?,
+        kernel: next()?,
+    })
+}
+
 /// The bytes that a file of `/proc` tells in lines of kB.
 fn kibibytes(file: &str, name: &str) -> Option<u64> {
     let text = std::fs::read_to_string(file).ok()?;

@@ -23,7 +23,10 @@ use crate::corpus::PIXEL_CACHE_BYTES;
 use crate::device::Format;
 use crate::objective::rows_at_a_time;
 use activations::{LlmActivations, PictureActivations};
-pub use host::{available_bytes, check_weights, peak_resident_bytes, resident_bytes, total_bytes};
+pub use host::{
+    ProcessorTime, available_bytes, check_weights, peak_resident_bytes, processor_time,
+    resident_bytes, total_bytes,
+};
 pub use plan_sizes::{Change, PlanSizes};
 
 /// What the program itself and a small data set take, measured on Linux.
@@ -44,6 +47,10 @@ pub struct TrainingShape<'a> {
     pub vision_parameters: u64,
     /// Number format of weights and activations.
     pub format: Format,
+    /// Whether the CPU's kernels compute, which keep less of a layer than operation after operation does.
+    pub kernels: bool,
+    /// Whether products are in bf16, and with them what those kernels keep.
+    pub short_products: bool,
     /// Pairs of a step.
     pub batch_pairs: u64,
     /// Workers that share the notes of a step.

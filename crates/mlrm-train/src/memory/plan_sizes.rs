@@ -1,9 +1,9 @@
 //! Predictions for a run that is about to train, as it is set and with other settings.
 
-use mlrm_config::{Baseline, Quantisation, Tune};
+use mlrm_config::{BackendName, Baseline, MatmulPrecision, Quantisation, Tune};
 use mlrm_data::loader::{LoaderSettings, NoteEncoder, batch_notes};
-use mlrm_model::ModelError;
 use mlrm_model::adapter::AdapterConfig;
+use mlrm_model::{ModelError, ops};
 
 use super::{TrainingMemory, TrainingShape, resident_bytes, tune_name};
 use crate::corpus::Modality;
@@ -135,6 +135,13 @@ impl<'a> PlanSizes<'a> {
             head_parameters,
             vision_parameters,
             format: device::dtype(config.backend.dtype),
+            kernels: config
+                .backend
+                .device
+                .names()
+                .iter()
+                .all(|name| name.starts_with(BackendName::Flex.name())),
+            short_products: ops::matmul_precision() == MatmulPrecision::Bf16,
             batch_pairs: change.batch_pairs as u64,
             workers: self.plan.workers as u64,
             workers_here: self.plan.workers_here() as u64,

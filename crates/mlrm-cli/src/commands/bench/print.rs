@@ -64,6 +64,13 @@ fn notes(figures: &NotesFigures) {
     for (phase, seconds) in &figures.seconds_by_phase {
         println!("    {phase:<12} {seconds:.3} s");
     }
+    let both = [
+        figures.processor_seconds_per_step,
+        figures.kernel_seconds_per_step,
+    ];
+    if let [Some(all), Some(kernel)] = both {
+        println!("  processor time {all:.3} s a step, {kernel:.3} s of it in the kernel");
+    }
 }
 
 /// Prints ratios to an earlier measurement.

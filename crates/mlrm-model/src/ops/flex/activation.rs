@@ -25,11 +25,16 @@ impl Kernel<2> for SwiGlu {
         let inputs = inputs.map(dense);
         let (rows, width) = rows_and_width(&inputs[0]);
         let [gate, up] = inputs.each_ref().map(values);
-        let output = build(rows, width, |row, slot| {
-            let gate = &gate[row * width..][..width];
-            let up = &up[row * width..][..width];
-            slot.fill(gate.iter().zip(up).map(|(g, u)| g * sigmoid(*g) * u))
-        });
+        let output = build(
+            rows,
+            width,
+            #[inline(always)]
+            |row, slot| {
+                let gate = &gate[row * width..][..width];
+                let up = &up[row * width..][..width];
+                slot.fill(gate.iter().zip(up).map(|(g, u)| g * sigmoid(*g) * u))
+            },
+        );
         (tensor(output, inputs[0].shape()), keep.then_some(inputs))
     }
 
@@ -43,15 +48,19 @@ impl Kernel<2> for SwiGlu {
     ) -> [Option<FlexTensor>; 2] {
         let gradient = dense(gradient);
         let incoming = values(&gradient);
-        let work = |start: usize, gates: &mut [f32], ups: &mut [f32]| {
-            let incoming = &incoming[start..][..gates.len()];
-            for ((gate, up), incoming) in gates.iter_mut().zip(ups).zip(incoming) {
-                let (g, u, s) = (*gate, *up, sigmoid(*gate));
-                *gate = u * s * (1.0 + g * (1.0 - s)) * incoming;
-                *up = g * s * incoming;
-            }
-        };
-        pair_in_place(values_mut(&mut gate), values_mut(&mut up), work);
+        pair_in_place(
+            values_mut(&mut gate),
+            values_mut(&mut up),
+            #[inline(always)]
+            |start: usize, gates: &mut [f32], ups: &mut [f32]| {
+                let incoming = &incoming[start..][..gates.len()];
+                for ((gate, up), incoming) in gates.iter_mut().zip(ups).zip(incoming) {
+                    let (g, u, s) = (*gate, *up, sigmoid(*gate));
+                    *gate = u * s * (1.0 + g * (1.0 - s)) * incoming;
+                    *up = g * s * incoming;
+                }
+            },
+        );
         [Some(gate), Some(up)]
     }
 }
@@ -78,9 +87,21 @@ impl Kernel<1> for Pointwise {
         let keep = wanted.contains(&true);
         let x = dense(x);
         let output = match self {
-            Self::Gelu => map(&x, |x| x * normal_distribution(x)),
-            Self::QuickGelu => map(&x, |x| x * sigmoid(1.702 * x)),
-            Self::GeluTanh => map(&x, |x| x * sigmoid(TWICE_ROOT * (x + CUBIC * x * x * x))),
+            Self::Gelu => map(
+                &x,
+                #[inline(always)]
+                |x| x * normal_distribution(x),
+            ),
+            Self::QuickGelu => map(
+                &x,
+                #[inline(always)]
+                |x| x * sigmoid(1.702 * x),
+            ),
+            Self::GeluTanh => map(
+                &x,
+                #[inline(always)]
+                |x| x * sigmoid(TWICE_ROOT * (x + CUBIC * x * x * x)),
+            ),
         };
         (output, keep.then_some(x))
     }
@@ -93,20 +114,35 @@ impl Kernel<1> for Pointwise {
     ) -> [Option<FlexTensor>; 1] {
         let gradient = dense(gradient);
         [Some(match self {
-            Self::Gelu => scale_by_slope(gradient, &x, |x| {
-                // 1 / sqrt(2 π)
-                let density = 0.398_942_3 * exp(-0.5 * x * x);
-                normal_distribution(x) + x * density
-            }),
-            Self::QuickGelu => scale_by_slope(gradient, &x, |x| {
-                let s = sigmoid(1.702 * x);
-                s + 1.702 * x * s * (1.0 - s)
-            }),
-            Self::GeluTanh => scale_by_slope(gradient, &x, |x| {
-                let s = sigmoid(TWICE_ROOT * (x + CUBIC * x * x * x));
-                let inner = TWICE_ROOT * (1.0 + 3.0 * CUBIC * x * x);
-                s + x * s * (1.0 - s) * inner
-            }),
+            Self::Gelu => scale_by_slope(
+                gradient,
+                &x,
+                #[inline(always)]
+                |x| {
+                    // 1 / sqrt(2 π)
+                    let density = 0.398_942_3 * exp(-0.5 * x * x);
+                    normal_distribution(x) + x * density
+                },
+            ),
+            Self::QuickGelu => scale_by_slope(
+                gradient,
+                &x,
+                #[inline(always)]
+                |x| {
+                    let s = sigmoid(1.702 * x);
+                    s + 1.702 * x * s * (1.0 - s)
+                },
+            ),
+            Self::GeluTanh => scale_by_slope(
+                gradient,
+                &x,
+                #[inline(always)]
+                |x| {
+                    let s = sigmoid(TWICE_ROOT * (x + CUBIC * x * x * x));
+                    let inner = TWICE_ROOT * (1.0 + 3.0 * CUBIC * x * x);
+                    s + x * s * (1.0 - s) * inner
+                },
+            ),
         })]
     }
 }
@@ -125,9 +161,12 @@ fn normal_distribution(x: f32) -> f32 {
 fn map(x: &FlexTensor, f: impl Fn(f32) -> f32 + Sync) -> FlexTensor {
     let (rows, width) = rows_and_width(x);
     let input = values(x);
-    let output = build(rows, width, |row, slot| {
-        slot.fill(input[row * width..][..width].iter().map(|x| f(*x)))
-    });
+    let output = build(
+        rows,
+        width,
+        #[inline(always)]
+        |row, slot| slot.fill(input[row * width..][..width].iter().map(|x| f(*x))),
+    );
     tensor(output, x.shape())
 }
 
@@ -137,11 +176,15 @@ fn scale_by_slope(
     slope: impl Fn(f32) -> f32 + Sync,
 ) -> FlexTensor {
     let x = values(x);
-    in_place(values_mut(&mut gradient), |start, gradient| {
-        let x = &x[start..][..gradient.len()];
-        for (g, x) in gradient.iter_mut().zip(x) {
-            *g *= slope(*x);
-        }
-    });
+    in_place(
+        values_mut(&mut gradient),
+        #[inline(always)]
+        |start, gradient| {
+            let x = &x[start..][..gradient.len()];
+            for (g, x) in gradient.iter_mut().zip(x) {
+                *g *= slope(*x);
+            }
+        },
+    );
     gradient
 }

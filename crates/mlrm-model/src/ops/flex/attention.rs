@@ -1,7 +1,6 @@
 //! Scaled dot-product attention with grouped queries.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
@@ -9,18 +8,20 @@ use rayon::prelude::*;
 
 use super::buffer::{dense, tensor, values, values_mut};
 use super::kernel::Kernel;
-use super::product::{Part, multiply};
+use super::product::{Arithmetic, Pair, Part, Ready, multiply_ready};
 use super::vector::{exp, maximum, sum_1, sum_2, vectorised};
 use crate::ops::Readable;
 
-/// Queries of a block. The keys that no query of a block may read are left out of its products.
+/// Queries of a block. Their scores are all that is held of a head, and the keys that no query of a block may read
+/// are left out of its products.
 const BLOCK: usize = 64;
 
 /// `softmax(scale q kᵀ) v` over the readable keys; inputs q `[batch, queries, heads, head_dim]`,
 /// k and v `[batch, keys, kv_heads, head_dim]`; output `[batch, queries, heads * head_dim]`.
 ///
-/// Items of a batch are shared out to the threads; scores of a head stay in the cache from product
-/// to softmax to product. Queries, keys and values are read where the projections left them.
+/// Items of a batch are shared out to the threads; the scores of a block of queries stay in the cache from product
+/// to softmax to product. None are kept for the backward pass, which computes them again, block by block, to the same
+/// bits (as in FlashAttention, arXiv 2205.14135). Queries, keys and values are read where the projections left them.
 #[derive(Debug, Clone)]
 pub(crate) struct Attention {
     readable: Readable,
@@ -29,12 +30,12 @@ pub(crate) struct Attention {
 
 /// Sizes of one call.
 #[derive(Debug, Clone, Copy)]
-struct Sizes {
-    queries: usize,
-    keys: usize,
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
+pub(super) struct Sizes {
+    pub(super) queries: usize,
+    pub(super) keys: usize,
+    pub(super) heads: usize,
+    pub(super) kv_heads: usize,
+    pub(super) head_dim: usize,
 }
 
 impl Sizes {
@@ -50,18 +51,18 @@ impl Sizes {
     }
 
     /// Elements of an item's queries.
-    fn query_item(self) -> usize {
+    pub(super) fn query_item(self) -> usize {
         self.queries * self.heads * self.head_dim
     }
 
     /// Elements of an item's keys.
-    fn key_item(self) -> usize {
+    pub(super) fn key_item(self) -> usize {
         self.keys * self.kv_heads * self.head_dim
     }
 
-    /// Elements of a head's probabilities.
-    fn map(self) -> usize {
-        self.queries * self.keys
+    /// Elements of the scores of a block of queries.
+    pub(super) fn block(self) -> usize {
+        BLOCK.min(self.queries) * self.keys
     }
 
     /// `rows` of a head's queries in an item.
@@ -71,22 +72,27 @@ impl Sizes {
         Part::new(start, rows.len(), self.head_dim, width)
     }
 
-    /// The first `keys` keys (or values) that a query head reads.
-    fn key_part(self, head: usize, keys: usize) -> Part {
+    /// The first `keys` keys (or values) of a key head.
+    fn key_part(self, kv_head: usize, keys: usize) -> Part {
         let width = self.kv_heads * self.head_dim;
-        let start = head * self.kv_heads / self.heads * self.head_dim;
-        Part::new(start, keys, self.head_dim, width)
+        Part::new(kv_head * self.head_dim, keys, self.head_dim, width)
     }
 
-    /// `rows` and the first `keys` columns of a head's probabilities.
-    fn map_part(self, rows: &Range<usize>, keys: usize) -> Part {
-        Part::new(rows.start * self.keys, rows.len(), keys, self.keys)
+    /// The query heads that share a key head.
+    fn group(self, kv_head: usize) -> Range<usize> {
+        let group = self.heads / self.kv_heads;
+        kv_head * group..(kv_head + 1) * group
+    }
+
+    /// The arithmetic of the products of a block of queries.
+    fn arithmetic(self) -> Arithmetic {
+        Arithmetic::of(self.block() * self.head_dim)
     }
 }
 
 /// The queries, keys and values of one item.
 #[derive(Clone, Copy)]
-struct Item<'a> {
+pub(super) struct Item<'a> {
     q: &'a [f32],
     k: &'a [f32],
     v: &'a [f32],
@@ -106,17 +112,38 @@ impl Item<'_> {
 
     /// Blocks of queries, each with the number of keys that one of them reads.
     fn blocks(&self, sizes: Sizes) -> impl Iterator<Item = (Range<usize>, usize)> + '_ {
-        let length = if self.limits.is_some() {
-            BLOCK
-        } else {
-            sizes.queries.max(1)
-        };
-        (0..sizes.queries).step_by(length).map(move |start| {
-            let rows = start..(start + length).min(sizes.queries);
+        (0..sizes.queries).step_by(BLOCK).map(move |start| {
+            let rows = start..(start + BLOCK).min(sizes.queries);
             let readable = rows.clone().map(|row| self.readable(row, sizes.keys).end);
             let most = readable.max().unwrap_or(0);
             (rows, most)
         })
+    }
+
+    /// The probabilities of a block of queries over the first `keys` keys, in `scores`, row after row; `key`: their head's
+    /// keys, transposed.
+    fn probabilities(
+        &self,
+        (query, key): Pair<'_>,
+        (rows, keys): (&Range<usize>, usize),
+        scale: f32,
+        scores: &mut [f32],
+    ) {
+        let part = Part::whole(rows.len(), keys);
+        let all = key.columns();
+        let key = key.first_columns(keys);
+        multiply_ready((scores, part), (query, &key), None, 1.0, false);
+        vectorised(
+            #[inline(always)]
+            || {
+                for (row, scores) in rows.clone().zip(scores.chunks_exact_mut(keys.max(1))) {
+                    let range = self.readable(row, all);
+                    softmax(&mut scores[range.clone()], scale);
+                    scores[..range.start].fill(0.0);
+                    scores[range.end..].fill(0.0);
+                }
+            },
+        );
     }
 }
 
@@ -129,141 +156,143 @@ impl Attention {
         }
     }
 
-    fn item<'a>(&'a self, tensors: [&'a [f32]; 3], index: usize, sizes: Sizes) -> Item<'a> {
-        let [q, k, v] = tensors;
-        let part = |values: &'a [f32], length: usize| &values[index * length..][..length];
-        Item {
-            q: part(q, sizes.query_item()),
-            k: part(k, sizes.key_item()),
-            v: part(v, sizes.key_item()),
-            limits: match &self.readable {
-                Readable::All => None,
-                Readable::UpTo { last, window } => {
-                    let start = index * sizes.queries;
-                    let own = last.get(start..start + sizes.queries);
-                    Some((own.unwrap_or(last), *window))
-                }
-            },
-        }
+    /// Item `index` of a batch, by its queries, keys and values.
+    pub(super) fn item<'a>(
+        &'a self,
+        [q, k, v]: [&'a [f32]; 3],
+        index: usize,
+        sizes: Sizes,
+    ) -> Item<'a> {
+        let limits = match &self.readable {
+            Readable::All => None,
+            Readable::UpTo { last, window } => {
+                let start = index * sizes.queries;
+                let own = last.get(start..start + sizes.queries);
+                Some((own.unwrap_or(last), *window))
+            }
+        };
+        Item { q, k, v, limits }
     }
 
-    /// One item; `map(head)` is where a head's probabilities go.
-    fn forward_item(&self, item: Item<'_>, sizes: Sizes, maps: &mut [f32], out: &mut [f32]) {
-        let per_head = if maps.len() > sizes.map() {
-            sizes.map()
-        } else {
-            0
-        };
-        for head in 0..sizes.heads {
-            let map = &mut maps[head * per_head..][..sizes.map()];
-            for (rows, keys) in item.blocks(sizes) {
-                let query = (item.q, sizes.query_part(head, &rows));
-                let key = (item.k, sizes.key_part(head, keys).transposed());
-                let part = sizes.map_part(&rows, keys);
-                multiply((map, part), query, key, self.scale, false);
-                vectorised(|| {
-                    for row in rows.clone() {
-                        let scores = &mut map[row * sizes.keys..][..keys];
-                        let range = item.readable(row, sizes.keys);
-                        softmax(&mut scores[range.clone()]);
-                        scores[..range.start].fill(0.0);
-                        scores[range.end..].fill(0.0);
-                    }
-                });
-                let value = (item.v, sizes.key_part(head, keys));
-                let result = sizes.query_part(head, &rows);
-                multiply((out, result), (map, part), value, 1.0, false);
+    /// The same of whole tensors.
+    fn item_of<'a>(&'a self, tensors: [&'a [f32]; 3], index: usize, sizes: Sizes) -> Item<'a> {
+        let lengths = [sizes.query_item(), sizes.key_item(), sizes.key_item()];
+        let mut lengths = lengths.into_iter();
+        let parts = tensors.map(|values| {
+            let length = lengths.next().unwrap_or(0);
+            &values[index * length..][..length]
+        });
+        self.item(parts, index, sizes)
+    }
+
+    /// One item; `scores`: room for those of a block.
+    pub(super) fn forward_item(
+        &self,
+        item: Item<'_>,
+        sizes: Sizes,
+        scores: &mut [f32],
+        out: &mut [f32],
+    ) {
+        let arithmetic = sizes.arithmetic();
+        for kv_head in 0..sizes.kv_heads {
+            let part = sizes.key_part(kv_head, sizes.keys);
+            let key = Ready::right(arithmetic, (item.k, part.transposed()));
+            let value = Ready::right(arithmetic, (item.v, part));
+            for head in sizes.group(kv_head) {
+                for (rows, keys) in item.blocks(sizes) {
+                    let query = sizes.query_part(head, &rows);
+                    let read = Ready::left(arithmetic, (item.q, query));
+                    item.probabilities((&read, &key), (&rows, keys), self.scale, scores);
+                    let part = Part::whole(rows.len(), keys);
+                    let map = Ready::left(arithmetic, (&*scores, part));
+                    let value = value.first_rows(keys);
+                    multiply_ready((out, query), (&map, &value), None, 1.0, false);
+                }
             }
         }
     }
 
     /// One item: the gradient of the output becomes that of the queries; `dk` and `dv` are added
-    /// to. `scratch`: one head's map.
-    fn backward_item(
+    /// to. `scratch`: room for probabilities of a block and their gradients.
+    pub(super) fn backward_item(
         &self,
         item: Item<'_>,
         sizes: Sizes,
-        maps: &[f32],
         [gradient, dk, dv]: [&mut [f32]; 3],
-        scratch: &mut [f32],
+        [map, scores]: &mut [Vec<f32>; 2],
     ) {
-        for head in 0..sizes.heads {
-            let map = &maps[head * sizes.map()..][..sizes.map()];
-            for (rows, keys) in item.blocks(sizes) {
-                let query = sizes.query_part(head, &rows);
-                let key = sizes.key_part(head, keys);
-                let part = sizes.map_part(&rows, keys);
-                // ∂v += Aᵀ ∂ and ∂A = ∂ vᵀ.
-                multiply(
-                    (dv, key),
-                    (map, part.transposed()),
-                    (gradient, query),
-                    1.0,
-                    true,
-                );
-                let value = (item.v, key.transposed());
-                multiply((scratch, part), (gradient, query), value, 1.0, false);
-                vectorised(|| {
-                    for row in rows.clone() {
-                        let range = row * sizes.keys..row * sizes.keys + keys;
-                        softmax_gradient(&map[range.clone()], &mut scratch[range]);
-                    }
-                });
-                // ∂q = scale ∂S k, over the gradient that was read, and ∂k += scale ∂Sᵀ q.
-                multiply(
-                    (gradient, query),
-                    (scratch, part),
-                    (item.k, key),
-                    self.scale,
-                    false,
-                );
-                let scores = (&*scratch, part.transposed());
-                multiply((dk, key), scores, (item.q, query), self.scale, true);
+        let arithmetic = sizes.arithmetic();
+        for kv_head in 0..sizes.kv_heads {
+            let part = sizes.key_part(kv_head, sizes.keys);
+            let turned_key = Ready::right(arithmetic, (item.k, part.transposed()));
+            let turned_value = Ready::right(arithmetic, (item.v, part.transposed()));
+            let key = Ready::right(arithmetic, (item.k, part));
+            for head in sizes.group(kv_head) {
+                for (rows, keys) in item.blocks(sizes) {
+                    let query = sizes.query_part(head, &rows);
+                    let read = Ready::left(arithmetic, (item.q, query));
+                    item.probabilities((&read, &turned_key), (&rows, keys), self.scale, map);
+                    let to = sizes.key_part(kv_head, keys);
+                    let part = Part::whole(rows.len(), keys);
+                    // ∂v += Aᵀ ∂ and ∂A = ∂ vᵀ.
+                    let probabilities = Ready::left(arithmetic, (&**map, part.transposed()));
+                    let incoming = Ready::right(arithmetic, (&*gradient, query));
+                    multiply_ready((dv, to), (&probabilities, &incoming), None, 1.0, true);
+                    let incoming = Ready::left(arithmetic, (&*gradient, query));
+                    let value = turned_value.first_columns(keys);
+                    multiply_ready((scores, part), (&incoming, &value), None, 1.0, false);
+                    vectorised(
+                        #[inline(always)]
+                        || {
+                            let maps = map.chunks_exact(keys.max(1)).take(rows.len());
+                            for (map, scores) in maps.zip(scores.chunks_exact_mut(keys.max(1))) {
+                                softmax_gradient(map, scores, self.scale);
+                            }
+                        },
+                    );
+                    // ∂q = scale ∂S k, over the gradient that was read, and ∂k += scale ∂Sᵀ q.
+                    let slopes = Ready::left(arithmetic, (&**scores, part));
+                    let pair = (&slopes, &key.first_rows(keys));
+                    multiply_ready((gradient, query), pair, None, 1.0, false);
+                    let slopes = Ready::left(arithmetic, (&**scores, part.transposed()));
+                    let read = Ready::right(arithmetic, (item.q, query));
+                    multiply_ready((dk, to), (&slopes, &read), None, 1.0, true);
+                }
             }
         }
     }
 }
 
 impl Kernel<3> for Attention {
-    /// Queries, keys, values, and the probabilities `[batch, heads, queries, keys]`.
-    type Saved = ([FlexTensor; 3], Arc<Vec<f32>>);
+    /// Queries, keys and values.
+    type Saved = [FlexTensor; 3];
 
     fn forward(
         &self,
         inputs: [FlexTensor; 3],
         wanted: [bool; 3],
     ) -> (FlexTensor, Option<Self::Saved>) {
-        let keep = wanted.contains(&true);
         let inputs = inputs.map(dense);
         let sizes = Sizes::new(&inputs[0], &inputs[1]);
         let batch = inputs[0].shape()[0];
         let tensors = inputs.each_ref().map(values);
         let mut out = vec![0.0; batch * sizes.query_item()];
-        let outs = out.par_chunks_mut(sizes.query_item().max(1)).enumerate();
-        let mut maps = Vec::new();
-        if keep {
-            let length = sizes.heads * sizes.map();
-            maps = vec![0.0; batch * length];
-            outs.zip(maps.par_chunks_mut(length.max(1)))
-                .for_each(|((index, out), maps)| {
-                    self.forward_item(self.item(tensors, index, sizes), sizes, maps, out);
-                });
-        } else {
-            outs.for_each_init(
-                || vec![0.0; sizes.map()],
-                |map, (index, out)| {
-                    self.forward_item(self.item(tensors, index, sizes), sizes, map, out);
+        out.par_chunks_mut(sizes.query_item().max(1))
+            .enumerate()
+            .for_each_init(
+                || vec![0.0; sizes.block()],
+                |scores, (index, out)| {
+                    self.forward_item(self.item_of(tensors, index, sizes), sizes, scores, out);
                 },
             );
-        }
         let shape = [batch, sizes.queries, sizes.heads * sizes.head_dim];
-        let saved = keep.then(|| (inputs, Arc::new(maps)));
+        let saved = wanted.contains(&true).then_some(inputs);
         (tensor(out, shape), saved)
     }
 
     fn backward(
         &self,
-        (inputs, maps): Self::Saved,
+        inputs: Self::Saved,
         gradient: FlexTensor,
         _wanted: [bool; 3],
     ) -> [Option<FlexTensor>; 3] {
@@ -277,13 +306,12 @@ impl Kernel<3> for Attention {
             .par_chunks_mut(sizes.query_item().max(1))
             .zip(dk.par_chunks_mut(length))
             .zip(dv.par_chunks_mut(length))
-            .zip(maps.par_chunks((sizes.heads * sizes.map()).max(1)))
             .enumerate()
             .for_each_init(
-                || vec![0.0; sizes.map()],
-                |scratch, (index, (((gradient, dk), dv), maps))| {
-                    let item = self.item(tensors, index, sizes);
-                    self.backward_item(item, sizes, maps, [gradient, dk, dv], scratch);
+                || [vec![0.0; sizes.block()], vec![0.0; sizes.block()]],
+                |scratch, (index, ((gradient, dk), dv))| {
+                    let item = self.item_of(tensors, index, sizes);
+                    self.backward_item(item, sizes, [gradient, dk, dv], scratch);
                 },
             );
         let [q, k, v] = inputs.each_ref().map(TensorMetadata::shape);
@@ -292,23 +320,24 @@ impl Kernel<3> for Attention {
     }
 }
 
+/// The softmax of `scores` times `scale`, in their place.
 #[inline(always)]
-fn softmax(scores: &mut [f32]) {
-    let largest = maximum(scores);
+fn softmax(scores: &mut [f32], scale: f32) {
+    let largest = maximum(scores) * scale;
     for score in scores.iter_mut() {
-        *score = exp(*score - largest);
+        *score = exp(*score * scale - largest);
     }
-    let scale = 1.0 / sum_1(scores, |s| s);
+    let level = 1.0 / sum_1(scores, |s| s);
     for score in scores {
-        *score *= scale;
+        *score *= level;
     }
 }
 
-/// `∂S = A ⊙ (∂A − Σ ∂A A)` of one row, over ∂A.
+/// `∂S = scale A ⊙ (∂A − Σ ∂A A)` of one row, over ∂A.
 #[inline(always)]
-fn softmax_gradient(probabilities: &[f32], gradient: &mut [f32]) {
+fn softmax_gradient(probabilities: &[f32], gradient: &mut [f32], scale: f32) {
     let level = sum_2(probabilities, gradient, |a, g| a * g);
     for (g, a) in gradient.iter_mut().zip(probabilities) {
-        *g = a * (*g - level);
+        *g = scale * a * (*g - level);
     }
 }

@@ -2,6 +2,7 @@
 //! rows on all threads.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::{FlexTensor, Layout};
@@ -52,10 +53,16 @@ pub(super) struct Slot<'a>(&'a mut [MaybeUninit<f32>]);
 /// Proof that a [`Slot`] was filled.
 pub(super) struct Filled(());
 
-impl Slot<'_> {
+impl<'a> Slot<'a> {
     /// Fills the slot with the first values of `values`, which must not end before.
     #[inline(always)]
     pub(super) fn fill(self, values: impl Iterator<Item = f32>) -> Filled {
+        self.init(values).1
+    }
+
+    /// As [`Self::fill`], and the values that stand there now.
+    #[inline(always)]
+    pub(super) fn init(self, values: impl Iterator<Item = f32>) -> (&'a mut [f32], Filled) {
         let wanted = self.0.len();
         let mut written = 0;
         for (slot, value) in self.0.iter_mut().zip(values) {
@@ -63,8 +70,131 @@ impl Slot<'_> {
             written += 1;
         }
         assert_eq!(written, wanted, "a row was given too few values");
-        Filled(())
+        // SAFETY: every value was written.
+        (unsafe { self.0.assume_init_mut() }, Filled(()))
     }
+
+    /// Fills the slot with a copy of `values`.
+    pub(super) fn copy(self, values: &[f32]) -> (&'a mut [f32], Filled) {
+        (self.0.write_copy_of_slice(values), Filled(()))
+    }
+
+    /// Fills the slot row by row, `width` values each, by `fill(row, slot)`.
+    #[inline(always)]
+    pub(super) fn rows(
+        self,
+        width: usize,
+        fill: impl Fn(usize, Slot<'_>) -> Filled,
+    ) -> (&'a mut [f32], Filled) {
+        assert_eq!(self.0.len() % width.max(1), 0, "a slot holds whole rows");
+        for (row, slot) in self.0.chunks_exact_mut(width.max(1)).enumerate() {
+            let _filled = fill(row, Slot(slot));
+        }
+        // SAFETY: `fill` returns a `Filled` only after it wrote every value of its row, and rows are all there is.
+        (unsafe { self.0.assume_init_mut() }, Filled(()))
+    }
+
+    /// Room for `length` values in a buffer that is used again and again.
+    pub(super) fn of(buffer: &'a mut Vec<f32>, length: usize) -> Self {
+        buffer.clear();
+        buffer.reserve(length);
+        Self(&mut buffer.spare_capacity_mut()[..length])
+    }
+}
+
+/// Room for all values of blocks of rows of `width` values, block by block; see [`whole`].
+fn slots<'a>(buffer: &'a mut Vec<f32>, blocks: &[Range<usize>], width: usize) -> Vec<Slot<'a>> {
+    let elements = blocks.last().map_or(0, |last| last.end) * width;
+    let Slot(mut rest) = Slot::of(buffer, elements);
+    let mut slots = Vec::with_capacity(blocks.len());
+    for block in blocks {
+        let (slot, behind) = rest.split_at_mut(block.len() * width);
+        slots.push(Slot(slot));
+        rest = behind;
+    }
+    slots
+}
+
+/// The buffer whose [`slots`] for these blocks were all filled.
+fn whole(
+    mut buffer: Vec<f32>,
+    blocks: &[Range<usize>],
+    width: usize,
+    filled: impl Iterator<Item = Filled>,
+) -> Vec<f32> {
+    assert_eq!(filled.count(), blocks.len(), "every block is filled");
+    let elements = blocks.last().map_or(0, |last| last.end) * width;
+    assert!(
+        buffer.capacity() >= elements,
+        "the buffer that the slots were in"
+    );
+    // SAFETY: the slots are the first `elements` values of the buffer, and each was filled.
+    unsafe { buffer.set_len(elements) };
+    buffer
+}
+
+/// Several buffers of rows, of a width each, that are made block by block beside another result.
+pub(super) struct Buffers<const N: usize> {
+    buffers: [Vec<f32>; N],
+    widths: [usize; N],
+}
+
+impl<const N: usize> Buffers<N> {
+    pub(super) fn new(widths: [usize; N]) -> Self {
+        Self {
+            buffers: [const { Vec::new() }; N],
+            widths,
+        }
+    }
+
+    /// Room in each buffer, for each block.
+    pub(super) fn slots(&mut self, blocks: &[Range<usize>]) -> Vec<[Slot<'_>; N]> {
+        let buffers = self.buffers.iter_mut().zip(self.widths);
+        let mut columns: Vec<_> = buffers
+            .map(|(buffer, width)| slots(buffer, blocks, width).into_iter())
+            .collect();
+        let mut rows = Vec::with_capacity(blocks.len());
+        for _ in blocks {
+            rows.push(std::array::from_fn(|index| {
+                columns[index].next().expect("a slot for each block")
+            }));
+        }
+        rows
+    }
+
+    /// The buffers, whose slots were all filled.
+    pub(super) fn whole(self, blocks: &[Range<usize>], filled: Vec<[Filled; N]>) -> [Vec<f32>; N] {
+        let mut columns: [Vec<Filled>; N] = [const { Vec::new() }; N];
+        for row in filled {
+            for (column, filled) in columns.iter_mut().zip(row) {
+                column.push(filled);
+            }
+        }
+        let mut columns = columns.into_iter().zip(self.widths);
+        self.buffers.map(|buffer| {
+            let (filled, width) = columns.next().expect("a column for each buffer");
+            whole(buffer, blocks, width, filled.into_iter())
+        })
+    }
+}
+
+/// A buffer of rows of `width` values that is made block by block, on all threads, by `fill(scratch, rows, slot, part)`
+/// with one of `parts` each, and what else that gives.
+pub(super) fn build_blocks<S: Default, P: Send, R: Send>(
+    blocks: &[Range<usize>],
+    width: usize,
+    parts: Vec<P>,
+    fill: impl Fn(&mut S, Range<usize>, Slot<'_>, P) -> (Filled, R) + Sync,
+) -> (Vec<f32>, Vec<R>) {
+    let mut buffer = Vec::new();
+    let slots = slots(&mut buffer, blocks, width);
+    let work: Vec<_> = blocks.iter().cloned().zip(slots).zip(parts).collect();
+    let results = work.into_par_iter();
+    let results = results.map_init(S::default, |scratch, ((rows, slot), part)| {
+        fill(scratch, rows, slot, part)
+    });
+    let (filled, results): (Vec<Filled>, Vec<R>) = results.unzip();
+    (whole(buffer, blocks, width, filled.into_iter()), results)
 }
 
 /// `rows` rows of `width` values, each made by `fill(row, slot)`, on all threads.
@@ -77,11 +207,14 @@ pub(super) fn build(
     let mut buffer = Vec::with_capacity(elements);
     let slots = &mut buffer.spare_capacity_mut()[..elements];
     let chunk = |index: usize, slots: &mut [MaybeUninit<f32>]| {
-        vectorised(|| {
-            for (offset, slot) in slots.chunks_exact_mut(width).enumerate() {
-                let _filled = fill(index * CHUNK_ROWS + offset, Slot(slot));
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for (offset, slot) in slots.chunks_exact_mut(width).enumerate() {
+                    let _filled = fill(index * CHUNK_ROWS + offset, Slot(slot));
+                }
+            },
+        );
     };
     if width > 0 {
         for_chunks(slots, CHUNK_ROWS * width, chunk);
@@ -119,7 +252,10 @@ const CHUNK: usize = 8 * 1024;
 /// element, on all threads.
 pub(super) fn in_place(values: &mut [f32], work: impl Fn(usize, &mut [f32]) + Sync) {
     for_chunks(values, CHUNK, |index, chunk| {
-        vectorised(|| work(index * CHUNK, chunk));
+        vectorised(
+            #[inline(always)]
+            || work(index * CHUNK, chunk),
+        );
     });
 }
 
@@ -132,7 +268,10 @@ pub(super) fn pair_in_place(
     let elements = first.len();
     let chunks = first.chunks_mut(CHUNK).zip(second.chunks_mut(CHUNK));
     share_out(chunks.collect(), elements, |index, (first, second)| {
-        vectorised(|| work(index * CHUNK, first, second));
+        vectorised(
+            #[inline(always)]
+            || work(index * CHUNK, first, second),
+        );
     });
 }
 
@@ -146,11 +285,14 @@ pub(super) fn rows_in_place(
 ) -> Vec<f32> {
     let chunk = |(index, chunk): (usize, &mut [f32])| {
         let mut sums = vec![0.0; sum_width];
-        vectorised(|| {
-            for (offset, row) in chunk.chunks_exact_mut(width).enumerate() {
-                work(index * CHUNK_ROWS + offset, row, &mut sums);
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for (offset, row) in chunk.chunks_exact_mut(width).enumerate() {
+                    work(index * CHUNK_ROWS + offset, row, &mut sums);
+                }
+            },
+        );
         sums
     };
     let length = CHUNK_ROWS * width;
@@ -170,13 +312,16 @@ pub(super) fn rows_in_place(
 pub(super) fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
     let chunk = |chunk: &[f32]| {
         let mut sums = vec![0.0; width];
-        vectorised(|| {
-            for row in chunk.chunks_exact(width) {
-                sums.iter_mut()
-                    .zip(row)
-                    .for_each(|(sum, value)| *sum += value);
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for row in chunk.chunks_exact(width) {
+                    sums.iter_mut()
+                        .zip(row)
+                        .for_each(|(sum, value)| *sum += value);
+                }
+            },
+        );
         sums
     };
     let length = CHUNK_ROWS * width;

@@ -45,23 +45,29 @@ impl FrozenWeight for Flex {
         // Bytes and codes of a block, and blocks of a row.
         let held = bytes.len() / weight.scales().len().max(1);
         let (block, blocks) = (held * shared, columns / held.max(1));
-        rows_in_place(&mut floats, outputs, 0, |row, floats, _sums| {
-            let bytes = bytes[row * columns..][..columns].chunks_exact(held);
-            let scales = &weight.scales()[row * blocks..][..blocks];
-            let blocks = floats.chunks_exact_mut(block).zip(bytes).zip(scales);
-            for ((floats, bytes), &scale) in blocks {
-                let (first, second) = floats.split_at_mut(held);
-                if shared == 1 {
-                    let codes = first.iter_mut().zip(bytes);
-                    codes.for_each(|(value, code)| *value = scale * f32::from(*code));
-                } else {
-                    for ((low, high), pair) in first.iter_mut().zip(second).zip(bytes) {
-                        *low = scale * f32::from(pair << 4 >> 4);
-                        *high = scale * f32::from(pair >> 4);
+        rows_in_place(
+            &mut floats,
+            outputs,
+            0,
+            #[inline(always)]
+            |row, floats, _sums| {
+                let bytes = bytes[row * columns..][..columns].chunks_exact(held);
+                let scales = &weight.scales()[row * blocks..][..blocks];
+                let blocks = floats.chunks_exact_mut(block).zip(bytes).zip(scales);
+                for ((floats, bytes), &scale) in blocks {
+                    let (first, second) = floats.split_at_mut(held);
+                    if shared == 1 {
+                        let codes = first.iter_mut().zip(bytes);
+                        codes.for_each(|(value, code)| *value = scale * f32::from(*code));
+                    } else {
+                        for ((low, high), pair) in first.iter_mut().zip(second).zip(bytes) {
+                            *low = scale * f32::from(pair << 4 >> 4);
+                            *high = scale * f32::from(pair >> 4);
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
         tensor(floats, [inputs, outputs])
     }
 

@@ -85,7 +85,12 @@ impl Kernel<3> for Linear {
         let bias = dense(bias);
         let (rows, outputs) = (x.shape()[0], weight.shape()[1]);
         let bias = values(&bias);
-        let mut output = build(rows, outputs, |_, slot| slot.fill(bias.iter().copied()));
+        let mut output = build(
+            rows,
+            outputs,
+            #[inline(always)]
+            |_, slot| slot.fill(bias.iter().copied()),
+        );
         add_product(&mut output, matrix(&x), matrix(&weight));
         let output = tensor(output, [rows, outputs]);
         let saved = Factors::keep(x, weight, [wanted[0], wanted[1]]);
@@ -126,9 +131,13 @@ impl AddLowRank {
     /// `scale left right`, which is narrow.
     fn scaled(&self, left: Factor<'_>, right: Factor<'_>, shape: [usize; 2]) -> FlexTensor {
         let mut values = product(left, right);
-        in_place(&mut values, |_, chunk| {
-            chunk.iter_mut().for_each(|value| *value *= self.scale);
-        });
+        in_place(
+            &mut values,
+            #[inline(always)]
+            |_, chunk| {
+                chunk.iter_mut().for_each(|value| *value *= self.scale);
+            },
+        );
         tensor(values, shape)
     }
 }

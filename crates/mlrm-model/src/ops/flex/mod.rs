@@ -6,10 +6,13 @@
 
 mod activation;
 mod attention;
+mod attention_half;
 mod buffer;
 mod frozen;
+mod gated_mlp;
 mod kernel;
 mod linear;
+mod maps;
 mod norm;
 mod optimiser;
 mod product;
@@ -20,6 +23,8 @@ mod vector;
 
 pub(super) use activation::{Pointwise, SwiGlu};
 pub(super) use attention::Attention;
+pub(super) use attention_half::AttentionHalf;
+pub(super) use gated_mlp::GatedMlp;
 pub(super) use kernel::{holds, run};
 pub(super) use linear::{AddLowRank, Linear};
 pub(super) use norm::{LayerNorm, RmsNorm};

@@ -60,7 +60,10 @@ impl Update {
         let seconds = values_mut(&mut second).chunks_mut(CHUNK);
         let chunks = old.zip(new).zip(firsts).zip(seconds).collect();
         share_out(chunks, elements, |_, (((old, new), first), second)| {
-            vectorised(|| self.chunk(old, new, first, second));
+            vectorised(
+                #[inline(always)]
+                || self.chunk(old, new, first, second),
+            );
         });
         [gradient, first, second]
     }
@@ -88,7 +91,18 @@ impl Update {
 /// See [`crate::ops::squared_norm`]; sums of chunks are added up in f64.
 pub(crate) fn squared_norm(flat: Tensor<1>) -> Tensor<1> {
     let flat = dense(unwrap(flat));
-    let square = |chunk: &[f32]| f64::from(vectorised(|| sum_1(chunk, |v| v * v)));
+    let square = |chunk: &[f32]| {
+        f64::from(vectorised(
+            #[inline(always)]
+            || {
+                sum_1(
+                    chunk,
+                    #[inline(always)]
+                    |v| v * v,
+                )
+            },
+        ))
+    };
     let partial: Vec<f64> = values(&flat).par_chunks(CHUNK).map(square).collect();
     let total: f64 = partial.into_iter().sum();
     wrap(tensor(vec![total as f32], [1]))

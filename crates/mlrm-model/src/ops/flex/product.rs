@@ -1,6 +1,9 @@
 //! Matrix products on parts of buffers, without copies: in f32 by `gemm`, or in bf16 (`backend.matmul_precision`) where the
 //! processor has tiles for it.
 
+#[cfg(target_arch = "x86_64")]
+use std::sync::Arc;
+
 use burn::backend::flex::Layout;
 use gemm::Parallelism;
 #[cfg(target_arch = "x86_64")]
@@ -50,6 +53,19 @@ impl Part {
         }
     }
 
+    /// Whether the values of a row, or those of a column, are neighbours.
+    pub(super) fn readable(&self) -> bool {
+        self.row_stride == 1 || self.column_stride == 1
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn columns(&self) -> usize {
+        self.columns
+    }
+
     pub(super) fn transposed(self) -> Self {
         Self {
             rows: self.columns,
@@ -77,6 +93,140 @@ pub(super) type Factor<'a> = (&'a [f32], Part);
 /// The transpose of a factor.
 pub(super) fn transposed((values, part): Factor<'_>) -> Factor<'_> {
     (values, part.transposed())
+}
+
+/// The arithmetic of an operation's products, chosen once for all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arithmetic {
+    F32,
+    /// Factors rounded to bf16, in tiles.
+    Tiles,
+}
+
+impl Arithmetic {
+    /// That of an operation whose largest product has `work` multiplications.
+    pub(super) fn of(work: usize) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if work >= SMALL && in_tiles() {
+            return Self::Tiles;
+        }
+        let _ = work;
+        Self::F32
+    }
+}
+
+/// A factor of several products, which is rounded and laid out once for all of them.
+#[derive(Debug, Clone)]
+pub(super) struct Ready<'a> {
+    factor: Factor<'a>,
+    /// Of the factor, or of one that it begins.
+    #[cfg(target_arch = "x86_64")]
+    panels: Option<Arc<tiles::Panels>>,
+}
+
+impl<'a> Ready<'a> {
+    /// A left factor, made ready on the calling thread.
+    pub(super) fn left(arithmetic: Arithmetic, factor: Factor<'a>) -> Self {
+        Self::new(arithmetic, factor, true, false)
+    }
+
+    /// A right factor, made ready on the calling thread.
+    pub(super) fn right(arithmetic: Arithmetic, factor: Factor<'a>) -> Self {
+        Self::new(arithmetic, factor, false, false)
+    }
+
+    /// A right factor, made ready on all threads.
+    pub(super) fn shared(arithmetic: Arithmetic, factor: Factor<'a>) -> Self {
+        Self::new(arithmetic, factor, false, true)
+    }
+
+    /// The first `columns` columns of a right factor.
+    pub(super) fn first_columns(&self, columns: usize) -> Self {
+        assert!(columns <= self.factor.1.columns);
+        let mut part = self.clone();
+        part.factor.1.columns = columns;
+        part
+    }
+
+    /// The first `rows` rows of a right factor.
+    pub(super) fn first_rows(&self, rows: usize) -> Self {
+        assert!(rows <= self.factor.1.rows);
+        let mut part = self.clone();
+        part.factor.1.rows = rows;
+        #[cfg(target_arch = "x86_64")]
+        if self.panels.is_some() && rows != self.factor.1.rows && rows % tiles::DEPTH != 0 {
+            // A tile would hold rows behind the last one.
+            return Self::right(Arithmetic::Tiles, part.factor);
+        }
+        part
+    }
+
+    /// Columns of the factor.
+    pub(super) fn columns(&self) -> usize {
+        self.factor.1.columns
+    }
+
+    fn new(arithmetic: Arithmetic, (values, part): Factor<'a>, left: bool, parallel: bool) -> Self {
+        assert!(part.fits(values.len()), "a factor does not fit its buffer");
+        #[cfg(target_arch = "x86_64")]
+        let panels = (arithmetic == Arithmetic::Tiles).then(|| {
+            let lines = lines(values, if left { part } else { part.transposed() });
+            assert!(lines.readable(), "a factor has neighbours along one axis");
+            // SAFETY: `Arithmetic::of` asked the processor; the factor lies inside its buffer.
+            Arc::new(unsafe { lines.pack(left, parallel) })
+        });
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (arithmetic, left, parallel);
+        Self {
+            factor: (values, part),
+            #[cfg(target_arch = "x86_64")]
+            panels,
+        }
+    }
+}
+
+/// A left and a right factor, of one [`Arithmetic`].
+pub(super) type Pair<'a> = (&'a Ready<'a>, &'a Ready<'a>);
+
+/// `out = scale * left * right`, or added to `out`; the product of an `other` pair, where there is one, is added too. On the
+/// calling thread.
+pub(super) fn multiply_ready(
+    out: (&mut [f32], Part),
+    pair: Pair<'_>,
+    other: Option<Pair<'_>>,
+    scale: f32,
+    add: bool,
+) {
+    let (out, part) = out;
+    #[cfg(target_arch = "x86_64")]
+    if let Some(pair) = panels(pair, part) {
+        assert!(part.fits(out.len()), "the result does not fit its buffer");
+        assert!(part.column_stride == 1 && part.row_stride >= part.columns);
+        let other = other.and_then(|other| panels(other, part));
+        let out = tiles::Out {
+            values: out.as_mut_ptr().wrapping_add(part.start),
+            rows: part.rows,
+            columns: part.columns,
+            stride: part.row_stride,
+        };
+        // SAFETY: the result lies inside its buffer, and the factors have as many rows and columns.
+        return unsafe { tiles::product(out, pair, other, scale, add, false) };
+    }
+    multiply((&mut *out, part), pair.0.factor, pair.1.factor, scale, add);
+    if let Some((left, right)) = other {
+        multiply((out, part), left.factor, right.factor, scale, true);
+    }
+}
+
+/// The tiles of factors of a product as large as `part`.
+#[cfg(target_arch = "x86_64")]
+fn panels<'a>((left, right): Pair<'a>, part: Part) -> Option<tiles::Pair<'a>> {
+    let (l, r) = (left.factor.1, right.factor.1);
+    assert_eq!(
+        (part.rows, part.columns, l.columns),
+        (l.rows, r.columns, r.rows)
+    );
+    Some((left.panels.as_deref()?, right.panels.as_deref()?))
 }
 
 /// `out = scale * left * right`, or added to `out`; on the calling thread.
@@ -127,6 +277,12 @@ const SERIAL: usize = 128 * 128 * 128;
 #[cfg(target_arch = "x86_64")]
 const SMALL: usize = 32 * 32 * 32;
 
+/// Whether products are in bf16.
+#[cfg(target_arch = "x86_64")]
+fn in_tiles() -> bool {
+    matmul_precision() == MatmulPrecision::Bf16 && tiles::available()
+}
+
 /// The rows of a factor, for tiles.
 #[cfg(target_arch = "x86_64")]
 fn lines(values: &[f32], part: Part) -> tiles::Lines<'_> {
@@ -161,7 +317,7 @@ unsafe fn raw(
     );
     let work = part.rows * part.columns * l.columns;
     #[cfg(target_arch = "x86_64")]
-    if matmul_precision() == MatmulPrecision::Bf16 && tiles::available() {
+    if in_tiles() {
         let out = tiles::Out {
             values: out.wrapping_add(part.start),
             rows: part.rows,
@@ -172,7 +328,10 @@ unsafe fn raw(
         if work >= SMALL && part.column_stride == 1 && left.readable() && right.readable() {
             let parallel = parallel && work > SERIAL;
             // SAFETY: the caller vouches for `out`; both factors lie inside their buffers.
-            return unsafe { tiles::product(out, left, right, scale, add, parallel) };
+            return unsafe {
+                let (left, right) = (left.pack(true, parallel), right.pack(false, parallel));
+                tiles::product(out, (&left, &right), None, scale, add, parallel);
+            };
         }
     }
     let threads = if parallel && work > SERIAL {

@@ -43,17 +43,30 @@ fn rotate(mut x: FlexTensor, cos: &FlexTensor, sin: &FlexTensor, sign: f32) -> F
     let half = head_dim / 2;
     let (cos, sin) = (values(cos), values(sin));
     let width = heads * head_dim;
-    rows_in_place(values_mut(&mut x), width, 0, |row, values, _sums| {
-        let angle = row % seq * half;
-        let (cos, sin) = (&cos[angle..][..half], &sin[angle..][..half]);
-        for head in values.chunks_exact_mut(head_dim) {
-            let (first, second) = head.split_at_mut(half);
-            let angles = cos.iter().zip(sin);
-            for ((a, b), (cos, sin)) in first.iter_mut().zip(second).zip(angles) {
-                let sin = sign * sin;
-                (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
-            }
-        }
-    });
+    rows_in_place(
+        values_mut(&mut x),
+        width,
+        0,
+        #[inline(always)]
+        |row, values, _sums| {
+            let angle = row % seq * half;
+            let angles = [&cos[angle..][..half], &sin[angle..][..half]];
+            rotate_heads(values, angles, sign);
+        },
+    );
     x
+}
+
+/// Rotates the heads of a position by its angles' cosines and sines; `sign` is the sign of the angles.
+#[inline(always)]
+pub(super) fn rotate_heads(heads: &mut [f32], [cos, sin]: [&[f32]; 2], sign: f32) {
+    let half = cos.len();
+    for head in heads.chunks_exact_mut(2 * half) {
+        let (first, second) = head.split_at_mut(half);
+        let angles = cos.iter().zip(sin);
+        for ((a, b), (cos, sin)) in first.iter_mut().zip(second).zip(angles) {
+            let sin = sign * sin;
+            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+        }
+    }
 }

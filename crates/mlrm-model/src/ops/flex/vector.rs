@@ -7,6 +7,8 @@
 const LANES: usize = 16;
 
 /// Runs `work` compiled for the vector instructions that this machine has.
+///
+/// A closure that is not `#[inline(always)]`, or calls one that is not, may stay compiled for the oldest machine.
 pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {

@@ -1,0 +1,322 @@
+//! Linear maps inside larger operations, on a block of rows at a time: what goes in and comes out of them stays in the
+//! cache of the thread that has the block.
+
+use std::ops::Range;
+
+use burn::backend::flex::FlexTensor;
+use rayon::prelude::*;
+
+use super::buffer::{Filled, Slot, dense, tensor};
+use super::linear::matrix;
+use super::norm::RmsNorm;
+use super::product::{Arithmetic, Factor, Part, Ready, multiply_ready, product, transposed};
+use super::vector::vectorised;
+
+/// A linear map, `x weight + scale (x a) b`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Map<'a> {
+    /// `[inputs, outputs]`
+    weight: Factor<'a>,
+    low: Option<LowRank<'a>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct LowRank<'a> {
+    /// `[inputs, rank]`
+    a: Factor<'a>,
+    /// `[rank, outputs]`
+    b: Factor<'a>,
+    scale: f32,
+}
+
+impl<'a> Map<'a> {
+    /// A map by `weight`, changed by `[a, b]` where there are such.
+    pub(super) fn new(weight: &'a FlexTensor, low: Option<&'a [FlexTensor]>, scale: f32) -> Self {
+        Self {
+            weight: matrix(weight),
+            low: low.map(|pair| LowRank {
+                a: matrix(&pair[0]),
+                b: matrix(&pair[1]),
+                scale,
+            }),
+        }
+    }
+
+    pub(super) fn inputs(&self) -> usize {
+        self.weight.1.rows()
+    }
+
+    pub(super) fn outputs(&self) -> usize {
+        self.weight.1.columns()
+    }
+
+    /// From inputs to outputs.
+    pub(super) fn forward(&self, arithmetic: Arithmetic) -> Passage<'a> {
+        let low = self.low.map(|low| (low.a, low.b, low.scale));
+        Passage::new(arithmetic, self.weight, low)
+    }
+
+    /// From the gradient of the outputs to that of the inputs.
+    pub(super) fn backward(&self, arithmetic: Arithmetic) -> Passage<'a> {
+        let low = |low: LowRank<'a>| (transposed(low.b), transposed(low.a), low.scale);
+        Passage::new(arithmetic, transposed(self.weight), self.low.map(low))
+    }
+}
+
+/// The inputs of an operation as its products read them: matrices with neighbours along one of their axes, all else dense.
+pub(super) fn ready(tensors: Vec<FlexTensor>) -> Vec<FlexTensor> {
+    let ready = |tensor: FlexTensor| {
+        let matrix = tensor.layout().shape().len() == 2;
+        match matrix && Part::of(tensor.layout()).readable() {
+            true => tensor,
+            false => dense(tensor),
+        }
+    };
+    tensors.into_iter().map(ready).collect()
+}
+
+/// A [`Map`] or its transpose, made ready for all blocks.
+#[derive(Debug)]
+pub(super) struct Passage<'a> {
+    arithmetic: Arithmetic,
+    weight: Ready<'a>,
+    low: Option<[Ready<'a>; 2]>,
+    scale: f32,
+    rank: usize,
+}
+
+impl<'a> Passage<'a> {
+    fn new(
+        arithmetic: Arithmetic,
+        weight: Factor<'a>,
+        low: Option<(Factor<'a>, Factor<'a>, f32)>,
+    ) -> Self {
+        Self {
+            arithmetic,
+            weight: Ready::shared(arithmetic, weight),
+            low: low.map(|(first, second, _)| {
+                [first, second].map(|factor| Ready::right(arithmetic, factor))
+            }),
+            scale: low.map_or(0.0, |low| low.2),
+            rank: low.map_or(0, |low| low.0.1.columns()),
+        }
+    }
+
+    /// Sets `out` to what becomes of a block `x` of `rows` rows, or adds it. Returns what lies between the two factors of the
+    /// low rank, times the scale, `[rows, rank]`.
+    pub(super) fn apply(
+        &self,
+        x: &Ready<'_>,
+        rows: usize,
+        (out, part): (&mut [f32], Part),
+        add: bool,
+    ) -> Vec<f32> {
+        let mut narrow = vec![0.0; rows * self.rank];
+        let between = Part::whole(rows, self.rank);
+        let low = self.low.as_ref().map(|[first, second]| {
+            multiply_ready((&mut narrow, between), (x, first), None, self.scale, false);
+            second
+        });
+        let left = low.map(|_| Ready::left(self.arithmetic, (&narrow, between)));
+        let other = left.as_ref().zip(low);
+        multiply_ready((out, part), (x, &self.weight), other, 1.0, add);
+        narrow
+    }
+
+    /// ∂aᵀ `[rank, inputs]` and ∂b `[rank, outputs]` of a block of `rows` rows: by what lies between the factors forward and
+    /// backward, scaled, and by the map's inputs and the gradient of its outputs, both right factors.
+    pub(super) fn low_gradients(
+        &self,
+        rows: usize,
+        [forward, backward]: [&[f32]; 2],
+        [x, dy]: [&Ready<'_>; 2],
+    ) -> [Vec<f32>; 2] {
+        let narrow = Part::whole(rows, self.rank);
+        [(backward, x), (forward, dy)].map(|(between, right)| {
+            let part = Part::whole(self.rank, right.columns());
+            let mut sums = vec![0.0; self.rank * right.columns()];
+            let left = Ready::left(self.arithmetic, transposed((between, narrow)));
+            multiply_ready((&mut sums, part), (&left, right), None, 1.0, false);
+            sums
+        })
+    }
+}
+
+/// A norm before the maps, and what it reads.
+pub(super) struct Normed<'a> {
+    pub(super) norm: RmsNorm,
+    /// `[width]`
+    pub(super) weight: &'a [f32],
+    /// `[rows, width]`
+    pub(super) x: &'a [f32],
+}
+
+impl<'a> Normed<'a> {
+    pub(super) fn width(&self) -> usize {
+        self.weight.len()
+    }
+
+    /// What the norm reads of a block.
+    pub(super) fn block(&self, rows: &Range<usize>) -> &'a [f32] {
+        rows_of(self.x, rows, self.width())
+    }
+
+    /// A block, normalised, in `slot`.
+    pub(super) fn forward<'b>(
+        &self,
+        rows: &Range<usize>,
+        slot: Slot<'b>,
+    ) -> (&'b mut [f32], Filled) {
+        let (x, width) = (self.block(rows), self.width());
+        vectorised(
+            #[inline(always)]
+            || {
+                slot.rows(
+                    width,
+                    #[inline(always)]
+                    |row, slot| slot.fill(self.norm.row(&x[row * width..][..width], self.weight)),
+                )
+            },
+        )
+    }
+
+    /// Adds the gradient of a block to `dx`, and that of the weight to `sums`, by that of the normalised block.
+    pub(super) fn backward(
+        &self,
+        rows: &Range<usize>,
+        gradient: &mut [f32],
+        dx: &mut [f32],
+        sums: &mut [f32],
+    ) {
+        let (x, width) = (self.block(rows), self.width());
+        vectorised(
+            #[inline(always)]
+            || {
+                let gradients = gradient.chunks_exact_mut(width);
+                let rows = gradients.zip(dx.chunks_exact_mut(width));
+                for (x, (gradient, dx)) in x.chunks_exact(width).zip(rows) {
+                    self.norm.row_gradient(x, self.weight, gradient, sums);
+                    dx.iter_mut().zip(gradient).for_each(|(dx, g)| *dx += *g);
+                }
+            },
+        );
+    }
+}
+
+/// The gradients of the low-rank factors a and b of each of `maps`, from the sums of all blocks.
+pub(super) fn adapter_gradients(
+    sums: &mut impl Iterator<Item = Vec<f32>>,
+    maps: &[Map<'_>],
+) -> Vec<Option<FlexTensor>> {
+    let mut gradients = Vec::with_capacity(2 * maps.len());
+    for map in maps {
+        let rank = map.low.map_or(0, |low| low.a.1.columns());
+        let a = |a| dense(tensor(a, [rank, map.inputs()]).transpose(0, 1));
+        gradients.push(sums.next().map(a));
+        gradients.push(sums.next().map(|b| tensor(b, [rank, map.outputs()])));
+    }
+    gradients
+}
+
+/// ∂W = inputᵀ ∂output of those maps that learn, by both, on all threads.
+pub(super) fn weight_gradients<const N: usize>(
+    learns: [bool; N],
+    factors: [(Factor<'_>, Factor<'_>); N],
+) -> [Option<FlexTensor>; N] {
+    let mut learns = learns.into_iter();
+    factors.map(|(input, output)| {
+        let shape = [input.1.columns(), output.1.columns()];
+        let learns = learns.next() == Some(true);
+        learns.then(|| tensor(product(transposed(input), output), shape))
+    })
+}
+
+/// The rows of the blocks that `rows` rows are worked on in. They do not depend on the number of threads, and neither do
+/// sums over blocks.
+pub(super) fn blocks(rows: usize) -> Vec<Range<usize>> {
+    const FEWEST: usize = 32;
+    const MOST: usize = 128;
+    let length = rows
+        .div_ceil(8)
+        .next_multiple_of(FEWEST)
+        .clamp(FEWEST, MOST);
+    (0..rows)
+        .step_by(length)
+        .map(|start| start..(start + length).min(rows))
+        .collect()
+}
+
+/// The sums of the lists that blocks give, list by list, in the order of the blocks.
+pub(super) fn total(blocks: Vec<Vec<Vec<f32>>>) -> Vec<Vec<f32>> {
+    let mut blocks = blocks.into_iter();
+    let Some(mut totals) = blocks.next() else {
+        return Vec::new();
+    };
+    let rest: Vec<_> = blocks.collect();
+    totals
+        .par_iter_mut()
+        .enumerate()
+        .for_each(|(index, total)| {
+            for block in &rest {
+                let pairs = total.iter_mut().zip(&block[index]);
+                pairs.for_each(|(total, value)| *total += value);
+            }
+        });
+    totals
+}
+
+/// Activations that the backward pass reads again: in bf16 where products round them anyway.
+#[derive(Debug, Clone)]
+pub(super) enum Kept {
+    Full(Vec<f32>),
+    Short(Vec<u16>),
+}
+
+impl Kept {
+    #[inline(always)]
+    pub(super) fn new(arithmetic: Arithmetic, activations: &[f32]) -> Self {
+        match arithmetic {
+            Arithmetic::F32 => Self::Full(activations.to_vec()),
+            Arithmetic::Tiles => Self::Short(activations.iter().map(|x| shorten(*x)).collect()),
+        }
+    }
+
+    /// The activations, in `slot`.
+    #[inline(always)]
+    pub(super) fn read<'a>(&self, slot: Slot<'a>) -> (&'a mut [f32], Filled) {
+        match self {
+            Self::Full(activations) => slot.copy(activations),
+            Self::Short(activations) => {
+                let long = |x: &u16| f32::from_bits(u32::from(*x) << 16);
+                slot.init(activations.iter().map(long))
+            }
+        }
+    }
+}
+
+/// The nearest bf16, ties to even; NaN stays NaN.
+#[inline(always)]
+fn shorten(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;
+    if x.is_nan() { 0x7fc0 } else { rounded }
+}
+
+/// The values of the rows `rows` of a buffer of `width` columns.
+pub(super) fn rows_of<'a>(all: &'a [f32], rows: &Range<usize>, width: usize) -> &'a [f32] {
+    &all[rows.start * width..rows.end * width]
+}
+
+/// `buffer` with room for `length` values, whatever they are.
+pub(super) fn room(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
+    if buffer.len() < length {
+        buffer.resize(length, 0.0);
+    }
+    &mut buffer[..length]
+}
+
+/// `gradients` as an array of as many.
+pub(super) fn list<const N: usize>(gradients: Vec<Option<FlexTensor>>) -> [Option<FlexTensor>; N] {
+    let mut gradients = gradients.into_iter();
+    std::array::from_fn(|_| gradients.next().flatten())
+}
