@@ -24,7 +24,7 @@ impl Trainer<'_> {
         let mut next = Some(batch);
         while let Some(batch) = next.take() {
             let (notes, longest) = (batch.notes, batch.seq);
-            if self.context.may_run_out_of_memory {
+            if self.context.may_run_out_of_memory || self.group.size() > 1 {
                 next = Some(batch.clone());
             }
             let taken = train_step(

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use burn::tensor::{DType, Device, Tensor, TensorData, bf16};
+use mlrm_model::transfer::{read, upload};
 use mpi::collective::{CommunicatorCollectives, Root, SystemOperation};
 use mpi::topology::{Communicator, SimpleCommunicator};
 
@@ -71,7 +72,7 @@ pub(super) fn sum_gradients(
         let values = match own.remove(path) {
             None => vec![0.0; *elements],
             Some(gradient) => {
-                let values = gradient.try_into_vec_as::<f32>();
+                let values: Result<Vec<f32>, _> = read(gradient);
                 values.map_err(|e| unreadable(path, &format!("{e:?}")))?
             }
         };
@@ -107,7 +108,7 @@ impl Sums {
         {
             let values: Vec<f32> = self.values.drain(..elements).collect();
             let data = TensorData::new(values, [elements]);
-            let gradient = Tensor::from_data(data, (&self.device, DType::F32));
+            let gradient = upload(data, (&self.device, DType::F32));
             self.found.insert(path, gradient);
         }
     }

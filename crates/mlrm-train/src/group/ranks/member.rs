@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, TensorData};
 use mlrm_data::batch::NoteBatch;
 use mlrm_data::loader::{LoaderSettings, NoteEncoder, PairBatches};
 use mlrm_data::order::Cursor;
 use mlrm_data::split::Pair;
+use mlrm_model::transfer::upload;
 use mpi::point_to_point::{Destination, Source};
 use mpi::topology::{Communicator, SimpleCommunicator};
 
@@ -72,7 +73,7 @@ impl Rank<'_> {
                 own.append(&mut std::mem::replace(&mut ready, rest));
             }
             let data = TensorData::from_bytes_vec(own, [*elements], *dtype);
-            weights.insert(path.clone(), Tensor::from_data(data, (&device, *dtype)));
+            weights.insert(path.clone(), upload(data, (&device, *dtype)));
         }
         Ok(weights)
     }

@@ -7,6 +7,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use mlrm_data::batch::NoteBatch;
 use mlrm_data::order::Cursor;
 use mlrm_model::embedder::Embeddings;
+use mlrm_model::transfer::{read, upload};
 use serde::{Deserialize, Serialize};
 
 use super::unreadable;
@@ -92,7 +93,7 @@ impl Tensors {
         let shapes = [&parts[0], &parts[1], &parts[2]].map(shape);
         let mut all = Vec::new();
         for part in parts.into_iter().flatten() {
-            let values = part.try_into_vec_as::<f32>();
+            let values: Result<Vec<f32>, _> = read(part);
             all.extend(values.map_err(|e| unreadable("embeddings", &format!("{e:?}")))?);
         }
         Ok((Self(shapes), all))
@@ -109,10 +110,7 @@ impl Tensors {
             let (shape, dtype) = part?;
             let rest = values.split_off(values.len().min(shape[0] * shape[1]));
             let own = std::mem::replace(&mut values, rest);
-            Some(Tensor::from_data(
-                TensorData::new(own, shape),
-                (device, dtype),
-            ))
+            Some(upload(TensorData::new(own, shape), (device, dtype)))
         })
     }
 }
