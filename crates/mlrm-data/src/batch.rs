@@ -133,6 +133,52 @@ impl NoteBatch {
         }
     }
 
+    /// The notes of `parts`, one below the other, padded with `pad_id` to the longest of all.
+    pub fn join(parts: &[&Self], pad_id: u32) -> Self {
+        let seq = parts.iter().map(|part| part.seq).max().unwrap_or(0);
+        let mut input_ids = Vec::new();
+        for part in parts {
+            for ids in part.input_ids.chunks_exact(part.seq.max(1)) {
+                input_ids.extend_from_slice(ids);
+                input_ids.resize(input_ids.len() + seq - part.seq, pad_id as i32);
+            }
+        }
+        let index = |of: fn(&Self) -> &Option<Vec<usize>>| {
+            let any = parts.iter().any(|part| of(part).is_some());
+            let of_part = |part: &&Self| of(part).clone().unwrap_or_else(|| vec![0; part.notes]);
+            any.then(|| parts.iter().flat_map(of_part).collect())
+        };
+        let by_text = parts.iter().any(|part| !part.by_text.is_empty());
+        let read_by_text = |part: &&Self| match part.by_text.is_empty() {
+            true => vec![false; part.notes],
+            false => part.by_text.clone(),
+        };
+        let mut pictures: Option<BatchPictures> = None;
+        for part in parts.iter().filter_map(|part| part.pictures.as_ref()) {
+            let all = pictures.get_or_insert_with(BatchPictures::default);
+            let before = all.distinct.len();
+            all.image_size = part.image_size;
+            all.distinct.extend_from_slice(&part.distinct);
+            all.of_note
+                .extend(part.of_note.iter().map(|at| before + at));
+        }
+        Self {
+            notes: parts.iter().map(|part| part.notes).sum(),
+            seq,
+            input_ids,
+            lengths: parts.iter().flat_map(|part| part.lengths.clone()).collect(),
+            image_index: index(|part| &part.image_index),
+            image_emb_index: index(|part| &part.image_emb_index),
+            pictures,
+            rows: parts.iter().flat_map(|part| part.rows.clone()).collect(),
+            by_text: match by_text {
+                true => parts.iter().flat_map(read_by_text).collect(),
+                false => Vec::new(),
+            },
+            places: Vec::new(),
+        }
+    }
+
     /// Some neighbouring notes of the batch, padded to the longest of them only.
     ///
     /// # Panics
@@ -216,6 +262,30 @@ mod tests {
         assert_eq!((pictures.of_note, pictures.distinct.len()), (vec![0, 1], 2));
         let pictures = batch.slice(2..3).pictures.unwrap();
         assert_eq!(pictures.distinct[0].values.as_deref(), Some(&values[3..6]));
+    }
+
+    #[test]
+    fn what_is_joined_is_what_was_sliced() {
+        let prompts = [
+            prompt(&[5, 6], Some(1)),
+            prompt(&[7], Some(0)),
+            prompt(&[7, 8, 9], Some(2)),
+        ];
+        let mut whole = NoteBatch::from_prompts(&prompts, &[40, 2, 7], 3);
+        let values: Vec<f32> = (0..9_u8).map(f32::from).collect();
+        whole.pictures = Some(BatchPictures::from_values(&values, 1));
+        let joined = |batch: &NoteBatch| {
+            let parts = [batch.slice(0..1), batch.slice(1..1), batch.slice(1..3)];
+            NoteBatch::join(&parts.each_ref(), 3)
+        };
+        assert_eq!(joined(&whole), whole);
+        whole.by_text = vec![false, true, false];
+        assert_eq!(joined(&whole), whole);
+        // A part of which none is read by text, beside one of which some are.
+        let mut first = whole.slice(0..1);
+        first.by_text = Vec::new();
+        assert_eq!(NoteBatch::join(&[&first, &whole.slice(1..3)], 3), whole);
+        assert_eq!(NoteBatch::join(&[], 3), NoteBatch::default());
     }
 
     #[test]

@@ -205,6 +205,9 @@ pub struct Evaluation {
     /// E ‖x − y‖² over related pairs: lower is closer together.
     #[serde(with = "number::option")]
     pub alignment: Option<f64>,
+    /// Other numbers of the split, in units of their own, such as a loss.
+    #[serde(with = "number::map", skip_serializing_if = "Named::is_empty")]
+    pub figures: Named<f64>,
 }
 
 /// `saliency`.

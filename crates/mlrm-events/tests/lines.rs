@@ -113,6 +113,7 @@ fn every_event() -> Vec<Event> {
             baselines: [("bm25".to_owned(), slices(f64::INFINITY))].into(),
             uniformity: Some(-3.5),
             alignment: None,
+            figures: [("train Loss".to_owned(), f64::INFINITY)].into(),
         }),
         Event::Saliency(Saliency {
             step: 8,

@@ -11,6 +11,7 @@ pub mod fusion;
 pub mod hf_config;
 pub mod nn;
 pub mod ops;
+mod registry;
 pub mod saliency;
 pub mod source;
 pub mod system;

@@ -79,12 +79,19 @@ fn run_started(started: &RunStarted) -> String {
         Some(step) => format!(", resumed from step {}", format::count(step)),
         None => String::new(),
     };
+    let notes = match started.notes {
+        // Not of mlrm's own trainer.
+        0 => format!("{} items", format::count(started.train_pairs)),
+        notes => format!(
+            "{} pairs of {} notes",
+            format::count(started.train_pairs),
+            format::count(notes)
+        ),
+    };
     format!(
-        "training on {}: {} steps, {} pairs of {} notes, {} of {} parameters{resumed}",
+        "training on {}: {} steps, {notes}, {} of {} parameters{resumed}",
         started.device,
         format::count(started.total_steps),
-        format::count(started.train_pairs),
-        format::count(started.notes),
         format::large(started.parameters_trained),
         format::large(started.parameters_total),
     )
@@ -132,16 +139,28 @@ pub fn train_step(step: &TrainStep) -> String {
         Some(gate) => format!(", gate {}", format::number(gate)),
         None => String::new(),
     };
+    let temperature = match is_known(step, step.temperature_logit) {
+        true => format!(
+            ", temperature {}",
+            format::number((-step.temperature_logit).exp())
+        ),
+        false => String::new(),
+    };
     format!(
-        "loss {}{parts}, temperature {}{gate}, {} notes/s",
+        "loss {}{parts}{temperature}{gate}, {} notes/s",
         format::number(step.loss),
-        format::number((-step.temperature_logit).exp()),
         format::number(step.notes_per_second)
     )
 }
 
+/// Whether a number of a step is there: a training that is not mlrm's own tells neither temperature nor
+/// gradient norm. In a run that diverged NaN is their value.
+pub(crate) fn is_known(step: &TrainStep, value: f64) -> bool {
+    !value.is_nan() || !step.loss.is_finite()
+}
+
 fn evaluation_line(evaluation: &Evaluation) -> String {
-    let metrics = match evaluation
+    let mut metrics = match evaluation
         .slices
         .get("all")
         .or_else(|| evaluation.slices.values().next())
@@ -152,16 +171,24 @@ fn evaluation_line(evaluation: &Evaluation) -> String {
             .map(|(name, value)| {
                 format!("{} {}", format::metric_title(name), format::percent(*value))
             })
-            .collect::<Vec<_>>()
-            .join(", "),
-        None => "no metrics".into(),
+            .collect::<Vec<_>>(),
+        None => Vec::new(),
     };
-    format!(
-        "{} of {} queries in {} notes: {metrics}",
-        split(evaluation.split),
-        format::count(evaluation.queries),
-        format::count(evaluation.pool)
-    )
+    let figures = evaluation.figures.iter();
+    metrics.extend(figures.map(|(name, value)| format!("{name} {}", format::number(*value))));
+    let metrics = match metrics.is_empty() {
+        true => "no metrics".into(),
+        false => metrics.join(", "),
+    };
+    let of = match evaluation.queries {
+        0 => String::new(),
+        queries => format!(
+            " of {} queries in {} notes",
+            format::count(queries),
+            format::count(evaluation.pool)
+        ),
+    };
+    format!("{}{of}: {metrics}", split(evaluation.split))
 }
 
 /// The split's name.

@@ -74,6 +74,20 @@ impl Notes {
             true => set,
             false => set.part(part),
         };
+        Self::of(set, settings, pictures, progress)
+    }
+
+    /// Notes that are in memory; of `settings` counts where their pictures are (`root` and `images`) and
+    /// how these are read.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn of(
+        set: NoteSet,
+        settings: &DataSettings,
+        pictures: bool,
+        progress: PictureProgress<'_>,
+    ) -> Result<Self, TrainError> {
         let decoding = DecodeOptions::new(settings);
         if !pictures {
             return Ok(Self {

@@ -23,6 +23,7 @@ mod parts;
 mod phases;
 pub mod plan;
 pub mod preflight;
+pub mod pretrained;
 pub mod probe;
 mod run;
 pub mod run_folder;

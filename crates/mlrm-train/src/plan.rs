@@ -333,8 +333,9 @@ fn picture_settings(
     folder: Option<&Path>,
     vision: &VisionConfig,
 ) -> Result<PreprocessorConfig, TrainError> {
-    let said = folder.map(|folder| PreprocessorConfig::load(folder, vision.family));
-    let usual = || PreprocessorConfig::of_family(vision.family, vision.image_size as u32);
+    let defaults = vision.family().traits.pictures;
+    let said = folder.map(|folder| PreprocessorConfig::load(folder, defaults));
+    let usual = || PreprocessorConfig::usual(defaults, vision.image_size as u32);
     Ok(said.transpose()?.flatten().unwrap_or_else(usual))
 }
 

@@ -270,6 +270,7 @@ fn measure(
             .collect(),
         uniformity: Some(geometry.uniformity),
         alignment: Some(geometry.alignment),
+        ..Evaluation::default()
     };
     let ignored = ignored_in_test(&evaluation, &eval.k);
     let events = std::iter::once(Event::Evaluation(evaluation)).chain(ignored.map(|message| {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use mlrm_config::{SelectFeature, VisionFamily};
+use mlrm_config::{PictureDefaults, SelectFeature};
 use mlrm_data::image::{DecodeOptions, ImagePreprocessor, PreprocessorConfig, decode};
 use mlrm_data::tokenizer::Tokenizer;
 use mlrm_model::decoder::{Decoder, DecoderTrace};
@@ -254,7 +254,7 @@ fn check_vision_encoder(folder: &Path, out: &Path, device: &Device) {
     let [count, channels, side, _] = pixels.shape[..] else {
         panic!("{:?}", pixels.shape)
     };
-    let config = PreprocessorConfig::load(folder, VisionFamily::Clip)
+    let config = PreprocessorConfig::load(folder, PictureDefaults::Clip)
         .expect("readable")
         .expect("a config");
     let preprocessor = ImagePreprocessor::new(config, side).expect("square pictures");

@@ -4,14 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use miette::miette;
-use mlrm_config::{DataSettings, DeviceNames, ExifOrientation, RunConfig};
-use mlrm_data::image::PreprocessorConfig;
-use mlrm_model::embedder::{Embedder, ModelFolder};
+use mlrm_config::{DataSettings, DeviceNames, RunConfig};
+use mlrm_model::embedder::Embedder;
 use mlrm_train::corpus::Notes;
 use mlrm_train::device::{self, Device};
 use mlrm_train::features::{Keeping, keep_features, told};
 use mlrm_train::plan::{OpenModel, open_model};
+use mlrm_train::pretrained;
 
 /// What `--allow-nan` means.
 pub const ALLOW_NAN: &str = "model.allow_nan=true";
@@ -32,45 +31,20 @@ pub struct ModelSource {
 impl ModelSource {
     /// The model folder: the path itself, or `model/` in a run folder.
     pub fn folder(&self) -> miette::Result<PathBuf> {
-        let inner = self.model.join("model");
-        [self.model.clone(), inner]
-            .into_iter()
-            .find(|folder| folder.join("mlrm.toml").is_file())
-            .ok_or_else(|| {
-                miette!(
-                    "{} is neither a model folder (no mlrm.toml) nor a run folder with a `model/`",
-                    self.model.display()
-                )
-            })
+        Ok(pretrained::model_folder(&self.model)?)
     }
 
-    /// The config of the run, where the path is a run folder.
+    /// The config of the run, where the path is a run folder; else as in training, unless the command
+    /// line says otherwise.
     pub fn run_config(&self, overrides: &[String]) -> miette::Result<RunConfig> {
         let mut overrides = overrides.to_vec();
         overrides.extend(self.allow_nan.then(|| ALLOW_NAN.to_owned()));
-        Ok(if self.is_run() {
-            RunConfig::load(self.model.join("config.toml"), &overrides)
-                .map_err(mlrm_train::TrainError::from)?
-        } else {
-            // As in training, unless the command line says otherwise.
-            let folder = self.folder()?;
-            let model = ModelFolder::open(&folder).map_err(mlrm_train::TrainError::from)?;
-            let pictures = model.config.vision.map(|vision| {
-                PreprocessorConfig::load(&folder.join("vision"), vision.family)
-                    .map_err(mlrm_train::TrainError::from)
-            });
-            let pictures = pictures.transpose()?.flatten();
-            if let Some(ExifOrientation::Apply) = pictures.map(|pictures| pictures.orientation) {
-                overrides.insert(0, "data.exif_orientation=apply".into());
-            }
-            overrides.push(format!("model.path={}", self.model.display()));
-            RunConfig::from_overrides(&overrides).map_err(mlrm_train::TrainError::from)?
-        })
+        Ok(pretrained::settings(&self.model, &overrides)?)
     }
 
     /// Whether the path is a run folder, whose config tells how the model came about.
     pub fn is_run(&self) -> bool {
-        self.model.join("config.toml").is_file()
+        pretrained::is_run(&self.model)
     }
 
     /// Opens the device, for the number format of `config`.

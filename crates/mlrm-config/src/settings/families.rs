@@ -20,14 +20,14 @@ macro_rules! families {
             pub const ALL: &'static [Self] = &[$(Self::$family),+];
 
             /// The name in configs, and the `model_type` of a Hugging Face `config.json`.
-            pub fn name(self) -> &'static str {
+            pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$family => $name,)+
                 }
             }
 
             /// What tells the family from the others before any model is made.
-            pub fn traits(self) -> $traits {
+            pub const fn traits(self) -> $traits {
                 match self {
                     $(Self::$family => $known,)+
                 }

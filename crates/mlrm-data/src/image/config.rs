@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use mlrm_config::{ExifOrientation, PictureDefaults, VisionFamily};
+use mlrm_config::{ExifOrientation, PictureDefaults};
 use serde_json::{Map, Value};
 
 use crate::error::{DataError, Result};
@@ -144,11 +144,7 @@ impl PreprocessorConfig {
     }
 
     /// What the pictures of a vision encoder become where no file says it.
-    pub fn of_family(family: VisionFamily, image_size: u32) -> Self {
-        Self::usual(family.traits().pictures, image_size)
-    }
-
-    fn usual(defaults: PictureDefaults, image_size: u32) -> Self {
+    pub fn usual(defaults: PictureDefaults, image_size: u32) -> Self {
         match defaults {
             PictureDefaults::Clip => Self::clip(image_size),
             PictureDefaults::Siglip => Self {
@@ -181,12 +177,12 @@ impl PreprocessorConfig {
 
     /// Reads the `preprocessor_config.json` of a folder, or `image_processor` of the
     /// `processor_config.json` that newer versions write for whole models; `None` where there is
-    /// neither. A file that names no processor means that of `family`.
+    /// neither. A file that names no processor means that of `defaults`.
     ///
     /// # Errors
     /// A file that cannot be read, and every option that is not implemented.
-    pub fn load(folder: &Path, family: VisionFamily) -> Result<Option<Self>> {
-        let unnamed = Processor::of_pictures(family.traits().pictures);
+    pub fn load(folder: &Path, defaults: PictureDefaults) -> Result<Option<Self>> {
+        let unnamed = Processor::of_pictures(defaults);
         let path = folder.join("preprocessor_config.json");
         if let Some(config) = Self::load_file(&path, None, unnamed)? {
             return Ok(Some(config));

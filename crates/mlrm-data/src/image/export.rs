@@ -54,7 +54,7 @@ impl PreprocessorConfig {
 
 #[cfg(test)]
 mod tests {
-    use mlrm_config::VisionFamily;
+    use mlrm_config::PictureDefaults;
 
     use super::*;
 
@@ -70,7 +70,8 @@ mod tests {
         };
         for config in [PreprocessorConfig::clip(48), exact] {
             config.save(folder.path()).expect("writes");
-            let read = PreprocessorConfig::load(folder.path(), VisionFamily::Clip).expect("reads");
+            let read =
+                PreprocessorConfig::load(folder.path(), PictureDefaults::Clip).expect("reads");
             assert_eq!(read, Some(config));
         }
     }

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use ::image::{ImageFormat, RgbImage};
-use mlrm_config::{ExifOrientation, VisionFamily};
+use mlrm_config::{ExifOrientation, PictureDefaults};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -41,7 +41,7 @@ fn pictures_become_what_clip_image_processor_makes_of_them() {
         if !folder.is_dir() {
             continue;
         }
-        let config = PreprocessorConfig::load(&folder, VisionFamily::Clip)
+        let config = PreprocessorConfig::load(&folder, PictureDefaults::Clip)
             .unwrap()
             .unwrap();
         let side = config.output_size().unwrap().0 as usize;
@@ -380,7 +380,7 @@ fn loaded(config: &serde_json::Value, image_size: usize) -> Result<ImagePreproce
         config.to_string(),
     )
     .unwrap();
-    let config = PreprocessorConfig::load(folder.path(), VisionFamily::Clip);
+    let config = PreprocessorConfig::load(folder.path(), PictureDefaults::Clip);
     let preprocessor =
         config.and_then(|config| ImagePreprocessor::new(config.unwrap(), image_size));
     preprocessor.map_err(|error| error.to_string())
@@ -418,7 +418,7 @@ fn all_forms_of_a_config_are_read() {
     };
     assert_eq!(plain, expected);
     let empty = tempfile::tempdir().unwrap();
-    let default = PreprocessorConfig::load(empty.path(), VisionFamily::Clip).unwrap();
+    let default = PreprocessorConfig::load(empty.path(), PictureDefaults::Clip).unwrap();
     assert_eq!(default, None);
 }
 
@@ -435,15 +435,15 @@ fn a_file_without_a_processor_means_that_of_its_model() {
     };
     let plain = json!({"size": 48});
     let squeezed = Some(Resize::Exact(48, 48));
-    assert_eq!(read(plain.clone(), VisionFamily::Vit).resize, squeezed);
-    assert_eq!(read(plain.clone(), VisionFamily::Blip2).resize, squeezed);
+    assert_eq!(read(plain.clone(), PictureDefaults::Vit).resize, squeezed);
+    assert_eq!(read(plain.clone(), PictureDefaults::Blip).resize, squeezed);
     let edge = Some(Resize::ShortestEdge(48));
-    assert_eq!(read(plain.clone(), VisionFamily::Dinov2).resize, edge);
-    assert_eq!(read(plain, VisionFamily::Clip).resize, edge);
+    assert_eq!(read(plain.clone(), PictureDefaults::Dinov2).resize, edge);
+    assert_eq!(read(plain, PictureDefaults::Clip).resize, edge);
     let named = json!({"size": 48, "image_processor_type": "ViTImageProcessor"});
-    assert_eq!(read(named, VisionFamily::Clip).resize, squeezed);
+    assert_eq!(read(named, PictureDefaults::Clip).resize, squeezed);
     // From scratch, DINOv2's pictures keep the proportions of its own, 256 to 224.
-    let usual = PreprocessorConfig::of_family(VisionFamily::Dinov2, 56);
+    let usual = PreprocessorConfig::usual(PictureDefaults::Dinov2, 56);
     assert_eq!(usual.resize, Some(Resize::ShortestEdge(64)));
     assert_eq!(usual.crop, Some((56, 56)));
 }

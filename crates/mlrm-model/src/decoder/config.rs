@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use mlrm_config::{LlmFamily, LlmSettings};
+use mlrm_config::LlmSettings;
 use serde_json::{Value, json};
 
 use super::families::{self, DecoderFamily};
@@ -18,7 +18,7 @@ use crate::nn::Rope;
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecoderConfig {
     /// Which family it is of (HF `model_type`).
-    pub family: LlmFamily,
+    pub family: &'static DecoderFamily,
     /// Words, padding included.
     pub vocab_size: usize,
     /// Width of the hidden states between the layers.
@@ -186,7 +186,7 @@ impl DecoderConfig {
         let family = self.family();
         let mut config = (family.write)(self);
         config["architectures"] = json!([family.architecture]);
-        config["model_type"] = json!(self.family.name());
+        config["model_type"] = json!(family.name);
         config["vocab_size"] = json!(self.vocab_size);
         config["hidden_size"] = json!(self.hidden_size);
         config["num_hidden_layers"] = json!(self.num_hidden_layers);
@@ -199,9 +199,9 @@ impl DecoderConfig {
         config
     }
 
-    /// the family's entry: its tensor names among others.
+    /// The family's entry: its tensor names among others.
     pub fn family(&self) -> &'static DecoderFamily {
-        families::of(self.family)
+        self.family
     }
 
     /// What layer `index` attends to.
@@ -244,7 +244,7 @@ impl DecoderConfig {
         Err(ModelError::Input(format!(
             "an input of {seq} positions is longer than the {limit} of this `{}` model: {why}; \
              lower prompt.max_tokens",
-            self.family.name()
+            self.family.name
         )))
     }
 

@@ -58,26 +58,35 @@ pub struct EmbedderCore {
     pub head: Head,
 }
 
-/// The whole model. The vision encoder is frozen and lives outside the autodiff graph.
-#[derive(Debug, Clone)]
+/// The whole model. The vision encoder is frozen and lives outside the autodiff graph: as a module of Burn the
+/// model is what can learn, [`Self::core`].
+#[derive(Module, Debug)]
 pub struct Embedder {
     /// Sizes and options.
+    #[module(skip)]
     pub config: EmbedderConfig,
     /// Absent for the variant `text`.
+    #[module(skip)]
     pub vision: Option<VisionTower>,
     /// What it made of pictures before, where that is kept.
+    #[module(skip)]
     pub features: Option<Arc<FeatureCache>>,
     /// See [`Self::pictures_encoded`].
+    #[module(skip)]
     pub(crate) encoded: Arc<AtomicU64>,
     /// The parts that can learn.
     pub core: EmbedderCore,
     /// Which weights of the language model learn.
+    #[module(skip)]
     pub tune: Tune,
     /// How its matrices are held.
+    #[module(skip)]
     pub quantisation: Quantisation,
     /// What the language model's adapters are, where it has any.
+    #[module(skip)]
     pub adapter: Option<AdapterConfig>,
     /// Turns the adapters' dropout on for a training step.
+    #[module(skip)]
     pub dropout: DropoutClock,
 }
 

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use mlrm_config::{SelectFeature, VisionActivation, VisionFamily, VisionSettings};
+use mlrm_config::{SelectFeature, VisionActivation, VisionSettings};
 use serde_json::{Value, json};
 
 use super::families::{self, VisionEncoderFamily};
@@ -18,7 +18,7 @@ use crate::nn::Activation;
 #[derive(Debug, Clone, PartialEq)]
 pub struct VisionConfig {
     /// Which family it belongs to.
-    pub family: VisionFamily,
+    pub family: &'static VisionEncoderFamily,
     /// Width of the hidden states (v).
     pub hidden_size: usize,
     /// Inner width of the feed-forward network.
@@ -160,11 +160,14 @@ impl VisionConfig {
 
     /// The family's entry: its tensor names among others.
     pub fn family(&self) -> &'static VisionEncoderFamily {
-        families::of(self.family)
+        self.family
     }
 
     /// Reads the keys that CLIP, SigLIP and BLIP-2 share; an absent one has the value in `defaults`.
-    pub(super) fn read_common(hf: &mut HfConfig<'_>, defaults: &Self) -> Result<Self, ModelError> {
+    ///
+    /// # Errors
+    /// A key of the wrong kind, and options that are not implemented.
+    pub fn read_common(hf: &mut HfConfig<'_>, defaults: &Self) -> Result<Self, ModelError> {
         hf.refuse_unless("attention_dropout", &[json!(0.0), json!(0)], "set it to 0");
         hf.refuse_unless("num_channels", &[json!(3)], "only RGB is");
         let mut size = |key, default| hf.get(key, Some(default));
@@ -187,7 +190,7 @@ impl VisionConfig {
     }
 
     /// The keys of [`Self::read_common`].
-    pub(super) fn common_json(&self) -> Value {
+    pub fn common_json(&self) -> Value {
         json!({
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,
@@ -248,7 +251,7 @@ impl VisionConfig {
     }
 
     /// The options of `self` with the sizes of a config section.
-    pub(super) fn sized(&self, settings: &VisionSettings) -> Self {
+    pub fn sized(&self, settings: &VisionSettings) -> Self {
         Self {
             hidden_size: settings.hidden_size,
             intermediate_size: settings.intermediate_size,
@@ -270,7 +273,7 @@ impl VisionConfig {
     pub fn to_json(&self) -> Value {
         let family = self.family();
         let mut config = (family.write)(self);
-        config["model_type"] = json!(self.family.name());
+        config["model_type"] = json!(family.name);
         if !family.architecture.is_empty() {
             config["architectures"] = json!([family.architecture]);
         }
@@ -321,11 +324,11 @@ impl VisionConfig {
 
     /// Whether position 0 of the hidden states is a class token.
     pub fn has_class_token(&self) -> bool {
-        self.family.traits().class_token
+        self.family.traits.class_token
     }
 
     /// Whether the encoder ends in a norm that [`super::FeatureSelection::post_layernorm`] can ask for.
     pub fn has_post_layernorm(&self) -> bool {
-        self.family.traits().post_layernorm
+        self.family.traits.post_layernorm
     }
 }

@@ -28,9 +28,9 @@ pub use load::{Fit, LoadOptions, Mismatch, fit, fit_only, load, load_adapters};
 pub use maps::{
     LinearMap, linear_maps, parameter_count, quantise_linear_maps, trained_parameter_count,
 };
+pub(crate) use module::each_value;
 pub use module::{
     ExportedTensor, NameTable, NamedTensor, Tensors, export, export_adapters, export_gradients,
-    fill, named_tensors,
+    fill, named_tensors, renamed,
 };
-pub(crate) use module::{each_value, renamed};
 pub use write::{WriteOptions, Written, write_each, write_module, write_safetensors};

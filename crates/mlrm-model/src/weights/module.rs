@@ -30,7 +30,7 @@ impl NameTable {
 
 /// A path of the core with its parts renamed after `table`, whose entries are (the core's, the
 /// family's) beginnings of a path, at the top and below `layers.N.`.
-pub(crate) fn renamed(path: &str, table: &[(&str, &str)]) -> String {
+pub fn renamed(path: &str, table: &[(&str, &str)]) -> String {
     let replace = |part: &str| {
         let entry = |(own, theirs): &(&str, &str)| {
             let rest = part.strip_prefix(own)?;

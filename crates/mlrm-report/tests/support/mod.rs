@@ -297,5 +297,6 @@ fn evaluation(shape: Shape, step: u64) -> Event {
         .into(),
         uniformity: Some(-1.2 - 1.9 * rise),
         alignment: Some(1.1 - 0.6 * rise),
+        ..Evaluation::default()
     })
 }

@@ -12,13 +12,14 @@ use crate::hf_config::HfConfig;
 use crate::weights::{NameTable, renamed};
 
 pub(super) static FAMILY: DecoderFamily = DecoderFamily {
+    name: LlmFamily::Gemma2.name(),
     architecture: "Gemma2Model",
     prefix: "model.",
     names: NAMES,
     read,
     write,
     scratch: |settings, words| {
-        let line = llama::scratch_line(LlmFamily::Gemma2, settings, words);
+        let line = llama::scratch_line(&FAMILY, settings, words);
         // The class would put one where the config has none.
         DecoderConfig {
             lm_head: head(&[("final_logit_softcapping", Value::Null)]),
@@ -43,7 +44,7 @@ const TABLE: &[(&str, &str)] = &[
 fn read(hf: &mut HfConfig<'_>) -> Result<DecoderConfig, ModelError> {
     let cap = hf.get_nullable("attn_logit_softcapping", Some(50.0))?;
     let last_cap: Option<f64> = hf.get_nullable("final_logit_softcapping", Some(30.0))?;
-    let line = read_gemma(LlmFamily::Gemma2, hf)?;
+    let line = read_gemma(&FAMILY, hf)?;
     let every_other = |index: usize| match index % 2 {
         0 => LayerKind::Sliding,
         _ => LayerKind::Full,
@@ -70,7 +71,7 @@ pub(super) fn head(keys: &[(&str, Value)]) -> serde_json::Map<String, Value> {
 
 /// Reads the keys that both Gemmas have.
 pub(super) fn read_gemma(
-    family: LlmFamily,
+    family: &'static DecoderFamily,
     hf: &mut HfConfig<'_>,
 ) -> Result<DecoderConfig, ModelError> {
     let gelu = [json!("gelu_pytorch_tanh")];

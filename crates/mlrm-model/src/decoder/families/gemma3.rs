@@ -12,6 +12,7 @@ use crate::hf_config::HfConfig;
 use crate::nn::{Rope, RopeScaling};
 
 pub(super) static FAMILY: DecoderFamily = DecoderFamily {
+    name: LlmFamily::Gemma3.name(),
     architecture: "Gemma3TextModel",
     prefix: "model.",
     names: gemma2::NAMES,
@@ -23,7 +24,7 @@ pub(super) static FAMILY: DecoderFamily = DecoderFamily {
             theta: LOCAL_THETA,
             scaling: RopeScaling::Default,
         }),
-        ..gemma2::gemma(llama::scratch_line(LlmFamily::Gemma3, settings, words))
+        ..gemma2::gemma(llama::scratch_line(&FAMILY, settings, words))
     },
 };
 
@@ -40,7 +41,7 @@ fn read(hf: &mut HfConfig<'_>) -> Result<DecoderConfig, ModelError> {
     // The class keeps it under this name as well.
     let pattern: usize = hf.get("_sliding_window_pattern", Some(pattern))?;
     let [global, local] = rotary(hf)?;
-    let line = gemma2::read_gemma(LlmFamily::Gemma3, hf)?;
+    let line = gemma2::read_gemma(&FAMILY, hf)?;
     let usual = |index: usize| match (index + 1).checked_rem(pattern) {
         Some(0) => LayerKind::Full,
         _ => LayerKind::Sliding,

@@ -11,13 +11,14 @@ use crate::error::ModelError;
 use crate::hf_config::HfConfig;
 
 pub(super) static FAMILY: DecoderFamily = DecoderFamily {
+    name: LlmFamily::Granite.name(),
     architecture: "GraniteModel",
     prefix: "model.",
     names: llama::NAMES,
     read,
     write,
     scratch: |settings, words| {
-        let line = llama::scratch_line(LlmFamily::Granite, settings, words);
+        let line = llama::scratch_line(&FAMILY, settings, words);
         DecoderConfig {
             score_scale: Some((line.head_dim as f64).powf(-0.5)),
             lm_head: head(&[("logits_scaling", json!(1.0))]),
@@ -45,7 +46,7 @@ fn read(hf: &mut HfConfig<'_>) -> Result<DecoderConfig, ModelError> {
         qkv_bias: attention_bias,
         output_bias: attention_bias,
         mlp_bias,
-        ..llama::read_line(LlmFamily::Granite, hf)?
+        ..llama::read_line(&FAMILY, hf)?
     })
 }
 

@@ -12,16 +12,17 @@ use crate::nn::{Rope, RopeScaling};
 use crate::weights::{NameTable, renamed};
 
 pub(super) static FAMILY: DecoderFamily = DecoderFamily {
+    name: LlmFamily::Llama.name(),
     architecture: "LlamaModel",
     prefix: "model.",
     names: NAMES,
     read,
     write,
-    scratch: |settings, words| scratch_line(LlmFamily::Llama, settings, words),
+    scratch: |settings, words| scratch_line(&FAMILY, settings, words),
 };
 
 /// Names of the Llama line: the core's own, but that the three projections stand side by side.
-pub(super) const NAMES: NameTable = NameTable {
+pub const NAMES: NameTable = NameTable {
     rename: |path| renamed(path, &[("self_attn.qkv.", "self_attn.")]),
     ignored: &[
         ("lm_head.weight", "no LM head is ever computed"),
@@ -39,7 +40,7 @@ fn read(hf: &mut HfConfig<'_>) -> Result<DecoderConfig, ModelError> {
         qkv_bias: attention_bias,
         output_bias: attention_bias,
         mlp_bias: hf.get("mlp_bias", Some(false))?,
-        ..read_line(LlmFamily::Llama, hf)?
+        ..read_line(&FAMILY, hf)?
     })
 }
 
@@ -51,8 +52,11 @@ fn write(config: &DecoderConfig) -> Value {
 }
 
 /// Reads the keys that all of the line have; no biases, no per-head norms, no window.
-pub(super) fn read_line(
-    family: LlmFamily,
+///
+/// # Errors
+/// A key that is missing or of the wrong kind, and options that are not implemented.
+pub fn read_line(
+    family: &'static DecoderFamily,
     hf: &mut HfConfig<'_>,
 ) -> Result<DecoderConfig, ModelError> {
     hf.refuse_unless("hidden_act", &[json!("silu")], "only silu is");
@@ -79,7 +83,7 @@ pub(super) fn read_line(
 }
 
 /// The keys that all of the line write.
-pub(super) fn write_line(config: &DecoderConfig) -> Value {
+pub fn write_line(config: &DecoderConfig) -> Value {
     let mut keys = json!({
         "hidden_act": "silu",
         "num_key_value_heads": config.num_key_value_heads,
@@ -96,8 +100,8 @@ pub(super) fn write_line(config: &DecoderConfig) -> Value {
 }
 
 /// A decoder of the line from scratch; no biases, no per-head norms, no window.
-pub(super) fn scratch_line(
-    family: LlmFamily,
+pub fn scratch_line(
+    family: &'static DecoderFamily,
     settings: &LlmSettings,
     vocab_size: usize,
 ) -> DecoderConfig {
@@ -122,7 +126,7 @@ pub(super) fn scratch_line(
 }
 
 /// The options of the shared core that Llama leaves alone; sizes of 0.
-pub(super) fn plain(family: LlmFamily) -> DecoderConfig {
+pub fn plain(family: &'static DecoderFamily) -> DecoderConfig {
     DecoderConfig {
         family,
         vocab_size: 0,
@@ -157,7 +161,7 @@ pub(super) fn plain(family: LlmFamily) -> DecoderConfig {
         use_logn_attn: false,
         initializer_range: 0.0,
         // What Hugging Face takes where config.json does not say.
-        tie_word_embeddings: family == LlmFamily::Opt,
+        tie_word_embeddings: false,
         lm_head: serde_json::Map::new(),
     }
 }

@@ -9,12 +9,13 @@ use crate::error::ModelError;
 use crate::hf_config::HfConfig;
 
 pub(super) static FAMILY: DecoderFamily = DecoderFamily {
+    name: LlmFamily::Mistral.name(),
     architecture: "MistralModel",
     prefix: "model.",
     names: llama::NAMES,
     read,
     write,
-    scratch: |settings, words| llama::scratch_line(LlmFamily::Mistral, settings, words),
+    scratch: |settings, words| llama::scratch_line(&FAMILY, settings, words),
 };
 
 /// The window of a `config.json` that does not mention it, as `MistralConfig` has it.
@@ -23,7 +24,7 @@ const DEFAULT_WINDOW: usize = 4096;
 fn read(hf: &mut HfConfig<'_>) -> Result<DecoderConfig, ModelError> {
     Ok(DecoderConfig {
         sliding_window: hf.get_nullable("sliding_window", Some(DEFAULT_WINDOW))?,
-        ..llama::read_line(LlmFamily::Mistral, hf)?
+        ..llama::read_line(&FAMILY, hf)?
     })
 }
 

@@ -1,10 +1,10 @@
 //! The families of decoders, one file each: what its `config.json` says, how it differs from the
-//! shared core, and what its tensors are called.
+//! shared core, and what its tensors are called. [`register`] adds one from outside.
 
 mod gemma2;
 mod gemma3;
 mod granite;
-mod llama;
+pub mod llama;
 mod mistral;
 mod opt;
 mod phi3;
@@ -19,11 +19,13 @@ use serde_json::Value;
 use super::{DecoderConfig, LayerKind};
 use crate::error::ModelError;
 use crate::hf_config::HfConfig;
+use crate::registry::{Family, Registry, named};
 use crate::weights::NameTable;
 
 /// What tells one family of decoders from the others.
-#[derive(Debug)]
 pub struct DecoderFamily {
+    /// Hugging Face's `model_type`; no two families have the same.
+    pub name: &'static str,
     /// Hugging Face's class of the decoder without LM head.
     pub architecture: &'static str,
     /// What a causal language model's checkpoint puts before the decoder's names.
@@ -36,6 +38,26 @@ pub struct DecoderFamily {
     pub write: fn(&DecoderConfig) -> Value,
     /// The sizes of a config section, for a decoder from scratch with so many words.
     pub scratch: fn(&LlmSettings, usize) -> DecoderConfig,
+}
+
+/// Families from outside of this crate.
+static ADDED: Registry<DecoderFamily> = Registry::new();
+
+named!(DecoderFamily);
+
+impl Family for DecoderFamily {
+    fn types(&self) -> [Option<&'static str>; 2] {
+        [Some(self.name), None]
+    }
+}
+
+/// Makes a family known, to all that reads a `config.json` in this process. Once it is, again does
+/// nothing.
+///
+/// # Errors
+/// Another family has its `model_type`.
+pub fn register(family: &'static DecoderFamily) -> Result<(), ModelError> {
+    ADDED.add(family, built_in())
 }
 
 /// The entry of a family.
@@ -55,16 +77,19 @@ pub fn of(family: LlmFamily) -> &'static DecoderFamily {
     }
 }
 
+fn built_in() -> impl Iterator<Item = &'static DecoderFamily> {
+    LlmFamily::ALL.iter().copied().map(of)
+}
+
 /// The family of a Hugging Face `model_type`.
 pub fn of_type(model_type: &str) -> Option<&'static DecoderFamily> {
-    let family = LlmFamily::ALL.iter().find(|f| f.name() == model_type)?;
-    Some(of(*family))
+    let mut all = ADDED.with(built_in());
+    all.find(|family| family.name == model_type)
 }
 
 /// The `model_type` of every family, for messages: `llama, mistral, …`.
 pub fn types() -> String {
-    let names = LlmFamily::ALL.iter().map(|family| family.name());
-    names.collect::<Vec<_>>().join(", ")
+    ADDED.types(built_in())
 }
 
 /// The names of kinds of layers in `layer_types`.
@@ -156,7 +181,7 @@ mod tests {
         for &family in LlmFamily::ALL {
             assert!(of_type(family.name()).is_some());
             let config = small(family);
-            assert_eq!(config.family, family);
+            assert_eq!(config.family.name, family.name());
             let written = config.to_json().to_string();
             assert_eq!(parse(&written).expect(&written), config, "{written}");
         }

@@ -11,6 +11,7 @@ use crate::hf_config::HfConfig;
 use crate::weights::{NameTable, renamed};
 
 pub(super) static FAMILY: DecoderFamily = DecoderFamily {
+    name: LlmFamily::Opt.name(),
     architecture: "OPTModel",
     prefix: "model.",
     names: NameTable {
@@ -122,7 +123,9 @@ fn plain() -> DecoderConfig {
         norm: NormKind::Layer,
         norm_eps: NORM_EPS,
         feed_forward: FeedForwardKind::Relu,
-        ..llama::plain(LlmFamily::Opt)
+        // What Hugging Face takes where config.json does not say.
+        tie_word_embeddings: true,
+        ..llama::plain(&FAMILY)
     }
 }
 

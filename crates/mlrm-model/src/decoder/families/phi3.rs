@@ -11,6 +11,7 @@ use crate::hf_config::HfConfig;
 use crate::weights::{NameTable, renamed};
 
 pub(super) static FAMILY: DecoderFamily = DecoderFamily {
+    name: LlmFamily::Phi3.name(),
     architecture: "Phi3Model",
     prefix: "model.",
     names: NameTable {
@@ -19,7 +20,7 @@ pub(super) static FAMILY: DecoderFamily = DecoderFamily {
     },
     read,
     write,
-    scratch: |settings, words| fused(llama::scratch_line(LlmFamily::Phi3, settings, words)),
+    scratch: |settings, words| fused(llama::scratch_line(&FAMILY, settings, words)),
 };
 
 fn read(hf: &mut HfConfig<'_>) -> Result<DecoderConfig, ModelError> {
@@ -32,7 +33,7 @@ fn read(hf: &mut HfConfig<'_>) -> Result<DecoderConfig, ModelError> {
     let sliding_window = hf.get_nullable("sliding_window", None)?;
     Ok(DecoderConfig {
         sliding_window,
-        ..fused(llama::read_line(LlmFamily::Phi3, hf)?)
+        ..fused(llama::read_line(&FAMILY, hf)?)
     })
 }
 

@@ -16,6 +16,7 @@ use crate::nn::{Rope, RopeScaling};
 use crate::weights::{NameTable, renamed};
 
 pub(super) static FAMILY: DecoderFamily = DecoderFamily {
+    name: LlmFamily::Qwen.name(),
     architecture: "QWenModel",
     prefix: "transformer.",
     names: NameTable {
@@ -144,7 +145,7 @@ fn write(config: &DecoderConfig) -> Value {
 }
 
 fn scratch(settings: &LlmSettings, vocab_size: usize) -> DecoderConfig {
-    let line = llama::scratch_line(LlmFamily::Qwen, settings, vocab_size);
+    let line = llama::scratch_line(&FAMILY, settings, vocab_size);
     DecoderConfig {
         intermediate_size: line.intermediate_size / 2,
         fused_qkv: true,
@@ -157,7 +158,7 @@ fn plain() -> DecoderConfig {
     DecoderConfig {
         fused_qkv: true,
         qkv_bias: true,
-        ..llama::plain(LlmFamily::Qwen)
+        ..llama::plain(&FAMILY)
     }
 }
 

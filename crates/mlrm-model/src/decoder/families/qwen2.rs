@@ -9,6 +9,7 @@ use crate::error::ModelError;
 use crate::hf_config::HfConfig;
 
 pub(super) static FAMILY: DecoderFamily = DecoderFamily {
+    name: LlmFamily::Qwen2.name(),
     architecture: "Qwen2Model",
     prefix: "model.",
     names: llama::NAMES,
@@ -16,7 +17,7 @@ pub(super) static FAMILY: DecoderFamily = DecoderFamily {
     write: llama::write_line,
     scratch: |settings, words| DecoderConfig {
         qkv_bias: true,
-        ..llama::scratch_line(LlmFamily::Qwen2, settings, words)
+        ..llama::scratch_line(&FAMILY, settings, words)
     },
 };
 
@@ -25,7 +26,7 @@ fn read(hf: &mut HfConfig<'_>) -> Result<DecoderConfig, ModelError> {
     hf.refuse_unless("use_mrope", &[json!(false)], "only false is");
     Ok(DecoderConfig {
         qkv_bias: true,
-        ..llama::read_line(LlmFamily::Qwen2, hf)?
+        ..llama::read_line(&FAMILY, hf)?
     })
 }
 

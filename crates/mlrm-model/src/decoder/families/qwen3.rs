@@ -9,6 +9,7 @@ use crate::error::ModelError;
 use crate::hf_config::HfConfig;
 
 pub(super) static FAMILY: DecoderFamily = DecoderFamily {
+    name: LlmFamily::Qwen3.name(),
     architecture: "Qwen3Model",
     prefix: "model.",
     names: llama::NAMES,
@@ -16,7 +17,7 @@ pub(super) static FAMILY: DecoderFamily = DecoderFamily {
     write,
     scratch: |settings, words| DecoderConfig {
         head_norm: true,
-        ..llama::scratch_line(LlmFamily::Qwen3, settings, words)
+        ..llama::scratch_line(&FAMILY, settings, words)
     },
 };
 
@@ -31,7 +32,7 @@ fn read(hf: &mut HfConfig<'_>) -> Result<DecoderConfig, ModelError> {
         head_dim: hf.get("head_dim", Some(DEFAULT_HEAD_DIM))?,
         qkv_bias: attention_bias,
         output_bias: attention_bias,
-        ..llama::read_line(LlmFamily::Qwen3, hf)?
+        ..llama::read_line(&FAMILY, hf)?
     })
 }
 

@@ -9,13 +9,14 @@ use crate::error::ModelError;
 use crate::hf_config::HfConfig;
 
 pub(super) static FAMILY: DecoderFamily = DecoderFamily {
+    name: LlmFamily::SmolLm3.name(),
     architecture: "SmolLM3Model",
     prefix: "model.",
     names: llama::NAMES,
     read,
     write,
     scratch: |settings, words| {
-        let line = llama::scratch_line(LlmFamily::SmolLm3, settings, words);
+        let line = llama::scratch_line(&FAMILY, settings, words);
         DecoderConfig {
             layer_kinds: every(line.num_hidden_layers, INTERVAL),
             ..line
@@ -49,7 +50,7 @@ fn read(hf: &mut HfConfig<'_>) -> Result<DecoderConfig, ModelError> {
     if told("rope_parameters").or(told("rope_scaling")).is_none() {
         hf.default_to("rope_theta", json!(THETA));
     }
-    let line = llama::read_line(LlmFamily::SmolLm3, hf)?;
+    let line = llama::read_line(&FAMILY, hf)?;
     if let Some(rotated) = rotated
         .as_ref()
         .filter(|r| r.len() < line.num_hidden_layers)

@@ -13,6 +13,8 @@ use crate::vision::{AttentionKind, MaskToken, MlpKind, Stretch, Summary, VisionC
 use crate::weights::{InitRule, NameTable, renamed};
 
 pub(super) static FAMILY: VisionEncoderFamily = VisionEncoderFamily {
+    name: VisionFamily::Blip2.name(),
+    traits: VisionFamily::Blip2.traits(),
     architecture: "Blip2VisionModel",
     whole: Some(("blip-2", "vision_config")),
     prefix: "vision_model.",
@@ -43,7 +45,7 @@ const NAMES: &[(&str, &str)] = &[
 
 /// Those of `Blip2VisionConfig`.
 const DEFAULTS: VisionConfig = VisionConfig {
-    family: VisionFamily::Blip2,
+    family: &FAMILY,
     hidden_size: 1408,
     intermediate_size: 6144,
     num_hidden_layers: 39,

@@ -12,6 +12,8 @@ use crate::vision::{AttentionKind, MaskToken, MlpKind, Stretch, Summary, VisionC
 use crate::weights::{InitRule, NameTable, renamed};
 
 pub(super) static FAMILY: VisionEncoderFamily = VisionEncoderFamily {
+    name: VisionFamily::Clip.name(),
+    traits: VisionFamily::Clip.traits(),
     architecture: "CLIPVisionModel",
     whole: Some(("clip", "vision_config")),
     prefix: "vision_model.",
@@ -46,7 +48,7 @@ const NAMES: &[(&str, &str)] = &[
 
 /// Those of `CLIPVisionConfig`.
 const DEFAULTS: VisionConfig = VisionConfig {
-    family: VisionFamily::Clip,
+    family: &FAMILY,
     hidden_size: 768,
     intermediate_size: 3072,
     num_hidden_layers: 12,

@@ -12,6 +12,8 @@ use crate::vision::{AttentionKind, MaskToken, MlpKind, Stretch, Summary, VisionC
 use crate::weights::{InitRule, NameTable, renamed};
 
 pub(super) static FAMILY: VisionEncoderFamily = VisionEncoderFamily {
+    name: VisionFamily::Dinov2.name(),
+    traits: VisionFamily::Dinov2.traits(),
     architecture: "Dinov2Model",
     whole: None,
     prefix: "dinov2.",
@@ -69,7 +71,7 @@ const TABLE: &[(&str, &str)] = &[
 
 /// Those of `Dinov2Config`.
 pub(super) const DEFAULTS: VisionConfig = VisionConfig {
-    family: VisionFamily::Dinov2,
+    family: &FAMILY,
     hidden_size: 768,
     intermediate_size: 3072,
     num_hidden_layers: 12,

@@ -9,6 +9,8 @@ use super::{VisionEncoderFamily, dinov2};
 use crate::vision::{Stretch, VisionConfig};
 
 pub(super) static FAMILY: VisionEncoderFamily = VisionEncoderFamily {
+    name: VisionFamily::Dinov2WithRegisters.name(),
+    traits: VisionFamily::Dinov2WithRegisters.traits(),
     architecture: "Dinov2WithRegistersModel",
     whole: None,
     prefix: "dinov2_with_registers.",
@@ -35,7 +37,7 @@ pub(super) static FAMILY: VisionEncoderFamily = VisionEncoderFamily {
 
 /// Those of `Dinov2WithRegistersConfig`.
 const DEFAULTS: VisionConfig = VisionConfig {
-    family: VisionFamily::Dinov2WithRegisters,
+    family: &FAMILY,
     patch_size: 16,
     position_grid: 224 / 16,
     stretch: Stretch::Antialiased,

@@ -1,5 +1,5 @@
 //! The families of vision encoders, one file each: what its `config.json` says, how it differs from
-//! the shared core, and what its tensors are called.
+//! the shared core, and what its tensors are called. [`register`] adds one from outside.
 
 mod blip2;
 mod clip;
@@ -10,17 +10,21 @@ mod qwen_vl;
 mod siglip;
 mod vit;
 
-use mlrm_config::{VisionFamily, VisionSettings};
+use mlrm_config::{VisionFamily, VisionSettings, VisionTraits};
 use serde_json::{Value, json};
 
 use super::VisionConfig;
 use crate::error::ModelError;
 use crate::hf_config::HfConfig;
+use crate::registry::{Family, Registry, named};
 use crate::weights::{InitRule, NameTable};
 
 /// What tells one family of vision encoders from the others.
-#[derive(Debug)]
 pub struct VisionEncoderFamily {
+    /// Hugging Face's `model_type` of the encoder alone; no two families have the same.
+    pub name: &'static str,
+    /// What the rest of the program has to know of it.
+    pub traits: VisionTraits,
     /// Hugging Face's class of the encoder alone.
     pub architecture: &'static str,
     /// The `model_type` of a whole model that holds such an encoder, and the section of its
@@ -42,8 +46,28 @@ pub struct VisionEncoderFamily {
     pub initial: fn(&VisionConfig, &str) -> InitRule,
 }
 
+/// Families from outside of this crate.
+static ADDED: Registry<VisionEncoderFamily> = Registry::new();
+
+named!(VisionEncoderFamily);
+
+impl Family for VisionEncoderFamily {
+    fn types(&self) -> [Option<&'static str>; 2] {
+        [Some(self.name), self.whole.map(|(name, _)| name)]
+    }
+}
+
+/// Makes a family known, to all that reads a `config.json` in this process. Once it is, again does
+/// nothing.
+///
+/// # Errors
+/// Another family has its `model_type`, or that of the whole model which holds such an encoder.
+pub fn register(family: &'static VisionEncoderFamily) -> Result<(), ModelError> {
+    ADDED.add(family, built_in())
+}
+
 /// The entry of a family.
-pub(super) fn of(family: VisionFamily) -> &'static VisionEncoderFamily {
+pub fn of(family: VisionFamily) -> &'static VisionEncoderFamily {
     match family {
         VisionFamily::Clip => &clip::FAMILY,
         VisionFamily::Siglip => &siglip::FAMILY,
@@ -56,16 +80,19 @@ pub(super) fn of(family: VisionFamily) -> &'static VisionEncoderFamily {
     }
 }
 
+fn built_in() -> impl Iterator<Item = &'static VisionEncoderFamily> {
+    VisionFamily::ALL.iter().copied().map(of)
+}
+
 /// The family of a `model_type`, and the section that describes the encoder where the file is a whole
 /// model's.
 pub(super) fn of_type(
     model_type: &str,
 ) -> Option<(&'static VisionEncoderFamily, Option<&'static str>)> {
-    VisionFamily::ALL.iter().find_map(|&kind| {
-        let family = of(kind);
+    ADDED.with(built_in()).find_map(|family| {
         let whole = family.whole.filter(|(name, _)| *name == model_type);
         match whole {
-            _ if kind.name() == model_type => Some((family, None)),
+            _ if family.name == model_type => Some((family, None)),
             Some((_, section)) => Some((family, Some(section))),
             None => None,
         }
@@ -74,16 +101,12 @@ pub(super) fn of_type(
 
 /// Every `model_type` that is read, for messages: `clip_vision_model, clip, …`.
 pub(super) fn types() -> String {
-    let names = VisionFamily::ALL.iter().flat_map(|&kind| {
-        let whole = of(kind).whole.map(|(name, _)| name);
-        [Some(kind.name()), whole].into_iter().flatten()
-    });
-    names.collect::<Vec<_>>().join(", ")
+    ADDED.types(built_in())
 }
 
 /// The rule of scales and shifts, which start as the identity in every family; `None` for other
 /// tensors.
-fn identity(name: &str) -> Option<InitRule> {
+pub fn identity(name: &str) -> Option<InitRule> {
     if name.contains("norm") && name.ends_with(".weight") {
         Some(InitRule::Constant(1.0))
     } else if name.ends_with("bias") {

@@ -14,6 +14,8 @@ use crate::vision::{AttentionKind, MaskToken, MlpKind, Stretch, Summary, VisionC
 use crate::weights::{InitRule, NameTable, renamed};
 
 pub(super) static FAMILY: VisionEncoderFamily = VisionEncoderFamily {
+    name: VisionFamily::QwenVl.name(),
+    traits: VisionFamily::QwenVl.traits(),
     // There is no class of Hugging Face's; the published file names the whole model's.
     architecture: "",
     whole: Some(("qwen", "visual")),
@@ -61,7 +63,7 @@ const NAMES: &[(&str, &str)] = &[
 
 /// Those of the published checkpoint, which does not state the stored positions.
 const DEFAULTS: VisionConfig = VisionConfig {
-    family: VisionFamily::QwenVl,
+    family: &FAMILY,
     hidden_size: 1664,
     intermediate_size: 8192,
     num_hidden_layers: 48,

@@ -13,6 +13,8 @@ use crate::vision::{AttentionKind, MaskToken, MlpKind, Stretch, Summary, VisionC
 use crate::weights::{InitRule, NameTable, renamed};
 
 pub(super) static FAMILY: VisionEncoderFamily = VisionEncoderFamily {
+    name: VisionFamily::Siglip.name(),
+    traits: VisionFamily::Siglip.traits(),
     architecture: "SiglipVisionModel",
     whole: Some(("siglip", "vision_config")),
     prefix: "vision_model.",
@@ -40,7 +42,7 @@ const NAMES: &[(&str, &str)] = &[
 
 /// Those of `SiglipVisionConfig`.
 const DEFAULTS: VisionConfig = VisionConfig {
-    family: VisionFamily::Siglip,
+    family: &FAMILY,
     hidden_size: 768,
     intermediate_size: 3072,
     num_hidden_layers: 12,

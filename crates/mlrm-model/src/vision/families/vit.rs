@@ -12,6 +12,8 @@ use crate::vision::{AttentionKind, MaskToken, MlpKind, Stretch, Summary, VisionC
 use crate::weights::{InitRule, NameTable, renamed};
 
 pub(super) static FAMILY: VisionEncoderFamily = VisionEncoderFamily {
+    name: VisionFamily::Vit.name(),
+    traits: VisionFamily::Vit.traits(),
     architecture: "ViTModel",
     whole: None,
     prefix: "vit.",
@@ -57,7 +59,7 @@ const TABLE: &[(&str, &str)] = &[
 
 /// Those of `ViTConfig`.
 const DEFAULTS: VisionConfig = VisionConfig {
-    family: VisionFamily::Vit,
+    family: &FAMILY,
     hidden_size: 768,
     intermediate_size: 3072,
     num_hidden_layers: 12,

@@ -119,14 +119,16 @@ fn step_figures(step: &TrainStep) -> Vec<(&'static str, String)> {
         figures.push(("visual", format::number(visual)));
     }
     figures.push(("learning rate", format::number(step.learning_rate)));
-    figures.push((
-        "temperature",
-        format::number((-step.temperature_logit).exp()),
-    ));
+    if describe::is_known(step, step.temperature_logit) {
+        let temperature = (-step.temperature_logit).exp();
+        figures.push(("temperature", format::number(temperature)));
+    }
     if let Some(gate) = step.gate_mean {
         figures.push(("mean gate", format::number(gate)));
     }
-    figures.push(("gradient norm", format::number(step.gradient_norm)));
+    if describe::is_known(step, step.gradient_norm) {
+        figures.push(("gradient norm", format::number(step.gradient_norm)));
+    }
     figures.push(("notes/s", format::number(step.notes_per_second)));
     figures
 }
