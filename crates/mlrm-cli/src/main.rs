@@ -33,6 +33,8 @@ enum Command {
     Eval(commands::eval::EvalArgs),
     /// Write the embeddings of a corpus.
     Embed(commands::embed::EmbedArgs),
+    /// Build an approximate index of embeddings.
+    Index(commands::index::IndexArgs),
     /// List the nearest notes of a note.
     Similar(commands::similar::SimilarArgs),
     /// Watch a run in the terminal.
@@ -97,6 +99,7 @@ fn main() -> ExitCode {
         Command::Data(args) => commands::data::run(args),
         Command::Eval(args) => commands::eval::run(args),
         Command::Embed(args) => commands::embed::run(args),
+        Command::Index(args) => commands::index::run(args),
         Command::Similar(args) => commands::similar::run(args),
         Command::Watch(args) => commands::watch::run(args),
         Command::Report(args) => commands::report::run(args),

@@ -203,3 +203,96 @@ fn counts_and_shards_that_hold_nothing_are_refused() {
     with("--part-notes", "0").failed_with(2, &["--part-notes", "at least 1"]);
     with("--shard", "0/1000").failed_with(1, &["shard 0/1000 of 80 notes holds none"]);
 }
+
+#[test]
+fn shorter_embeddings_and_those_of_eight_bits_are_trained_measured_written_and_compared() {
+    let home = Home::with_config();
+    let sizes = "objective.matryoshka_dims=[4, 8]";
+    let measured = "eval.baselines=[\"int8\"]";
+    home.train("run", &["train.max_steps=2", sizes, measured])
+        .done();
+    home.train("whole", &["train.max_steps=2", measured]).done();
+    let report = home.json("run/eval.json");
+    let names: Vec<&String> = report["baselines"]
+        .as_object()
+        .expect("rows")
+        .keys()
+        .collect();
+    assert_eq!(names, ["dim_4", "dim_8", "int8"]);
+    let recall = |row: &str| report["baselines"][row]["all"]["recall@10"].as_f64();
+    assert!(recall("dim_4").is_some_and(|recall| (0.0..=1.0).contains(&recall)));
+    // The sizes are trained: the weights are others.
+    assert_ne!(report["slices"], home.json("whole/eval.json")["slices"]);
+
+    let embed = |out: &str, options: &[&str]| {
+        let words = ["embed", "run", "--notes", "data/notes.jsonl", "--out", out];
+        home.mlrm(&[words.as_slice(), options].concat())
+    };
+    embed("whole.npy", &[]).done();
+    embed("small.npy", &["--dim", "8", "--dtype", "int8"]).done();
+    let bytes = fs::metadata(home.path("small.npy")).expect("a file").len();
+    assert_eq!(bytes, 128 + 80 * 8, "a header, and a byte a number");
+    let near = |file: &str, options: &[&str]| {
+        let words = ["similar", file, "--id", "0", "--json", "-k", "5"];
+        let found = home
+            .mlrm(&[words.as_slice(), options].concat())
+            .done()
+            .json();
+        let scores = found[0]["neighbours"].as_array().expect("a list").iter();
+        scores
+            .map(|near| near["score"].as_f64().expect("a score"))
+            .collect::<Vec<_>>()
+    };
+    let (cut, rounded) = (near("whole.npy", &["--dim", "8"]), near("small.npy", &[]));
+    assert_eq!(rounded, near("small.npy", &["--dim", "8"]));
+    for (a, b) in cut.iter().zip(&rounded) {
+        assert!((a - b).abs() < 0.02, "{cut:?} {rounded:?}");
+    }
+    assert_ne!(near("whole.npy", &[]), cut);
+    home.refused(
+        &[
+            "embed",
+            "run",
+            "--notes",
+            "data/notes.jsonl",
+            "--out",
+            "x.npy",
+            "--dim",
+            "17",
+        ],
+        &["--dim", "16 dimensions"],
+    );
+    home.refused(
+        &["similar", "small.npy", "--id", "0", "--dim", "9"],
+        &["--dim", "1 to 8"],
+    );
+    for (set, says) in [
+        (
+            "objective.matryoshka_dims=[4, 17]",
+            "embeddings have 16 dimensions, fewer than 17",
+        ),
+        (
+            "objective.matryoshka_dims=[4, 4]",
+            "the size 4 is listed twice",
+        ),
+        (
+            "objective.matryoshka_weights=[1.0]",
+            "1 weights for 0 sizes",
+        ),
+    ] {
+        let train = ["train", "tiny.toml", "--set", set];
+        home.refused(&train, &["objective.matryoshka", says]);
+    }
+    let set = [
+        "model.path=run/model",
+        "--set",
+        "objective.matryoshka_dims=[99]",
+        "--set",
+        "run.dir=x",
+    ];
+    let command = [["train", "tiny.toml", "--set"].as_slice(), &set].concat();
+    home.refused(
+        &command,
+        &["objective.matryoshka_dims has 99", "16 dimensions"],
+    );
+}

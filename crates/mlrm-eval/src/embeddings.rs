@@ -111,6 +111,46 @@ impl Embeddings {
         Ok(self)
     }
 
+    /// The first `dim` dimensions of each row, with length 1: embeddings of their own where training saw to it
+    /// (Matryoshka). All of them are the embeddings as they are.
+    ///
+    /// # Errors
+    ///
+    /// If there are fewer dimensions, or those of a row are all zeros.
+    pub fn cut_to(&self, dim: usize) -> Result<Self, Error> {
+        if dim == self.dim {
+            return Ok(self.clone());
+        }
+        if dim == 0 || dim > self.dim {
+            return Err(Error::Mismatch {
+                what: "the dimensions asked for and those that there are",
+                problem: format!("{dim} of {}; ask for 1 to {}", self.dim, self.dim),
+            });
+        }
+        let rows = self.values.chunks_exact(self.dim);
+        let cut = Self {
+            ids: self.ids.clone(),
+            dim,
+            values: rows.flat_map(|row| &row[..dim]).copied().collect(),
+        };
+        cut.into_normalised()
+    }
+
+    /// The embeddings that [`Numbers::Int8`](crate::Numbers::Int8) keeps of these, with length 1.
+    ///
+    /// # Errors
+    ///
+    /// If a row is all zeros.
+    pub fn in_eight_bits(&self) -> Result<Self, Error> {
+        let rows = self.values.chunks_exact(self.dim);
+        let rounded = Self {
+            ids: self.ids.clone(),
+            dim: self.dim,
+            values: rows.flat_map(eight_bits).map(f32::from).collect(),
+        };
+        rounded.into_normalised()
+    }
+
     /// Several parts of one corpus (the shards of `embed --shard i/n`) as one, in the order given.
     ///
     /// # Errors
@@ -189,10 +229,33 @@ impl EmbeddingSet {
         self.visual.as_ref()
     }
 
+    /// Both, [cut](Embeddings::cut_to) to their first `dim` dimensions.
+    ///
+    /// # Errors
+    ///
+    /// As [`Embeddings::cut_to`].
+    pub fn cut_to(&self, dim: usize) -> Result<Self, Error> {
+        let visual = self.visual.as_ref().map(|visual| visual.cut_to(dim));
+        Ok(Self {
+            multimodal: self.multimodal.cut_to(dim)?,
+            visual: visual.transpose()?,
+        })
+    }
+
     /// Both parts.
     pub fn into_parts(self) -> (Embeddings, Option<Embeddings>) {
         (self.multimodal, self.visual)
     }
+}
+
+/// A row in eight bits: its largest value becomes ±127, so that its direction, which is all that a cosine
+/// reads, loses least.
+pub(crate) fn eight_bits(row: &[f32]) -> impl Iterator<Item = i8> {
+    let largest = row
+        .iter()
+        .fold(0.0_f32, |most, value| most.max(value.abs()));
+    let scale = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+    row.iter().map(move |value| (value * scale).round() as i8)
 }
 
 /// Euclidean length, in f64 so that it neither overflows nor underflows.
@@ -296,6 +359,41 @@ mod tests {
             zero.into_normalised(),
             Err(Error::ZeroVector { row: 0, .. })
         ));
+    }
+
+    #[test]
+    fn leading_dimensions_are_normalised_anew() {
+        let values = vec![0.6, 0.0, 0.8, 0.0, 0.28, 0.96];
+        let whole = Embeddings::new(ids(&["a", "b"]), 3, values).unwrap();
+        assert_eq!(whole.cut_to(3).unwrap(), whole);
+        let cut = whole.cut_to(2).unwrap();
+        assert_eq!(
+            (cut.row(0), cut.row(1)),
+            ([1.0, 0.0].as_slice(), [0.0, 1.0].as_slice())
+        );
+        assert!(whole.cut_to(4).unwrap_err().to_string().contains("1 to 3"));
+        assert!(matches!(
+            whole.cut_to(1),
+            Err(Error::ZeroVector { row: 1, .. })
+        ));
+    }
+
+    #[test]
+    fn eight_bits_keep_directions_to_within_half_a_step() {
+        let row = [0.5, -0.25, 0.125, 0.0];
+        assert_eq!(eight_bits(&row).collect::<Vec<i8>>(), [127, -64, 32, 0]);
+        assert_eq!(eight_bits(&[0.0; 2]).collect::<Vec<i8>>(), [0, 0]);
+        let long = (0..64)
+            .map(|n| ((n * 37 % 64) as f32 - 31.5) / 31.5)
+            .collect();
+        let long = Embeddings::new(ids(&["a"]), 64, long)
+            .unwrap()
+            .into_normalised()
+            .unwrap();
+        let rounded = long.in_eight_bits().unwrap();
+        let pairs = long.row(0).iter().zip(rounded.row(0));
+        let cosine: f32 = pairs.map(|(a, b)| a * b).sum();
+        assert!(cosine > 0.9999 && rounded != long, "{cosine}");
     }
 
     #[test]

@@ -96,6 +96,10 @@ pub enum Error {
         /// Number of notes.
         notes: usize,
     },
+    /// What an approximate index could not do.
+    #[cfg(feature = "index")]
+    #[error("the index: {0}")]
+    Index(String),
     /// A cut-off of 0.
     #[error("k = 0 is not a cut-off: Recall@k and its like need k of at least 1")]
     ZeroCutoff,

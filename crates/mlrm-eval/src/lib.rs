@@ -19,6 +19,8 @@ mod embeddings;
 mod error;
 mod files;
 mod geometry;
+#[cfg(feature = "index")]
+mod index;
 mod metrics;
 mod order;
 mod product;
@@ -36,8 +38,10 @@ pub use baselines::{Bm25, random_expectation, rank_by_popularity, tokenize};
 pub use bootstrap::{Bootstrap, Interval};
 pub use embeddings::{EmbeddingSet, Embeddings};
 pub use error::Error;
-pub use files::{Format, clear_unfinished, read_embeddings, write_embeddings};
+pub use files::{Format, Numbers, clear_unfinished, read_embeddings, write_embeddings};
 pub use geometry::{Geometry, geometry};
+#[cfg(feature = "index")]
+pub use index::{Index, IndexNumbers, IndexOptions, IndexRecall, IndexReport};
 pub use metrics::{
     Metric, Slice, SliceKind, SliceMetrics, Slices, all_notes, length_slices, per_query, summarise,
 };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow_array::builder::{Float64Builder, ListBuilder};
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
-use mlrm_eval::{EmbeddingSet, Embeddings, Error, read_embeddings, write_embeddings};
+use mlrm_eval::{EmbeddingSet, Embeddings, Error, Numbers, read_embeddings, write_embeddings};
 use parquet::arrow::ArrowWriter;
 
 fn embeddings(ids: &[&str], dim: usize, first: f32) -> Embeddings {
@@ -60,7 +60,7 @@ fn what_killed_writes_left_is_cleared_and_nothing_else() {
     expected.sort_unstable();
     assert_eq!(left, expected);
     // What is written has a name of this kind while it is.
-    write_embeddings(&folder.path().join("z.npy"), &set(true)).unwrap();
+    write_embeddings(&folder.path().join("z.npy"), &set(true), Numbers::F32).unwrap();
     mlrm_eval::clear_unfinished(&folder.path().join("z.npy"));
     assert!(folder.path().join("z.visual.npy").is_file());
 }
@@ -77,7 +77,7 @@ fn every_format_reads_back_bit_for_bit() {
         let path = folder.path().join(name);
         // With visual embeddings first: the second write must leave none behind.
         for visual in [true, false] {
-            write_embeddings(&path, &set(visual)).unwrap();
+            write_embeddings(&path, &set(visual), Numbers::F32).unwrap();
             assert_eq!(read_embeddings(&path).unwrap(), set(visual), "{name}");
         }
     }
@@ -89,6 +89,34 @@ fn every_format_reads_back_bit_for_bit() {
 }
 
 #[test]
+fn eight_bits_are_a_quarter_and_the_same_in_every_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = set(true);
+    let expected = whole.multimodal().in_eight_bits().unwrap();
+    for name in ["x.parquet", "x.npy", "x.safetensors"] {
+        let path = folder.path().join(name);
+        write_embeddings(&path, &whole, Numbers::Int8).unwrap();
+        let (read, visual) = read_embeddings(&path).unwrap().into_parts();
+        assert!(
+            read.values()
+                .iter()
+                .all(|value| value.fract() == 0.0 && value.abs() <= 127.0)
+        );
+        assert!(!read.is_normalised(), "{name}");
+        assert_eq!(read.into_normalised().unwrap(), expected, "{name}");
+        let visual = visual.unwrap().into_normalised().unwrap();
+        assert_eq!(
+            visual,
+            whole.visual().unwrap().in_eight_bits().unwrap(),
+            "{name}"
+        );
+    }
+    let bytes = std::fs::read(folder.path().join("x.npy")).unwrap();
+    let values = whole.multimodal().len() * whole.multimodal().dim();
+    assert_eq!(bytes.len() % 64, values % 64, "a byte a number");
+}
+
+#[test]
 fn no_note_and_many_notes() {
     let folder = tempfile::tempdir().unwrap();
     let many: Vec<String> = (0..40_000).map(|id| id.to_string()).collect();
@@ -97,7 +125,7 @@ fn no_note_and_many_notes() {
         let path = folder.path().join(format!("x.{ending}"));
         for embeddings in [embeddings(&[], 1, 0.0), embeddings(&many, 2, 1.0)] {
             let set = EmbeddingSet::new(embeddings, None).unwrap();
-            write_embeddings(&path, &set).unwrap();
+            write_embeddings(&path, &set, Numbers::F32).unwrap();
             assert_eq!(read_embeddings(&path).unwrap(), set, "{ending}");
         }
     }
@@ -108,7 +136,7 @@ fn cut_off_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     for ending in ["parquet", "npy", "safetensors"] {
         let path = folder.path().join(format!("x.{ending}"));
-        write_embeddings(&path, &set(false)).unwrap();
+        write_embeddings(&path, &set(false), Numbers::F32).unwrap();
         let whole = std::fs::read(&path).unwrap();
         for length in 0..whole.len() {
             std::fs::write(&path, &whole[..length]).unwrap();
@@ -137,7 +165,7 @@ fn unknown_endings_and_missing_files() {
 fn ids_and_rows_must_agree() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.npy");
-    write_embeddings(&path, &set(false)).unwrap();
+    write_embeddings(&path, &set(false), Numbers::F32).unwrap();
     let ids = folder.path().join("x.ids.txt");
     std::fs::write(&ids, "a\nb\n").unwrap();
     assert!(message(&path).contains("4 rows, but"));
@@ -151,7 +179,7 @@ fn ids_and_rows_must_agree() {
 fn numbers_that_are_not_finite_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.npy");
-    write_embeddings(&path, &set(false)).unwrap();
+    write_embeddings(&path, &set(false), Numbers::F32).unwrap();
     let mut bytes = std::fs::read(&path).unwrap();
     let last = bytes.len() - 4;
     bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());

@@ -1,6 +1,6 @@
 //! Retrieval metrics of a model and its baselines (method §6).
 
-use mlrm_config::{Baseline, EvalSettings, Protocol, Variant};
+use mlrm_config::{Baseline, EvalSettings, Protocol, RunConfig, Variant};
 use mlrm_data::notes::{Note, NoteSet};
 use mlrm_data::split::{Pair, PairData, Part};
 use mlrm_eval::{
@@ -179,16 +179,17 @@ pub struct Measured {
 }
 
 /// The full report, with 95 % confidence intervals over the queries: the model, then every baseline
-/// of `settings`. What does not apply to its variant or cannot be computed is left out, with the
-/// reason.
+/// of the settings, then the model's embeddings cut to each of `objective.matryoshka_dims` (`dim_16`). What
+/// does not apply to its variant or cannot be computed is left out, with the reason.
 pub fn full_report(
     retrieval: &Retrieval,
     model: &Inference,
     notes: &Notes,
     encoding: &Encoding,
-    settings: &EvalSettings,
+    config: &RunConfig,
     sources: &BaselineSources<'_>,
 ) -> Result<Measured, TrainError> {
+    let settings = &config.eval;
     let variant = model.config().variant;
     let bootstrap = Bootstrap::new(BOOTSTRAP_SEED);
     let mut embeddings = Vec::new();
@@ -226,6 +227,8 @@ pub fn full_report(
             (Baseline::ImageOnly, _) => Ok(rank(name, model, Modality::ImageOnly)?),
             (Baseline::ZeroShot, Ok(untrained)) => Ok(rank(name, untrained, Modality::Both)?),
             (Baseline::ZeroShot, Err(reason)) => Err(reason.to_owned()),
+            // Of the embeddings that are there: below.
+            (Baseline::Int8, _) => continue,
             (Baseline::Bm25, _) => Ok(retrieval.bm25(&notes.set)?),
             (Baseline::Popularity, _) => Ok(retrieval.popularity(sources.note_users)?),
             (Baseline::Random, _) => {
@@ -244,11 +247,39 @@ pub fn full_report(
             }
         }
     }
+    for (name, changed) in changed(&embeddings[0].1, config) {
+        match changed {
+            Ok(changed) => {
+                let slices = summary(&name, &retrieval.rank(model, &changed)?)?;
+                report.baselines.insert(name, slices);
+            }
+            Err(reason) => {
+                report.left_out.insert(name, reason.to_string());
+            }
+        }
+    }
     Ok(Measured {
         report,
         embeddings,
         queries,
     })
+}
+
+/// What smaller files would hold of the model's embeddings, by name: cut to the sizes that training saw to,
+/// and in eight bits where the settings ask for it.
+fn changed(
+    own: &Embeddings,
+    config: &RunConfig,
+) -> Vec<(String, Result<Embeddings, mlrm_eval::Error>)> {
+    let shorter = config.objective.matryoshka_dims.iter();
+    let shorter = shorter.filter(|&&dim| dim != own.dim());
+    let mut all: Vec<_> = shorter
+        .map(|&dim| (format!("dim_{dim}"), own.cut_to(dim)))
+        .collect();
+    if config.eval.baselines.contains(&Baseline::Int8) {
+        all.push((baseline_name(Baseline::Int8).into(), own.in_eight_bits()));
+    }
+    all
 }
 
 /// The name of a baseline in tables and JSON.
@@ -260,6 +291,7 @@ pub fn baseline_name(baseline: Baseline) -> &'static str {
         Baseline::TextOnly => "text_only",
         Baseline::ImageOnly => "image_only",
         Baseline::ZeroShot => "zero_shot",
+        Baseline::Int8 => "int8",
     }
 }
 

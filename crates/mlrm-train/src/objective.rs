@@ -11,7 +11,7 @@ use mlrm_model::transfer::upload;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{DType, Device, Gradients, Int, Tensor, TensorData};
 use mlrm_config::{ObjectiveKind, ObjectiveSettings};
-use mlrm_model::embedder::Embeddings;
+use mlrm_model::embedder::{Embeddings, normalise};
 
 pub use exclusions::Exclusions;
 
@@ -67,6 +67,17 @@ pub struct Objective {
     pub multimodal_weight: f64,
     /// α_v.
     pub visual_weight: f64,
+    /// Leading parts of the embeddings that are trained as embeddings of their own (Matryoshka).
+    pub prefixes: Vec<Prefix>,
+}
+
+/// The first dimensions of an embedding.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Prefix {
+    /// How many.
+    pub dim: usize,
+    /// Weight of their loss; that of the whole embedding has 1, unless it is listed too.
+    pub weight: f64,
 }
 
 impl Objective {
@@ -76,10 +87,28 @@ impl Objective {
             kind: settings.kind,
             multimodal_weight: settings.multimodal_weight,
             visual_weight: settings.visual_weight,
+            prefixes: Prefix::of_settings(settings),
         }
     }
 
-    /// `(α_m L(E_m) + α_v L(E_v)) / (α_m + α_v)`, or L(E_m) alone without mICL; in f32.
+    /// Each prefix of embeddings of `size` dimensions, the whole included, with its share in a loss.
+    fn prefixes(&self, size: usize) -> Vec<Prefix> {
+        let mut all = self.prefixes.clone();
+        if all.iter().all(|prefix| prefix.dim != size) {
+            all.push(Prefix {
+                dim: size,
+                weight: 1.0,
+            });
+        }
+        let sum: f64 = all.iter().map(|prefix| prefix.weight).sum();
+        for prefix in &mut all {
+            prefix.weight /= sum;
+        }
+        all
+    }
+
+    /// `(α_m L(E_m) + α_v L(E_v)) / (α_m + α_v)`, or L(E_m) alone without mICL; in f32. With
+    /// [`Self::prefixes`] each L(E) is the weighted mean over them.
     ///
     /// `temperature`: t, `[1]`.
     pub fn losses(
@@ -90,8 +119,15 @@ impl Objective {
     ) -> Losses {
         let loss = |e: &Tensor<2>, visual| {
             let of_all = OneLoss::new(self.kind, exclusions, visual, e.dims()[0]);
-            let blocks = of_all.blocks(usize::MAX).into_iter();
-            let parts = blocks.map(|rows| of_all.of_rows(e.clone(), temperature.clone(), rows));
+            let blocks = of_all.blocks(usize::MAX);
+            let prefixes = self.prefixes(e.dims()[1]).into_iter();
+            let parts = prefixes.flat_map(|prefix| {
+                let cut = prefix.of(e.clone());
+                let part = |rows: &Range<usize>| {
+                    of_all.of_rows(cut.clone(), temperature.clone(), rows.clone()) * prefix.weight
+                };
+                blocks.iter().map(part).collect::<Vec<_>>()
+            });
             parts
                 .reduce(|a, b| a + b)
                 .unwrap_or_else(|| temperature.zeros_like())
@@ -123,9 +159,16 @@ impl Objective {
             let of_all = OneLoss::new(self.kind, exclusions, visual, e.dims()[0]);
             let mut loss = temperature.clone().inner().cast(DType::F32).zeros_like();
             let mut sum = e.zeros_like();
-            for rows in of_all.blocks(rows) {
+            let blocks = of_all.blocks(rows);
+            let prefixes = self.prefixes(e.dims()[1]);
+            let parts = prefixes
+                .iter()
+                .flat_map(|p| blocks.iter().map(move |rows| (p, rows)));
+            for (prefix, rows) in parts {
                 let leaf = e.clone().autodiff().require_grad();
-                let of_block = of_all.of_rows(leaf.clone(), temperature.clone(), rows);
+                let cut = prefix.of(leaf.clone());
+                let of_block =
+                    of_all.of_rows(cut, temperature.clone(), rows.clone()) * prefix.weight;
                 loss = loss + of_block.clone().inner();
                 let mut gradients = (of_block * share).backward();
                 if let Some(gradient) = leaf.grad_remove(&mut gradients) {
@@ -166,6 +209,24 @@ impl Objective {
         match has_visual {
             true => [self.multimodal_weight / sum, self.visual_weight / sum],
             false => [1.0, 0.0],
+        }
+    }
+}
+
+impl Prefix {
+    /// Those of a config section.
+    fn of_settings(settings: &ObjectiveSettings) -> Vec<Self> {
+        let weights = settings.matryoshka_weights.iter().flatten().copied();
+        let weights = weights.chain(std::iter::repeat(1.0));
+        let dims = settings.matryoshka_dims.iter().zip(weights);
+        dims.map(|(&dim, weight)| Self { dim, weight }).collect()
+    }
+
+    /// `[notes, e]` → `[notes, dim]`, normalised
+    fn of(&self, embeddings: Tensor<2>) -> Tensor<2> {
+        match embeddings.dims()[1] == self.dim {
+            true => embeddings,
+            false => normalise(embeddings.narrow(1, 0, self.dim)),
         }
     }
 }

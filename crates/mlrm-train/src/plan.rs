@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use mlrm_config::{BackendName, ModelSettings, RunConfig, TrainSettings};
+use mlrm_config::{BackendName, ModelSettings, ObjectiveSettings, RunConfig, TrainSettings};
 use mlrm_data::image::{ImagePreprocessor, PreprocessorConfig};
 use mlrm_data::split::PairData;
 use mlrm_data::tokenizer::{NewToken, Tokenizer};
@@ -91,6 +91,7 @@ impl RunPlan {
         embedder.config.llm.check_length(longest)?;
         let total_steps = total_steps(&config.train, pairs.pairs.train.len());
         check_batch(&config.train, pairs.pairs.train.len(), total_steps)?;
+        check_sizes(&config.objective, embedder.config.embedding_size())?;
         Ok(Self {
             learning_rate: LearningRate::new(&config.train, total_steps),
             device,
@@ -192,6 +193,17 @@ fn check_batch(settings: &TrainSettings, pairs: usize, steps: usize) -> Result<(
         "there are {pairs} training pairs, fewer than the {batch} of a batch (train.batch_pairs); lower \
          it, or get more pairs: see `mlrm data check`, and the bounds and fractions of data.pairs"
     )))
+}
+
+/// Refuses leading dimensions that the embeddings do not have.
+fn check_sizes(settings: &ObjectiveSettings, size: usize) -> Result<(), TrainError> {
+    match settings.matryoshka_dims.iter().find(|&&dim| dim > size) {
+        Some(dim) => Err(TrainError::Run(format!(
+            "objective.matryoshka_dims has {dim}, but the embeddings of this model have {size} dimensions; list \
+             sizes up to {size}"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Steps of a run over `pairs` training pairs.
@@ -329,7 +341,10 @@ pub fn open_model(
 }
 
 /// How the pictures of a vision encoder are prepared: what its folder says, or as usual in its family.
-fn picture_settings(
+///
+/// # Errors
+/// A file that cannot be read, or that asks for what is not implemented.
+pub fn picture_settings(
     folder: Option<&Path>,
     vision: &VisionConfig,
 ) -> Result<PreprocessorConfig, TrainError> {

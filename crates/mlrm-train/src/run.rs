@@ -248,7 +248,7 @@ fn measure(
         &model,
         &plan.notes,
         &plan.encoding,
-        eval,
+        &plan.config,
         &sources,
     )?;
     for message in plan.news() {

@@ -8,7 +8,7 @@ use mlrm_config::ObjectiveKind;
 use mlrm_data::split::{Pair, PairSplit, Partners};
 use mlrm_model::weights::{Checkpoint, ExportedTensor, export, export_gradients};
 use mlrm_train::group::Alone;
-use mlrm_train::objective::Exclusions;
+use mlrm_train::objective::{Exclusions, Prefix};
 use mlrm_train::optimiser::AdamW;
 use mlrm_train::step::train_step;
 use mlrm_train::verify::GoldenCase;
@@ -153,11 +153,20 @@ fn objectives_and_their_gradients_follow_pytorch() {
     let partners = known_partners(&json);
     let ids = json["note_ids"].as_array().expect("ids").iter();
     let ids: Vec<u32> = ids.map(|id| id.as_u64().expect("an id") as u32).collect();
-    for (name, kind, masked) in [
-        ("one_tower", ObjectiveKind::OneTower, false),
-        ("one_tower_masked", ObjectiveKind::OneTower, true),
-        ("dual", ObjectiveKind::Dual, false),
-        ("dual_masked", ObjectiveKind::Dual, true),
+    // The whole, of 12 dimensions, counts without being listed.
+    let matryoshka = [(2, 1.0), (5, 0.5)].map(|(dim, weight)| Prefix { dim, weight });
+    for (name, kind, masked, prefixes) in [
+        ("one_tower", ObjectiveKind::OneTower, false, &[][..]),
+        ("one_tower_masked", ObjectiveKind::OneTower, true, &[]),
+        (
+            "one_tower_matryoshka",
+            ObjectiveKind::OneTower,
+            true,
+            &matryoshka,
+        ),
+        ("dual", ObjectiveKind::Dual, false, &[]),
+        ("dual_masked", ObjectiveKind::Dual, true, &[]),
+        ("dual_matryoshka", ObjectiveKind::Dual, true, &matryoshka),
     ] {
         let case = case();
         let core = &case.embedder.core;
@@ -175,6 +184,7 @@ fn objectives_and_their_gradients_follow_pytorch() {
         };
         let mut objective = case.objective.clone();
         objective.kind = kind;
+        objective.prefixes = prefixes.to_vec();
         let temperature = core.head.temperature.val();
         let losses = objective.losses(&embeddings, temperature, &exclusions);
         let gradients = losses.total.backward();

@@ -11,7 +11,9 @@ use mlrm::model::ModelError;
 use mlrm::model::hf_config::HfConfig;
 use mlrm::model::nn::Activation;
 use mlrm::model::vision::families::{self, VisionEncoderFamily};
-use mlrm::model::vision::{AttentionKind, MlpKind, Stretch, Summary, VisionConfig, VisionTower};
+use mlrm::model::vision::{
+    AttentionKind, MaskToken, MlpKind, Stretch, Summary, VisionConfig, VisionTower,
+};
 use mlrm::model::weights::{InitRule, NameTable, WriteOptions, renamed};
 use mlrm::{Embedder, Error, Note, RunConfig};
 use serde_json::{Value, json};
@@ -22,6 +24,7 @@ static IJEPA: VisionEncoderFamily = VisionEncoderFamily {
         class_token: false,
         post_layernorm: true,
         whole_mlp_ratio: false,
+        rotary: false,
         pictures: PictureDefaults::Vit,
     },
     architecture: "IJepaModel",
@@ -69,6 +72,8 @@ const DEFAULTS: VisionConfig = VisionConfig {
     hidden_act: Activation::Gelu,
     layer_norm_eps: 1e-12,
     qkv_bias: true,
+    key_bias: true,
+    rope_theta: None,
     position_grid: 224 / 16,
     stretch: Stretch::Bicubic,
     patch_bias: true,
@@ -77,7 +82,7 @@ const DEFAULTS: VisionConfig = VisionConfig {
     mlp: MlpKind::TwoLayers,
     layer_scale: false,
     register_tokens: 0,
-    mask_token: false,
+    mask_token: MaskToken::Absent,
     tables_in_batches: true,
     summary: Summary::MeanPatch,
 };

@@ -15,6 +15,7 @@ training.json
     "objectives": name -> losses of the stored weights (no training) under the other objectives:
         dual                     B x B logits between queries and targets, mean of both directions
         one_tower_masked, dual_masked   with `note_ids` and `known_pairs` as false negatives
+        *_matryoshka             the weighted mean over MATRYOSHKA: of the embeddings' first dimensions, normalised
     "rounding": per tensor, the largest absolute difference to the same computation in float64 and the
         largest absolute value.
 training.safetensors
@@ -49,6 +50,8 @@ RUNS = {
     "strong": dict(weight_decay=0.5, clip_norm=0.05, learning_rates=RATES),
 }
 ADAM = dict(betas=[0.9, 0.999], epsilon=1e-8)
+# Leading dimensions -> their weight; the case's embeddings have 12.
+MATRYOSHKA = {2: 1.0, 5: 0.5, 12: 1.0}
 # Rows 2 and 4 are one note; the note of row 0 and that of row 5 are known to go together.
 NOTE_IDS = [1, 2, 3, 4, 3, 5]
 KNOWN_PAIRS = [[1, 4], [2, 3], [3, 5], [1, 5]]
@@ -118,12 +121,19 @@ def contrastive(x, temperature, kind, excluded):
     return (F.cross_entropy(logits[:half, half:], own) + F.cross_entropy(logits[half:, :half], own)) / 2
 
 
-def objective(case_dir, kind, masked, dtype):
+def matryoshka(x, temperature, kind, excluded, prefixes):
+    losses = [weight * contrastive(F.normalize(x[:, :dim], dim=-1), temperature, kind, excluded)
+              for dim, weight in prefixes.items()]
+    return sum(losses) / sum(prefixes.values())
+
+
+def objective(case_dir, kind, masked, dtype, prefixes):
     model, inputs, _ = load_case(case_dir, dtype)
     out = model(inputs["input_ids"], inputs["pixel_values"].to(dtype))
-    multimodal, visual = (contrastive(out.embedding[place], model.temperature, kind, exclusions(masked))
+    prefixes = prefixes or {out.embedding["final"].shape[1]: 1.0}
+    multimodal, visual = (matryoshka(out.embedding[place], model.temperature, kind, exclusions(masked), prefixes)
                           for place in ("final", "visual"))
-    if kind == "one_tower" and not masked:
+    if kind == "one_tower" and not masked and len(prefixes) == 1:
         torch.testing.assert_close(multimodal, out.loss_multimodal)
     cfg = model.cfg
     loss = (cfg.text_weight * multimodal + cfg.vision_weight * visual) / (cfg.text_weight + cfg.vision_weight)
@@ -140,9 +150,9 @@ def everything(case_dir, dtype):
         runs[name] = {**ADAM, **run, "steps": steps}
         tensors.update({f"run.{name}.{k}": v for k, v in kept.items()})
     for kind in ("one_tower", "dual"):
-        for masked in (False, True):
-            name = kind + ("_masked" if masked else "")
-            objectives[name], kept = objective(case_dir, kind, masked, dtype)
+        for suffix, masked, prefixes in (("", False, None), ("_masked", True, None), ("_matryoshka", True, MATRYOSHKA)):
+            name = kind + suffix
+            objectives[name], kept = objective(case_dir, kind, masked, dtype, prefixes)
             tensors.update({f"objective.{name}.{k}": v for k, v in kept.items()})
     return runs, objectives, tensors
 

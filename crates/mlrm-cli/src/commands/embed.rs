@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use miette::miette;
 use mlrm_config::{DType, DataSettings, DataSource};
-use mlrm_eval::{EmbeddingSet, Embeddings, clear_unfinished, write_embeddings};
+use mlrm_eval::{EmbeddingSet, Embeddings, Numbers, clear_unfinished, write_embeddings};
 use mlrm_train::corpus::{Modality, Notes};
 use mlrm_train::encode::{CorpusEmbeddings, Inference};
 
@@ -41,6 +41,12 @@ pub struct EmbedArgs {
     /// Write the visual embeddings too (mICL models).
     #[arg(long)]
     pub visual: bool,
+    /// Write their first N dimensions alone, normalised; for models trained so (`objective.matryoshka_dims`).
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub dim: Option<usize>,
+    /// Numbers of the file: `int8` keeps directions in eight bits a number, for comparison by cosine.
+    #[arg(long, value_enum, default_value_t)]
+    pub dtype: NumbersArg,
     /// Embed only shard i of n, as `i/n` with i from 0.
     #[arg(long, value_name = "I/N", default_value = "0/1")]
     pub shard: Shard,
@@ -54,6 +60,25 @@ pub struct EmbedArgs {
     /// `data.exif_orientation`, `data.max_image_bytes`, `data.max_image_pixels`.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+}
+
+/// Numbers of an embedding file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum NumbersArg {
+    /// As they are computed.
+    #[default]
+    F32,
+    /// Eight bits each.
+    Int8,
+}
+
+impl From<NumbersArg> for Numbers {
+    fn from(numbers: NumbersArg) -> Self {
+        match numbers {
+            NumbersArg::F32 => Self::F32,
+            NumbersArg::Int8 => Self::Int8,
+        }
+    }
 }
 
 /// One of n equal parts of a corpus.
@@ -131,6 +156,13 @@ pub fn run(args: EmbedArgs) -> miette::Result<ExitCode> {
             model.embedder.config.variant.name()
         ));
     }
+    let size = model.embedder.config.embedding_size();
+    if args.dim.is_some_and(|dim| dim > size) {
+        return Err(miette!(
+            help = "leave it out for all of them",
+            "--dim: the embeddings of this model have {size} dimensions"
+        ));
+    }
     args.source.keep_features(&mut model, &notes, &config)?;
     let encoder = model
         .encoding
@@ -180,8 +212,11 @@ pub fn run(args: EmbedArgs) -> miette::Result<ExitCode> {
     }
     bar.finish_and_clear();
     tell_of_pictures(&notes, &model.embedder);
-    let whole = concat(sets)?;
-    write_embeddings(&args.out, &whole).map_err(mlrm_train::TrainError::from)?;
+    let mut whole = concat(sets)?;
+    if let Some(dim) = args.dim {
+        whole = whole.cut_to(dim).map_err(mlrm_train::TrainError::from)?;
+    }
+    write_embeddings(&args.out, &whole, args.dtype.into()).map_err(mlrm_train::TrainError::from)?;
     if let Some(parts) = &parts {
         parts.clear();
     }

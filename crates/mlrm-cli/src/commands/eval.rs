@@ -84,7 +84,7 @@ pub fn run(args: EvalArgs) -> miette::Result<ExitCode> {
         &inference,
         &notes,
         &model.encoding,
-        &config.eval,
+        &config,
         &sources,
     )?;
     tell_of_pictures(&notes, &model.embedder);

@@ -1,9 +1,12 @@
 //! `mlrm export MODEL --out DIR`: a model, or a part of one, as Hugging Face's libraries read it.
 
+mod card;
+mod python;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use miette::miette;
 use mlrm_model::source::ModelSource;
 use mlrm_model::weights::{LoadOptions, WriteOptions};
@@ -14,6 +17,7 @@ use super::formats::{ByteSize, FormatArg, bytes};
 
 /// Write a model as Hugging Face folders, in another number format or in shards.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("target").required(true).args(["out", "python"])))]
 pub struct ExportArgs {
     /// A model folder, a run folder (its `model/`), a language model or vision encoder as Hugging
     /// Face's libraries save it, or a whole BLIP-2, Qwen-VL or NoteLLM-2 of others, whose two halves are
@@ -24,7 +28,11 @@ pub struct ExportArgs {
     pub accept_keys: Vec<String>,
     /// The folder to write; it must not be there yet.
     #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
+    pub out: Option<PathBuf>,
+    /// The folder to write, with code and model card: one that `AutoModel.from_pretrained` and
+    /// `SentenceTransformer` of Python load whole. Adapters become a part of the weights.
+    #[arg(long, value_name = "DIR")]
+    pub python: Option<PathBuf>,
     /// Number format of the weights; default: the one they are in.
     #[arg(long, value_enum)]
     pub dtype: Option<FormatArg>,
@@ -41,14 +49,23 @@ pub struct ExportArgs {
 
 /// Runs the command.
 pub fn run(args: ExportArgs) -> miette::Result<ExitCode> {
-    if args.out.exists() {
+    let (option, out) = match (&args.out, &args.python) {
+        (Some(out), _) => ("--out", out),
+        (None, Some(out)) => ("--python", out),
+        (None, None) => return Err(miette!("name the folder to write: --out, or --python")),
+    };
+    if out.exists() {
         return Err(miette!(
             help = "remove it, or name another folder",
-            "--out: {} is there already",
-            args.out.display()
+            "{option}: {} is there already",
+            out.display()
         ));
     }
     let source = ModelSource::open(&args.model, &args.accept_keys).map_err(TrainError::from)?;
+    let for_python = args.python.is_some();
+    if for_python {
+        python::exportable(&source)?;
+    }
     let options = LoadOptions {
         allow_nan: args.allow_nan,
         ..LoadOptions::new(source.dtype().map_err(TrainError::from)?)
@@ -59,7 +76,7 @@ pub fn run(args: ExportArgs) -> miette::Result<ExitCode> {
     }
     let device = device::open("flex").map_err(TrainError::from)?;
     let mut loaded = source.load(&device, &options).map_err(TrainError::from)?;
-    if args.merge {
+    if args.merge || (for_python && loaded.has_adapters()) {
         loaded = loaded.merged().ok_or_else(|| {
             miette!(
                 help = "leave --merge out",
@@ -73,14 +90,17 @@ pub fn run(args: ExportArgs) -> miette::Result<ExitCode> {
         shard_bytes: args.shard_size.map(|size| size.0),
     };
     let mut written = Vec::new();
-    replace_folder(&args.out, |folder| {
+    replace_folder(out, |folder| {
         written = source.export(&loaded, folder, weights)?;
-        Ok(())
+        match for_python {
+            true => python::complete(folder, &args.model, &name_of(out)),
+            false => Ok(()),
+        }
     })?;
     for part in written {
         let folder = match part.folder {
-            "" => args.out.clone(),
-            below => args.out.join(Path::new(below)),
+            "" => out.clone(),
+            below => out.join(Path::new(below)),
         };
         let class =
             class(&folder).map_or(String::new(), |class| format!("; transformers: {class}"));
@@ -96,13 +116,19 @@ pub fn run(args: ExportArgs) -> miette::Result<ExitCode> {
             }
         );
     }
+    if for_python {
+        println!(
+            "{}: AutoModel and SentenceTransformer load it with trust_remote_code=True",
+            out.display()
+        );
+    }
     if let ModelSource::System { whole, .. } = &source {
         eprintln!(
             "what is between and behind the two is in neither: `mlrm train` with model.checkpoint = {:?} and \
              train.max_steps = 0 makes a model folder of the whole",
             args.model
         );
-        if !args.out.join("vision").exists() {
+        if !out.join("vision").exists() {
             eprintln!(
                 "{}: its config.json does not describe a vision encoder, which is not written",
                 whole.root().display()
@@ -112,11 +138,20 @@ pub fn run(args: ExportArgs) -> miette::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The class of `transformers` that a written folder loads as; `None` for Qwen 1 and Qwen-VL's tower, which
-/// it does not have.
+/// The class of `transformers` that a written folder loads as.
 fn class(folder: &Path) -> Option<String> {
     let text = std::fs::read_to_string(folder.join("config.json")).ok()?;
-    let config: serde_json::Value = serde_json::from_str(&text).ok()?;
+    class_of(&serde_json::from_str(&text).ok()?)
+}
+
+/// The class of a `config.json`; `None` for Qwen 1 and Qwen-VL's tower, which `transformers` does not have.
+fn class_of(config: &serde_json::Value) -> Option<String> {
     let class = config["architectures"][0].as_str()?;
     (!class.starts_with("QWen")).then(|| class.to_owned())
+}
+
+/// What a folder is called.
+fn name_of(folder: &Path) -> String {
+    let name = folder.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
 }

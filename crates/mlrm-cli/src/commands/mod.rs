@@ -9,6 +9,7 @@ pub mod embed;
 pub mod eval;
 pub mod export;
 mod formats;
+pub mod index;
 pub mod inspect;
 pub mod man;
 mod model_source;

@@ -14,12 +14,16 @@ use super::at_least_one;
 
 /// Shows the nearest notes of a note by cosine similarity.
 ///
-/// Every note of the file is compared, so the answer is exact; equal similarities are ordered by id.
+/// Every note of the file is compared, so the answer is exact; equal similarities are ordered by id. An index
+/// (`mlrm index`) looks at few notes, and finds most of the nearest ones.
 #[derive(Debug, clap::Args)]
 pub struct SimilarArgs {
     /// Embedding file that `mlrm embed` wrote: .parquet, .npy or .safetensors.
-    #[arg(value_name = "EMBEDDINGS")]
-    pub embeddings: PathBuf,
+    #[arg(value_name = "EMBEDDINGS", required_unless_present = "index")]
+    pub embeddings: Option<PathBuf>,
+    /// Ask this index, which `mlrm index` wrote, instead of an embedding file.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["embeddings", "visual", "dim"])]
+    pub index: Option<PathBuf>,
     /// Id of the note to start from; may be given several times.
     #[arg(long = "id", value_name = "ID", required = true)]
     pub ids: Vec<String>,
@@ -29,6 +33,9 @@ pub struct SimilarArgs {
     /// Compare the visual embeddings of the file instead of the multimodal ones.
     #[arg(long)]
     pub visual: bool,
+    /// Compare their first N dimensions alone, normalised.
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub dim: Option<usize>,
     /// Notes file (.jsonl or .parquet) whose titles are shown beside the ids.
     #[arg(long, value_name = "FILE")]
     pub notes: Option<PathBuf>,
@@ -62,10 +69,18 @@ struct Similar {
 ///
 /// If a file cannot be read or an id is not among the embeddings.
 pub fn run(args: SimilarArgs) -> miette::Result<ExitCode> {
-    let embeddings = embeddings_of(&args.embeddings, args.visual)?;
     let titles = args.notes.as_deref().map(titles_of).transpose()?;
-    let answers = answer(&embeddings, &args.ids, args.k, titles.as_ref())
-        .map_err(|problem| miette!("{}: {problem}", args.embeddings.display()))?;
+    let titles = titles.as_ref();
+    let (file, answers) = match (&args.embeddings, &args.index) {
+        (Some(file), _) => {
+            let embeddings = embeddings_of(file, args.visual, args.dim)?;
+            let nearest = |rows: &[u32]| top_k(&embeddings, rows, args.k);
+            (file, answer(embeddings.ids(), &args.ids, nearest, titles))
+        }
+        (None, Some(file)) => (file, from_index(file, &args, titles)?),
+        (None, None) => return Err(miette!("name an embedding file, or an index by --index")),
+    };
+    let answers = answers.map_err(|problem| miette!("{}: {problem}", file.display()))?;
     if args.json {
         println!(
             "{}",
@@ -77,8 +92,29 @@ pub fn run(args: SimilarArgs) -> miette::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What an index answers.
+#[cfg(feature = "index")]
+fn from_index(file: &Path, args: &SimilarArgs, titles: Titles<'_>) -> miette::Result<Answers> {
+    let index = mlrm_eval::Index::open(file).map_err(|error| miette!("{error}"))?;
+    let nearest = |rows: &[u32]| {
+        let rows = rows.iter().map(|&row| index.nearest(row as usize, args.k));
+        rows.collect()
+    };
+    Ok(answer(index.ids(), &args.ids, nearest, titles))
+}
+
+/// What an index answers.
+#[cfg(not(feature = "index"))]
+fn from_index(_: &Path, _: &SimilarArgs, _: Titles<'_>) -> miette::Result<Answers> {
+    Err(super::index::not_built())
+}
+
 /// Embeddings of length 1 from a file.
-fn embeddings_of(path: &Path, visual: bool) -> miette::Result<Embeddings> {
+pub(super) fn embeddings_of(
+    path: &Path,
+    visual: bool,
+    dim: Option<usize>,
+) -> miette::Result<Embeddings> {
     let set = read_embeddings(path).map_err(|error| miette!("{error}"))?;
     let embeddings = match set.into_parts() {
         (multimodal, _) if !visual => multimodal,
@@ -90,6 +126,12 @@ fn embeddings_of(path: &Path, visual: bool) -> miette::Result<Embeddings> {
                 path.display()
             ));
         }
+    };
+    let embeddings = match dim {
+        Some(dim) => embeddings
+            .cut_to(dim)
+            .map_err(|error| miette!("--dim: {error}"))?,
+        None => embeddings,
     };
     if embeddings.is_normalised() {
         return Ok(embeddings);
@@ -108,15 +150,20 @@ fn titles_of(path: &Path) -> miette::Result<HashMap<String, String>> {
     Ok(titles.collect())
 }
 
-/// The `k` nearest notes of each id.
+/// Title of each id, where titles are to be shown.
+type Titles<'a> = Option<&'a HashMap<String, String>>;
+
+/// An answer for each id, or what is wrong with one.
+type Answers = Result<Vec<Answer>, String>;
+
+/// What `nearest` gives for the rows of `ids` among the `known` ids.
 fn answer(
-    embeddings: &Embeddings,
+    known: &[String],
     ids: &[String],
-    k: usize,
-    titles: Option<&HashMap<String, String>>,
-) -> Result<Vec<Answer>, String> {
+    nearest: impl FnOnce(&[u32]) -> Result<Vec<Vec<Neighbour>>, mlrm_eval::Error>,
+    titles: Titles<'_>,
+) -> Answers {
     let title = |id: &str| titles.and_then(|titles| titles.get(id)).cloned();
-    let known = embeddings.ids();
     // One look at each id of the file, however many are asked for.
     let wanted: HashSet<&str> = ids.iter().map(String::as_str).collect();
     let found = known.iter().map(String::as_str).zip(0..);
@@ -128,7 +175,7 @@ fn answer(
             .ok_or_else(|| unknown(id, known))
     };
     let rows = ids.iter().map(row).collect::<Result<Vec<u32>, String>>()?;
-    let best = top_k(embeddings, &rows, k).map_err(|error| error.to_string())?;
+    let best = nearest(&rows).map_err(|error| error.to_string())?;
     let answer = |(id, neighbours): (&String, Vec<Neighbour>)| {
         let neighbours = neighbours.into_iter().map(|neighbour| {
             let id = known[neighbour.row as usize].clone();
@@ -194,13 +241,21 @@ mod tests {
         Embeddings::new(ids, 2, values).unwrap()
     }
 
+    /// The exact answer.
+    fn answer_of(ids: &[&str], k: usize, titles: Titles<'_>) -> Answers {
+        let embeddings = embeddings();
+        let ids: Vec<String> = ids.iter().map(|id| (*id).to_owned()).collect();
+        let nearest = |rows: &[u32]| top_k(&embeddings, rows, k);
+        answer(embeddings.ids(), &ids, nearest, titles)
+    }
+
     #[test]
     fn shows_the_nearest_notes_ties_by_id() {
         let titles = [("9", "Heat"), ("200", "A\u{1b}[31mlien\n")];
         let titles = titles
             .map(|(id, title)| (id.to_owned(), title.to_owned()))
             .into();
-        let answers = answer(&embeddings(), &["9".into()], 3, Some(&titles)).unwrap();
+        let answers = answer_of(&["9"], 3, Some(&titles)).unwrap();
         let expected = "\
 9  Heat
     1   0.6000  10
@@ -212,7 +267,7 @@ mod tests {
 
     #[test]
     fn json_is_a_list_with_one_entry_for_each_id() {
-        let answers = answer(&embeddings(), &["200".into(), "9".into()], 1, None).unwrap();
+        let answers = answer_of(&["200", "9"], 1, None).unwrap();
         let found = serde_json::to_value(&answers).unwrap();
         let expected = serde_json::json!([
             {"id": "200", "neighbours": [{"id": "9", "score": 0.0}]},
@@ -223,7 +278,7 @@ mod tests {
 
     #[test]
     fn an_unknown_id_is_named_with_an_example() {
-        let problem = answer(&embeddings(), &["7".into()], 3, None).unwrap_err();
+        let problem = answer_of(&["7"], 3, None).unwrap_err();
         assert_eq!(
             problem,
             "no note has the id \"7\"; it holds 4 notes, the first is \"9\""

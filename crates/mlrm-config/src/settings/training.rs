@@ -36,6 +36,13 @@ pub struct ObjectiveSettings {
     /// batch, where popular notes stand more often; uncorrected, the model learns to play them down.
     #[schemars(extend("x-source" = "Yi et al. (RecSys 2019), equation 3"))]
     pub correct_sampling_bias: bool,
+    /// Sizes that embeddings may be cut to: their first so many dimensions, normalised, are trained as
+    /// embeddings too. The loss is the weighted mean over these sizes and the whole, which always counts.
+    #[schemars(inner(range(min = 1)), extend("x-source" = "Matryoshka (arXiv 2205.13147)"))]
+    pub matryoshka_dims: Vec<usize>,
+    /// Weights of their losses, one for each of `matryoshka_dims`; default: 1, as the whole has.
+    #[schemars(inner(range(min = 0)), extend("x-source" = "Matryoshka (arXiv 2205.13147)"))]
+    pub matryoshka_weights: Option<Vec<f64>>,
 }
 
 impl ObjectiveSettings {
@@ -60,6 +67,8 @@ impl Default for ObjectiveSettings {
             visual_weight: 1.0,
             mask_false_negatives: true,
             correct_sampling_bias: false,
+            matryoshka_dims: Vec::new(),
+            matryoshka_weights: None,
         }
     }
 }
@@ -397,6 +406,8 @@ pub enum Baseline {
     ImageOnly,
     /// The same model before training.
     ZeroShot,
+    /// The model's embeddings in eight bits a number, as `mlrm embed --dtype int8` writes them.
+    Int8,
 }
 
 /// How queries, targets and pool are chosen.

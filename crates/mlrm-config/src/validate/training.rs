@@ -18,6 +18,7 @@ const BUILT_IN_SLICES: [&str; 5] = [
 pub(super) fn check(config: &RunConfig, findings: &mut Vec<Finding>) {
     devices(config, findings);
     objective(&config.objective, config.model.variant.micl(), findings);
+    matryoshka(&config.objective, embedding_size(config), findings);
     train(&config.train, findings);
     swap(&config.train.swap, findings);
     cut_offs(&config.eval, findings);
@@ -119,6 +120,58 @@ fn objective(objective: &ObjectiveSettings, micl: bool, findings: &mut Vec<Findi
             )
             .related(["objective.visual_weight", "model.variant"])
             .help("the paper has multimodal_weight = 9 and visual_weight = 1"),
+        );
+    }
+}
+
+/// Dimensions of the embeddings, where the config alone tells.
+fn embedding_size(config: &RunConfig) -> Option<usize> {
+    let model = &config.model;
+    let own = model.path.is_none() && model.checkpoint.is_none();
+    (own && model.head.dim > 0).then_some(model.head.dim)
+}
+
+fn matryoshka(
+    objective: &ObjectiveSettings,
+    embedding_size: Option<usize>,
+    findings: &mut Vec<Finding>,
+) {
+    const KEY: &str = "objective.matryoshka_dims";
+    let dims = &objective.matryoshka_dims;
+    for (index, dim) in dims.iter().enumerate() {
+        let key = format!("{KEY}[{index}]");
+        if dims[..index].contains(dim) {
+            findings.push(
+                Finding::new(key, format!("the size {dim} is listed twice"))
+                    .help("list each size once"),
+            );
+        } else if let Some(size) = embedding_size.filter(|size| dim > size) {
+            findings.push(
+                Finding::new(
+                    key,
+                    format!("embeddings have {size} dimensions, fewer than {dim}"),
+                )
+                .related(["model.head.dim"])
+                .help(format!("list sizes up to {size}, or raise model.head.dim")),
+            );
+        }
+    }
+    let weights = objective.matryoshka_weights.as_ref();
+    if weights.is_some_and(|weights| weights.contains(&0.0)) {
+        findings.push(
+            Finding::new("objective.matryoshka_weights", "a size has the weight 0")
+                .related([KEY])
+                .help("leave it out of objective.matryoshka_dims: it would not be trained"),
+        );
+    }
+    if let Some(weights) = weights.filter(|weights| weights.len() != dims.len()) {
+        findings.push(
+            Finding::new(
+                "objective.matryoshka_weights",
+                format!("{} weights for {} sizes", weights.len(), dims.len()),
+            )
+            .related([KEY])
+            .help("give a weight for each of objective.matryoshka_dims, or leave them out"),
         );
     }
 }

@@ -4,18 +4,15 @@ use std::io::Write;
 use std::path::Path;
 
 use mlrm_config::ExifOrientation;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::config::{ORIENTATION, PreprocessorConfig, Resample, Resize};
 use crate::error::Result;
 use crate::write::write_file;
 
 impl PreprocessorConfig {
-    /// Writes `preprocessor_config.json` into `folder`; [`Self::load`] reads the same back.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn save(&self, folder: &Path) -> Result<()> {
+    /// The keys of a `preprocessor_config.json` that means the same.
+    pub fn to_json(&self) -> Value {
         let size = |height: u32, width: u32| json!({"height": height, "width": width});
         let mut keys = json!({
             "image_processor_type": "CLIPImageProcessor",
@@ -46,6 +43,15 @@ impl PreprocessorConfig {
         if self.orientation != ExifOrientation::Ignore {
             keys[ORIENTATION] = json!(self.orientation);
         }
+        keys
+    }
+
+    /// Writes `preprocessor_config.json` into `folder`; [`Self::load`] reads the same back.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let keys = self.to_json();
         write_file(&folder.join("preprocessor_config.json"), |out| {
             writeln!(out, "{keys:#}")
         })

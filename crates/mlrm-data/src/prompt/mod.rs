@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mlrm_config::{ImageLayout, PromptSettings, TokenizerSettings};
+use serde::Serialize;
 
 pub use template::{Field, PromptStyle, Segment, Template};
 
@@ -93,13 +94,30 @@ fn plain_text(text: &NoteText, template: &Template) -> String {
 }
 
 /// A stretch of the prompt, special tokens as ids.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// Text of the template.
     Literal(String),
+    /// A special token that the template spells.
     Special(u32),
+    /// A part of the note's text.
     Field(Field),
+    /// The image token.
     Image(u32),
+    /// The mICL token.
     ImageEmb(u32),
+}
+
+/// What another program needs to write the prompts of an encoder, beside tokenizer and settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PromptOutline<'a> {
+    /// The prompt.
+    pub parts: &'a [Part],
+    /// Positions that visual tokens add to the ids.
+    pub added_positions: usize,
+    /// Most positions of a prompt, visual tokens included.
+    pub max_tokens: usize,
 }
 
 /// Turns notes into ids, by one template, style and tokenizer.
@@ -160,6 +178,20 @@ impl PromptEncoder {
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// The prompt in its parts, and its budget.
+    pub fn outline(&self) -> PromptOutline<'_> {
+        PromptOutline {
+            parts: &self.parts,
+            added_positions: self.added_positions,
+            max_tokens: self.max_tokens,
+        }
+    }
+
+    /// The template.
+    pub fn template(&self) -> &Template {
+        &self.template
     }
 
     /// The style of the prompts.

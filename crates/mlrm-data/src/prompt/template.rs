@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use mlrm_config::{PromptSettings, Variant};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{DataError, Result};
 
@@ -70,7 +70,8 @@ impl From<Variant> for PromptStyle {
 }
 
 /// A part of a note's text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Field {
     /// The headline.
     Title,

@@ -10,8 +10,8 @@
 //! header, which holds the metadata, is bounded to 100 MB, which four million ids fill; in Python:
 //! `tensors["ids"].tobytes().decode().strip("\n").split("\n")`.
 //!
-//! Files of other programs are read too where they mean the same: f64 and f16 numbers, Parquet lists
-//! of variable type but equal length, integer ids.
+//! [`Numbers::Int8`] writes the same with numbers of eight bits. Files of other programs are read too where they
+//! mean the same: f64 and f16 numbers, Parquet lists of variable type but equal length, integer ids.
 
 mod npy;
 mod parquet;
@@ -22,7 +22,7 @@ use std::path::Path;
 
 use tempfile::NamedTempFile;
 
-use crate::embeddings::EmbeddingSet;
+use crate::embeddings::{EmbeddingSet, Embeddings, eight_bits};
 use crate::error::Error;
 
 /// How the name of a file begins and ends that is being written; between them is the name that it will have,
@@ -60,6 +60,17 @@ impl Format {
     }
 }
 
+/// The numbers of an embedding file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Numbers {
+    /// As they are.
+    #[default]
+    F32,
+    /// Eight bits each, a note's largest as ±127: its direction, for comparison by cosine. A length that is not
+    /// 1 tells readers so.
+    Int8,
+}
+
 /// Reads an embedding file.
 ///
 /// # Errors
@@ -79,11 +90,11 @@ pub fn read_embeddings(path: &Path) -> Result<EmbeddingSet, Error> {
 /// # Errors
 ///
 /// If the ending stands for no format or the file cannot be written.
-pub fn write_embeddings(path: &Path, set: &EmbeddingSet) -> Result<(), Error> {
+pub fn write_embeddings(path: &Path, set: &EmbeddingSet, numbers: Numbers) -> Result<(), Error> {
     match Format::of(path)? {
-        Format::Parquet => parquet::write(path, set),
-        Format::Npy => npy::write(path, set),
-        Format::Safetensors => safetensors::write(path, set),
+        Format::Parquet => parquet::write(path, set, numbers),
+        Format::Npy => npy::write(path, set, numbers),
+        Format::Safetensors => safetensors::write(path, set, numbers),
     }
 }
 
@@ -97,7 +108,7 @@ fn write_beside(
 
 /// Lets `fill` write a temporary file in the folder of `path`, to be renamed into place. Folders are
 /// made where they lack.
-fn prepare(
+pub(crate) fn prepare(
     path: &Path,
     fill: impl FnOnce(&mut File) -> Result<(), Error>,
 ) -> Result<NamedTempFile, Error> {
@@ -122,22 +133,23 @@ fn prepare(
     Ok(file)
 }
 
-/// Removes what killed writes of the embedding file `path`, or of parts of it (`NAME.part-…`), have left in
-/// its folder. Nobody else may be writing it. What cannot be removed does no harm.
+/// Removes what killed writes of the embedding file or index `path`, of parts of it (`NAME.part-…`) or of what
+/// lies beside it have left in its folder. Nobody else may be writing it. What cannot be removed does no harm.
 pub fn clear_unfinished(path: &Path) {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
     let own = [path.to_owned(), npy::ids_path(path), npy::visual_path(path)].map(|of| name_of(&of));
-    let part = format!("{}.part-", name_of(path));
+    // Parts of an embedding file, and what lies beside an index.
+    let below = [".part-", ".ids.txt", ".json"].map(|ending| name_of(path) + ending);
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let of = name.strip_prefix(UNFINISHED).and_then(|rest| {
             let (of, _random) = rest.strip_suffix(UNFINISHED_END)?.rsplit_once('-')?;
             Some(of.to_owned())
         });
-        if of.is_some_and(|of| own.contains(&of) || of.starts_with(&part)) {
+        if of.is_some_and(|of| own.contains(&of) || below.iter().any(|b| of.starts_with(b))) {
             let _left = std::fs::remove_file(entry.path());
         }
     }
@@ -150,20 +162,45 @@ fn name_of(path: &Path) -> String {
         .into_owned()
 }
 
-fn rename(file: NamedTempFile, path: &Path) -> Result<(), Error> {
+pub(crate) fn rename(file: NamedTempFile, path: &Path) -> Result<(), Error> {
     let persisted = file.persist(path);
     persisted
         .map(drop)
         .map_err(|error| Error::io(path, "write")(error.error))
 }
 
+/// Removes a file, where it is there.
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(path, "remove the old file")(error))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn open(path: &Path) -> Result<File, Error> {
     File::open(path).map_err(Error::io(path, "open"))
 }
 
-/// Little-endian floats of `width` bytes (2, 4 or 8) as f32.
-fn decode_floats(bytes: &[u8], width: usize) -> Vec<f32> {
+/// The values of `embeddings` as bytes, little-endian.
+fn encode(embeddings: &Embeddings, numbers: Numbers) -> Vec<u8> {
+    match numbers {
+        Numbers::F32 => {
+            let values = embeddings.values().iter();
+            values.flat_map(|value| value.to_le_bytes()).collect()
+        }
+        Numbers::Int8 => {
+            let rows = embeddings.values().chunks_exact(embeddings.dim());
+            rows.flat_map(eight_bits).map(|value| value as u8).collect()
+        }
+    }
+}
+
+/// Little-endian floats of `width` bytes (2, 4 or 8), or integers of one, as f32.
+fn decode(bytes: &[u8], width: usize) -> Vec<f32> {
     match width {
+        1 => bytes.iter().map(|&byte| f32::from(byte as i8)).collect(),
         2 => bytes
             .as_chunks()
             .0

@@ -8,7 +8,7 @@ use tempfile::NamedTempFile;
 
 use crate::embeddings::{EmbeddingSet, Embeddings};
 use crate::error::Error;
-use crate::files::{open, prepare, rename};
+use crate::files::{Numbers, decode, encode, open, prepare, remove, rename};
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// The array's data starts at a multiple of this.
@@ -45,14 +45,14 @@ pub(super) fn read(path: &Path) -> Result<EmbeddingSet, Error> {
 
 /// All files are written beside first. The array is renamed into place last and an older one of the
 /// name goes away before, so that an array never stands beside the ids of another.
-pub(super) fn write(path: &Path, set: &EmbeddingSet) -> Result<(), Error> {
+pub(super) fn write(path: &Path, set: &EmbeddingSet, numbers: Numbers) -> Result<(), Error> {
     let (ids_file, visual_file) = (ids_path(path), visual_path(path));
     let ids = prepare_ids(&ids_file, set.multimodal().ids())?;
     let visual = set
         .visual()
-        .map(|visual| prepare_array(&visual_file, visual))
+        .map(|visual| prepare_array(&visual_file, visual, numbers))
         .transpose()?;
-    let array = prepare_array(path, set.multimodal())?;
+    let array = prepare_array(path, set.multimodal(), numbers)?;
     remove(path)?;
     remove(&visual_file)?;
     rename(ids, &ids_file)?;
@@ -60,15 +60,6 @@ pub(super) fn write(path: &Path, set: &EmbeddingSet) -> Result<(), Error> {
         rename(visual, &visual_file)?;
     }
     rename(array, path)
-}
-
-fn remove(path: &Path) -> Result<(), Error> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io(path, "remove the old file")(error))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn prepare_ids(path: &Path, ids: &[String]) -> Result<NamedTempFile, Error> {
@@ -82,22 +73,28 @@ fn prepare_ids(path: &Path, ids: &[String]) -> Result<NamedTempFile, Error> {
     })
 }
 
-fn prepare_array(path: &Path, embeddings: &Embeddings) -> Result<NamedTempFile, Error> {
+fn prepare_array(
+    path: &Path,
+    embeddings: &Embeddings,
+    numbers: Numbers,
+) -> Result<NamedTempFile, Error> {
     prepare(path, |file| {
         let mut out = BufWriter::new(file);
-        out.write_all(&header(embeddings.len(), embeddings.dim()))
-            .and_then(|()| {
-                let mut values = embeddings.values().iter();
-                values.try_for_each(|value| out.write_all(&value.to_le_bytes()))
-            })
+        out.write_all(&header(embeddings.len(), embeddings.dim(), numbers))
+            .and_then(|()| out.write_all(&encode(embeddings, numbers)))
             .and_then(|()| out.flush())
             .map_err(Error::io(path, "write"))
     })
 }
 
 /// Magic, version 1.0, header length, and the header padded with spaces and a line feed.
-fn header(notes: usize, dim: usize) -> Vec<u8> {
-    let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({notes}, {dim}), }}");
+fn header(notes: usize, dim: usize, numbers: Numbers) -> Vec<u8> {
+    let kind = match numbers {
+        Numbers::F32 => "<f4",
+        Numbers::Int8 => "|i1",
+    };
+    let text =
+        format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({notes}, {dim}), }}");
     let fixed = MAGIC.len() + 4;
     let padded = (fixed + text.len() + 1).next_multiple_of(ALIGNMENT) - fixed;
     let mut bytes = MAGIC.to_vec();
@@ -191,6 +188,7 @@ fn parse_header(text: &str) -> Result<Header, String> {
     let descr = value("descr").ok_or_else(|| missing("descr"))?;
     let descr = descr.split(['\'', ',', '}']).nth(1).unwrap_or_default();
     let width = match descr {
+        "|i1" => 1,
         "<f2" => 2,
         "<f4" => 4,
         "<f8" => 8,
@@ -252,7 +250,7 @@ fn read_values(
     if bytes.len() != expected {
         return Err(wrong_size());
     }
-    Ok(super::decode_floats(&bytes, header.width))
+    Ok(decode(&bytes, header.width))
 }
 
 #[cfg(test)]
@@ -267,7 +265,7 @@ mod tests {
             (12_345_678_901, 4096),
             (u64::MAX as usize, 1),
         ] {
-            let bytes = header(notes, dim);
+            let bytes = header(notes, dim, Numbers::F32);
             assert_eq!(bytes.len() % ALIGNMENT, 0);
             assert_eq!(
                 usize::from(bytes[8]) + 256 * usize::from(bytes[9]) + 10,

@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float16Type, Float32Type, Float64Type, Int32Type, Int64Type};
-use arrow_array::{Array, ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, StringArray};
+use arrow_array::types::{Float16Type, Float32Type, Float64Type, Int8Type, Int32Type, Int64Type};
+use arrow_array::{
+    Array, ArrayRef, FixedSizeListArray, Float32Array, Int8Array, RecordBatch, StringArray,
+};
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::ProjectionMask;
@@ -13,9 +15,9 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
-use crate::embeddings::{EmbeddingSet, Embeddings};
+use crate::embeddings::{EmbeddingSet, Embeddings, eight_bits};
 use crate::error::Error;
-use crate::files::{open, write_beside};
+use crate::files::{Numbers, open, write_beside};
 
 const ID: &str = "id";
 const EMBEDDING: &str = "embedding";
@@ -23,7 +25,7 @@ const VISUAL: &str = "visual_embedding";
 /// Notes turned into columns at a time.
 const BATCH_NOTES: usize = 16_384;
 
-pub(super) fn write(path: &Path, set: &EmbeddingSet) -> Result<(), Error> {
+pub(super) fn write(path: &Path, set: &EmbeddingSet, numbers: Numbers) -> Result<(), Error> {
     let failed =
         |error: &dyn std::fmt::Display| Error::file(path, format!("cannot write: {error}"));
     let columns: Vec<(&str, &Embeddings)> =
@@ -43,7 +45,7 @@ pub(super) fn write(path: &Path, set: &EmbeddingSet) -> Result<(), Error> {
     fields.extend(
         columns
             .iter()
-            .map(|(name, e)| Field::new(*name, list_type(e), false)),
+            .map(|(name, e)| Field::new(*name, list_type(e, numbers), false)),
     );
     let schema = Arc::new(Schema::new(fields));
     // Embeddings neither repeat nor compress.
@@ -59,7 +61,8 @@ pub(super) fn write(path: &Path, set: &EmbeddingSet) -> Result<(), Error> {
             let ids = StringArray::from_iter_values(&set.multimodal().ids()[rows.clone()]);
             let mut arrays: Vec<ArrayRef> = vec![Arc::new(ids)];
             for (_, embeddings) in &columns {
-                arrays.push(list_of(embeddings, rows.clone()).map_err(|error| failed(&error))?);
+                let list = list_of(embeddings, rows.clone(), numbers);
+                arrays.push(list.map_err(|error| failed(&error))?);
             }
             let batch = RecordBatch::try_new(schema.clone(), arrays).map_err(|e| failed(&e))?;
             writer.write(&batch).map_err(|error| failed(&error))?;
@@ -69,20 +72,34 @@ pub(super) fn write(path: &Path, set: &EmbeddingSet) -> Result<(), Error> {
     })
 }
 
-fn list_item() -> Arc<Field> {
-    Arc::new(Field::new("item", DataType::Float32, false))
+fn list_item(numbers: Numbers) -> Arc<Field> {
+    let kind = match numbers {
+        Numbers::F32 => DataType::Float32,
+        Numbers::Int8 => DataType::Int8,
+    };
+    Arc::new(Field::new("item", kind, false))
 }
 
-fn list_type(embeddings: &Embeddings) -> DataType {
-    DataType::FixedSizeList(list_item(), embeddings.dim() as i32)
+fn list_type(embeddings: &Embeddings, numbers: Numbers) -> DataType {
+    DataType::FixedSizeList(list_item(numbers), embeddings.dim() as i32)
 }
 
-fn list_of(embeddings: &Embeddings, rows: std::ops::Range<usize>) -> Result<ArrayRef, ArrowError> {
+fn list_of(
+    embeddings: &Embeddings,
+    rows: std::ops::Range<usize>,
+    numbers: Numbers,
+) -> Result<ArrayRef, ArrowError> {
     let dim = embeddings.dim();
-    let values = embeddings.values()[rows.start * dim..rows.end * dim].to_vec();
-    let values = Arc::new(Float32Array::from(values));
+    let values = &embeddings.values()[rows.start * dim..rows.end * dim];
+    let values: ArrayRef = match numbers {
+        Numbers::F32 => Arc::new(Float32Array::from(values.to_vec())),
+        Numbers::Int8 => {
+            let rounded = values.chunks_exact(dim).flat_map(eight_bits);
+            Arc::new(Int8Array::from_iter_values(rounded))
+        }
+    };
     Ok(Arc::new(FixedSizeListArray::try_new(
-        list_item(),
+        list_item(numbers),
         dim as i32,
         values,
         None,
@@ -235,6 +252,11 @@ impl Column {
                 DataType::Float64 => {
                     let values = list.as_primitive::<Float64Type>().values();
                     self.values.extend(values.iter().map(|&value| value as f32));
+                }
+                DataType::Int8 => {
+                    let values = list.as_primitive::<Int8Type>().values();
+                    self.values
+                        .extend(values.iter().map(|&value| f32::from(value)));
                 }
                 DataType::Float16 => {
                     let values = list.as_primitive::<Float16Type>().values();

@@ -9,7 +9,7 @@ use safetensors::{Dtype, SafeTensors, View};
 
 use crate::embeddings::{EmbeddingSet, Embeddings};
 use crate::error::Error;
-use crate::files::{open, write_beside};
+use crate::files::{Numbers, decode, encode, open, write_beside};
 
 const EMBEDDINGS: &str = "embeddings";
 const VISUAL: &str = "visual_embeddings";
@@ -70,6 +70,7 @@ fn read_tensor(
         return Err(Error::file(path, problem));
     }
     let width = match tensor.dtype() {
+        Dtype::I8 => 1,
         Dtype::F16 => 2,
         Dtype::F32 => 4,
         Dtype::F64 => 8,
@@ -78,7 +79,7 @@ fn read_tensor(
             return Err(Error::file(path, problem));
         }
     };
-    let values = super::decode_floats(tensor.data(), width);
+    let values = decode(tensor.data(), width);
     Embeddings::new(ids, dim, values).map_err(|error| error.in_file(path))
 }
 
@@ -91,8 +92,9 @@ fn lacks(tensors: &SafeTensors, name: &str, path: &Path) -> Error {
 /// What goes into the file.
 enum Tensor<'a> {
     Embeddings {
+        embeddings: &'a Embeddings,
         shape: [usize; 2],
-        values: &'a [f32],
+        numbers: Numbers,
     },
     Ids {
         shape: [usize; 1],
@@ -101,10 +103,11 @@ enum Tensor<'a> {
 }
 
 impl<'a> Tensor<'a> {
-    fn embeddings(embeddings: &'a Embeddings) -> Self {
+    fn embeddings(embeddings: &'a Embeddings, numbers: Numbers) -> Self {
         Self::Embeddings {
+            embeddings,
             shape: [embeddings.len(), embeddings.dim()],
-            values: embeddings.values(),
+            numbers,
         }
     }
 
@@ -123,7 +126,10 @@ impl<'a> Tensor<'a> {
 impl View for &Tensor<'_> {
     fn dtype(&self) -> Dtype {
         match self {
-            Tensor::Embeddings { .. } => Dtype::F32,
+            Tensor::Embeddings { numbers, .. } => match numbers {
+                Numbers::F32 => Dtype::F32,
+                Numbers::Int8 => Dtype::I8,
+            },
             Tensor::Ids { .. } => Dtype::U8,
         }
     }
@@ -137,29 +143,36 @@ impl View for &Tensor<'_> {
 
     fn data(&self) -> Cow<'_, [u8]> {
         match self {
-            Tensor::Embeddings { values, .. } => values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect(),
+            Tensor::Embeddings {
+                embeddings,
+                numbers,
+                ..
+            } => Cow::Owned(encode(embeddings, *numbers)),
             Tensor::Ids { text, .. } => Cow::Borrowed(text.as_bytes()),
         }
     }
 
     fn data_len(&self) -> usize {
         match self {
-            Tensor::Embeddings { values, .. } => size_of_val(*values),
+            Tensor::Embeddings { shape, numbers, .. } => {
+                let bytes = match numbers {
+                    Numbers::F32 => size_of::<f32>(),
+                    Numbers::Int8 => size_of::<i8>(),
+                };
+                shape[0] * shape[1] * bytes
+            }
             Tensor::Ids { text, .. } => text.len(),
         }
     }
 }
 
-pub(super) fn write(path: &Path, set: &EmbeddingSet) -> Result<(), Error> {
+pub(super) fn write(path: &Path, set: &EmbeddingSet, numbers: Numbers) -> Result<(), Error> {
     let mut tensors = vec![
-        (EMBEDDINGS, Tensor::embeddings(set.multimodal())),
+        (EMBEDDINGS, Tensor::embeddings(set.multimodal(), numbers)),
         (IDS, Tensor::ids(set.multimodal())),
     ];
     if let Some(visual) = set.visual() {
-        tensors.push((VISUAL, Tensor::embeddings(visual)));
+        tensors.push((VISUAL, Tensor::embeddings(visual, numbers)));
     }
     let views = tensors.iter().map(|(name, tensor)| (*name, tensor));
     let bytes = safetensors::serialize(views, None)

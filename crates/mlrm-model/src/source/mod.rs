@@ -74,6 +74,11 @@ pub enum Loaded {
 }
 
 impl Loaded {
+    /// Whether the language model has adapters.
+    pub fn has_adapters(&self) -> bool {
+        matches!(self, Self::Model(embedder) if embedder.adapter.is_some())
+    }
+
     /// The same weights with the adapters of the language model made a part of them; `None` where
     /// there are none.
     pub fn merged(self) -> Option<Self> {

@@ -4,11 +4,18 @@ use super::*;
 use crate::memory::peak_resident_bytes;
 
 /// The loss of method §3 with shares, written out note by note.
-fn naive(kind: ObjectiveKind, e: &[[f64; 2]], t: f64, excluded: &[bool], log_q: &[f64]) -> f64 {
+fn naive<R: AsRef<[f64]>>(
+    kind: ObjectiveKind,
+    e: &[R],
+    t: f64,
+    excluded: &[bool],
+    log_q: &[f64],
+) -> f64 {
     let notes = e.len();
     let pairs = notes / 2;
     let logit = |row: usize, column: usize| {
-        (e[row][0] * e[column][0] + e[row][1] * e[column][1]) * t.exp() - log_q[column]
+        let pairs = e[row].as_ref().iter().zip(e[column].as_ref());
+        pairs.map(|(a, b)| a * b).sum::<f64>() * t.exp() - log_q[column]
     };
     let row_loss = |row: usize| {
         let partner = (row + pairs) % notes;
@@ -23,6 +30,97 @@ fn naive(kind: ObjectiveKind, e: &[[f64; 2]], t: f64, excluded: &[bool], log_q: 
         sum.ln() - logit(row, partner)
     };
     (0..notes).map(row_loss).sum::<f64>() / notes as f64
+}
+
+/// The loss of leading dimensions is that of embeddings that have no more; its gradient against differences
+/// of the written-out loss.
+#[test]
+fn leading_dimensions_are_embeddings_of_their_own() {
+    let (notes, width, t) = (6, 4, 1.2);
+    let value = |n: usize| ((n * 7919 + 13) % 1000) as f64 / 500.0 - 1.0;
+    let unit = |row: &[f64]| -> Vec<f64> {
+        let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
+        row.iter().map(|x| x / norm).collect()
+    };
+    let start: Vec<f64> = (0..notes)
+        .flat_map(|row| {
+            unit(
+                &(0..width)
+                    .map(|n| value(row * width + n))
+                    .collect::<Vec<_>>(),
+            )
+        })
+        .collect();
+    let excluded: Vec<bool> = (0..notes * notes).map(|n| n / notes == n % notes).collect();
+    let prefixes = [(2, 0.5), (1, 2.0), (4, 1.0)];
+    for kind in [ObjectiveKind::OneTower, ObjectiveKind::Dual] {
+        // Of `values` as they are: the whole is taken as normalised.
+        let written_out = |values: &[f64]| -> f64 {
+            let loss = |dim: usize| {
+                let rows: Vec<Vec<f64>> = values
+                    .chunks_exact(width)
+                    .map(|row| {
+                        if dim == width {
+                            row.to_vec()
+                        } else {
+                            unit(&row[..dim])
+                        }
+                    })
+                    .collect();
+                naive(kind, &rows, t, &excluded, &[0.0; 6])
+            };
+            let sum: f64 = prefixes
+                .iter()
+                .map(|&(dim, weight)| weight * loss(dim))
+                .sum();
+            sum / 3.5
+        };
+        let objective = Objective {
+            kind,
+            multimodal_weight: 1.0,
+            visual_weight: 0.0,
+            // The whole counts without being listed.
+            prefixes: prefixes[..2]
+                .iter()
+                .map(|&(dim, weight)| Prefix { dim, weight })
+                .collect(),
+        };
+        let device = Device::flex();
+        let flat: Vec<f32> = start.iter().map(|&x| x as f32).collect();
+        let embeddings = Embeddings {
+            multimodal: Tensor::from_data(TensorData::new(flat, [notes, width]), &device),
+            visual: None,
+            gate: None,
+        };
+        let exclusions = Exclusions::diagonal(notes);
+        let logit = Tensor::from_data([t as f32], &device)
+            .autodiff()
+            .require_grad();
+        let (losses, gradients) =
+            objective.backward(&embeddings, logit.clone(), &exclusions, 4, &mut |_| ());
+        let expected = written_out(&start);
+        let direct = objective
+            .losses(&embeddings, logit.inner(), &exclusions)
+            .total;
+        for found in [losses.total, direct] {
+            let found = f64::from(found.into_scalar::<f32>());
+            assert!(
+                (found - expected).abs() < 1e-5,
+                "{kind:?}: {found}, {expected}"
+            );
+        }
+        let gradients = gradients.multimodal.try_into_vec_as::<f32>().unwrap();
+        for (place, found) in gradients.into_iter().enumerate() {
+            let moved = |by: f64| {
+                let mut values = start.clone();
+                values[place] += by;
+                written_out(&values)
+            };
+            let expected = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+            let difference = (f64::from(found) - expected).abs();
+            assert!(difference < 1e-4, "{kind:?}, {place}: {found}, {expected}");
+        }
+    }
 }
 
 /// Notes without a picture are as if they and their partners were not in the visual loss: what is
@@ -43,6 +141,7 @@ fn notes_without_a_picture_take_no_part_in_the_visual_loss() {
             kind,
             multimodal_weight: 0.0,
             visual_weight: 1.0,
+            prefixes: Vec::new(),
         };
         let run = |which: &[usize], by_text: Vec<bool>| {
             let visual = rows(which);
@@ -108,6 +207,7 @@ fn shares_are_taken_off_the_logits_of_candidates() {
             kind,
             multimodal_weight: 1.0,
             visual_weight: 0.0,
+            prefixes: Vec::new(),
         };
         let loss = |exclusions: &Exclusions| -> f64 {
             let embeddings = Embeddings {
@@ -162,6 +262,7 @@ fn rows_at_a_time_are_all_rows() {
             kind,
             multimodal_weight: 9.0,
             visual_weight: 1.0,
+            prefixes: Vec::new(),
         };
         let run = |rows: usize| -> Vec<f32> {
             let t = Tensor::from_data([3.0_f32], &device)
@@ -250,6 +351,7 @@ fn the_loss_of_many_notes_takes_little_memory() {
         kind: ObjectiveKind::OneTower,
         multimodal_weight: 1.0,
         visual_weight: 0.0,
+        prefixes: Vec::new(),
     };
     let t = Tensor::from_data([3.0_f32], &device)
         .autodiff()

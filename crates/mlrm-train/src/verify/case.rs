@@ -134,6 +134,7 @@ impl GoldenCase {
                 kind: ObjectiveKind::OneTower,
                 multimodal_weight: flags.text_weight,
                 visual_weight: flags.vision_weight,
+                prefixes: Vec::new(),
             },
             expected: Checkpoint::open(&folder.join("expected.safetensors"))?,
             llm_prefix: if has_prefix { prefix } else { "" }.into(),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use miette::{IntoDiagnostic, WrapErr};
-use mlrm_eval::{EmbeddingSet, read_embeddings, write_embeddings};
+use mlrm_eval::{EmbeddingSet, Numbers, read_embeddings, write_embeddings};
 
 use crate::commands::folder_of;
 
@@ -204,7 +204,7 @@ impl Parts {
     pub fn keep(&self, number: usize, set: &EmbeddingSet) -> miette::Result<()> {
         let stem = format!("{}{number}-{}", self.prefix, self.job);
         let written = self.folder.join(format!("{stem}-{UNSEALED}.safetensors"));
-        write_embeddings(&written, set).map_err(mlrm_train::TrainError::from)?;
+        write_embeddings(&written, set, Numbers::F32).map_err(mlrm_train::TrainError::from)?;
         let seal = || {
             let sum = short(hash_of(&written)?);
             let sealed = self.folder.join(format!("{stem}-{sum}.safetensors"));

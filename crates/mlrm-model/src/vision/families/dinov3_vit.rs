@@ -11,6 +11,8 @@ use crate::vision::{MaskToken, MlpKind, Stretch, VisionConfig};
 use crate::weights::{NameTable, renamed};
 
 pub(super) static FAMILY: VisionEncoderFamily = VisionEncoderFamily {
+    name: VisionFamily::Dinov3Vit.name(),
+    traits: VisionFamily::Dinov3Vit.traits(),
     architecture: "DINOv3ViTModel",
     whole: None,
     prefix: "",
@@ -43,7 +45,7 @@ const TABLE: &[(&str, &str)] = &[
 
 /// Those of `DINOv3ViTConfig`.
 const DEFAULTS: VisionConfig = VisionConfig {
-    family: VisionFamily::Dinov3Vit,
+    family: &FAMILY,
     hidden_size: 384,
     intermediate_size: 1536,
     num_attention_heads: 6,
