@@ -283,12 +283,21 @@ impl Index {
             .len();
         let broken = |problem: String| Error::file(path, problem);
         let no_index = |error: String| broken(format!("no index of usearch: {error}"));
-        // The header first: a file of another kind is told as such, whatever lies beside it.
-        let header = usearch::Index::metadata(utf8(path)?);
-        let header = header.map_err(|error| no_index(error.to_string()))?;
+        let header = || {
+            let header = usearch::Index::metadata(utf8(path)?);
+            header.map_err(|error| no_index(error.to_string()))
+        };
         let report_file = report_path(path);
-        let text = std::fs::read_to_string(&report_file)
-            .map_err(Error::io(&report_file, "read what belongs to the index"))?;
+        let text = match std::fs::read_to_string(&report_file) {
+            Ok(text) => text,
+            // A file of another kind is told as such.
+            Err(error) => {
+                header()?;
+                return Err(Error::io(&report_file, "read what belongs to the index")(
+                    error,
+                ));
+            }
+        };
         let report: IndexReport = serde_json::from_str(&text).map_err(|error| {
             Error::file(&report_file, format!("no report of an index: {error}"))
         })?;
@@ -299,6 +308,7 @@ impl Index {
                 report.bytes
             )));
         }
+        let header = header()?;
         let ids_file = ids_path(path);
         let ids = std::fs::read_to_string(&ids_file).map_err(Error::io(
             &ids_file,
@@ -344,7 +354,7 @@ mod tests {
             numbers,
             connectivity: 16,
             expansion_add: 128,
-            expansion_search: 64,
+            expansion_search: 200,
         }
     }
 
@@ -419,12 +429,13 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 9]).unwrap();
         refused(&path, "cut off");
+        let other = home.path().join("other.usearch");
         std::fs::write(
-            &path,
+            &other,
             b"\x93NUMPY that is no index at all, however long it may be",
         )
         .unwrap();
-        refused(&path, "no index of usearch");
+        refused(&other, "no index of usearch");
         std::fs::write(&path, bytes).unwrap();
         std::fs::write(ids_path(&path), "a\nb\n").unwrap();
         refused(&path, "has 2 ids");

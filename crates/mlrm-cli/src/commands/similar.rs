@@ -98,7 +98,7 @@ fn from_index(file: &Path, args: &SimilarArgs, titles: Titles<'_>) -> miette::Re
     let index = mlrm_eval::Index::open(file).map_err(|error| miette!("{error}"))?;
     let nearest = |rows: &[u32]| {
         let rows = rows.iter().map(|&row| index.nearest(row as usize, args.k));
-        rows.collect()
+        rows.collect::<Result<Vec<_>, mlrm_eval::Error>>()
     };
     Ok(answer(index.ids(), &args.ids, nearest, titles))
 }
