@@ -195,6 +195,8 @@ fn the_prediction_knows_of_all_workers() {
     let home = Home::with_config();
     let sets = [
         "train.max_steps=1",
+        // Shares of the same size.
+        "train.merge_duplicates=false",
         "train.eval_every_steps=0",
         "eval.baselines=[]",
     ];

@@ -17,7 +17,7 @@ pub fn deal(costs: &[usize], speeds: &[f64]) -> Vec<Range<usize>> {
         let most = notes.saturating_sub(others).max(start + least).min(notes);
         let mut end = start;
         // A note goes to whom the middle of it falls.
-        while end < most && (end < start + least || spent as f64 + costs[end] as f64 / 2.0 <= due) {
+        while end < most && (end < start + least || spent as f64 + costs[end] as f64 / 2.0 < due) {
             spent += costs[end];
             end += 1;
         }
