@@ -2,6 +2,7 @@
 
 mod events;
 mod probing;
+mod requests;
 mod resume;
 mod saving;
 mod stepping;
@@ -14,11 +15,11 @@ pub use events::event_slices;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use mlrm_data::loader::{LoaderSettings, NoteEncoder, PairBatches};
-use mlrm_events::{Action, Control, Event, EventSink, Warning};
+use mlrm_events::{Action, Event, EventSink, Warning};
 
 use crate::checkpoint::RunState;
 use crate::corpus::Modality;
@@ -326,35 +327,6 @@ impl<'a> Trainer<'a> {
         messages
             .into_iter()
             .try_for_each(|message| self.warn(message))
-    }
-
-    /// Obeys what was asked for since the last step; waits here while paused.
-    fn obey_requests(&mut self) -> Result<(), TrainError> {
-        let mut paused = None;
-        loop {
-            let action = match self.requests.try_recv() {
-                Ok(action) => action,
-                Err(TryRecvError::Empty) if paused.is_some() => {
-                    std::thread::sleep(Duration::from_millis(50));
-                    continue;
-                }
-                Err(_) => return Ok(()),
-            };
-            let step = self.state.step as u64;
-            self.emit(Event::Control(Control { step, action }))?;
-            match action {
-                Action::Pause => paused = paused.or_else(|| Some(Instant::now())),
-                Action::Resume => {
-                    self.begun += paused.take().map_or(Duration::ZERO, |at| at.elapsed());
-                }
-                Action::Save => self.save("requested")?,
-                Action::Stop => {
-                    self.stopping = true;
-                    return Ok(());
-                }
-                Action::Other => {}
-            }
-        }
     }
 
     fn warn(&mut self, message: String) -> Result<(), TrainError> {

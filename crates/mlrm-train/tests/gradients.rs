@@ -181,7 +181,15 @@ fn worst_of_workers(count: usize, change: impl Fn(&mut StepContext)) -> [[f64; 2
             change(&mut context);
             let found = gradients_of(&plan, &second, &context, group.as_mut());
             let [of_all, of_tensor] = largest_errors(&found, &expected);
-            println!("{model:?} {kind:?}: {of_all:.1e}, {of_tensor:.1e}");
+            let Model {
+                variant,
+                tune,
+                quantisation,
+                dtype,
+            } = model;
+            println!(
+                "| {variant:?} | {tune:?} | {quantisation:?} | {dtype:?} | {kind:?} | {of_all:.1e} | {of_tensor:.1e} |"
+            );
             let worst = &mut worst[model.dtype as usize];
             *worst = [worst[0].max(of_all), worst[1].max(of_tensor)];
         }

@@ -77,7 +77,11 @@ impl LlmActivations {
             inner_layers,
             last: each((d + 2 * k + last_inputs) * number + low),
             state: each(d * number),
-            working: each((inner + f + 3 * d) * number),
+            // The last layer alone works at few positions but for its keys and values.
+            working: match inner_layers {
+                0 => each((d + 2 * k) * number),
+                _ => each((inner + f + 3 * d) * number),
+            },
             maps: each(layers * scores),
             checkpoints: shape.checkpoint_layers,
         }
