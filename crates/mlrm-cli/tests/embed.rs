@@ -233,7 +233,7 @@ fn shorter_embeddings_and_those_of_eight_bits_are_trained_measured_written_and_c
     let bytes = fs::metadata(home.path("small.npy")).expect("a file").len();
     assert_eq!(bytes, 128 + 80 * 8, "a header, and a byte a number");
     let near = |file: &str, options: &[&str]| {
-        let words = ["similar", file, "--id", "0", "--json", "-k", "5"];
+        let words = ["similar", file, "--id", "n00000", "--json", "-k", "5"];
         let found = home
             .mlrm(&[words.as_slice(), options].concat())
             .done()
@@ -263,7 +263,7 @@ fn shorter_embeddings_and_those_of_eight_bits_are_trained_measured_written_and_c
         &["--dim", "16 dimensions"],
     );
     home.refused(
-        &["similar", "small.npy", "--id", "0", "--dim", "9"],
+        &["similar", "small.npy", "--id", "n00000", "--dim", "9"],
         &["--dim", "1 to 8"],
     );
     for (set, says) in [

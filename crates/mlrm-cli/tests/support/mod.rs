@@ -208,7 +208,11 @@ impl Home {
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(&folder).expect("a folder") {
                 let entry = entry.expect("an entry");
-                let kind = entry.metadata().expect("its kind");
+                // A running process may take it away between the list and the look.
+                let kind = match entry.metadata() {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                    kind => kind.expect("its kind"),
+                };
                 if kind.is_dir() {
                     folders.push(entry.path());
                 }

@@ -47,6 +47,7 @@ use crate::step::Work;
 
 /// What the leader asks of the other workers.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "a few a step, each moved once")]
 pub enum Order {
     /// To embed their shares of a batch; answered with a [`Share`].
     Embed(EmbedOrder),

@@ -36,6 +36,7 @@ struct Thread {
     thread: Option<JoinHandle<()>>,
 }
 
+#[allow(clippy::large_enum_variant, reason = "a few a step, each moved once")]
 enum Answer {
     Share(Result<Share, TrainError>),
     Summand(Result<Summand, TrainError>),

@@ -154,7 +154,8 @@ impl<'a> Ready<'a> {
         let mut part = self.clone();
         part.factor.1.rows = rows;
         #[cfg(target_arch = "x86_64")]
-        if self.panels.is_some() && rows != self.factor.1.rows && rows % tiles::DEPTH != 0 {
+        if self.panels.is_some() && rows != self.factor.1.rows && !rows.is_multiple_of(tiles::DEPTH)
+        {
             // A tile would hold rows behind the last one.
             return Self::right(Arithmetic::Tiles, part.factor);
         }
