@@ -107,8 +107,8 @@ impl Objective {
         all
     }
 
-    /// `(α_m L(E_m) + α_v L(E_v)) / (α_m + α_v)`, or L(E_m) alone without mICL; in f32. With
-    /// [`Self::prefixes`] each L(E) is the weighted mean over them.
+    /// `(α_m L(E_m) + α_v L(E_v)) / (α_m + α_v)`, or L(E_m) alone without mICL; in f32. With several sizes of
+    /// embeddings (Matryoshka) each L(E) is the weighted mean over them.
     ///
     /// `temperature`: t, `[1]`.
     pub fn losses(

@@ -2,8 +2,8 @@
 //!
 //! What can fail (a picture that is not there, a note without the text that its prompt needs) fails in the
 //! dataset, so that a data loader tells of it; the batcher cannot. Items that are only looked up need no type of
-//! their own: [`InMemDataset`](burn::data::dataset::InMemDataset) holds [`Note`](crate::Note)s and
-//! [`Pair`](crate::Pair)s as they are, and Burn's transforms (shuffled, sampled, mapped, in part) go over all of them.
+//! their own: [`InMemDataset`](burn::data::dataset::InMemDataset) holds [`Note`](crate::Note)s and [`crate::Pair`]s
+//! as they are, and Burn's transforms (shuffled, sampled, mapped, in part) go over all of them.
 
 use std::sync::Arc;
 
