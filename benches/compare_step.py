@@ -4,7 +4,7 @@
     python benches/compare_step.py target/release/mlrm [--shape bench-cpu] [--what train] [--turns 3]
 
 Shapes, with random weights on both sides:
-    bench-cpu  configs/bench-cpu.toml: 25 million parameters, all of them learn, 32 notes of 112 positions
+    bench-cpu  configs/bench-cpu.toml: 32 million parameters, all of them learn, 32 notes of 112 positions
     smollm2    a language model of the shape of SmolLM2-135M with adapters of rank 16 beside all of its maps, 32 notes of 140
                positions; vision encoder, connector and head as in bench-cpu
 

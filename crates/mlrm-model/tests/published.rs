@@ -98,7 +98,7 @@ fn read(states: Vec<Tensor<3>>) -> Vec<Vec<f32>> {
 fn every_published_checkpoint_loads_and_equals_transformers() {
     let device = Device::default();
     let folders = folders();
-    assert_eq!(folders.len(), 56);
+    assert_eq!(folders.len(), 58);
     for folder in folders {
         let name = folder
             .file_name()

@@ -18,7 +18,8 @@ use crate::weights::{
 fn small(family: VisionFamily) -> VisionConfig {
     let settings = VisionSettings {
         family,
-        hidden_size: 21,
+        // Three heads; of rotary positions four channels go together.
+        hidden_size: if family.traits().rotary { 24 } else { 21 },
         intermediate_size: if family.traits().whole_mlp_ratio {
             42
         } else {
