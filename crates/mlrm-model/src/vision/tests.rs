@@ -254,7 +254,10 @@ fn the_selected_state_is_the_one_among_all() {
             let kept = tower.forward(pixels.clone(), selection, Some(&mut every));
             let alone = tower.forward(pixels.clone(), selection, None);
             assert_eq!(every.len(), 3);
-            assert_eq!(every[index].dims(), [2, config.state_positions(), 21]);
+            assert_eq!(
+                every[index].dims(),
+                [2, config.state_positions(), config.hidden_size]
+            );
             let state = tower.readable(every[index].clone(), SelectFeature::ClsPatch);
             assert_eq!(values(alone.positions.clone()), values(state));
             assert_eq!(values(alone.positions), values(kept.positions));
@@ -265,7 +268,7 @@ fn the_selected_state_is_the_one_among_all() {
             post_layernorm: false,
         };
         let read = tower.forward(pixels, patches, None).positions;
-        assert_eq!(read.dims(), [2, 9, 21], "{family:?}");
+        assert_eq!(read.dims(), [2, 9, config.hidden_size], "{family:?}");
     }
 }
 
@@ -304,9 +307,10 @@ fn positions_stretch_to_the_pictures() {
                 .positions
                 .dims()
         };
-        assert_eq!(read(SelectFeature::Patch), [2, 25, 21], "{family:?}");
+        let width = config.hidden_size;
+        assert_eq!(read(SelectFeature::Patch), [2, 25, width], "{family:?}");
         let all = config.positions(SelectFeature::ClsPatch);
-        assert_eq!(read(SelectFeature::ClsPatch), [2, all, 21], "{family:?}");
+        assert_eq!(read(SelectFeature::ClsPatch), [2, all, width], "{family:?}");
     }
 }
 
