@@ -12,34 +12,37 @@ use mlrm_train::verify::{CaseReport, Comparison, Tolerance, verify};
 
 /// The case inside the binary: every part of the model, 0.4 MB.
 const EMBEDDED: [(&str, &[u8]); 8] = [
-    ("case.json", include_bytes!("../../golden/case.json")),
+    (
+        "case.json",
+        include_bytes!("../../golden/qwen2_notellm2/case.json"),
+    ),
     (
         "inputs.safetensors",
-        include_bytes!("../../golden/inputs.safetensors"),
+        include_bytes!("../../golden/qwen2_notellm2/inputs.safetensors"),
     ),
     (
         "expected.safetensors",
-        include_bytes!("../../golden/expected.safetensors"),
+        include_bytes!("../../golden/qwen2_notellm2/expected.safetensors"),
     ),
     (
         "head.safetensors",
-        include_bytes!("../../golden/head.safetensors"),
+        include_bytes!("../../golden/qwen2_notellm2/head.safetensors"),
     ),
     (
         "llm/config.json",
-        include_bytes!("../../golden/llm/config.json"),
+        include_bytes!("../../golden/qwen2_notellm2/llm/config.json"),
     ),
     (
         "llm/model.safetensors",
-        include_bytes!("../../golden/llm/model.safetensors"),
+        include_bytes!("../../golden/qwen2_notellm2/llm/model.safetensors"),
     ),
     (
         "vision/config.json",
-        include_bytes!("../../golden/vision/config.json"),
+        include_bytes!("../../golden/qwen2_notellm2/vision/config.json"),
     ),
     (
         "vision/model.safetensors",
-        include_bytes!("../../golden/vision/model.safetensors"),
+        include_bytes!("../../golden/qwen2_notellm2/vision/model.safetensors"),
     ),
 ];
 
