@@ -488,10 +488,13 @@ class MlrmModel(PreTrainedModel):
             state = output.hidden_states[settings["layer"]]
             if settings["post_layernorm"]:
                 tower = getattr(self.vision, "vision_model", self.vision)
-                state = (tower.post_layernorm if hasattr(tower, "post_layernorm") else tower.layernorm)(state)
+                names = ("post_layernorm", "layernorm", "norm")
+                state = next(getattr(tower, name) for name in names if hasattr(tower, name))(state)
         if settings["summary"] == "attention_head":
             # SigLIP has no class token.
             return state, output.pooler_output
+        if settings["summary"] == "mean_patch":
+            return state, state.float().mean(1).to(state.dtype)
         # Registers, between the class token and the patches, are nobody's to read.
         first = 1 + getattr(self.vision.config, "num_register_tokens", 0)
         patches = state[:, first:]

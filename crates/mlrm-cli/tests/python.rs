@@ -13,7 +13,7 @@ use support::{Home, skipped};
 
 /// A model for each variant, over other decoders, vision encoders and connectors: its name, and how its config
 /// differs from the common one. Layouts, gates, budgets, adapters and a missing head are each in one of them.
-const MODELS: [(&str, &[&str]); 8] = [
+const MODELS: [(&str, &[&str]); 9] = [
     ("text", &["model.llm.family=llama", "prompt.language=zh"]),
     (
         "image",
@@ -65,6 +65,14 @@ const MODELS: [(&str, &[&str]); 8] = [
             "model.llm.family=qwen2",
             "model.vision.select_layer=-2",
             "prompt.max_tokens=62",
+        ],
+    ),
+    (
+        "latefusion",
+        &[
+            "model.llm.family=llama",
+            "model.vision.family=dinov3_vit",
+            "model.vision.post_layernorm=true",
         ],
     ),
     (

@@ -21,4 +21,4 @@ pub use lora::{AdapterShape, LowRank, attach_adapters};
 pub use mlp::{Activation, FusedSwiGlu, SwiGlu, TwoLayerMlp};
 pub use norm::{LayerNorm, Norm, RmsNorm};
 pub use positions::{resize_positions, sin_cos_2d};
-pub use rope::{Rope, RopeScaling, RotaryCache, RotaryTable};
+pub use rope::{LastTables, Rope, RopeScaling, RotaryCache, RotaryTable};

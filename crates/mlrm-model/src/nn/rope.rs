@@ -2,10 +2,11 @@
 
 use std::f64::consts::TAU;
 
-use crate::transfer::upload;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::transfer::upload;
 
 /// The rotary angles of a decoder.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -96,20 +97,53 @@ pub struct RotaryTable {
     sin: Tensor<2>,
 }
 
-/// The last [`RotaryTable`] that a decoder needed on each device, so that it is not computed and uploaded
-/// again with every pass. Clones share it.
+/// The last [`RotaryTable`] that a model needed on each device, with what it was made from, so that it is not
+/// computed and uploaded again with every pass. Clones share it.
+#[derive(Debug, Clone)]
+pub struct LastTables<K> {
+    last: Arc<Mutex<Vec<(Device, K, RotaryTable)>>>,
+}
+
+impl<K> Default for LastTables<K> {
+    fn default() -> Self {
+        Self {
+            last: Arc::default(),
+        }
+    }
+}
+
+impl<K> LastTables<K> {
+    /// The last table on `device`, where it `fits`; else a new one, which takes its place.
+    pub fn get(
+        &self,
+        device: &Device,
+        fits: impl FnOnce(&K, &RotaryTable) -> bool,
+        make: impl FnOnce() -> (K, RotaryTable),
+    ) -> RotaryTable {
+        // A thread that panicked while it held the lock left a whole table or none.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = last.iter().position(|(on, ..)| on == device);
+        if let Some((_, key, table)) = here.map(|here| &last[here])
+            && fits(key, table)
+        {
+            return table.clone();
+        }
+        let (key, table) = make();
+        let made = (device.clone(), key, table.clone());
+        match here {
+            Some(here) => last[here] = made,
+            None => last.push(made),
+        }
+        table
+    }
+}
+
+/// The rotary tables of a decoder, by their frequencies.
 #[derive(Debug, Clone)]
 pub struct RotaryCache {
     rope: Rope,
     head_dim: usize,
-    last: Arc<Mutex<Vec<CachedTable>>>,
-}
-
-#[derive(Debug)]
-struct CachedTable {
-    frequencies: Vec<f64>,
-    device: Device,
-    table: RotaryTable,
+    last: LastTables<Vec<f64>>,
 }
 
 /// Tables are made for a multiple of this many positions, so that batches of nearly the same length
@@ -122,34 +156,22 @@ impl RotaryCache {
         Self {
             rope,
             head_dim,
-            last: Arc::default(),
+            last: LastTables::default(),
         }
     }
 
     /// The table for input of `seq` positions on `device`.
     pub fn table(&self, seq: usize, device: &Device) -> RotaryTable {
         let frequencies = self.rope.frequencies(self.head_dim, seq);
-        // A thread that panicked while it held the lock left a whole table or none.
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let here = last.iter().position(|found| found.device == *device);
-        if let Some(found) = here.map(|here| &last[here])
-            && found.table.positions() >= seq
-            && found.frequencies == frequencies
-        {
-            return found.table.clone();
-        }
-        let rows = seq.next_multiple_of(TABLE_STEP);
-        let table = RotaryTable::new(rows, &frequencies, device);
-        let made = CachedTable {
-            frequencies,
-            device: device.clone(),
-            table: table.clone(),
-        };
-        match here {
-            Some(here) => last[here] = made,
-            None => last.push(made),
-        }
-        table
+        self.last.get(
+            device,
+            |found, table| table.positions() >= seq && *found == frequencies,
+            || {
+                let rows = seq.next_multiple_of(TABLE_STEP);
+                let table = RotaryTable::new(rows, &frequencies, device);
+                (frequencies.clone(), table)
+            },
+        )
     }
 }
 
@@ -233,8 +255,8 @@ mod tests {
         };
         let cache = RotaryCache::new(rope, 8);
         let held = |cache: &RotaryCache| {
-            let last = cache.last.lock().expect("not poisoned");
-            last.first().map(|last| last.table.positions())
+            let last = cache.last.last.lock().expect("not poisoned");
+            last.first().map(|(.., table)| table.positions())
         };
         assert_eq!(cache.table(5, &device).positions(), 128);
         assert_eq!(cache.clone().table(128, &device).positions(), 128);

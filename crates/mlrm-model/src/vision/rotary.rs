@@ -2,26 +2,17 @@
 //! their patch, half with its column.
 
 use std::f64::consts::TAU;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Device;
 
-use crate::nn::RotaryTable;
+use crate::nn::{LastTables, RotaryTable};
 
-/// The angles of an encoder, and the last table of them that was needed. Clones share it.
+/// The angles of an encoder, by the side of the grid of patches and the positions before it.
 #[derive(Debug, Clone)]
 pub struct PatchRotary {
     theta: f64,
     head_dim: usize,
-    last: Arc<Mutex<Option<CachedTable>>>,
-}
-
-#[derive(Debug)]
-struct CachedTable {
-    grid: usize,
-    before: usize,
-    device: Device,
-    table: RotaryTable,
+    last: LastTables<(usize, usize)>,
 }
 
 impl PatchRotary {
@@ -30,32 +21,17 @@ impl PatchRotary {
         Self {
             theta,
             head_dim,
-            last: Arc::default(),
+            last: LastTables::default(),
         }
     }
 
     /// The table of `before` positions that do not turn (class token, registers), and `grid` by `grid` patches row by
     /// row after them.
     pub fn table(&self, grid: usize, before: usize, device: &Device) -> RotaryTable {
-        // A thread that panicked while it held the lock left a whole table or none.
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*last {
-            Some(found)
-                if (found.grid, found.before) == (grid, before) && found.device == *device =>
-            {
-                found.table.clone()
-            }
-            _ => {
-                let table = RotaryTable::of_angles(&self.angles(grid, before), device);
-                *last = Some(CachedTable {
-                    grid,
-                    before,
-                    device: device.clone(),
-                    table: table.clone(),
-                });
-                table
-            }
-        }
+        let key = (grid, before);
+        let make = || RotaryTable::of_angles(&self.angles(grid, before), device);
+        self.last
+            .get(device, |found, _| *found == key, || (key, make()))
     }
 
     /// The angle of each channel pair at each position, `[before + grid²][head_dim / 2]`: centres of patches run
@@ -99,20 +75,5 @@ mod tests {
                 );
             }
         }
-    }
-
-    #[test]
-    fn a_table_is_kept_until_other_pictures_come() {
-        let rotary = PatchRotary::new(100.0, 8);
-        let device = Device::default();
-        let held = |rotary: &PatchRotary| {
-            let last = rotary.last.lock().expect("not poisoned");
-            last.as_ref().map(|last| (last.grid, last.before))
-        };
-        rotary.table(2, 1, &device);
-        rotary.clone().table(2, 1, &device);
-        assert_eq!(held(&rotary), Some((2, 1)));
-        rotary.table(3, 1, &device);
-        assert_eq!(held(&rotary), Some((3, 1)));
     }
 }

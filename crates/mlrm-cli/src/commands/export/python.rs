@@ -104,7 +104,8 @@ fn config(folder: &ModelFolder) -> Result<Value, TrainError> {
             "post_layernorm": config.features.post_layernorm,
             "summary": match vision.map(|vision| vision.summary) {
                 Some(Summary::AttentionHead) => "attention_head",
-                _ => "class_token",
+                Some(Summary::MeanPatch) => "mean_patch",
+                Some(Summary::ClassToken) | None => "class_token",
             },
         },
         "picture": picture.map(|picture| picture.to_json()),

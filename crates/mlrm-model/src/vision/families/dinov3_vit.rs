@@ -111,5 +111,7 @@ fn write(config: &VisionConfig) -> Value {
     keys["mlp_bias"] = json!(true);
     keys["rope_theta"] = json!(config.rope_theta);
     keys["num_register_tokens"] = json!(config.register_tokens);
+    // No place is moved here, nor by what trains the exported encoder on unless it says so.
+    keys["pos_embed_rescale"] = Value::Null;
     keys
 }
