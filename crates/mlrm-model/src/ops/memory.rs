@@ -13,6 +13,8 @@ pub fn keep_freed_memory() {
             libc::mallopt(libc::M_MMAP_MAX, 0);
             libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
             libc::mallopt(libc::M_TOP_PAD, GROWTH_BYTES);
+            // One heap for all threads: what a worker thread freed serves the next layer whoever computes it.
+            libc::mallopt(libc::M_ARENA_MAX, 1);
         }
     }
 }
