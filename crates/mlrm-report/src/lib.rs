@@ -17,6 +17,7 @@ pub mod progress;
 pub mod run;
 pub mod saliency_plot;
 pub mod state;
+mod svg;
 pub mod sweep;
 pub mod tensorboard;
 pub mod tui;

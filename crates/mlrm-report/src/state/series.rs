@@ -187,7 +187,7 @@ impl<T> History<T> {
     }
 
     /// The items held, the oldest first.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &T> + ExactSizeIterator {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &T> + ExactSizeIterator + Clone {
         self.items.iter().map(|(_, item)| item)
     }
 

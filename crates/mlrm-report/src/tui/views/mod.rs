@@ -36,7 +36,7 @@ pub(super) trait Page {
 }
 
 macro_rules! views {
-    ($($(#[$doc:meta])* $view:ident = $page:expr;)*) => {
+    ($($(#[$doc:meta])* $module:ident::$view:ident;)*) => {
         /// The dashboard's views, in the order of their tabs.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum View {
@@ -54,9 +54,16 @@ macro_rules! views {
                 }
             }
 
+            /// The name on the command line.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(View::$view => stringify!($module),)*
+                }
+            }
+
             pub(super) fn page(self) -> &'static dyn Page {
                 match self {
-                    $(View::$view => &$page,)*
+                    $(View::$view => &$module::$view,)*
                 }
             }
         }
@@ -65,17 +72,17 @@ macro_rules! views {
 
 views! {
     /// Loss, schedule, throughput, machine.
-    Overview = overview::Overview;
+    overview::Overview;
     /// Saliency and attention mass of the layers.
-    Attention = attention::Attention;
+    attention::Attention;
     /// Metrics, slices and baselines.
-    Retrieval = retrieval::Retrieval;
+    retrieval::Retrieval;
     /// The gate between text and picture, and the geometry of the embeddings.
-    Fusion = fusion::Fusion;
+    fusion::Fusion;
     /// The events.
-    Log = log::Log;
+    log::Log;
     /// What the run was started with.
-    Config = config::Config;
+    config::Config;
 }
 
 /// A panel with one series over the steps and its newest value.

@@ -55,7 +55,7 @@ fn every_view_of_a_run() {
     let state = RunState::from_events(&run(shape));
     for view in View::ALL {
         for size in SIZES {
-            let name = format!("{}_{}x{}", view.title().to_lowercase(), size.0, size.1);
+            let name = format!("{}_{}x{}", view.name(), size.0, size.1);
             insta::assert_snapshot!(name, screen(&mut app(view, true), &state, now(shape), size));
         }
     }
@@ -94,7 +94,7 @@ fn every_view_of_a_run_in_ascii() {
         app.theme.unicode = false;
         let text = screen(&mut app, &state, now(shape), (80, 24));
         assert!(text.is_ascii(), "{text}");
-        insta::assert_snapshot!(format!("{}_ascii", view.title().to_lowercase()), text);
+        insta::assert_snapshot!(format!("{}_ascii", view.name()), text);
     }
 }
 
@@ -102,7 +102,7 @@ fn every_view_of_a_run_in_ascii() {
 fn every_view_of_an_empty_run() {
     let state = RunState::default();
     for view in View::ALL {
-        let name = format!("empty_{}", view.title().to_lowercase());
+        let name = format!("empty_{}", view.name());
         insta::assert_snapshot!(name, screen(&mut app(view, false), &state, START, (80, 24)));
     }
 }
@@ -125,7 +125,7 @@ fn every_view_of_a_run_with_one_event() {
         }]);
         for view in View::ALL {
             let text = screen(&mut app(view, false), &state, START + 1.0, (80, 24));
-            insta::assert_snapshot!(format!("one_{name}_{}", view.title().to_lowercase()), text);
+            insta::assert_snapshot!(format!("one_{name}_{}", view.name()), text);
         }
     }
 }
