@@ -48,7 +48,7 @@ pub(super) fn collect(sweep: &Sweep, cells: &[Cell]) -> miette::Result<SweepTabl
                     continue;
                 }
                 None if cell.dir().join("eval.json").is_file() => {
-                    "an earlier version measured it and kept no queries; remove it to run it again"
+                    "an older version measured it and kept no queries; remove it to run it again"
                         .to_owned()
                 }
                 None => "it holds no test pairs out".to_owned(),
