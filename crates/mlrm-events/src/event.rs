@@ -121,7 +121,7 @@ pub struct RunStarted {
     pub versions: Named<String>,
     /// Optimiser steps that the whole run will take.
     pub total_steps: u64,
-    /// Training pairs an epoch.
+    /// Training pairs per epoch.
     pub train_pairs: u64,
     /// Notes in the data set.
     pub notes: u64,

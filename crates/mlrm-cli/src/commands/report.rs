@@ -29,7 +29,7 @@ pub struct ReportArgs {
     /// The title; by default the runs' names.
     #[arg(long)]
     pub title: Option<String>,
-    /// Show at most so many examples a run, the worst failures first.
+    /// Show at most so many examples per run, the worst failures first.
     #[arg(long, default_value_t = 24, value_name = "N")]
     pub examples: usize,
 }
