@@ -6,7 +6,7 @@ use mlrm_train::TrainError;
 
 /// Prints `error` to standard error and gives the exit code of a failed command.
 pub fn print(error: &miette::Report) -> ExitCode {
-    // A config's findings are a report of their own, with places and mends.
+    // A config's findings are a report of their own, with places and advice.
     if let Some(TrainError::Config(config)) = error.downcast_ref::<TrainError>() {
         eprintln!("{config}");
         return ExitCode::FAILURE;

@@ -112,10 +112,10 @@ pub fn outline(path: &Path, weights: bool) -> miette::Result<Outline> {
 
 /// Lets names without a revision mean the commits that a run began with, so that going on with it is
 /// exact whatever the Hub holds by now.
-pub fn pin(config: &mut RunConfig, earlier: &RunConfig) {
-    let earlier = earlier.model_paths();
+pub fn pin(config: &mut RunConfig, begun_with: &RunConfig) {
+    let begun_with = begun_with.model_paths();
     for (key, path) in config.model_paths_mut() {
-        let begun = earlier.iter().find(|(other, _)| *other == key);
+        let begun = begun_with.iter().find(|(other, _)| *other == key);
         let begun = begun.and_then(|(_, path)| path.hub_name()?.ok());
         if let (Some(begun), Some(Ok(now))) = (begun, path.hub_name())
             && now.revision.is_none()
@@ -152,12 +152,12 @@ mod downloads {
     use std::io::{self, IsTerminal};
     use std::path::{Path, PathBuf};
 
-    use indicatif::{ProgressBar, ProgressStyle};
+    use indicatif::ProgressBar;
     use miette::miette;
     use mlrm_config::HubName;
     use mlrm_hub::{Environment, Hub, HubError, Needs, Watch};
 
-    use crate::commands::bytes;
+    use crate::commands::{bytes, styled};
 
     /// The Hub, asked when the first name is met.
     #[derive(Default)]
@@ -240,11 +240,9 @@ mod downloads {
                 eprintln!("downloading {name}: {file} ({})", bytes(size));
                 return;
             }
+            let bar = ProgressBar::new(size).with_message(format!("{name}: {file}"));
             let template = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-            let style = ProgressStyle::with_template(template);
-            self.bar = ProgressBar::new(size).with_message(format!("{name}: {file}"));
-            self.bar
-                .set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            self.bar = styled(bar, template);
             self.bar.set_position(held);
             // What an earlier download left says nothing of this one's speed.
             self.bar.reset_eta();

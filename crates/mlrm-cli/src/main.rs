@@ -1,4 +1,8 @@
 //! `mlrm`: train, evaluate and run multimodal embedding models.
+//!
+//! A command is one file in `commands`, its options first; what several share stands in `commands/mod.rs`
+//! and `commands/model_source.rs`. `hub` turns names on the Hub into folders before a command runs,
+//! `output` says what a command says, and `errors` why it failed.
 
 // First: its macros are for all that follow.
 #[macro_use]

@@ -1,4 +1,4 @@
-//! What is wrong with a config, where, and how to mend it.
+//! What is wrong with a config, where, and how to correct it.
 
 use std::fmt;
 use std::ops::Range;
@@ -35,7 +35,7 @@ impl ConfigError {
     }
 }
 
-/// How a file that cannot be read is mended.
+/// What helps where a file cannot be read.
 fn read_help(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::NotFound => {
@@ -47,7 +47,7 @@ fn read_help(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// One thing that is wrong: what, where and how to mend it.
+/// One thing that is wrong: what, where and how to correct it.
 ///
 /// Displays without its kind and place: `unknown key `train.learning_rat``.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub struct Finding {
     pub key: String,
     /// What is wrong.
     pub message: String,
-    /// How to mend it.
+    /// How to correct it.
     pub help: Option<String>,
     /// Where it is written; `None` for settings made in a program and for defaults.
     pub location: Option<Location>,

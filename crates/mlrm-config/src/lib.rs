@@ -5,6 +5,11 @@
 //! and sources stand beside the keys as attributes; everything else about a key (messages, the
 //! generated reference, the JSON schema for editors) is read from there.
 //!
+//! In the order of reading: `document` (TOML with places) and `overrides` (`--set`) become one tree;
+//! `catalog` is what the types say of every key, `check` holds the tree to it, `validate` holds what keys
+//! demand of each other, `error` shows what was found; `load` puts these together. `explain` and
+//! `reference` print the catalogue; `sweep` multiplies configs; `hub` and `ids` are names.
+//!
 //! [`RunConfig::load`] reads a file and overrides and refuses what cannot work, with everything that
 //! it found, before anything runs.
 

@@ -86,7 +86,7 @@ impl RunConfig {
     /// # Errors
     ///
     /// When the file cannot be read, or with everything that is wrong in it: syntax, unknown keys,
-    /// wrong types, impossible values, each with its place and how to mend it.
+    /// wrong types, impossible values, each with its place and how to correct it.
     pub fn load(path: impl AsRef<Path>, overrides: &[String]) -> Result<Self, ConfigError> {
         Self::load_with_places(path, overrides).map(|loaded| loaded.config)
     }

@@ -4,6 +4,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::line::line_of;
 use crate::number;
 
 /// A map that keeps the order in which it was filled, as the log keeps it.
@@ -25,37 +26,87 @@ pub type ModalityShares = [f64; 3];
 /// Bins of a [`GateHistogram`].
 pub const GATE_BINS: usize = 20;
 
-/// Something that happened in a run.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
+/// Each kind of event: its fields, its name in the log, and which of its fields is the step that it
+/// belongs to.
+macro_rules! events {
+    ($($(#[$doc:meta])* $event:ident($fields:ty) = $name:literal, $step:ident;)*) => {
+        /// Something that happened in a run.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum Event {
+            $($(#[$doc])* $event($fields),)*
+            /// An event of a newer version.
+            Unknown(UnknownEvent),
+        }
+
+        impl Event {
+            /// The event's name in the log.
+            pub fn name(&self) -> &str {
+                match self {
+                    $(Event::$event(_) => $name,)*
+                    Event::Unknown(unknown) => &unknown.name,
+                }
+            }
+
+            /// The step that the event belongs to, where it has one.
+            pub fn step(&self) -> Option<u64> {
+                match self {
+                    $(Event::$event(event) => event.$step.into(),)*
+                    Event::Unknown(event) => event.fields.get("step").and_then(Value::as_u64),
+                }
+            }
+
+            /// The event of this name, its fields read from the line of the log.
+            pub(crate) fn read(name: &str, line: &str) -> serde_json::Result<Self> {
+                Ok(match name {
+                    $($name => Event::$event(serde_json::from_str(line)?),)*
+                    name => {
+                        let mut fields: Map<String, Value> = serde_json::from_str(line)?;
+                        fields.shift_remove("event");
+                        fields.shift_remove("time_seconds");
+                        let name = name.to_owned();
+                        Event::Unknown(UnknownEvent { name, fields })
+                    }
+                })
+            }
+
+            /// The line of the log that says that the event happened at a Unix time.
+            pub(crate) fn line(&self, time_seconds: f64) -> serde_json::Result<String> {
+                match self {
+                    $(Event::$event(fields) => line_of(self.name(), time_seconds, fields),)*
+                    Event::Unknown(event) => line_of(self.name(), time_seconds, &event.fields),
+                }
+            }
+        }
+    };
+}
+
+events! {
     /// A process began (or resumed) training.
-    RunStarted(Box<RunStarted>),
+    RunStarted(Box<RunStarted>) = "run_started", resumed_from_step;
     /// One optimiser step.
-    TrainStep(TrainStep),
+    TrainStep(TrainStep) = "train_step", step;
     /// How the fusion gate's values are distributed.
-    GateHistogram(GateHistogram),
+    GateHistogram(GateHistogram) = "gate_histogram", step;
     /// Retrieval was measured.
-    Evaluation(Evaluation),
+    Evaluation(Evaluation) = "evaluation", step;
     /// Modality saliency was measured on the probe set.
-    Saliency(Saliency),
+    Saliency(Saliency) = "saliency", step;
     /// Attention mass (attention without its gradient) was measured: the cheaper live probe.
-    AttentionMass(AttentionMass),
+    AttentionMass(AttentionMass) = "attention_mass", step;
     /// The embeddings of a fixed batch of pairs were looked at.
-    EmbeddingProbe(EmbeddingProbe),
+    EmbeddingProbe(EmbeddingProbe) = "embedding_probe", step;
     /// Use of the machine.
-    System(System),
+    System(System) = "system", step;
     /// What the run is predicted to take.
-    Preflight(Preflight),
+    Preflight(Preflight) = "preflight", step;
     /// A checkpoint is on disk, whole.
-    CheckpointSaved(CheckpointSaved),
+    CheckpointSaved(CheckpointSaved) = "checkpoint_saved", step;
     /// Something a person should look at.
-    Warning(Warning),
-    /// The trainer obeyed a request.
-    Control(Control),
+    Warning(Warning) = "warning", step;
+    /// The trainer did what it was asked for.
+    Control(Control) = "control", step;
     /// The process ended training.
-    RunEnded(RunEnded),
-    /// An event of a newer version.
-    Unknown(UnknownEvent),
+    RunEnded(RunEnded) = "run_ended", step;
 }
 
 /// `run_started`.
@@ -70,7 +121,7 @@ pub struct RunStarted {
     pub versions: Named<String>,
     /// Optimiser steps that the whole run will take.
     pub total_steps: u64,
-    /// Training pairs an epoch.
+    /// Training pairs per epoch.
     pub train_pairs: u64,
     /// Notes in the data set.
     pub notes: u64,
@@ -372,7 +423,7 @@ pub enum Action {
 /// `control`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Control {
-    /// The step after which the request was obeyed.
+    /// The step after which the trainer did it.
     pub step: u64,
     /// What was asked.
     pub action: Action,
@@ -422,46 +473,4 @@ pub struct UnknownEvent {
     pub name: String,
     /// Its fields without `event` and `time_seconds`.
     pub fields: Map<String, Value>,
-}
-
-impl Event {
-    /// The event's name in the log.
-    pub fn name(&self) -> &str {
-        match self {
-            Event::RunStarted(_) => "run_started",
-            Event::TrainStep(_) => "train_step",
-            Event::GateHistogram(_) => "gate_histogram",
-            Event::Evaluation(_) => "evaluation",
-            Event::Saliency(_) => "saliency",
-            Event::AttentionMass(_) => "attention_mass",
-            Event::EmbeddingProbe(_) => "embedding_probe",
-            Event::System(_) => "system",
-            Event::Preflight(_) => "preflight",
-            Event::CheckpointSaved(_) => "checkpoint_saved",
-            Event::Warning(_) => "warning",
-            Event::Control(_) => "control",
-            Event::RunEnded(_) => "run_ended",
-            Event::Unknown(unknown) => &unknown.name,
-        }
-    }
-
-    /// The step that the event belongs to, where it has one.
-    pub fn step(&self) -> Option<u64> {
-        match self {
-            Event::RunStarted(event) => event.resumed_from_step,
-            Event::TrainStep(event) => Some(event.step),
-            Event::GateHistogram(event) => Some(event.step),
-            Event::Evaluation(event) => Some(event.step),
-            Event::Saliency(event) => Some(event.step),
-            Event::AttentionMass(event) => Some(event.step),
-            Event::EmbeddingProbe(event) => Some(event.step),
-            Event::System(event) => Some(event.step),
-            Event::Preflight(event) => Some(event.step),
-            Event::CheckpointSaved(event) => Some(event.step),
-            Event::Warning(event) => event.step,
-            Event::Control(event) => Some(event.step),
-            Event::RunEnded(event) => Some(event.step),
-            Event::Unknown(event) => event.fields.get("step").and_then(Value::as_u64),
-        }
-    }
 }

@@ -17,6 +17,12 @@
 //! assert_eq!(Stamped::from_line(&line).unwrap().to_line(), line);
 //! ```
 //!
+//! # Where to read
+//!
+//! `event` has the events, one line of a list and one struct each; `line` writes and reads one; `log`
+//! appends, `read` and `tail` read what is there and what comes; [`EventSink`] is whoever listens.
+//! [`text`] makes words safe for terminals and pages.
+//!
 //! # Numbers
 //!
 //! Finite numbers round-trip bit for bit. JSON has no other numbers, so those are written as the

@@ -3,11 +3,9 @@
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-use crate::event::{Event, UnknownEvent};
+use crate::event::Event;
 use crate::number;
 
 /// An event and when it happened.
@@ -52,33 +50,10 @@ impl Stamped {
 
     /// The event as one line of the log, without the line break.
     pub fn to_line(&self) -> String {
-        match &self.event {
-            Event::RunStarted(fields) => self.line_of(fields),
-            Event::TrainStep(fields) => self.line_of(fields),
-            Event::GateHistogram(fields) => self.line_of(fields),
-            Event::Evaluation(fields) => self.line_of(fields),
-            Event::Saliency(fields) => self.line_of(fields),
-            Event::AttentionMass(fields) => self.line_of(fields),
-            Event::EmbeddingProbe(fields) => self.line_of(fields),
-            Event::System(fields) => self.line_of(fields),
-            Event::Preflight(fields) => self.line_of(fields),
-            Event::CheckpointSaved(fields) => self.line_of(fields),
-            Event::Warning(fields) => self.line_of(fields),
-            Event::Control(fields) => self.line_of(fields),
-            Event::RunEnded(fields) => self.line_of(fields),
-            Event::Unknown(unknown) => self.line_of(&unknown.fields),
-        }
-    }
-
-    fn line_of<T: Serialize>(&self, fields: &T) -> String {
-        let line = Line {
-            event: self.event.name(),
-            time_seconds: self.time_seconds,
-            fields,
-        };
-        // The types above hold nothing that JSON lacks: string keys only, non-finite numbers as
-        // strings, and `Value`s, which are JSON already.
-        serde_json::to_string(&line).expect("events are representable in JSON")
+        // Events hold nothing that JSON lacks: string keys only, non-finite numbers as strings, and
+        // `Value`s, which are JSON already.
+        let line = self.event.line(self.time_seconds);
+        line.expect("events are representable in JSON")
     }
 
     /// Reads one line of the log.
@@ -92,27 +67,24 @@ impl Stamped {
             Some(header) => header,
             None => serde_json::from_str(line)?,
         };
-        let event = match header.event.as_ref() {
-            "run_started" => Event::RunStarted(fields_of(line)?),
-            "train_step" => Event::TrainStep(fields_of(line)?),
-            "gate_histogram" => Event::GateHistogram(fields_of(line)?),
-            "evaluation" => Event::Evaluation(fields_of(line)?),
-            "saliency" => Event::Saliency(fields_of(line)?),
-            "attention_mass" => Event::AttentionMass(fields_of(line)?),
-            "embedding_probe" => Event::EmbeddingProbe(fields_of(line)?),
-            "system" => Event::System(fields_of(line)?),
-            "preflight" => Event::Preflight(fields_of(line)?),
-            "checkpoint_saved" => Event::CheckpointSaved(fields_of(line)?),
-            "warning" => Event::Warning(fields_of(line)?),
-            "control" => Event::Control(fields_of(line)?),
-            "run_ended" => Event::RunEnded(fields_of(line)?),
-            name => Event::Unknown(unknown(name, fields_of(line)?)),
-        };
         Ok(Self {
             time_seconds: header.time_seconds,
-            event,
+            event: Event::read(&header.event, line)?,
         })
     }
+}
+
+/// An event's line, `fields` after its name and time.
+pub(crate) fn line_of<T: Serialize>(
+    event: &str,
+    time_seconds: f64,
+    fields: &T,
+) -> serde_json::Result<String> {
+    serde_json::to_string(&Line {
+        event,
+        time_seconds,
+        fields,
+    })
 }
 
 /// The header of a line that begins as [`Stamped::to_line`] writes it, without a walk through the
@@ -132,17 +104,4 @@ fn quick_header(line: &str) -> Option<Header<'_>> {
         event: Cow::Borrowed(event),
         time_seconds,
     })
-}
-
-fn fields_of<T: DeserializeOwned>(line: &str) -> Result<T, serde_json::Error> {
-    serde_json::from_str(line)
-}
-
-fn unknown(name: &str, mut fields: Map<String, Value>) -> UnknownEvent {
-    fields.shift_remove("event");
-    fields.shift_remove("time_seconds");
-    UnknownEvent {
-        name: name.to_owned(),
-        fields,
-    }
 }

@@ -1,4 +1,4 @@
-//! Why a folder of the Hub cannot be had, and what mends it.
+//! Why a folder of the Hub cannot be had, and what helps.
 
 use std::path::{Path, PathBuf};
 
@@ -119,7 +119,7 @@ fn of_file(file: &Option<String>) -> String {
 }
 
 impl HubError {
-    /// What mends it.
+    /// What helps.
     pub fn help(&self) -> String {
         match self {
             Self::Environment(_) => "correct the variable, or unset it".into(),

@@ -5,6 +5,10 @@
 //! `hf-hub` crate. Its download is not used: it takes a file of any length for whole, appends to a part
 //! what a server sends from the start, and knows neither `HF_TOKEN`, `HF_HUB_CACHE` nor
 //! `HF_HUB_OFFLINE`.
+//!
+//! In the order of reading: [`Hub`] brings a folder; `environment` says where from and where to; `needs`
+//! which files; `client` asks for lists and files, `download` fetches one and `digest` checks it; `cache` is
+//! the layout on disk; `outline` reads the headers of weights alone.
 
 mod cache;
 mod client;

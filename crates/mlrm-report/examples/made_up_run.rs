@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         for view in View::ALL {
             let mut app = App::new("posters-notellm2", Theme::default(), true);
             app.view = view;
-            let name = format!("{}-{width}x{height}.svg", view.title().to_lowercase());
+            let name = format!("{}-{width}x{height}.svg", view.name());
             std::fs::write(
                 folder.join(name),
                 app.svg((width, height), &state, support::now(shape)),

@@ -4,6 +4,7 @@ use mlrm_events::text::one_line;
 use mlrm_events::{Action, EndReason, Evaluation, Event, Preflight, RunStarted, Split, TrainStep};
 
 use crate::format;
+use crate::state::intervals;
 
 /// One line that says what happened, without time and step. Paths and messages may hold anything:
 /// what steers a terminal is written out.
@@ -160,20 +161,18 @@ pub(crate) fn is_known(step: &TrainStep, value: f64) -> bool {
 }
 
 fn evaluation_line(evaluation: &Evaluation) -> String {
-    let mut metrics = match evaluation
-        .slices
-        .get("all")
-        .or_else(|| evaluation.slices.values().next())
-    {
-        Some(metrics) => metrics
-            .iter()
-            .filter(|(name, _)| !crate::state::is_interval_bound(name))
-            .map(|(name, value)| {
-                format!("{} {}", format::metric_title(name), format::percent(*value))
-            })
-            .collect::<Vec<_>>(),
-        None => Vec::new(),
-    };
+    let slices = &evaluation.slices;
+    let slice = slices.get("all").or_else(|| slices.values().next());
+    let measured = slice.into_iter().flat_map(intervals);
+    let mut metrics: Vec<String> = measured
+        .map(|(name, found)| {
+            format!(
+                "{} {}",
+                format::metric_title(name),
+                format::percent(found.value)
+            )
+        })
+        .collect();
     let figures = evaluation.figures.iter();
     metrics.extend(figures.map(|(name, value)| format!("{name} {}", format::number(*value))));
     let metrics = match metrics.is_empty() {

@@ -1,5 +1,6 @@
 //! Numbers as people read them.
 
+use jiff::Timestamp;
 pub use mlrm_events::text::bytes;
 use mlrm_events::text::prefixed;
 
@@ -97,37 +98,9 @@ pub fn clock(seconds: f64) -> String {
 
 /// Unix time as `2026-11-21 10:01 UTC`.
 pub fn date(time_seconds: f64) -> String {
-    let whole = if time_seconds.is_finite() {
-        time_seconds as i64
-    } else {
-        0
-    };
-    let (year, month, day) = civil_from_days(whole.div_euclid(86_400));
-    let second = whole.rem_euclid(86_400);
-    format!(
-        "{year:04}-{month:02}-{day:02} {:02}:{:02} UTC",
-        second / 3600,
-        second / 60 % 60
-    )
-}
-
-/// The proleptic Gregorian date of a day counted from 1970-01-01 (Howard Hinnant's algorithm: years
-/// begin in March, so that the leap day is the last of its year).
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+    // A cast takes what is no number for 0, and what no calendar holds is none.
+    let time = Timestamp::from_second(time_seconds as i64).unwrap_or_default();
+    time.strftime("%F %H:%M UTC").to_string()
 }
 
 /// A metric that is a fraction of 1, in percent: `12.34 %`.

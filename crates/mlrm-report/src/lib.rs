@@ -1,8 +1,18 @@
 //! Watching a run: the terminal dashboard, plain progress lines, TensorBoard files and the report.
 //!
 //! Everything here reads a run's events ([`mlrm_events`]) and nothing else, so a live run, a run on
-//! another machine's shared folder and a finished run look the same. [`state`] folds the events
-//! into bounded memory; the other modules draw that.
+//! another machine's shared folder and a finished run look the same.
+//!
+//! In the order of reading:
+//!
+//! 1. [`state`] folds the events into bounded memory; [`run`] reads a run folder into it.
+//! 2. [`format`] and [`describe`] put numbers and events into words; `axis`, `color` and `svg` say where
+//!    values lie and what colours mean, for screens and pictures alike.
+//! 3. [`tui`] is the dashboard: `pane` is what a view draws into, `views` the list of views (a file and a
+//!    line each), `widgets` their plots, `dashboard` the thread that owns the terminal. [`progress`] is the
+//!    line in its place.
+//! 4. [`html`] and [`markdown`] write the report, [`sweep`] the table of a sweep, [`saliency_plot`] the
+//!    picture of the layers, [`tensorboard`] event files. [`examples`] are the queries that a report shows.
 
 mod axis;
 mod color;
@@ -17,6 +27,7 @@ pub mod progress;
 pub mod run;
 pub mod saliency_plot;
 pub mod state;
+mod svg;
 pub mod sweep;
 pub mod tensorboard;
 pub mod tui;

@@ -62,16 +62,7 @@ impl ProgressLine {
     /// gate 0.52, 118 notes/s, 12 m 03 s left`, on one line.
     pub fn status(&self) -> String {
         let state = &self.state;
-        let mut line = match state.total_steps() {
-            Some(total) => {
-                format!(
-                    "step {} of {}",
-                    format::count(state.step),
-                    format::count(total)
-                )
-            }
-            None => format!("step {}", format::count(state.step)),
-        };
+        let mut line = format!("step {}", state.steps());
         if let Some(step) = &state.last_step {
             line += ": ";
             line += &train_step(step);

@@ -7,6 +7,7 @@ use mlrm_events::ModalityShares;
 use crate::axis::{Axis, Scale, tick_labels};
 use crate::markup::escaped;
 use crate::state::normalised;
+use crate::svg::{Field, percent as tick_percent, points};
 
 /// One model's panel.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,11 +89,7 @@ pub fn svg(curves: &[Curve]) -> String {
         .iter()
         .flat_map(|panel| panel.layers.iter().flatten())
         .fold(0.0_f64, |largest, share| largest.max(*share));
-    let y = Axis {
-        low: 0.0,
-        high: if largest > 0.0 { 1.06 * largest } else { 1.0 },
-        scale: Scale::Linear,
-    };
+    let top = if largest > 0.0 { 1.06 * largest } else { 1.0 };
     for (index, panel) in panels.iter().enumerate() {
         let (row, column) = (index / columns, index % columns);
         let _ = writeln!(
@@ -101,7 +98,7 @@ pub fn svg(curves: &[Curve]) -> String {
             column as f64 * PANEL.0,
             LEGEND + row as f64 * PANEL.1
         );
-        panel.write(&y, &mut svg);
+        panel.write(top, &mut svg);
         svg.push_str("</g>\n");
     }
     svg.push_str("</svg>\n");
@@ -120,17 +117,25 @@ impl<'a> Panel<'a> {
         Self { curve, layers }
     }
 
-    fn x_axis(&self) -> Axis {
+    /// The panel's plot, its y axis up to the share `top`.
+    fn field(&self, top: f64) -> Field {
         // A single layer stands in the middle.
         let half = if self.layers.len() < 2 { 0.5 } else { 0.0 };
-        Axis {
-            low: 1.0 - half,
-            high: self.layers.len().max(1) as f64 + half,
+        let axis = |low, high| Axis {
+            low,
+            high,
             scale: Scale::Linear,
+        };
+        Field {
+            x: axis(1.0 - half, self.layers.len().max(1) as f64 + half),
+            y: axis(0.0, top),
+            // Half a marker of air, so that the first one does not cover the labels.
+            across: (LEFT + 6.0, PANEL.0 - RIGHT - 6.0),
+            down: (TOP, PANEL.1 - BOTTOM),
         }
     }
 
-    fn write(&self, y: &Axis, svg: &mut String) {
+    fn write(&self, top: f64, svg: &mut String) {
         let _ = writeln!(
             svg,
             "<text class=\"name\" x=\"{LEFT}\" y=\"18\">{}</text>\
@@ -138,38 +143,26 @@ impl<'a> Panel<'a> {
             escaped(&self.curve.name),
             escaped(&self.curve.note)
         );
-        let x = self.x_axis();
-        axes(&x, y, svg);
+        let field = self.field(top);
+        axes(&field, svg);
         for modality in 0..MODALITIES.len() {
-            self.line(modality, &x, y, svg);
+            self.line(modality, &field, svg);
         }
     }
 
-    fn line(&self, modality: usize, x: &Axis, y: &Axis, svg: &mut String) {
+    fn line(&self, modality: usize, field: &Field, svg: &mut String) {
         let (name, class, _) = MODALITIES[modality];
-        let places: Vec<(usize, f64, f64, f64)> = self
-            .layers
-            .iter()
-            .enumerate()
-            .filter_map(|(layer, shares)| {
-                let share = shares[modality];
-                let layer = layer + 1;
-                Some((layer, share, place_x(x, layer as f64)?, place_y(y, share)?))
-            })
-            .collect();
-        let points: Vec<String> = places
-            .iter()
-            .map(|(_, _, x, y)| format!("{x:.1},{y:.1}"))
-            .collect();
+        let shares = || self.layers.iter().map(|shares| shares[modality]).zip(1..);
+        let places = field.places(shares().map(|(share, layer)| (f64::from(layer), share)));
         let _ = writeln!(
             svg,
             "<polyline class=\"line {class}\" points=\"{}\"/>",
-            points.join(" ")
+            points(&places)
         );
         if places.len() > MOST_MARKED_LAYERS {
             return;
         }
-        for (layer, share, x, y) in places {
+        for ((share, layer), (x, y)) in shares().zip(places) {
             let _ = writeln!(
                 svg,
                 "<g><title>layer {layer}: {name} {}</title>{}</g>",
@@ -180,28 +173,28 @@ impl<'a> Panel<'a> {
     }
 }
 
-fn axes(x: &Axis, y: &Axis, svg: &mut String) {
+fn axes(field: &Field, svg: &mut String) {
     let (right, bottom) = (PANEL.0 - RIGHT, PANEL.1 - BOTTOM);
-    for tick in y.ticks(5) {
-        let Some(at) = place_y(y, tick) else {
+    for tick in field.y.ticks(5) {
+        let Some(at) = field.y(tick) else {
             continue;
         };
         let _ = writeln!(
             svg,
             "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
-             <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{} %</text>",
+             <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
             LEFT - 7.0,
             at + 4.0,
-            (tick * 1000.0).round() / 10.0
+            tick_percent(tick)
         );
     }
     let _ = writeln!(
         svg,
         "<line class=\"axis\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{bottom}\" y2=\"{bottom}\"/>"
     );
-    let ticks = layer_ticks(x);
+    let ticks = layer_ticks(&field.x);
     for (tick, label) in ticks.iter().zip(tick_labels(&ticks)) {
-        let Some(at) = place_x(x, *tick) else {
+        let Some(at) = field.x(*tick) else {
             continue;
         };
         let _ = writeln!(
@@ -262,17 +255,6 @@ fn marker(modality: usize, x: f64, y: f64) -> String {
     }
 }
 
-fn place_x(axis: &Axis, value: f64) -> Option<f64> {
-    // Half a marker of air, so that the first one does not cover the labels.
-    let width = PANEL.0 - RIGHT - LEFT - 12.0;
-    axis.position(value).map(|at| LEFT + 6.0 + at * width)
-}
-
-fn place_y(axis: &Axis, value: f64) -> Option<f64> {
-    axis.position(value)
-        .map(|at| TOP + (1.0 - at) * (PANEL.1 - TOP - BOTTOM))
-}
-
 /// What the lines show, for people who do not see them.
 fn in_words(panels: &[Panel]) -> String {
     let mut words = String::from(
@@ -286,13 +268,15 @@ fn in_words(panels: &[Panel]) -> String {
         };
         let _ = write!(words, " {}, {} layers:", curve.name, layers.len());
         for (modality, (name, ..)) in MODALITIES.into_iter().enumerate() {
-            let peak = (1..layers.len()).fold(0, |peak, layer| {
-                if layers[layer][modality] > layers[peak][modality] {
+            let share = |layer: usize| layers[layer][modality];
+            let later = |peak, layer| {
+                if share(layer) > share(peak) {
                     layer
                 } else {
                     peak
                 }
-            });
+            };
+            let peak = (1..layers.len()).fold(0, later);
             let _ = write!(
                 words,
                 " {name} {} in the first, {} in the last, at most {} in layer {}{}",

@@ -17,8 +17,8 @@ use mlrm_train::bench::{
 use mlrm_train::plan::RunPlan;
 use serde_json::Value;
 
-use super::at_least_one;
 use super::model_source::{ModelSource, picture_progress};
+use super::{at_least_one, print_json};
 use crate::hub;
 use compare::Earlier;
 
@@ -41,7 +41,7 @@ enum What {
     Load(LoadArgs),
 }
 
-/// What is printed, and beside what.
+/// What is printed, and compared with what.
 #[derive(Debug, Args)]
 struct Output {
     /// Print JSON.
@@ -206,7 +206,7 @@ pub fn run(args: BenchArgs) -> miette::Result<ExitCode> {
         let comparison = serde_json::to_value(comparison).into_diagnostic()?;
         fields.insert("compare".into(), comparison);
     }
-    println!("{}", serde_json::to_string_pretty(&json).into_diagnostic()?);
+    print_json(&json)?;
     Ok(ExitCode::SUCCESS)
 }
 

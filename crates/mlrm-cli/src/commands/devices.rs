@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use miette::IntoDiagnostic;
 use mlrm_train::device::{BackendReport, DeviceReport, Speed, inventory, measure};
 
 /// List backends and devices.
@@ -34,10 +33,7 @@ pub fn run(args: DevicesArgs) -> miette::Result<ExitCode> {
         }
     }
     if args.json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&backends).into_diagnostic()?
-        );
+        super::print_json(&backends)?;
     } else {
         backends.iter().for_each(print_backend);
     }

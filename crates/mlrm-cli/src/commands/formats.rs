@@ -31,9 +31,9 @@ impl FormatArg {
 /// How matrices that do not learn are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum QuantisationArg {
-    /// One byte a value.
+    /// One byte per value.
     Q8,
-    /// Four bits a value.
+    /// Four bits per value.
     Q4,
 }
 

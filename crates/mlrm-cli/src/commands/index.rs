@@ -77,7 +77,7 @@ pub fn run(_: IndexArgs) -> miette::Result<ExitCode> {
 /// Runs the command.
 #[cfg(feature = "index")]
 pub fn run(args: IndexArgs) -> miette::Result<ExitCode> {
-    use indicatif::{ProgressBar, ProgressStyle};
+    use indicatif::ProgressBar;
     use mlrm_eval::{Index, IndexNumbers, IndexOptions, clear_unfinished};
     use mlrm_train::TrainError;
 
@@ -95,10 +95,7 @@ pub fn run(args: IndexArgs) -> miette::Result<ExitCode> {
         expansion_search: args.expansion_search,
     };
     let bar = ProgressBar::new(embeddings.len() as u64);
-    let style = "{wide_bar} {human_pos}/{human_len} notes, {eta}";
-    if let Ok(style) = ProgressStyle::with_template(style) {
-        bar.set_style(style);
-    }
+    let bar = super::styled(bar, "{wide_bar} {human_pos}/{human_len} notes, {eta}");
     let index = Index::build(&embeddings, options, &|_| bar.inc(1)).map_err(TrainError::from)?;
     bar.finish_and_clear();
     let recall = index
@@ -114,7 +111,7 @@ pub fn run(args: IndexArgs) -> miette::Result<ExitCode> {
         report.threads
     );
     println!(
-        "recall@{} {:.2} % of the exact answer for {} notes, {:.0} searches a second",
+        "recall@{} {:.2} % of the exact answer for {} notes, {:.0} searches per second",
         recall.k,
         100.0 * recall.recall,
         recall.queries,

@@ -15,6 +15,7 @@ use mlrm_data::tokenizer::Tokenizer;
 use mlrm_model::adapter::AdapterConfig;
 use mlrm_model::source::{ModelSource, Part};
 use mlrm_model::weights::LoadOptions;
+use mlrm_report::format::count;
 use mlrm_train::memory::{TrainingMemory, TrainingShape, peak_resident_bytes};
 use mlrm_train::{TrainError, device};
 use serde::Serialize;
@@ -167,10 +168,7 @@ fn inspect(args: InspectArgs, outline: &Outline) -> miette::Result<ExitCode> {
         parts,
     };
     if args.json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&report).into_diagnostic()?
-        );
+        super::print_json(&report)?;
     } else {
         print(&report);
     }
@@ -359,12 +357,12 @@ fn print_part(part: &Part) {
     println!("{} ({family}): {}", part.part, part.path.display());
     let formats = part.formats.iter();
     let formats: Vec<String> = formats
-        .map(|(name, count)| format!("{count} in {name}"))
+        .map(|(name, tensors)| format!("{tensors} in {name}"))
         .collect();
     let files = if part.files == 1 { "file" } else { "files" };
     println!(
         "  {} parameters; tensors: {}; {} in {} {files}",
-        grouped(part.parameters),
+        count(part.parameters),
         formats.join(", "),
         bytes(part.bytes),
         part.files
@@ -404,7 +402,7 @@ fn print_training(training: &Training) {
                 "lora" => format!("lora {}", training.rank),
                 tune => tune.to_owned(),
             },
-            grouped(estimate.trained_parameters),
+            count(estimate.trained_parameters),
             bytes(estimate.weights_bytes),
             bytes(estimate.optimiser_bytes),
             bytes(estimate.gradients_bytes),
@@ -413,17 +411,4 @@ fn print_training(training: &Training) {
             bytes(estimate.total_bytes)
         );
     }
-}
-
-/// A number with commas between thousands.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }

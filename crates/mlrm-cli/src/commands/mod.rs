@@ -27,7 +27,11 @@ pub use formats::bytes;
 
 use std::path::Path;
 
+use indicatif::{ProgressBar, ProgressStyle};
 use miette::{IntoDiagnostic, WrapErr, miette};
+use mlrm_report::files::write_whole;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// The folder that a file is, or will be, in.
 fn folder_of(file: &Path) -> &Path {
@@ -51,6 +55,37 @@ fn check_place(file: &Path) -> miette::Result<()> {
         .into_diagnostic()
         .wrap_err_with(|| format!("nothing can be written in {}", folder.display()))?;
     Ok(())
+}
+
+/// Writes a file in one go.
+fn write(path: &Path, text: &str) -> miette::Result<()> {
+    write_whole(path, text.as_bytes())
+        .into_diagnostic()
+        .wrap_err_with(|| format!("cannot write {}", path.display()))
+}
+
+/// Reads what JSON holds of a file; `what` says what it should be, as `a table of a sweep`.
+fn read_json<T: DeserializeOwned>(path: &Path, what: &str) -> miette::Result<T> {
+    let text = std::fs::read_to_string(path)
+        .into_diagnostic()
+        .wrap_err_with(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text)
+        .into_diagnostic()
+        .wrap_err_with(|| format!("{} is no {what}", path.display()))
+}
+
+/// Prints a value as JSON.
+fn print_json(value: &impl Serialize) -> miette::Result<()> {
+    println!("{}", serde_json::to_string_pretty(value).into_diagnostic()?);
+    Ok(())
+}
+
+/// A bar of this look on the terminal.
+pub fn styled(bar: ProgressBar, template: &str) -> ProgressBar {
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
 }
 
 /// Reads a count of an option that must not be 0.

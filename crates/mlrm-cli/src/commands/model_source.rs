@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use mlrm_config::{DataSettings, DeviceNames, RunConfig};
 use mlrm_model::embedder::Embedder;
 use mlrm_train::corpus::Notes;
@@ -103,9 +103,7 @@ pub fn images_of(notes: &Path, images: Option<&Path>, data: &DataSettings) -> Pa
 /// A bar on the terminal while pictures are looked at.
 pub fn picture_progress() -> impl Fn(usize, usize) + Sync {
     let bar = ProgressBar::no_length().with_message("looking at pictures");
-    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len}") {
-        bar.set_style(style);
-    }
+    let bar = super::styled(bar, "{msg} {wide_bar} {human_pos}/{human_len}");
     move |done, of| {
         bar.set_length(of as u64);
         bar.set_position(done as u64);

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use miette::{IntoDiagnostic, WrapErr, miette};
-use mlrm_report::files::write_whole;
+use miette::{IntoDiagnostic, miette};
 use mlrm_report::run::{Run, folder_and_name};
 use mlrm_report::sweep::SweepTable;
 use mlrm_report::{html, markdown};
 
+use super::read_json;
 use super::watch::say_unreadable;
 
 /// Write a report of one run, or of several compared.
@@ -29,7 +29,7 @@ pub struct ReportArgs {
     /// The title; by default the runs' names.
     #[arg(long)]
     pub title: Option<String>,
-    /// Show at most so many examples a run, the worst failures first.
+    /// Show at most so many examples per run, the worst failures first.
     #[arg(long, default_value_t = 24, value_name = "N")]
     pub examples: usize,
 }
@@ -95,12 +95,7 @@ pub fn run(args: ReportArgs) -> miette::Result<ExitCode> {
 /// The report of a sweep: its table and curves.
 fn of_sweep(folder: &Path, args: &ReportArgs) -> miette::Result<ExitCode> {
     let path = folder.join("table.json");
-    let text = std::fs::read_to_string(&path)
-        .into_diagnostic()
-        .wrap_err_with(|| format!("cannot read {}", path.display()))?;
-    let table: SweepTable = serde_json::from_str(&text)
-        .into_diagnostic()
-        .wrap_err_with(|| format!("{} is no table of a sweep", path.display()))?;
+    let table: SweepTable = read_json(&path, "table of a sweep")?;
     let out = args.out.clone().unwrap_or_else(|| match args.format {
         Some(ReportFormat::Markdown) => folder.join("report.md"),
         _ => folder.join("report.html"),
@@ -119,9 +114,7 @@ fn write(out: &Path, text: &str) -> miette::Result<ExitCode> {
     if out.as_os_str() == "-" {
         crate::output::data(text.as_bytes());
     } else {
-        write_whole(out, text.as_bytes())
-            .into_diagnostic()
-            .wrap_err_with(|| format!("cannot write {}", out.display()))?;
+        super::write(out, text)?;
         println!("{}", out.display());
     }
     Ok(ExitCode::SUCCESS)

@@ -1,6 +1,6 @@
 //! `mlrm saliency MODEL…`: how much each layer reads the picture, the text and the rest.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
@@ -8,7 +8,6 @@ use miette::{IntoDiagnostic, WrapErr, miette};
 use mlrm_data::split::Pair;
 use mlrm_model::nn::ProbeSite;
 use mlrm_model::saliency::{Formula, HeadReduction, mean_over_notes};
-use mlrm_report::files::write_whole;
 use mlrm_report::saliency_plot::{Curve, svg};
 use mlrm_report::state::normalised;
 use mlrm_train::corpus::{Modality, Notes, run_pairs};
@@ -16,8 +15,8 @@ use mlrm_train::objective::Objective;
 use mlrm_train::probe::{batch_attention_mass, batch_saliency, both_show_pictures};
 use serde::Serialize;
 
-use super::check_place;
 use super::model_source::{ModelSource, picture_progress};
+use super::{check_place, write};
 
 /// Measure how much each layer reads the picture and the text (method §4), of one model or of
 /// several side by side.
@@ -113,11 +112,12 @@ pub fn run(args: SaliencyArgs) -> miette::Result<ExitCode> {
     for file in [&args.out, &args.svg].into_iter().flatten() {
         check_place(file)?;
     }
-    let sources: Vec<ModelSource> = args
-        .models
-        .iter()
-        .map(|model| source(&args, model))
-        .collect();
+    let sources = args.models.iter().map(|model| ModelSource {
+        model: model.clone(),
+        device: args.device.clone(),
+        allow_nan: args.allow_nan,
+    });
+    let sources: Vec<ModelSource> = sources.collect();
     // A path that is no model is said before the others are measured.
     for source in &sources {
         source.folder()?;
@@ -163,14 +163,6 @@ pub fn run(args: SaliencyArgs) -> miette::Result<ExitCode> {
         write(out, &svg(&curves(&reports)))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn source(args: &SaliencyArgs, model: &Path) -> ModelSource {
-    ModelSource {
-        model: model.to_owned(),
-        device: args.device.clone(),
-        allow_nan: args.allow_nan,
-    }
 }
 
 fn measure(
@@ -284,10 +276,4 @@ fn table(reports: &[Report]) -> String {
         }
     }
     text + "\n"
-}
-
-fn write(path: &Path, text: &str) -> miette::Result<()> {
-    write_whole(path, text.as_bytes())
-        .into_diagnostic()
-        .wrap_err_with(|| format!("cannot write {}", path.display()))
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::mpsc::{self, Sender};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget};
 use miette::{IntoDiagnostic, WrapErr};
 use mlrm_config::{RunConfig, Toggle};
 use mlrm_events::{Action, Event, EventSink, Stamped};
@@ -19,7 +19,7 @@ use mlrm_train::run_folder::{Existing, RunFolder, RunOptions};
 use mlrm_train::{Finished, Run, TrainError};
 
 use super::model_source::{ALLOW_NAN, picture_progress};
-use super::stop;
+use super::{stop, styled};
 use crate::{errors, hub};
 
 /// Train a model from a config file, and measure it beside its baselines.
@@ -192,19 +192,15 @@ impl Screen {
             .transpose()
             .into_diagnostic()
             .wrap_err_with(|| format!("cannot write {}", folder.display()))?;
-        let bar = if terminal && dashboard.is_none() {
-            ProgressBar::new_spinner()
-        } else {
-            ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())
+        let bar = match terminal && dashboard.is_none() {
+            true => ProgressBar::new_spinner(),
+            false => ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()),
         };
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
-            bar.set_style(style);
-        }
         Ok(Self {
             tensorboard,
             dashboard,
             progress: ProgressLine::new(),
-            bar,
+            bar: styled(bar, "{spinner} {wide_msg}"),
         })
     }
 

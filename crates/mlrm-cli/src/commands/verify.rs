@@ -10,41 +10,22 @@ use mlrm_train::TrainError;
 use mlrm_train::device;
 use mlrm_train::verify::{CaseReport, Comparison, Tolerance, verify};
 
-/// The case inside the binary: every part of the model, 0.4 MB.
-const EMBEDDED: [(&str, &[u8]); 8] = [
-    (
-        "case.json",
-        include_bytes!("../../golden/qwen2_notellm2/case.json"),
-    ),
-    (
-        "inputs.safetensors",
-        include_bytes!("../../golden/qwen2_notellm2/inputs.safetensors"),
-    ),
-    (
-        "expected.safetensors",
-        include_bytes!("../../golden/qwen2_notellm2/expected.safetensors"),
-    ),
-    (
-        "head.safetensors",
-        include_bytes!("../../golden/qwen2_notellm2/head.safetensors"),
-    ),
-    (
-        "llm/config.json",
-        include_bytes!("../../golden/qwen2_notellm2/llm/config.json"),
-    ),
-    (
-        "llm/model.safetensors",
-        include_bytes!("../../golden/qwen2_notellm2/llm/model.safetensors"),
-    ),
-    (
-        "vision/config.json",
-        include_bytes!("../../golden/qwen2_notellm2/vision/config.json"),
-    ),
-    (
-        "vision/model.safetensors",
-        include_bytes!("../../golden/qwen2_notellm2/vision/model.safetensors"),
-    ),
-];
+use super::print_json;
+
+macro_rules! embedded {
+    ($($file:literal)*) => {
+        /// The case inside the binary: every part of the model, 0.4 MB.
+        const EMBEDDED: &[(&str, &[u8])] = &[$((
+            $file,
+            include_bytes!(concat!("../../golden/qwen2_notellm2/", $file)),
+        )),*];
+    };
+}
+
+embedded! {
+    "case.json" "inputs.safetensors" "expected.safetensors" "head.safetensors"
+    "llm/config.json" "llm/model.safetensors" "vision/config.json" "vision/model.safetensors"
+}
 
 /// Check the model's numbers against golden cases from PyTorch.
 ///
@@ -105,10 +86,7 @@ pub fn run(args: VerifyArgs) -> miette::Result<ExitCode> {
         reports.push(report);
     }
     if args.json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&reports).into_diagnostic()?
-        );
+        print_json(&reports)?;
     }
     let passed = reports.iter().filter(|report| report.passed()).count();
     if !args.json {
@@ -122,11 +100,7 @@ pub fn run(args: VerifyArgs) -> miette::Result<ExitCode> {
             }
         );
     }
-    Ok(if passed == reports.len() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(ExitCode::from(u8::from(passed != reports.len())))
 }
 
 fn unpack(folder: &std::path::Path) -> miette::Result<()> {
@@ -147,10 +121,9 @@ fn print_report(report: &CaseReport, all: bool) {
         "  {:<58} {:>12} {:>12} {:>10}",
         "tensor", "absolute", "relative", "allowed"
     );
-    let rows: Vec<&Comparison> = if all {
-        report.comparisons.iter().collect()
-    } else {
-        worst_by_group(&report.comparisons)
+    let rows = match all {
+        true => report.comparisons.iter().collect(),
+        false => worst_by_group(&report.comparisons),
     };
     for row in rows {
         let kind = match row.tolerance {

@@ -4,10 +4,10 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use miette::{IntoDiagnostic, WrapErr, miette};
 use mlrm_events::{EventTail, read_log};
-use mlrm_report::files::write_whole;
 use mlrm_report::run::{event_log_path, folder_and_name};
 use mlrm_report::state::RunState;
 use mlrm_report::tui::{App, ColorDepth, Dashboard, Options, Outcome, Source, Theme, View};
@@ -21,15 +21,15 @@ pub struct WatchArgs {
     /// The run folder, or its events.jsonl.
     pub run: PathBuf,
     /// The first view.
-    #[arg(long, value_enum, default_value_t = ViewArg::Overview)]
-    pub view: ViewArg,
+    #[arg(long, default_value = "overview", value_parser = views())]
+    pub view: View,
     /// Colours; by default what NO_COLOR, COLORTERM and TERM say.
     #[arg(long, value_enum, default_value_t = ColorArg::Auto)]
     pub color: ColorArg,
     /// Draw with ASCII characters only.
     #[arg(long)]
     pub ascii: bool,
-    /// Draw at most so many frames a second, and only when something changed.
+    /// Draw at most so many frames per second, and only when something changed.
     #[arg(long, default_value_t = 10.0, value_name = "N")]
     pub frames_per_second: f64,
     /// Write one frame to this SVG file instead of showing the dashboard.
@@ -38,31 +38,6 @@ pub struct WatchArgs {
     /// Size of that frame in cells, as COLUMNSxROWS.
     #[arg(long, default_value = "120x40", value_parser = parse_size, value_name = "SIZE")]
     pub size: (u16, u16),
-}
-
-/// A view's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs, reason = "the names are those of the tabs")]
-pub enum ViewArg {
-    Overview,
-    Attention,
-    Retrieval,
-    Fusion,
-    Log,
-    Config,
-}
-
-impl From<ViewArg> for View {
-    fn from(view: ViewArg) -> Self {
-        match view {
-            ViewArg::Overview => View::Overview,
-            ViewArg::Attention => View::Attention,
-            ViewArg::Retrieval => View::Retrieval,
-            ViewArg::Fusion => View::Fusion,
-            ViewArg::Log => View::Log,
-            ViewArg::Config => View::Config,
-        }
-    }
 }
 
 /// How many colours the terminal shows.
@@ -93,6 +68,14 @@ impl ColorArg {
             ColorArg::True => Some(ColorDepth::True),
         }
     }
+}
+
+/// The views by the names of their tabs.
+fn views() -> impl TypedValueParser<Value = View> {
+    PossibleValuesParser::new(View::ALL.map(View::name)).map(|name| {
+        let chosen = View::ALL.into_iter().find(|view| view.name() == name);
+        chosen.unwrap_or(View::Overview)
+    })
 }
 
 fn parse_size(text: &str) -> Result<(u16, u16), String> {
@@ -142,7 +125,7 @@ fn watch(args: &WatchArgs, tail: EventTail, run_name: String) -> miette::Result<
         frames_per_second: args.frames_per_second,
         requests: None,
         theme,
-        view: args.view.into(),
+        view: args.view,
     };
     let outcome = Dashboard::spawn(Source::Tail(tail), options)
         .and_then(|dashboard| dashboard.wait())
@@ -165,11 +148,9 @@ fn write_frame(args: &WatchArgs, svg: &Path, run_name: String) -> miette::Result
         unicode: !args.ascii,
     };
     let mut app = App::new(run_name, theme, false);
-    app.view = args.view.into();
+    app.view = args.view;
     let picture = app.svg(args.size, &state, mlrm_report::unix_time());
-    write_whole(svg, picture.as_bytes())
-        .into_diagnostic()
-        .wrap_err_with(|| format!("cannot write {}", svg.display()))?;
+    super::write(svg, &picture)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -124,9 +124,9 @@ pub enum Quantisation {
     /// In `backend.dtype`.
     #[default]
     None,
-    /// One byte a value, with a scale for every block of up to 64 values.
+    /// One byte per value, with a scale for every block of up to 64 values.
     Q8,
-    /// Four bits a value, in the same blocks.
+    /// Four bits per value, in the same blocks.
     Q4,
 }
 

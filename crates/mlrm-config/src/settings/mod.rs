@@ -216,7 +216,7 @@ impl FromStr for DType {
 pub struct DashboardSettings {
     /// `auto` shows it when standard output is a terminal.
     pub enabled: Toggle,
-    /// Upper bound of redraws a second; only changed cells are sent.
+    /// Upper bound of redraws per second; only changed cells are sent.
     #[schemars(range(min = 1, max = 60))]
     pub frames_per_second: u32,
 }

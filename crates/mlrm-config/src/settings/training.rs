@@ -89,7 +89,7 @@ pub enum ObjectiveKind {
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-source" = "method §3; NoteLLM-2 released code"))]
 pub struct TrainSettings {
-    /// Pairs a step (B); the batch holds 2B notes. Paper: 128 over 8 devices.
+    /// Pairs per step (B); the batch holds 2B notes. Paper: 128 over 8 devices.
     #[schemars(range(min = 2))]
     pub batch_pairs: usize,
     /// Notes whose activations a device holds at a time; 0 holds those of its whole share of the batch. Loss

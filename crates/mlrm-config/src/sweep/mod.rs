@@ -113,7 +113,7 @@ impl Sweep {
         let table = match text.parse::<Table>() {
             Ok(table) => table,
             Err(error) => {
-                reader.find("", error.to_string().trim_end(), "mend the TOML");
+                reader.find("", error.to_string().trim_end(), "correct the TOML");
                 return Err(ConfigError::Invalid(reader.findings));
             }
         };
@@ -158,9 +158,10 @@ impl Sweep {
             if key == "run.dir" || key == "run.seed" {
                 let message = format!("{owner} sets `{key}`, which the sweep gives every run");
                 reader.find("set", &message, "use `dir` and `seeds`");
-            } else if let Some(earlier) = owners.insert(key, owner).filter(|other| *other != owner)
+            } else if let Some(other_owner) =
+                owners.insert(key, owner).filter(|other| *other != owner)
             {
-                let message = format!("`{key}` is set by {earlier} and by {owner}");
+                let message = format!("`{key}` is set by {other_owner} and by {owner}");
                 reader.find("axes", &message, "let one of them set it");
             }
         }

@@ -127,20 +127,17 @@ fn special_tokens(prompt: &PromptSettings, findings: &mut Vec<Finding>) {
                     .help("take the white space away"),
             );
         }
-        if let Some((earlier, _)) = tokens[..index].iter().find(|(_, other)| other == token) {
+        if let Some((other, _)) = tokens[..index].iter().find(|(_, known)| known == token) {
             findings.push(
-                Finding::new(
-                    *key,
-                    format!("`{key}` and `{earlier}` are both \"{token}\""),
-                )
-                .related([*earlier])
-                .help("give each special token a spelling of its own"),
+                Finding::new(*key, format!("`{key}` and `{other}` are both \"{token}\""))
+                    .related([*other])
+                    .help("give each special token a spelling of its own"),
             );
         }
     }
 }
 
-/// The visual tokens count as part of the prompt, and the text needs room beside them.
+/// The visual tokens count as part of the prompt, and the text needs room too.
 fn token_budget(config: &RunConfig, findings: &mut Vec<Finding>) {
     let visual = match config.model.variant.image_tokens() && config.model.path.is_none() {
         true => config.model.connector.queries,

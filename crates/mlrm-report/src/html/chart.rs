@@ -5,6 +5,7 @@ use std::fmt::Write;
 use crate::axis::{Axis, Scale, tick_labels};
 use crate::markup::escaped;
 use crate::state::Series;
+use crate::svg::{Field, percent, points};
 
 /// About the pixels of a card, so that text has about its own size.
 const WIDTH: f64 = 400.0;
@@ -79,6 +80,36 @@ impl ChartLine {
             ..Self::new(name, color, dash, points)
         }
     }
+
+    fn write_band(&self, field: &Field, html: &mut String) {
+        let upper = self.band.iter().map(|&(x, _, high)| (x, high));
+        let lower = self.band.iter().rev().map(|&(x, low, _)| (x, low));
+        let places = field.places(upper.chain(lower));
+        if places.len() > 3 {
+            let (color, points) = (&self.color, points(&places));
+            let _ = writeln!(
+                html,
+                "<polygon points=\"{points}\" fill=\"{color}\" fill-opacity=\".16\"/>"
+            );
+        }
+    }
+
+    fn write(&self, field: &Field, html: &mut String) {
+        let places = field.places(self.points.iter().copied());
+        let (color, dash) = (&self.color, self.dash);
+        let _ = match places[..] {
+            [(x, y)] => writeln!(
+                html,
+                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{color}\"/>"
+            ),
+            _ => writeln!(
+                html,
+                "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.8\" \
+                 stroke-linejoin=\"round\" stroke-dasharray=\"{dash}\"/>",
+                points(&places)
+            ),
+        };
+    }
 }
 
 /// A horizontal line with a name.
@@ -108,7 +139,7 @@ pub(crate) struct Chart {
 impl Chart {
     /// Writes the chart; nothing where it has no points.
     pub(crate) fn write(&self, html: &mut String) {
-        let Some((x_axis, y_axis)) = self.axes() else {
+        let Some(field) = self.field() else {
             return;
         };
         let _ = write!(
@@ -117,7 +148,7 @@ impl Chart {
              role=\"img\" aria-label=\"{0}\">\n",
             escaped(&self.title)
         );
-        self.draw(&x_axis, &y_axis, html);
+        self.draw(&field, html);
         html.push_str("</svg>\n");
         self.legend(html);
         html.push_str("</figure>\n");
@@ -127,7 +158,7 @@ impl Chart {
     /// no points.
     pub(crate) fn file(&self) -> Option<String> {
         const LINE: f64 = 14.0;
-        let (x_axis, y_axis) = self.axes()?;
+        let field = self.field()?;
         let height = HEIGHT + LINE * (self.lines.len() as f64 + 1.5);
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 {0} {WIDTH} {height}\" \
@@ -137,7 +168,7 @@ impl Chart {
             -1.5 * LINE,
             escaped(&self.title)
         );
-        self.draw(&x_axis, &y_axis, &mut svg);
+        self.draw(&field, &mut svg);
         for (line, y) in self.lines.iter().zip(1..) {
             let y = HEIGHT + LINE * f64::from(y) - 4.0;
             let _ = writeln!(
@@ -157,71 +188,59 @@ impl Chart {
         Some(svg)
     }
 
-    fn draw(&self, x_axis: &Axis, y_axis: &Axis, svg: &mut String) {
-        self.ticks(x_axis, y_axis, svg);
+    fn draw(&self, field: &Field, svg: &mut String) {
+        self.ticks(field, svg);
         for line in &self.lines {
-            band(line, x_axis, y_axis, svg);
+            line.write_band(field, svg);
         }
-        self.write_marks(y_axis, svg);
+        self.write_marks(field, svg);
         for line in &self.lines {
-            polyline(line, x_axis, y_axis, svg);
+            line.write(field, svg);
         }
     }
 
-    fn axes(&self) -> Option<(Axis, Axis)> {
-        let points = || {
-            self.lines
-                .iter()
-                .flat_map(|line| line.points.iter().copied())
-        };
+    fn field(&self) -> Option<Field> {
+        let lines = || self.lines.iter();
+        let points = || lines().flat_map(|line| line.points.iter().copied());
         let around = Axis::around(points().map(|(x, _)| x), self.x_scale)?;
-        let (low, high) = match self.x {
-            Some(range) => range,
-            None => {
-                let first = points().map(|(x, _)| x).fold(f64::INFINITY, f64::min);
-                let last = points().map(|(x, _)| x).fold(f64::NEG_INFINITY, f64::max);
-                if last > first {
-                    (first, last)
-                } else {
-                    (around.low, around.high)
-                }
+        let (low, high) = self.x.unwrap_or_else(|| {
+            let first = points().map(|(x, _)| x).fold(f64::INFINITY, f64::min);
+            let last = points().map(|(x, _)| x).fold(f64::NEG_INFINITY, f64::max);
+            match last > first {
+                true => (first, last),
+                false => (around.low, around.high),
             }
-        };
+        });
         // The extremes of a few buckets may leave the chart; means and marks may not.
-        let mut extremes: Vec<f64> = self
-            .lines
-            .iter()
-            .flat_map(|line| line.band.iter().flat_map(|&(_, low, high)| [low, high]))
-            .collect();
+        let bands = lines().flat_map(|line| &line.band);
+        let mut extremes: Vec<f64> = bands.flat_map(|&(_, low, high)| [low, high]).collect();
         extremes.sort_unstable_by(f64::total_cmp);
         let spikes = extremes.len() / 50;
         let extremes = extremes[spikes..extremes.len() - spikes].iter().copied();
         let marks = self.marks.iter().map(|mark| mark.value);
         let zero = self.from_zero.then_some(0.0);
-        let values = points()
-            .map(|(_, value)| value)
-            .chain(extremes)
-            .chain(marks)
-            .chain(zero);
-        let y_axis = Axis::around(values, Scale::Linear)?;
-        Some((
-            Axis {
+        let means = points().map(|(_, value)| value);
+        let values = means.chain(extremes).chain(marks).chain(zero);
+        Some(Field {
+            x: Axis {
                 low,
                 high,
                 scale: self.x_scale,
             },
-            y_axis,
-        ))
+            y: Axis::around(values, Scale::Linear)?,
+            across: (LEFT, WIDTH - RIGHT),
+            down: (TOP, HEIGHT - BOTTOM),
+        })
     }
 
-    fn ticks(&self, x_axis: &Axis, y_axis: &Axis, html: &mut String) {
-        let ticks = y_axis.ticks(5);
+    fn ticks(&self, field: &Field, html: &mut String) {
+        let ticks = field.y.ticks(5);
         for (tick, label) in ticks.iter().zip(tick_labels(&ticks)) {
-            let Some(y) = place_y(y_axis, *tick) else {
+            let Some(y) = field.y(*tick) else {
                 continue;
             };
             let label = match self.percent {
-                true => format!("{} %", (tick * 1000.0).round() / 10.0),
+                true => percent(*tick),
                 false => label,
             };
             let _ = writeln!(
@@ -235,14 +254,14 @@ impl Chart {
         }
         let (ticks, labels) = match self.x_ticks.as_slice() {
             [] => {
-                let ticks = x_axis.whole_ticks(5);
+                let ticks = field.x.whole_ticks(5);
                 let labels = tick_labels(&ticks);
                 (ticks, labels)
             }
             ticks => (ticks.to_vec(), ticks.iter().map(f64::to_string).collect()),
         };
         for (tick, label) in ticks.iter().zip(labels) {
-            let Some(x) = place_x(x_axis, *tick) else {
+            let Some(x) = field.x(*tick) else {
                 continue;
             };
             let y = HEIGHT - BOTTOM + 15.0;
@@ -260,12 +279,12 @@ impl Chart {
         );
     }
 
-    fn write_marks(&self, y_axis: &Axis, html: &mut String) {
+    fn write_marks(&self, field: &Field, html: &mut String) {
         let mut marks: Vec<&Mark> = self.marks.iter().collect();
         marks.sort_by(|a, b| b.value.total_cmp(&a.value));
         let mut free_below = f64::NEG_INFINITY;
         for mark in marks {
-            let Some(y) = place_y(y_axis, mark.value) else {
+            let Some(y) = field.y(mark.value) else {
                 continue;
             };
             let _ = writeln!(
@@ -303,62 +322,4 @@ impl Chart {
         }
         html.push_str("</ul>\n");
     }
-}
-
-fn place_x(axis: &Axis, value: f64) -> Option<f64> {
-    axis.position(value)
-        .map(|position| LEFT + position * (WIDTH - LEFT - RIGHT))
-}
-
-fn place_y(axis: &Axis, value: f64) -> Option<f64> {
-    let position = axis.clamped_position(value)?;
-    Some(TOP + (1.0 - position) * (HEIGHT - TOP - BOTTOM))
-}
-
-fn band(line: &ChartLine, x_axis: &Axis, y_axis: &Axis, html: &mut String) {
-    let edge = |&(x, value): &(f64, f64)| {
-        let (x, y) = (place_x(x_axis, x)?, place_y(y_axis, value)?);
-        Some(format!("{x:.1},{y:.1}"))
-    };
-    let upper = line.band.iter().map(|&(x, _, high)| (x, high));
-    let lower = line.band.iter().rev().map(|&(x, low, _)| (x, low));
-    let points: Vec<String> = upper
-        .chain(lower)
-        .filter_map(|point| edge(&point))
-        .collect();
-    if points.len() > 3 {
-        let color = &line.color;
-        let points = points.join(" ");
-        let _ = writeln!(
-            html,
-            "<polygon points=\"{points}\" fill=\"{color}\" fill-opacity=\".16\"/>"
-        );
-    }
-}
-
-fn polyline(line: &ChartLine, x_axis: &Axis, y_axis: &Axis, html: &mut String) {
-    let places: Vec<(f64, f64)> = line
-        .points
-        .iter()
-        .filter_map(|&(x, value)| Some((place_x(x_axis, x)?, place_y(y_axis, value)?)))
-        .collect();
-    let color = &line.color;
-    if let [(x, y)] = places[..] {
-        let _ = writeln!(
-            html,
-            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{color}\"/>"
-        );
-        return;
-    }
-    let points: Vec<String> = places
-        .iter()
-        .map(|(x, y)| format!("{x:.1},{y:.1}"))
-        .collect();
-    let _ = writeln!(
-        html,
-        "<polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.8\" \
-         stroke-linejoin=\"round\" stroke-dasharray=\"{}\"/>",
-        points.join(" "),
-        line.dash
-    );
 }

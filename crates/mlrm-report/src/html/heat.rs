@@ -38,8 +38,16 @@ pub(super) fn section(runs: &[Run], html: &mut String) {
                 newest.formula
             );
             heat_map(&caption, &layers, html);
-            over_layers(&layers, html);
-            last_layer_over_training(run, html);
+            let numbers = (1..).map(f64::from);
+            let over_layers = numbers.zip(layers.iter().copied());
+            shares_chart("Saliency over the layers", "layer", over_layers, html);
+            let probes = &run.state.saliency;
+            if probes.len() > 1 {
+                let last = probes.iter().filter_map(|probe| {
+                    Some((probe.step as f64, normalised(*probe.layers.last()?)))
+                });
+                shares_chart("The last layer over training", "step", last, html);
+            }
         }
         if let Some(gate) = run.state.gates.last() {
             histogram(gate, html);
@@ -117,51 +125,27 @@ fn layer_labels(layers: usize, cell: f64) -> impl Iterator<Item = usize> {
     (0..layers).step_by((22.0 / cell).ceil().max(1.0) as usize)
 }
 
-fn over_layers(layers: &[ModalityShares], html: &mut String) {
-    let lines = MODALITIES
-        .into_iter()
-        .enumerate()
-        .map(|(modality, (name, color, dash))| {
-            let points = layers.iter().enumerate();
-            let points = points.map(|(layer, shares)| ((layer + 1) as f64, shares[modality]));
-            ChartLine::new(name, color, dash, points)
-        });
-    Chart {
-        title: "Saliency over the layers".into(),
+/// The three shares over `x_title`: a point for each of `points`.
+fn shares_chart(
+    title: &str,
+    x_title: &'static str,
+    points: impl Iterator<Item = (f64, ModalityShares)> + Clone,
+    html: &mut String,
+) {
+    let modalities = MODALITIES.into_iter().enumerate();
+    let lines = modalities.map(|(modality, (name, color, dash))| {
+        let points = points.clone().map(|(x, shares)| (x, shares[modality]));
+        ChartLine::new(name, color, dash, points)
+    });
+    let chart = Chart {
+        title: title.into(),
         lines: lines.collect(),
         percent: true,
         from_zero: true,
-        x_title: "layer",
+        x_title,
         ..Chart::default()
-    }
-    .write(html);
-}
-
-fn last_layer_over_training(run: &Run, html: &mut String) {
-    if run.state.saliency.len() < 2 {
-        return;
-    }
-    let lines = MODALITIES
-        .into_iter()
-        .enumerate()
-        .map(|(modality, (name, color, dash))| {
-            let points = run.state.saliency.iter().filter_map(|probe| {
-                Some((
-                    probe.step as f64,
-                    normalised(*probe.layers.last()?)[modality],
-                ))
-            });
-            ChartLine::new(name, color, dash, points)
-        });
-    Chart {
-        title: "The last layer over training".into(),
-        lines: lines.collect(),
-        percent: true,
-        from_zero: true,
-        x_title: "step",
-        ..Chart::default()
-    }
-    .write(html);
+    };
+    chart.write(html);
 }
 
 fn histogram(gate: &GateHistogram, html: &mut String) {

@@ -21,7 +21,7 @@ use crate::run::Run;
 pub struct Options {
     /// The title; by default the runs' names.
     pub title: Option<String>,
-    /// Most examples a run whose pictures are embedded (some ten to a hundred kilobytes each).
+    /// Most examples per run whose pictures are embedded (some ten to a hundred kilobytes each).
     pub examples: usize,
 }
 

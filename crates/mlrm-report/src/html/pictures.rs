@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use image::codecs::jpeg::JpegEncoder;
 use image::{ImageReader, Limits};
 
@@ -118,7 +119,7 @@ fn picture(run: &Run, note: &Note, html: &mut String) {
                 html,
                 "<img alt=\"{}\" src=\"data:image/jpeg;base64,{}\">",
                 escaped(&note.title),
-                base64(&jpeg)
+                BASE64_STANDARD.encode(&jpeg)
             );
         }
         Err(error) => {
@@ -164,49 +165,9 @@ fn thumbnail(path: &Path) -> Result<Vec<u8>, image::ImageError> {
     Ok(jpeg.into_inner())
 }
 
-/// RFC 4648, with padding.
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let padded = [
-            group[0],
-            *group.get(1).unwrap_or(&0),
-            *group.get(2).unwrap_or(&0),
-        ];
-        let bits = u32::from_be_bytes([0, padded[0], padded[1], padded[2]]);
-        for index in 0..4 {
-            if index <= group.len() {
-                text.push(char::from(
-                    LETTERS[(bits >> (18 - 6 * index)) as usize & 63],
-                ));
-            } else {
-                text.push('=');
-            }
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_is_that_of_the_rfc() {
-        for (plain, coded) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(plain.as_bytes()), coded);
-        }
-        assert_eq!(base64(&[0xff, 0xef, 0xbe]), "/+++");
-    }
 
     #[test]
     fn long_texts_are_cut_between_letters() {

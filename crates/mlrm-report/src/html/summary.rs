@@ -50,12 +50,7 @@ pub(crate) fn status(state: &RunState) -> (String, &'static str) {
 
 /// Name and value of what a run is.
 pub(crate) fn facts(state: &RunState) -> Vec<(&'static str, String)> {
-    let mut facts = vec![("status", status(state).0)];
-    let steps = match state.total_steps() {
-        Some(total) => format!("{} of {}", format::count(state.step), format::count(total)),
-        None => format::count(state.step),
-    };
-    facts.push(("steps", steps));
+    let mut facts = vec![("status", status(state).0), ("steps", state.steps())];
     if let Some(seconds) = state.active_seconds() {
         facts.push(("training time", format::duration(seconds)));
     }

@@ -15,13 +15,13 @@ use mlrm_events::{
 
 pub use log::LogEntry;
 pub use pace::Pace;
-pub use retrieval::{Interval, interval, is_interval_bound, metric_names};
+pub use retrieval::{Interval, interval, intervals, metric_names};
 pub use series::{Bucket, History, Series};
 
-/// Probes, evaluations and checkpoints held.
-const HISTORY: usize = 256;
+use crate::format;
+
 /// A run, folded from its events.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct RunState {
     /// The newest `run_started` and its time.
     pub started: Option<(f64, Arc<RunStarted>)>,
@@ -47,8 +47,6 @@ pub struct RunState {
     pub seconds_by_phase: Named<f64>,
     /// The machine's newest figures.
     pub system: Option<System>,
-    /// The machine's figures over the steps.
-    pub machine: MachineSeries,
     /// Gate values.
     pub gates: History<GateHistogram>,
     /// Retrieval.
@@ -157,14 +155,6 @@ impl EmbeddingSeries {
     }
 }
 
-/// The machine's figures over the steps.
-#[derive(Debug, Clone, Default)]
-#[allow(missing_docs, reason = "the fields are those of `system`")]
-pub struct MachineSeries {
-    pub host_memory_bytes: Series,
-    pub host_cpu_percent: Series,
-}
-
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
@@ -176,38 +166,6 @@ pub enum Status {
     Paused,
     /// Over.
     Ended(EndReason),
-}
-
-impl Default for RunState {
-    fn default() -> Self {
-        Self {
-            started: None,
-            ended: None,
-            paused: false,
-            step: 0,
-            first_time: None,
-            last_time: None,
-            events: 0,
-            last_step: None,
-            train: TrainSeries::default(),
-            pace: Pace::default(),
-            seconds_by_phase: Named::default(),
-            system: None,
-            machine: MachineSeries::default(),
-            gates: History::new(HISTORY),
-            evaluations: History::new(HISTORY),
-            saliency: History::new(HISTORY),
-            attention_mass: History::new(HISTORY),
-            last_probe: None,
-            embeddings: EmbeddingSeries::default(),
-            probe_seconds: 0.0,
-            preflight: None,
-            checkpoints: History::new(HISTORY),
-            warnings: 0,
-            unreadable_lines: 0,
-            log: log::Log::default(),
-        }
-    }
 }
 
 impl RunState {
@@ -249,7 +207,7 @@ impl RunState {
                 self.embeddings.push(probe);
                 self.last_probe = Some(probe.clone());
             }
-            Event::System(system) => self.system_figures(system),
+            Event::System(system) => self.system = Some(system.clone()),
             Event::Preflight(preflight) => self.preflight = Some(preflight.clone()),
             Event::CheckpointSaved(saved) => self.checkpoints.push(saved.clone()),
             Event::Warning(_) => self.warnings += 1,
@@ -266,17 +224,8 @@ impl RunState {
     /// A process begins: at 0, or at the checkpoint that it resumes.
     fn start(&mut self, time_seconds: f64, started: &RunStarted) {
         let from = started.resumed_from_step.unwrap_or(0);
-        for series in self.train.all_mut() {
-            series.forget_after(from);
-        }
-        for series in self.embeddings.all_mut() {
-            series.forget_after(from);
-        }
-        let machine = &mut self.machine;
-        for series in [
-            &mut machine.host_memory_bytes,
-            &mut machine.host_cpu_percent,
-        ] {
+        let embeddings = self.embeddings.all_mut();
+        for series in self.train.all_mut().into_iter().chain(embeddings) {
             series.forget_after(from);
         }
         // A new run in an old log starts with nothing; a resumed one keeps what its checkpoint saw.
@@ -302,25 +251,9 @@ impl RunState {
         self.pace.step(time_seconds, step.step);
         self.train.push(step);
         for (phase, seconds) in &step.seconds_by_phase {
-            match self.seconds_by_phase.get_mut(phase) {
-                Some(sum) => *sum += seconds,
-                None => {
-                    self.seconds_by_phase.insert(phase.clone(), *seconds);
-                }
-            }
+            *self.seconds_by_phase.entry(phase.clone()).or_default() += seconds;
         }
         self.last_step = Some(step.clone());
-    }
-
-    fn system_figures(&mut self, system: &System) {
-        let at = system.step;
-        self.machine
-            .host_memory_bytes
-            .push(at, system.host_memory_bytes as f64);
-        self.machine
-            .host_cpu_percent
-            .push(at, system.host_cpu_percent);
-        self.system = Some(system.clone());
     }
 
     fn control(&mut self, time_seconds: f64, action: Action) {
@@ -334,6 +267,15 @@ impl RunState {
                 self.pace.resume(time_seconds);
             }
             Action::Save | Action::Stop | Action::Other => {}
+        }
+    }
+
+    /// `1,234 of 5,000`; without the total where it is not known.
+    pub fn steps(&self) -> String {
+        let step = format::count(self.step);
+        match self.total_steps() {
+            Some(total) => format!("{step} of {}", format::count(total)),
+            None => step,
         }
     }
 

@@ -2,6 +2,10 @@
 
 use mlrm_events::{Evaluation, Metrics};
 
+/// What the log adds to a metric's name for the bounds of its interval.
+const LOW: &str = ":low";
+const HIGH: &str = ":high";
+
 /// A metric and, where it was measured, its 95 % confidence interval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Interval {
@@ -17,13 +21,15 @@ pub fn interval(metrics: &Metrics, metric: &str) -> Option<Interval> {
     let value = *metrics.get(metric)?;
     Some(Interval {
         value,
-        bounds: bound(":low").zip(bound(":high")),
+        bounds: bound(LOW).zip(bound(HIGH)),
     })
 }
 
-/// Whether a metric's name is that of a bound of a confidence interval.
-pub fn is_interval_bound(metric: &str) -> bool {
-    metric.ends_with(":low") || metric.ends_with(":high")
+/// The metrics by name, each with its bounds.
+pub fn intervals(metrics: &Metrics) -> impl Iterator<Item = (&str, Interval)> {
+    let names = metrics.keys().map(String::as_str);
+    let named = names.filter(|name| !name.ends_with(LOW) && !name.ends_with(HIGH));
+    named.filter_map(|name| Some((name, interval(metrics, name)?)))
 }
 
 /// The names of the metrics that the evaluations hold, without bounds, in the order of their
@@ -31,9 +37,9 @@ pub fn is_interval_bound(metric: &str) -> bool {
 pub fn metric_names<'a>(evaluations: impl IntoIterator<Item = &'a Evaluation>) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for evaluation in evaluations {
-        for name in evaluation.slices.values().flat_map(Metrics::keys) {
-            if !is_interval_bound(name) && !names.contains(name) {
-                names.push(name.clone());
+        for (name, _) in evaluation.slices.values().flat_map(intervals) {
+            if !names.iter().any(|known| known == name) {
+                names.push(name.to_owned());
             }
         }
     }

@@ -145,6 +145,13 @@ pub struct History<T> {
     seen: u64,
 }
 
+impl<T> Default for History<T> {
+    /// Holds as many probes, evaluations or checkpoints as a run's state does.
+    fn default() -> Self {
+        Self::new(256)
+    }
+}
+
 impl<T> History<T> {
     /// Holds at most `capacity` items (at least two).
     pub fn new(capacity: usize) -> Self {
@@ -180,7 +187,7 @@ impl<T> History<T> {
     }
 
     /// The items held, the oldest first.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &T> + ExactSizeIterator {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &T> + ExactSizeIterator + Clone {
         self.items.iter().map(|(_, item)| item)
     }
 

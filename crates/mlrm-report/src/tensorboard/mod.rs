@@ -12,11 +12,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use mlrm_events::{
-    EmbeddingProbe, Evaluation, Event, EventSink, GateHistogram, Saliency, Split, Stamped, System,
+    EmbeddingProbe, Evaluation, Event, EventSink, GateHistogram, Saliency, Stamped, System,
     TrainStep,
 };
 
-use crate::state::is_interval_bound;
+use crate::state::intervals;
 use proto::{Histogram, Picture, Value};
 
 /// Writes a run's events into a folder that `tensorboard --logdir` reads.
@@ -117,14 +117,11 @@ fn train_step(step: &TrainStep) -> Vec<Value> {
         scalar("train/epoch", step.epoch),
         scalar("speed/notes_per_second", step.notes_per_second),
     ];
-    values.extend(
-        step.loss_visual
-            .map(|loss| scalar("train/loss_visual", loss)),
-    );
+    let visual = step.loss_visual;
+    values.extend(visual.map(|loss| scalar("train/loss_visual", loss)));
     values.extend(step.gate_mean.map(|gate| scalar("train/gate_mean", gate)));
-    for (phase, seconds) in &step.seconds_by_phase {
-        values.push(scalar(format!("seconds/{phase}"), *seconds));
-    }
+    let phases = step.seconds_by_phase.iter();
+    values.extend(phases.map(|(phase, seconds)| scalar(format!("seconds/{phase}"), *seconds)));
     values
 }
 
@@ -157,37 +154,26 @@ fn system_values(system: &System) -> Vec<Value> {
 }
 
 fn evaluation_values(evaluation: &Evaluation) -> Vec<Value> {
-    let split = match evaluation.split {
-        Split::Validation => "validation",
-        Split::Test => "test",
-        Split::Other => "evaluation",
-    };
+    let split = crate::describe::split(evaluation.split);
+    let slices = evaluation.slices.iter();
+    let own = slices.map(|(slice, metrics)| (format!("{split}_{slice}"), metrics));
+    let baselines = evaluation
+        .baselines
+        .iter()
+        .filter_map(|(baseline, slices)| {
+            Some((format!("{split}_baseline_{baseline}"), slices.get("all")?))
+        });
     let mut values = Vec::new();
-    for (slice, metrics) in &evaluation.slices {
-        for (metric, value) in metrics.iter().filter(|(name, _)| !is_interval_bound(name)) {
-            values.push(scalar(format!("{split}_{slice}/{metric}"), *value));
-        }
+    for (tag, metrics) in own.chain(baselines) {
+        let metrics = intervals(metrics);
+        values.extend(metrics.map(|(name, found)| scalar(format!("{tag}/{name}"), found.value)));
     }
-    for (baseline, slices) in &evaluation.baselines {
-        for (metric, value) in slices.get("all").into_iter().flatten() {
-            if !is_interval_bound(metric) {
-                values.push(scalar(
-                    format!("{split}_baseline_{baseline}/{metric}"),
-                    *value,
-                ));
-            }
-        }
-    }
-    values.extend(
-        evaluation
-            .uniformity
-            .map(|value| scalar("embeddings/uniformity", value)),
-    );
-    values.extend(
-        evaluation
-            .alignment
-            .map(|value| scalar("embeddings/alignment", value)),
-    );
+    let geometry = [
+        ("embeddings/uniformity", evaluation.uniformity),
+        ("embeddings/alignment", evaluation.alignment),
+    ];
+    let measured = geometry.into_iter();
+    values.extend(measured.filter_map(|(tag, value)| Some(scalar(tag, value?))));
     values
 }
 

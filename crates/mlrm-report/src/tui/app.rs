@@ -4,9 +4,10 @@ use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
+use super::chrome;
+use super::pane::Pane;
 use super::theme::Theme;
-use super::widgets::Scale;
-use super::{chrome, views};
+use super::views::View;
 use crate::state::RunState;
 
 /// Smallest size that the views fit into.
@@ -17,51 +18,6 @@ pub(super) const SMOOTHING: [f64; 5] = [0.0, 0.6, 0.9, 0.97, 0.99];
 
 /// Largest zoom: the newest 1/2ⁿ of the steps.
 pub(super) const MAX_ZOOM: u32 = 6;
-
-/// The dashboard's pages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum View {
-    /// Loss, schedule, throughput, machine.
-    Overview,
-    /// Saliency and attention mass of the layers.
-    Attention,
-    /// Metrics, slices and baselines.
-    Retrieval,
-    /// The gate between text and picture, and the geometry of the embeddings.
-    Fusion,
-    /// The events.
-    Log,
-    /// What the run was started with.
-    Config,
-}
-
-impl View {
-    /// All pages in the order of their tabs.
-    pub const ALL: [View; 6] = [
-        View::Overview,
-        View::Attention,
-        View::Retrieval,
-        View::Fusion,
-        View::Log,
-        View::Config,
-    ];
-
-    /// The tab's title.
-    pub fn title(self) -> &'static str {
-        match self {
-            View::Overview => "Overview",
-            View::Attention => "Attention",
-            View::Retrieval => "Retrieval",
-            View::Fusion => "Fusion",
-            View::Log => "Log",
-            View::Config => "Config",
-        }
-    }
-
-    pub(super) fn index(self) -> usize {
-        Self::ALL.iter().position(|&view| view == self).unwrap_or(0)
-    }
-}
 
 /// Which events the log shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -133,8 +89,8 @@ pub struct App {
     /// Text that log lines and config keys must hold.
     pub(super) search: String,
     pub(super) searching: bool,
-    pub(super) log_scroll: usize,
-    pub(super) config_scroll: usize,
+    /// The first line shown of each view that is a list.
+    pub(super) scroll: [usize; View::ALL.len()],
     pub(super) help: bool,
     /// Stop was asked once and waits for its confirmation.
     pub(super) confirming_stop: bool,
@@ -162,8 +118,7 @@ impl App {
             filter: LogFilter::default(),
             search: String::new(),
             searching: false,
-            log_scroll: 0,
-            config_scroll: 0,
+            scroll: [0; View::ALL.len()],
             help: false,
             confirming_stop: false,
             message: None,
@@ -175,7 +130,7 @@ impl App {
     pub fn draw(&mut self, frame: &mut Frame, state: &RunState, now: f64) {
         let area = frame.area();
         self.size = (area.width, area.height);
-        self.limit_scroll(state, now);
+        self.limit_scroll(state);
         self.render(area, frame.buffer_mut(), state, now);
     }
 
@@ -188,84 +143,31 @@ impl App {
     }
 
     /// Keeps the shown list from scrolling past its end.
-    fn limit_scroll(&mut self, state: &RunState, now: f64) {
-        let screen = Screen {
-            app: self,
-            state,
-            theme: &self.theme,
-            now,
-        };
-        let (scroll, length) = match self.view {
-            View::Log => (self.log_scroll, views::log::lines(&screen).count()),
-            View::Config => (self.config_scroll, views::config::lines(&screen).len()),
-            _ => return,
-        };
-        let within = scroll.min(length.saturating_sub(1));
-        match self.view {
-            View::Log => self.log_scroll = within,
-            _ => self.config_scroll = within,
+    fn limit_scroll(&mut self, state: &RunState) {
+        if let Some(length) = self.view.page().list_length(self, state) {
+            let scroll = &mut self.scroll[self.view as usize];
+            *scroll = (*scroll).min(length.saturating_sub(1));
         }
     }
 
     /// [`App::draw`] into a buffer.
     pub fn render(&self, area: Rect, buffer: &mut Buffer, state: &RunState, now: f64) {
-        let screen = Screen {
+        let mut pane = Pane {
             app: self,
             state,
             theme: &self.theme,
             now,
+            area,
+            buffer,
         };
         if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
-            chrome::too_small(&screen, area, buffer);
+            chrome::too_small(pane);
             return;
         }
-        let body = chrome::frame(&screen, area, buffer);
-        match self.view {
-            View::Overview => views::overview::draw(&screen, body, buffer),
-            View::Attention => views::attention::draw(&screen, body, buffer),
-            View::Retrieval => views::retrieval::draw(&screen, body, buffer),
-            View::Fusion => views::fusion::draw(&screen, body, buffer),
-            View::Log => views::log::draw(&screen, body, buffer),
-            View::Config => views::config::draw(&screen, body, buffer),
-        }
+        let body = chrome::frame(&mut pane);
+        self.view.page().draw(pane.within(body));
         if self.help {
-            chrome::help(&screen, area, buffer);
-        }
-    }
-}
-
-/// All that drawing depends on.
-pub(super) struct Screen<'a> {
-    pub(super) app: &'a App,
-    pub(super) state: &'a RunState,
-    pub(super) theme: &'a Theme,
-    pub(super) now: f64,
-}
-
-impl Screen<'_> {
-    /// The steps that the plots show.
-    pub(super) fn step_range(&self) -> (f64, f64) {
-        let first = self
-            .state
-            .train
-            .loss
-            .buckets()
-            .first()
-            .map_or(0, |bucket| bucket.first_step);
-        let (first, last) = (first as f64, self.state.step.max(1) as f64);
-        let span = (last - first).max(1.0) / f64::from(1_u32 << self.app.zoom);
-        (last - span, last)
-    }
-
-    pub(super) fn smoothing(&self) -> f64 {
-        SMOOTHING[self.app.smoothing.min(SMOOTHING.len() - 1)]
-    }
-
-    pub(super) fn scale(&self) -> Scale {
-        if self.app.log_axis {
-            Scale::Log
-        } else {
-            Scale::Linear
+            chrome::help(pane);
         }
     }
 }

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use mlrm_events::{EventTail, Stamped};
 use ratatui::crossterm::event;
 
-use super::app::{App, View};
+use super::app::App;
 use super::input::{Effect, Request};
 use super::terminal::{self, Input, Keyboard, Signals};
 use super::theme::Theme;
+use super::views::View;
 use crate::state::RunState;
 use crate::unix_time;
 

@@ -4,8 +4,9 @@ use ratatui::crossterm::event::{
     Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
 };
 
-use super::app::{App, LogFilter, MAX_ZOOM, SMOOTHING, View};
+use super::app::{App, LogFilter, MAX_ZOOM, SMOOTHING};
 use super::chrome;
+use super::views::View;
 use crate::state::{RunState, metric_names};
 
 pub use mlrm_events::Action as Request;
@@ -28,7 +29,7 @@ impl App {
     pub fn handle(&mut self, event: &Event, state: &RunState) -> Effect {
         match event {
             Event::Key(key) if key.kind != KeyEventKind::Release => self.key(key, state),
-            Event::Mouse(mouse) => self.mouse(mouse),
+            Event::Mouse(mouse) => self.mouse(mouse, state),
             Event::Resize(..) => Effect::Redraw,
             _ => Effect::None,
         }
@@ -64,8 +65,9 @@ impl App {
             }
             KeyCode::Char('?' | 'h') => self.help = true,
             KeyCode::Esc => self.search.clear(),
-            KeyCode::Char(digit @ '1'..='6') => {
-                self.view = View::ALL[digit as usize - '1' as usize];
+            KeyCode::Char(digit @ '1'..='9') => {
+                let chosen = View::ALL.get(digit as usize - '1' as usize);
+                self.view = *chosen.unwrap_or(&self.view);
             }
             KeyCode::Tab | KeyCode::Right | KeyCode::Char('n') => self.turn(1),
             KeyCode::BackTab | KeyCode::Left | KeyCode::Char('p') => self.turn(View::ALL.len() - 1),
@@ -77,11 +79,12 @@ impl App {
             KeyCode::Char('a') => self.mass = !self.mass,
             KeyCode::Char('m') => self.choose_metric(state, 1),
             KeyCode::Char('M') => self.choose_metric(state, -1),
-            KeyCode::Char('[') => self.choose_item(state, -1),
-            KeyCode::Char(']') => self.choose_item(state, 1),
+            KeyCode::Char('[') => self.view.page().choose(self, state, -1),
+            KeyCode::Char(']') => self.view.page().choose(self, state, 1),
             KeyCode::Char('f') => self.next_filter(),
-            KeyCode::Char('/') if self.is_list() => self.searching = true,
-            code => return self.scroll_key(code),
+            KeyCode::Char('/') if self.is_list(state) => self.searching = true,
+            code if self.is_list(state) => return self.scroll_key(code),
+            _ => return Effect::None,
         }
         Effect::Redraw
     }
@@ -99,8 +102,7 @@ impl App {
             KeyCode::Char(letter) => self.search.push(letter),
             _ => return Effect::None,
         }
-        self.log_scroll = 0;
-        self.config_scroll = 0;
+        self.scroll = Default::default();
         Effect::Redraw
     }
 
@@ -137,39 +139,12 @@ impl App {
     }
 
     fn turn(&mut self, by: usize) {
-        self.view = View::ALL[(self.view.index() + by) % View::ALL.len()];
+        self.view = View::ALL[(self.view as usize + by) % View::ALL.len()];
     }
 
     fn choose_metric(&mut self, state: &RunState, by: i64) {
         let count = metric_names(state.evaluations.iter()).len();
         self.metric = wrapped(self.metric, by, count);
-    }
-
-    /// The next layer or slice, after the view.
-    fn choose_item(&mut self, state: &RunState, by: i64) {
-        match self.view {
-            View::Attention => {
-                let layers = |layers: &[_]| layers.len();
-                let count = match (
-                    self.mass,
-                    state.saliency.last(),
-                    state.attention_mass.last(),
-                ) {
-                    (false, Some(probe), _) => layers(&probe.layers),
-                    (true, _, Some(probe)) => layers(&probe.layers),
-                    _ => 0,
-                };
-                let now = self.layer.unwrap_or(count.saturating_sub(1));
-                self.layer = Some(wrapped(now, by, count));
-            }
-            _ => {
-                let count = state
-                    .evaluations
-                    .last()
-                    .map_or(0, |newest| newest.slices.len());
-                self.slice = wrapped(self.slice, by, count);
-            }
-        }
     }
 
     fn next_filter(&mut self) {
@@ -178,21 +153,16 @@ impl App {
             .position(|&filter| filter == self.filter)
             .unwrap_or(0);
         self.filter = LogFilter::ALL[(now + 1) % LogFilter::ALL.len()];
-        self.log_scroll = 0;
+        self.scroll[View::Log as usize] = 0;
     }
 
-    fn is_list(&self) -> bool {
-        matches!(self.view, View::Log | View::Config)
+    fn is_list(&self, state: &RunState) -> bool {
+        self.view.page().list_length(self, state).is_some()
     }
 
-    /// Moves the list of the view; elsewhere nothing. The end of the list is kept when drawing,
-    /// which knows its length.
+    /// Moves the list of the view. The end of the list is kept when drawing.
     fn scroll(&mut self, by: i64) -> Effect {
-        let scroll = match self.view {
-            View::Log => &mut self.log_scroll,
-            View::Config => &mut self.config_scroll,
-            _ => return Effect::None,
-        };
+        let scroll = &mut self.scroll[self.view as usize];
         // Far past any list, and far from overflow.
         let moved = (*scroll as i64).saturating_add(by).clamp(0, 1 << 40);
         *scroll = moved as usize;
@@ -206,23 +176,19 @@ impl App {
         new
     }
 
-    fn mouse(&mut self, mouse: &MouseEvent) -> Effect {
+    fn mouse(&mut self, mouse: &MouseEvent, state: &RunState) -> Effect {
         match mouse.kind {
             MouseEventKind::Down(MouseButton::Left) if self.help => {
                 self.help = false;
                 Effect::Redraw
             }
             MouseEventKind::Down(MouseButton::Left) if mouse.row == 0 => {
-                match chrome::tab_at(mouse.column) {
-                    Some(view) if view != self.view => {
-                        self.view = view;
-                        Effect::Redraw
-                    }
-                    _ => Effect::None,
-                }
+                let before = self.view;
+                self.view = chrome::tab_at(mouse.column).unwrap_or(before);
+                redraw_if(self.view != before)
             }
-            MouseEventKind::ScrollUp if self.is_list() => self.scroll(-3),
-            MouseEventKind::ScrollDown if self.is_list() => self.scroll(3),
+            MouseEventKind::ScrollUp if self.is_list(state) => self.scroll(-3),
+            MouseEventKind::ScrollDown if self.is_list(state) => self.scroll(3),
             MouseEventKind::ScrollUp => self.zoom_to(self.zoom + 1),
             MouseEventKind::ScrollDown => self.zoom_to(self.zoom.saturating_sub(1)),
             _ => Effect::None,
@@ -232,18 +198,18 @@ impl App {
     fn zoom_to(&mut self, zoom: u32) -> Effect {
         let before = self.zoom;
         self.zoom = zoom.min(MAX_ZOOM);
-        if self.zoom == before {
-            Effect::None
-        } else {
-            Effect::Redraw
-        }
+        redraw_if(self.zoom != before)
     }
 }
 
-fn wrapped(now: usize, by: i64, count: usize) -> usize {
-    if count == 0 {
-        0
-    } else {
-        (now as i64 + by).rem_euclid(count as i64) as usize
+fn redraw_if(changed: bool) -> Effect {
+    match changed {
+        true => Effect::Redraw,
+        false => Effect::None,
     }
+}
+
+/// `now` moved by `by` in a ring of `count`.
+pub(super) fn wrapped(now: usize, by: i64, count: usize) -> usize {
+    (now as i64 + by).rem_euclid(count.max(1) as i64) as usize
 }

@@ -8,15 +8,17 @@ mod app;
 mod chrome;
 mod dashboard;
 mod input;
+mod pane;
 mod svg;
 mod terminal;
 mod theme;
 mod views;
 mod widgets;
 
-pub use app::{App, LogFilter, View};
+pub use app::{App, LogFilter};
 pub use dashboard::{Dashboard, DashboardHandle, Options, Outcome, Source};
 pub use input::{Effect, Request};
 pub use svg::to_svg;
 pub use terminal::restore as restore_terminal;
 pub use theme::{ColorDepth, Role, Theme};
+pub use views::View;

@@ -24,8 +24,6 @@ pub enum ColorDepth {
 pub enum Role {
     /// Both modalities together: the whole model, its total loss.
     Full,
-    /// The multimodal part.
-    Multimodal,
     /// The picture.
     Visual,
     /// The text.
@@ -47,7 +45,7 @@ impl Role {
     /// blindness; its blue and yellow are left out, since they fade on dark or on light grounds.
     fn rgb(self) -> (u8, u8, u8) {
         match self {
-            Role::Full | Role::Good | Role::Multimodal => (0, 158, 115),
+            Role::Full | Role::Good => (0, 158, 115),
             Role::Visual => (230, 159, 0),
             Role::Text => (86, 180, 233),
             Role::Other => (204, 121, 167),
@@ -58,7 +56,7 @@ impl Role {
 
     fn ansi16(self) -> Color {
         match self {
-            Role::Full | Role::Good | Role::Multimodal => Color::Green,
+            Role::Full | Role::Good => Color::Green,
             Role::Visual => Color::Yellow,
             Role::Text | Role::Accent | Role::Plain => Color::Cyan,
             Role::Other => Color::Magenta,
@@ -127,10 +125,7 @@ impl Theme {
             },
             ColorDepth::Ansi16 => Style::new().fg(role.ansi16()),
             ColorDepth::Ansi256 => Style::new().fg(indexed(role.rgb())),
-            ColorDepth::True => {
-                let (red, green, blue) = role.rgb();
-                Style::new().fg(Color::Rgb(red, green, blue))
-            }
+            ColorDepth::True => Style::new().fg(Color::from(role.rgb())),
         }
     }
 
@@ -154,42 +149,34 @@ impl Theme {
             .add_modifier(Modifier::BOLD | Modifier::REVERSED)
     }
 
+    /// What the terminal can show of two glyphs.
+    pub fn either(&self, unicode: &'static str, ascii: &'static str) -> &'static str {
+        if self.unicode { unicode } else { ascii }
+    }
+
     /// A horizontal rule's character.
     pub fn rule(&self) -> &'static str {
-        if self.unicode { "─" } else { "-" }
+        self.either("─", "-")
     }
 
     /// Separates items of a line.
     pub fn dot(&self) -> &'static str {
-        if self.unicode { "·" } else { "|" }
-    }
-
-    /// Marks the selected line.
-    pub fn pointer(&self) -> &'static str {
-        if self.unicode { "▸" } else { ">" }
+        self.either("·", "|")
     }
 
     /// A heat map's cell for `share` of 1: its style and, where colour does not carry it, the shade.
     pub fn heat(&self, share: f64) -> (Style, &'static str) {
-        let share = if share.is_finite() {
-            share.clamp(0.0, 1.0)
-        } else {
-            0.0
+        let share = within_unit(share);
+        let ground = match self.colors {
+            ColorDepth::True => Color::from(cividis(share)),
+            ColorDepth::Ansi256 => indexed(cividis(share)),
+            ColorDepth::Ansi16 | ColorDepth::None => return (Style::new(), self.shade(share)),
         };
-        let rgb = cividis(share);
-        let ink = if share > 0.5 {
-            Color::Black
-        } else {
-            Color::White
+        let ink = match share > 0.5 {
+            true => Color::Black,
+            false => Color::White,
         };
-        match self.colors {
-            ColorDepth::True => (
-                Style::new().bg(Color::Rgb(rgb.0, rgb.1, rgb.2)).fg(ink),
-                " ",
-            ),
-            ColorDepth::Ansi256 => (Style::new().bg(indexed(rgb)).fg(ink), " "),
-            ColorDepth::Ansi16 | ColorDepth::None => (Style::new(), self.shade(share)),
-        }
+        (Style::new().bg(ground).fg(ink), " ")
     }
 
     fn shade(&self, share: f64) -> &'static str {
@@ -204,11 +191,7 @@ impl Theme {
 
     /// A horizontal bar of `share` of `width` cells, padded to `width`.
     pub fn bar(&self, share: f64, width: usize) -> String {
-        let share = if share.is_finite() {
-            share.clamp(0.0, 1.0)
-        } else {
-            0.0
-        };
+        let share = within_unit(share);
         if !self.unicode {
             let full = (share * width as f64).round() as usize;
             return "#".repeat(full) + &".".repeat(width - full);
@@ -229,6 +212,14 @@ impl Theme {
         }
         const PARTS: [&str; 9] = [" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
         PARTS[(part.clamp(0.0, 1.0) * 8.0).round() as usize]
+    }
+}
+
+/// A share that is one; 0 for what is no number.
+fn within_unit(share: f64) -> f64 {
+    match share.is_finite() {
+        true => share.clamp(0.0, 1.0),
+        false => 0.0,
     }
 }
 

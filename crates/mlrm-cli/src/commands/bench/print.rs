@@ -24,7 +24,7 @@ pub(super) fn report(report: &BenchReport) {
             flops_per_second,
             seconds_per_product,
         } => println!(
-            "  {:.1} GFLOP/s, {:.2} ms a product",
+            "  {:.1} GFLOP/s, {:.2} ms per product",
             flops_per_second / 1e9,
             1e3 * seconds_per_product
         ),
@@ -33,14 +33,14 @@ pub(super) fn report(report: &BenchReport) {
             bytes,
             bytes_per_second,
         } => println!(
-            "  {seconds:.3} s for {}, {} a second",
+            "  {seconds:.3} s for {}, {} per second",
             mebibytes(*bytes as f64),
             mebibytes(*bytes_per_second)
         ),
     }
     if let (Some(mfu), Figures::Notes(figures)) = (report.mfu, &report.figures) {
         println!(
-            "  {:.1} GFLOP a step: {:.1} % of the {:.1} GFLOP/s of large matrix products",
+            "  {:.1} GFLOP per step: {:.1} % of the {:.1} GFLOP/s of large matrix products",
             figures.flops_per_step / 1e9,
             100.0 * mfu,
             figures.matmul_flops_per_second / 1e9
@@ -58,7 +58,7 @@ pub(super) fn report(report: &BenchReport) {
 
 fn notes(figures: &NotesFigures) {
     println!(
-        "  {:.2} notes/s, {:.0} tokens/s, {:.3} s a step",
+        "  {:.2} notes/s, {:.0} tokens/s, {:.3} s per step",
         figures.notes_per_second, figures.tokens_per_second, figures.seconds_per_step
     );
     for (phase, seconds) in &figures.seconds_by_phase {
@@ -69,7 +69,7 @@ fn notes(figures: &NotesFigures) {
         figures.kernel_seconds_per_step,
     ];
     if let [Some(all), Some(kernel)] = both {
-        println!("  processor time {all:.3} s a step, {kernel:.3} s of it in the kernel");
+        println!("  processor time {all:.3} s per step, {kernel:.3} s of it in the kernel");
     }
 }
 

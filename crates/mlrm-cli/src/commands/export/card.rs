@@ -6,6 +6,7 @@ use std::path::Path;
 use mlrm_events::text::markdown;
 use mlrm_model::embedder::ModelFolder;
 use mlrm_report::run::Run;
+use mlrm_report::state::intervals;
 use mlrm_train::TrainError;
 
 /// The card of the model in `folder`, which was exported from the model or run folder `source`. What a run
@@ -49,10 +50,9 @@ fn metadata(name: &str, run: Option<&Run>) -> String {
             quoted(name),
             quoted(&run.name),
         );
-        for (metric, value) in metrics.iter().filter(|(_, value)| value.is_finite()) {
-            if !mlrm_report::state::is_interval_bound(metric) {
-                let _ = writeln!(yaml, "    - {{type: {}, value: {value}}}", quoted(metric));
-            }
+        for (metric, found) in intervals(metrics).filter(|(_, found)| found.value.is_finite()) {
+            let (metric, value) = (quoted(metric), found.value);
+            let _ = writeln!(yaml, "    - {{type: {metric}, value: {value}}}");
         }
     }
     yaml + "---\n\n"

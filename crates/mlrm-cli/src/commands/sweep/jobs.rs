@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar};
 use miette::{IntoDiagnostic, WrapErr};
 use mlrm_config::{Cell, Sweep};
 use mlrm_events::{EventTail, text::one_line};
@@ -16,7 +16,7 @@ use mlrm_report::progress::ProgressLine;
 use mlrm_train::group::LAUNCH_MARKS;
 
 use super::state::{State, beginning, is_held, state_of};
-use crate::commands::stop;
+use crate::commands::{stop, styled};
 
 /// How often processes are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -211,11 +211,7 @@ impl Screen {
             true => all.add(ProgressBar::new(runs as u64)),
             false => ProgressBar::hidden(),
         };
-        if let Ok(style) =
-            ProgressStyle::with_template("{msg} [{wide_bar}] {pos} of {len}, {elapsed}")
-        {
-            total.set_style(style);
-        }
+        let total = styled(total, "{msg} [{wide_bar}] {pos} of {len}, {elapsed}");
         total.set_message(file.display().to_string());
         total.set_position(done as u64);
         let screen = Self {
@@ -238,13 +234,8 @@ impl Screen {
         if !self.live {
             return ProgressBar::hidden();
         }
-        let bar = self
-            .all
-            .insert_before(&self.total, ProgressBar::new_spinner());
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
-            bar.set_style(style);
-        }
-        bar
+        let bar = styled(ProgressBar::new_spinner(), "{spinner} {wide_msg}");
+        self.all.insert_before(&self.total, bar)
     }
 
     fn line(&self, text: &str) {
@@ -270,10 +261,8 @@ impl Screen {
             }
         };
         self.total.set_position((self.ended + self.failed) as u64);
-        let count = format!(
-            "{} of {} done, {} failed",
-            self.ended, self.runs, self.failed
-        );
+        let (ended, runs, failed) = (self.ended, self.runs, self.failed);
+        let count = format!("{ended} of {runs} done, {failed} failed");
         self.line(&format!("{}: {words} ({count})", cell.name()));
     }
 

@@ -8,16 +8,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use miette::{IntoDiagnostic, WrapErr, miette};
+use miette::{IntoDiagnostic, miette};
 use mlrm_config::{Cell, Sweep, SweepOverrides};
-use mlrm_report::files::write_whole;
 use mlrm_report::sweep::SweepTable;
 use mlrm_train::TrainError;
 use mlrm_train::plan::RunPlan;
 use mlrm_train::run_folder::other_settings;
 
-use super::at_least_one;
 use super::embed::Shard;
+use super::{at_least_one, write};
 use jobs::Outcome;
 use state::{State, state_of};
 
@@ -228,10 +227,7 @@ fn write_files(dir: &Path, table: &SweepTable) -> miette::Result<()> {
     let curves = table.curves().into_iter();
     files.extend(curves.map(|(axis, svg)| (format!("curve-{axis}.svg"), svg)));
     for (name, text) in files {
-        let path = dir.join(name);
-        write_whole(&path, text.as_bytes())
-            .into_diagnostic()
-            .wrap_err_with(|| format!("cannot write {}", path.display()))?;
+        write(&dir.join(name), &text)?;
     }
     Ok(())
 }

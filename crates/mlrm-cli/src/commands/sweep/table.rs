@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use miette::{IntoDiagnostic, WrapErr, miette};
+use miette::miette;
 use mlrm_config::{Cell, Sweep};
 use mlrm_eval::{Bootstrap, Interval, QueryMetrics, QueryRecord};
 use mlrm_report::sweep::{Absent, Estimate, Measure, NumericAxis, Row, SweepTable};
 
 use super::state::{State, state_of};
+use crate::commands::read_json;
 
 /// Seed of the intervals: the same runs always have the same.
 const SEED: u64 = 0;
@@ -47,7 +48,7 @@ pub(super) fn collect(sweep: &Sweep, cells: &[Cell]) -> miette::Result<SweepTabl
                     continue;
                 }
                 None if cell.dir().join("eval.json").is_file() => {
-                    "an earlier version measured it and kept no queries; remove it to run it again"
+                    "an older version measured it and kept no queries; remove it to run it again"
                         .to_owned()
                 }
                 None => "it holds no test pairs out".to_owned(),
@@ -101,12 +102,7 @@ fn read(path: &Path) -> miette::Result<Option<QueryRecord>> {
     if !path.is_file() {
         return Ok(None);
     }
-    let text = std::fs::read_to_string(path)
-        .into_diagnostic()
-        .wrap_err_with(|| format!("cannot read {}", path.display()))?;
-    let record: QueryRecord = serde_json::from_str(&text)
-        .into_diagnostic()
-        .wrap_err_with(|| format!("{} is no record of queries", path.display()))?;
+    let record: QueryRecord = read_json(path, "record of queries")?;
     let whole = record
         .models
         .values()

@@ -1,14 +1,12 @@
 //! All keys on one page.
 
-use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
-use ratatui::text::{Line, Span};
+use ratatui::text::Span;
 use ratatui::widgets::{Clear, Widget};
 
-use crate::tui::app::Screen;
+use crate::tui::pane::Pane;
 use crate::tui::theme::Role;
-use crate::tui::widgets::{put, put_line};
 
 const HELP: [(&str, &str); 17] = [
     ("1-6, tab, arrows", "choose a view, next, previous"),
@@ -31,54 +29,42 @@ const HELP: [(&str, &str); 17] = [
 ];
 
 /// All keys, over the view.
-pub(in crate::tui) fn help(screen: &Screen, area: Rect, buffer: &mut Buffer) {
-    let theme = screen.theme;
-    let keys_width = HELP.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
-    let text_width = HELP.iter().map(|(_, does)| does.len()).max().unwrap_or(0);
-    // On a low screen the two halves stand beside each other only where they fit; else what does
-    // not fit is cut at the bottom, the requests first in sight.
-    let rows: Vec<_> = if usize::from(area.height) < HELP.len() + 4 {
-        HELP.iter().filter(|(key, _)| !key.is_empty()).collect()
-    } else {
-        HELP.iter().collect()
-    };
-    let width = ((keys_width + text_width + 7) as u16).min(area.width);
-    let frame_rows = if usize::from(area.height) >= rows.len() + 4 {
-        4
-    } else {
-        0
-    };
-    let height = (rows.len() as u16 + frame_rows).min(area.height);
+pub(in crate::tui) fn help(mut pane: Pane) {
+    let (theme, area, attached) = (pane.theme, pane.area, pane.app.attached);
+    let widest = |of: fn(&(&str, &str)) -> usize| HELP.iter().map(of).max().unwrap_or(0);
+    let keys_width = widest(|(key, _)| key.len());
+    let width = (keys_width + widest(|(_, does)| does.len()) + 7) as u16;
+    // What does not fit on a low screen is cut at the bottom, the empty line first.
+    let low = usize::from(area.height) < HELP.len() + 4;
+    let rows: Vec<_> = HELP
+        .iter()
+        .filter(|(key, _)| !low || !key.is_empty())
+        .collect();
+    let framed = usize::from(area.height) >= rows.len() + 4;
+    let height = rows.len() as u16 + if framed { 4 } else { 0 };
+    let (width, height) = (width.min(area.width), height.min(area.height));
     let place = Rect {
         x: area.x + (area.width - width) / 2,
         y: area.y + (area.height - height) / 2,
         width,
         height,
     };
-    Clear.render(place, buffer);
-    let rule = theme.rule().repeat(usize::from(width));
-    let mut row = 0;
-    if frame_rows > 0 {
-        put(buffer, place, 0, &rule, theme.muted());
-        put(buffer, place, 0, " Keys ", theme.strong());
-        put(buffer, place, height - 1, &rule, theme.muted());
-        row = 2;
+    Clear.render(place, pane.buffer);
+    let mut page = pane.within(place);
+    if framed {
+        let rule = theme.rule().repeat(usize::from(width));
+        page.put(0, &rule, theme.muted());
+        page.put(0, " Keys ", theme.strong());
+        page.put(height - 1, &rule, theme.muted());
     }
-    for (key, does) in rows {
-        let requests = ["space", "s", "x x"].contains(key);
-        let off = requests && !screen.app.attached;
-        let style = if off {
-            theme.muted().add_modifier(Modifier::CROSSED_OUT)
-        } else {
-            Style::new()
+    for ((key, does), row) in rows.into_iter().zip(if framed { 2 } else { 0 }..) {
+        let request = ["space", "s", "x x"].contains(key);
+        let style = match request && !attached {
+            true => theme.muted().add_modifier(Modifier::CROSSED_OUT),
+            false => Style::new(),
         };
-        let line = Line::from(vec![
-            Span::raw("  "),
-            Span::styled(format!("{key:keys_width$}"), theme.role(Role::Accent)),
-            Span::raw("  "),
-            Span::styled(*does, style),
-        ]);
-        put_line(buffer, place, row, &line);
-        row += 1;
+        let key = Span::styled(format!("{key:keys_width$}"), theme.role(Role::Accent));
+        let does = Span::styled(*does, style);
+        page.put_line(row, vec![Span::raw("  "), key, Span::raw("  "), does]);
     }
 }

@@ -1,22 +1,21 @@
 //! The keys at the foot of the screen.
 
-use ratatui::buffer::Buffer;
-use ratatui::layout::Rect;
 use ratatui::style::Modifier;
 use ratatui::text::{Line, Span};
 
-use crate::tui::app::{SMOOTHING, Screen, View};
-use crate::tui::theme::Role;
-use crate::tui::widgets::{put, put_line, put_right};
+use crate::tui::app::{App, SMOOTHING};
+use crate::tui::pane::Pane;
+use crate::tui::theme::{Role, Theme};
 
 /// A key, what it does, and whether it does so now.
-struct Hint {
+pub(in crate::tui) struct Hint {
     key: &'static str,
     does: String,
     available: bool,
 }
 
-fn hint(key: &'static str, does: impl Into<String>) -> Hint {
+/// A key that does something.
+pub(in crate::tui) fn hint(key: &'static str, does: impl Into<String>) -> Hint {
     Hint {
         key,
         does: does.into(),
@@ -24,153 +23,106 @@ fn hint(key: &'static str, does: impl Into<String>) -> Hint {
     }
 }
 
-fn view_hints(screen: &Screen) -> Vec<Hint> {
-    let app = screen.app;
-    let smoothing = hint("e", format!("smooth {}", SMOOTHING[app.smoothing]));
-    let axis = hint(
-        "l",
-        if app.log_axis {
-            "linear axis"
-        } else {
-            "log axis"
-        },
-    );
-    let zoom = hint(
-        "+-",
-        match app.zoom {
-            0 => "zoom".to_owned(),
-            zoom => format!("zoom {}x", 1_u32 << zoom),
-        },
-    );
-    match app.view {
-        View::Overview => vec![smoothing, axis, zoom],
-        View::Attention => vec![
-            hint(
-                "a",
-                if app.mass {
-                    "saliency"
-                } else {
-                    "attention mass"
-                },
-            ),
-            hint("[ ]", "layer"),
-            zoom,
-        ],
-        View::Retrieval => vec![hint("m", "metric"), hint("[ ]", "slice"), axis, zoom],
-        View::Fusion => vec![smoothing, axis, zoom],
-        View::Log => vec![
-            hint("f", format!("show {}", app.filter.title())),
-            hint("/", "find"),
-            hint("j k", "scroll"),
-        ],
-        View::Config => vec![hint("/", "find"), hint("j k", "scroll")],
+impl App {
+    /// The keys of views that are plots.
+    pub(in crate::tui) fn plot_hints(&self) -> Vec<Hint> {
+        let smoothing = hint("e", format!("smooth {}", SMOOTHING[self.smoothing]));
+        vec![smoothing, self.axis_hint(), self.zoom_hint()]
+    }
+
+    pub(in crate::tui) fn axis_hint(&self) -> Hint {
+        let other = if self.log_axis { "linear" } else { "log" };
+        hint("l", format!("{other} axis"))
+    }
+
+    pub(in crate::tui) fn zoom_hint(&self) -> Hint {
+        match self.zoom {
+            0 => hint("+-", "zoom"),
+            zoom => hint("+-", format!("zoom {}x", 1_u32 << zoom)),
+        }
     }
 }
 
-fn request_hints(screen: &Screen, long: bool) -> Vec<Hint> {
-    let pause = if screen.state.paused {
-        "resume"
-    } else {
-        "pause"
+/// Leaving, help and what a trainer can be asked for.
+fn general_hints(pane: &Pane) -> Vec<Hint> {
+    let live = pane.app.attached && pane.state.ended.is_none();
+    let (save, stop) = match pane.area.width >= 80 {
+        true => ("save now", "stop after step"),
+        false => ("save", "stop"),
     };
-    let live = screen.app.attached && screen.state.ended.is_none();
-    let (save, stop) = if long {
-        ("save now", "stop after step")
-    } else {
-        ("save", "stop")
+    let pause = if pane.state.paused { "resume" } else { "pause" };
+    let request = |key, does: &str| Hint {
+        available: live,
+        ..hint(key, does)
     };
-    [("space", pause), ("s", save), ("x", stop)]
-        .into_iter()
-        .map(|(key, does)| Hint {
-            key,
-            does: does.into(),
-            available: live,
-        })
-        .collect()
+    vec![
+        hint("q", if live { "detach" } else { "quit" }),
+        hint("?", "help"),
+        hint("tab", "view"),
+        request("space", pause),
+        request("s", save),
+        request("x", stop),
+    ]
 }
 
-fn general_hints(screen: &Screen) -> Vec<Hint> {
-    let quit = if screen.app.attached && screen.state.ended.is_none() {
-        "detach"
-    } else {
-        "quit"
-    };
-    vec![hint("q", quit), hint("?", "help"), hint("tab", "view")]
-}
-
-pub(super) fn keys(screen: &Screen, area: Rect, buffer: &mut Buffer) {
-    let (app, theme) = (screen.app, screen.theme);
+pub(super) fn keys(mut pane: Pane) {
+    let (app, theme, rows) = (pane.app, pane.theme, pane.area.height);
     if app.searching {
-        let text = format!(
-            "find: {}{}  ",
-            app.search,
-            if theme.unicode { "▏" } else { "_" }
-        );
-        put(buffer, area, 0, &text, theme.role(Role::Accent));
-        put_right(
-            buffer,
-            area,
-            0,
-            &Line::styled("enter keep  esc clear", theme.muted()),
-        );
+        let text = format!("find: {}{}  ", app.search, theme.either("▏", "_"));
+        pane.put(0, &text, theme.role(Role::Accent));
+        pane.put_right(0, Line::styled("enter keep  esc clear", theme.muted()));
         return;
     }
+    let mut general = general_hints(&pane);
+    let own = app.view.page().keys(app);
     if let Some(message) = &app.message {
-        put(
-            buffer,
-            area,
-            0,
-            message,
-            theme.role(Role::Warning).add_modifier(Modifier::BOLD),
-        );
-        if area.height < 2 {
+        let style = theme.role(Role::Warning).add_modifier(Modifier::BOLD);
+        pane.put(0, message, style);
+        if rows < 2 {
             return;
         }
-    } else if area.height >= 2 {
-        hint_line(screen, area, 0, view_hints(screen), buffer);
+    } else if rows >= 2 {
+        hint_line(&mut pane, 0, own);
+    } else {
+        general.extend(own);
     }
-    let mut hints = general_hints(screen);
-    hints.extend(request_hints(screen, area.width >= 80));
-    if area.height < 2 {
-        hints.extend(view_hints(screen));
-    }
-    hint_line(screen, area, area.height - 1, hints, buffer);
+    hint_line(&mut pane, rows - 1, general);
 }
 
 /// As many hints as fit whole.
-fn hint_line(screen: &Screen, area: Rect, row: u16, hints: Vec<Hint>, buffer: &mut Buffer) {
-    let theme = screen.theme;
+fn hint_line(pane: &mut Pane, row: u16, hints: Vec<Hint>) {
+    let (theme, width) = (pane.theme, usize::from(pane.area.width));
     let mut line = Line::default();
     let mut hidden = false;
     for hint in hints {
-        let mut spans = hint_spans(screen, &hint);
-        let width: usize = spans.iter().map(Span::width).sum();
-        if line.width() + width > usize::from(area.width) {
-            hidden |= !hint.available;
+        let available = hint.available;
+        let spans = hint.spans(theme);
+        let needed: usize = spans.iter().map(Span::width).sum();
+        if line.width() + needed > width {
+            hidden |= !available;
             continue;
         }
-        line.spans.append(&mut spans);
+        line.spans.extend(spans);
         line.spans.push(Span::raw("  "));
     }
-    if !screen.app.attached && !hidden && row + 1 == area.height && screen.state.ended.is_none() {
+    let live = pane.state.ended.is_none();
+    if !pane.app.attached && !hidden && row + 1 == pane.area.height && live {
         let note = "(read-only)";
-        if line.width() + note.len() <= usize::from(area.width) {
+        if line.width() + note.len() <= width {
             line.spans.push(Span::styled(note, theme.muted()));
         }
     }
-    put_line(buffer, area, row, &line);
+    pane.put_line(row, line);
 }
 
-fn hint_spans(screen: &Screen, hint: &Hint) -> Vec<Span<'static>> {
-    let theme = screen.theme;
-    if hint.available {
+impl Hint {
+    fn spans(self, theme: &Theme) -> Vec<Span<'static>> {
+        if !self.available {
+            let off = theme.muted().add_modifier(Modifier::CROSSED_OUT);
+            return vec![Span::styled(format!("{} {}", self.key, self.does), off)];
+        }
         let key = theme.role(Role::Accent).add_modifier(Modifier::BOLD);
-        vec![
-            Span::styled(hint.key, key),
-            Span::styled(format!(" {}", hint.does), theme.muted()),
-        ]
-    } else {
-        let off = theme.muted().add_modifier(Modifier::CROSSED_OUT);
-        vec![Span::styled(format!("{} {}", hint.key, hint.does), off)]
+        let does = Span::styled(format!(" {}", self.does), theme.muted());
+        vec![Span::styled(self.key, key), does]
     }
 }

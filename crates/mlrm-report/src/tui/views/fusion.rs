@@ -1,55 +1,60 @@
 //! The gate between text and picture, the temperature, and the geometry of the embeddings.
 
-use mlrm_events::{GATE_BINS, GateHistogram};
-use ratatui::buffer::Buffer;
-use ratatui::layout::{Constraint, Rect};
-use ratatui::text::{Line, Span};
+use mlrm_events::{Evaluation, GATE_BINS, GateHistogram};
+use ratatui::layout::Constraint;
+use ratatui::text::Span;
 
-use super::series_panel;
+use super::{Page, largest, series_panel};
+use crate::axis::Scale;
 use crate::format;
-use crate::tui::app::Screen;
+use crate::tui::app::App;
+use crate::tui::chrome::Hint;
+use crate::tui::pane::{Pane, columns, rows};
 use crate::tui::theme::Role;
-use crate::tui::widgets::{Plot, PlotLine, Scale, panel, put, put_right, sections};
+use crate::tui::widgets::{Plot, PlotLine};
 
-pub(in crate::tui) fn draw(screen: &Screen, area: Rect, buffer: &mut Buffer) {
-    let halves = [Constraint::Fill(1), Constraint::Fill(1)];
-    if area.height < 14 {
-        let [left, right] = sections(area, true, halves);
-        histogram(screen, left, buffer);
-        let [top, bottom] = sections(right, false, halves);
-        gate_mean(screen, top, buffer);
-        temperature(screen, bottom, buffer);
-        return;
+pub(super) struct Fusion;
+
+impl Page for Fusion {
+    fn keys(&self, app: &App) -> Vec<Hint> {
+        app.plot_hints()
     }
-    let [top, bottom] = sections(area, false, halves);
-    let [left, right] = sections(top, true, halves);
-    histogram(screen, left, buffer);
-    gate_over_training(screen, right, buffer);
-    let thirds = [
-        Constraint::Fill(1),
-        Constraint::Fill(1),
-        Constraint::Fill(1),
-    ];
-    if area.width >= 100 {
-        let [left, middle, right] = sections(bottom, true, thirds);
-        gate_mean(screen, left, buffer);
-        temperature(screen, middle, buffer);
-        geometry(screen, right, buffer);
-    } else {
-        let [left, right] = sections(bottom, true, halves);
-        temperature(screen, left, buffer);
-        geometry(screen, right, buffer);
+
+    fn draw(&self, mut pane: Pane) {
+        let (area, halves) = (pane.area, [Constraint::Fill(1); 2]);
+        if area.height < 14 {
+            let [left, right] = columns(area, halves);
+            histogram(pane.within(left));
+            let [top, bottom] = rows(right, halves);
+            gate_mean(pane.within(top));
+            temperature(pane.within(bottom));
+            return;
+        }
+        let [top, bottom] = rows(area, halves);
+        let [left, right] = columns(top, halves);
+        histogram(pane.within(left));
+        gate_over_training(pane.within(right));
+        if area.width >= 100 {
+            let [left, middle, right] = columns(bottom, [Constraint::Fill(1); 3]);
+            gate_mean(pane.within(left));
+            temperature(pane.within(middle));
+            geometry(pane.within(right));
+        } else {
+            let [left, right] = columns(bottom, halves);
+            temperature(pane.within(left));
+            geometry(pane.within(right));
+        }
     }
 }
 
-fn temperature(screen: &Screen, area: Rect, buffer: &mut Buffer) {
-    let series = (&screen.state.train.temperature, Role::Plain);
-    series_panel(screen, area, buffer, "Temperature", series, screen.scale());
+fn temperature(pane: Pane) {
+    let (series, scale) = (&pane.state.train.temperature, pane.scale());
+    series_panel(pane, "Temperature", series, Role::Plain, scale);
 }
 
-fn gate_mean(screen: &Screen, area: Rect, buffer: &mut Buffer) {
-    let series = (&screen.state.train.gate_mean, Role::Full);
-    series_panel(screen, area, buffer, "Mean gate", series, Scale::Linear);
+fn gate_mean(pane: Pane) {
+    let series = &pane.state.train.gate_mean;
+    series_panel(pane, "Mean gate", series, Role::Full, Scale::Linear);
 }
 
 /// Shares of the bins.
@@ -59,140 +64,100 @@ fn shares(gate: &GateHistogram) -> [f64; GATE_BINS] {
 }
 
 /// The newest gate values: 0 takes the picture, 1 the language model's state.
-fn histogram(screen: &Screen, area: Rect, buffer: &mut Buffer) {
-    let theme = screen.theme;
-    let Some(newest) = screen.state.gates.last() else {
-        let below = panel(buffer, area, theme, "Gate values", Vec::new());
-        put(buffer, below, 1, "  no gate values yet", theme.muted());
-        put(
-            buffer,
-            below,
-            2,
-            "  (a model without gate has none)",
-            theme.muted(),
-        );
+fn histogram(pane: Pane) {
+    let theme = pane.theme;
+    let newest = pane.state.gates.last();
+    let step = newest.map(|gate| pane.step_remark(gate.step));
+    let mut below = pane.panel("Gate values", step);
+    let Some(newest) = newest else {
+        below.put(1, "  no gate values yet", theme.muted());
+        below.put(2, "  (a model without gate has none)", theme.muted());
         return;
     };
-    let step = Span::styled(
-        format!("step {}", format::count(newest.step)),
-        theme.muted(),
-    );
-    let below = panel(buffer, area, theme, "Gate values", vec![step]);
-    if below.height < 3 {
+    if below.area.height < 3 {
         return;
     }
     let shares = shares(newest);
-    let largest = shares.iter().copied().fold(0.0, f64::max).max(1e-12);
-    let rows = below.height - 1;
-    let left = |bin: usize| (bin * usize::from(below.width)).div_ceil(GATE_BINS) as u16;
+    let largest = largest(shares.iter());
+    let rows = below.area.height - 1;
+    let width = usize::from(below.area.width);
+    let left = |bin: usize| (bin * width).div_ceil(GATE_BINS) as u16;
+    let [visual, text] = [Role::Visual, Role::Text].map(|role| theme.role(role));
     for (bin, share) in shares.iter().enumerate() {
         let bar = left(bin + 1) - left(bin);
-        let style = theme.role(if bin < GATE_BINS / 2 {
-            Role::Visual
-        } else {
-            Role::Text
-        });
+        let style = if bin < GATE_BINS / 2 { visual } else { text };
         let height = share / largest * f64::from(rows);
+        // A gap between bars where they are wide enough for one.
+        let wide = usize::from(if bar > 2 { bar - 1 } else { bar });
         for row in 0..rows {
-            let symbol = theme.column(height, usize::from(row));
-            // A gap between bars where they are wide enough for one.
-            let text = symbol.repeat(usize::from(if bar > 2 { bar - 1 } else { bar }));
-            let place = Rect {
-                x: below.x + left(bin),
-                width: bar,
-                ..below
-            };
-            put(buffer, place, rows - 1 - row, &text, style);
+            let cells = theme.column(height, usize::from(row)).repeat(wide);
+            below.cut(left(bin), bar).put(rows - 1 - row, &cells, style);
         }
     }
-    put(buffer, below, rows, "0 picture", theme.role(Role::Visual));
-    put_right(
-        buffer,
-        below,
-        rows,
-        &Line::styled("text 1", theme.role(Role::Text)),
-    );
+    below.put(rows, "0 picture", visual);
+    below.put_right(rows, Span::styled("text 1", text));
 }
 
 /// The histograms side by side: one column a probe, the gate's bins upwards.
-fn gate_over_training(screen: &Screen, area: Rect, buffer: &mut Buffer) {
-    let theme = screen.theme;
-    let remark = match screen.state.train.gate_mean.last() {
-        Some(mean) => vec![
-            Span::styled("mean ", theme.muted()),
-            Span::styled(format::number(mean), theme.strong()),
-        ],
-        None => Vec::new(),
-    };
-    let below = panel(buffer, area, theme, "Gate over training", remark);
-    let gates: Vec<&GateHistogram> = screen.state.gates.iter().collect();
-    if gates.is_empty() || below.height < 3 {
-        put(buffer, below, 1, "  no gate values yet", theme.muted());
+fn gate_over_training(pane: Pane) {
+    let (theme, state) = (pane.theme, pane.state);
+    let remark = state.train.gate_mean.last().into_iter().flat_map(|mean| {
+        let value = Span::styled(format::number(mean), theme.strong());
+        [Span::styled("mean ", theme.muted()), value]
+    });
+    let mut below = pane.panel("Gate over training", remark);
+    let gates: Vec<&GateHistogram> = state.gates.iter().collect();
+    let ends = gates.first().zip(gates.last());
+    let Some((first, last)) = ends.filter(|_| below.area.height >= 3) else {
+        below.put(1, "  no gate values yet", theme.muted());
         return;
-    }
-    let labels = 5;
-    let rows = below.height - 1;
-    let field = Rect {
-        x: below.x + labels,
-        width: below.width - labels,
-        height: rows,
-        ..below
     };
-    put(buffer, below, 0, "text", theme.role(Role::Text));
-    put(buffer, below, rows - 1, "pic.", theme.role(Role::Visual));
-    for column in 0..field.width {
-        let probe = gates[usize::from(column) * gates.len() / usize::from(field.width)];
+    let labels = 5;
+    let rows = below.area.height - 1;
+    below.put(0, "text", theme.role(Role::Text));
+    below.put(rows - 1, "pic.", theme.role(Role::Visual));
+    let width = below.area.width - labels;
+    let mut field = below.cut(labels, width);
+    for column in 0..width {
+        let probe = gates[usize::from(column) * gates.len() / usize::from(width)];
         let shares = shares(probe);
-        let largest = shares.iter().copied().fold(0.0, f64::max).max(1e-12);
+        let largest = largest(shares.iter());
         for row in 0..rows {
             let bin = usize::from(rows - 1 - row) * GATE_BINS / usize::from(rows);
-            let (style, symbol) = theme.heat(shares[bin] / largest);
-            if let Some(cell) = buffer.cell_mut((field.x + column, field.y + row)) {
-                cell.set_symbol(symbol).set_style(style);
-            }
+            field.fill(column, row, theme.heat(shares[bin] / largest));
         }
     }
-    let ends = [gates.first(), gates.last()].map(|gate| gate.map_or(0, |gate| gate.step));
-    let foot = Rect {
-        height: below.height,
-        ..field
-    };
-    let foot = Rect { y: below.y, ..foot };
-    put(buffer, foot, rows, &format::count(ends[0]), theme.muted());
-    put_right(
-        buffer,
-        foot,
-        rows,
-        &Line::styled(format::count(ends[1]), theme.muted()),
-    );
+    let [first, last] = [first, last].map(|gate| format::count(gate.step));
+    field.put(rows, &first, theme.muted());
+    field.put_right(rows, Span::styled(last, theme.muted()));
 }
 
 /// Uniformity and alignment (Wang and Isola 2020): both fall while the embeddings get better.
-fn geometry(screen: &Screen, area: Rect, buffer: &mut Buffer) {
-    let theme = screen.theme;
-    let evaluations = || screen.state.evaluations.iter();
-    let points = |value: fn(&mlrm_events::Evaluation) -> Option<f64>| {
-        evaluations().filter_map(move |one| Some((one.step as f64, value(one)?)))
+fn geometry(pane: Pane) {
+    let (theme, evaluations) = (pane.theme, &pane.state.evaluations);
+    let points = |value: fn(&Evaluation) -> Option<f64>| {
+        let evaluations = evaluations.iter();
+        evaluations.filter_map(move |one| Some((one.step as f64, value(one)?)))
     };
-    let mut plot = Plot::new(theme, screen.step_range());
-    plot.lines
-        .push(PlotLine::new(Role::Full, points(|one| one.uniformity)));
-    plot.lines
-        .push(PlotLine::new(Role::Visual, points(|one| one.alignment)).dashed());
+    let uniformity = PlotLine::new(Role::Full, points(|one| one.uniformity));
+    let alignment = PlotLine::new(Role::Visual, points(|one| one.alignment)).dashed();
+    let mut plot = Plot::new(pane.step_range(), vec![uniformity, alignment]);
     plot.empty = "measured with retrieval";
-    let newest = screen.state.evaluations.last();
-    let figures = newest.map_or((None, None), |one| (one.uniformity, one.alignment));
+    let newest = evaluations.last();
+    let figures = [
+        ("uniformity", newest.and_then(|one| one.uniformity)),
+        ("alignment", newest.and_then(|one| one.alignment)),
+    ];
     let mut legend = Vec::new();
-    for (line, (name, value)) in plot
-        .lines
-        .iter()
-        .zip([("uniformity", figures.0), ("alignment", figures.1)])
-    {
+    for (line, (name, value)) in plot.lines.iter().zip(figures) {
         legend.push(line.sample(theme));
         let value = value.map_or(String::new(), |value| format!(" {value:.2}"));
         legend.push(Span::styled(format!(" {name}{value} "), theme.muted()));
     }
-    let title = if area.width >= 50 { "Embeddings" } else { "" };
-    let below = panel(buffer, area, theme, title, legend);
-    plot.render(below, buffer);
+    let title = if pane.area.width >= 50 {
+        "Embeddings"
+    } else {
+        ""
+    };
+    plot.render(pane.panel(title, legend));
 }

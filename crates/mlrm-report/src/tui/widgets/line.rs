@@ -16,7 +16,7 @@ pub(super) struct Point {
 }
 
 /// One line of a plot.
-pub(crate) struct PlotLine {
+pub(in crate::tui) struct PlotLine {
     pub(super) role: Role,
     pub(super) dash: Dash,
     pub(super) symbol: char,
@@ -26,7 +26,7 @@ pub(crate) struct PlotLine {
 
 impl PlotLine {
     /// A line through `values`.
-    pub(crate) fn new(role: Role, values: impl IntoIterator<Item = (f64, f64)>) -> Self {
+    pub(in crate::tui) fn new(role: Role, values: impl IntoIterator<Item = (f64, f64)>) -> Self {
         let points = values
             .into_iter()
             .filter(|(_, value)| value.is_finite())
@@ -48,29 +48,27 @@ impl PlotLine {
 
     /// A series with its extremes; with `smoothing` > 0 (the share of the past in an exponential
     /// mean, per value) the mean is drawn over the pale values.
-    pub(crate) fn series(role: Role, series: &Series, smoothing: f64) -> Self {
+    pub(in crate::tui) fn series(role: Role, series: &Series, smoothing: f64) -> Self {
         let points = series.buckets().iter().map(|bucket| Point {
             x: bucket.middle_step(),
             value: bucket.mean,
             min: bucket.min,
             max: bucket.max,
         });
-        let smoothed = if smoothing > 0.0 {
-            smooth(series, smoothing)
-        } else {
-            Vec::new()
+        let points = points.collect();
+        let smoothed = match smoothing > 0.0 {
+            true => smooth(series, smoothing),
+            false => Vec::new(),
         };
         Self {
-            role,
-            dash: Dash::Solid,
-            symbol: '*',
-            points: points.collect(),
+            points,
             smoothed,
+            ..Self::new(role, [])
         }
     }
 
     /// Drawn in long dashes (`+` in ASCII).
-    pub(crate) fn dashed(self) -> Self {
+    pub(in crate::tui) fn dashed(self) -> Self {
         Self {
             dash: Dash::Dashed,
             symbol: '+',
@@ -79,7 +77,7 @@ impl PlotLine {
     }
 
     /// Drawn in dots (`o` in ASCII).
-    pub(crate) fn dotted(self) -> Self {
+    pub(in crate::tui) fn dotted(self) -> Self {
         Self {
             dash: Dash::Dotted,
             symbol: 'o',
@@ -88,7 +86,7 @@ impl PlotLine {
     }
 
     /// How the line looks, for a legend.
-    pub(crate) fn sample(&self, theme: &Theme) -> Span<'static> {
+    pub(in crate::tui) fn sample(&self, theme: &Theme) -> Span<'static> {
         let text = match (theme.unicode, self.dash) {
             (false, _) => self.symbol.to_string(),
             (true, Dash::Solid) => "━".into(),

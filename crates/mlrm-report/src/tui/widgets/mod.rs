@@ -3,9 +3,6 @@
 mod line;
 mod plot;
 mod raster;
-mod text;
 
-pub(crate) use crate::axis::Scale;
-pub(crate) use line::PlotLine;
-pub(crate) use plot::{Plot, Reference};
-pub(crate) use text::{fitted, panel, put, put_line, put_right, sections};
+pub(super) use line::PlotLine;
+pub(super) use plot::{Plot, Reference};

@@ -1,46 +1,44 @@
 //! Lines over an axis.
 
-use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
-use ratatui::style::{Modifier, Style};
+use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 
 use super::line::PlotLine;
 use super::raster::{Dash, Raster};
-use super::text::{put, put_right};
 use crate::axis::{Axis, Scale, tick_labels};
-use crate::tui::theme::{Role, Theme};
+use crate::tui::pane::Pane;
+use crate::tui::theme::{ColorDepth, Role, Theme};
 
 /// A horizontal line with a name.
-pub(crate) struct Reference {
-    pub(crate) name: String,
-    pub(crate) value: f64,
-    pub(crate) role: Role,
+pub(in crate::tui) struct Reference {
+    pub(in crate::tui) name: String,
+    pub(in crate::tui) value: f64,
+    pub(in crate::tui) role: Role,
 }
 
 /// Lines over an axis, with ticks.
-pub(crate) struct Plot<'a> {
-    pub(crate) theme: &'a Theme,
-    pub(crate) lines: Vec<PlotLine>,
-    pub(crate) references: Vec<Reference>,
+pub(in crate::tui) struct Plot<'a> {
+    pub(in crate::tui) lines: Vec<PlotLine>,
+    pub(in crate::tui) references: Vec<Reference>,
     /// First and last x shown.
-    pub(crate) x: (f64, f64),
-    pub(crate) y_scale: Scale,
+    pub(in crate::tui) x: (f64, f64),
+    pub(in crate::tui) y_scale: Scale,
     /// The y axis, where it is not to follow the values.
-    pub(crate) y: Option<(f64, f64)>,
+    pub(in crate::tui) y: Option<(f64, f64)>,
     /// Written instead of the number at a y tick.
-    pub(crate) y_label: fn(f64) -> Option<String>,
+    pub(in crate::tui) y_label: fn(f64) -> Option<String>,
     /// Width of the y labels, where plots stand in line.
-    pub(crate) gutter: Option<u16>,
+    pub(in crate::tui) gutter: Option<u16>,
     /// Written where there is nothing to draw.
-    pub(crate) empty: &'a str,
+    pub(in crate::tui) empty: &'a str,
 }
 
-impl<'a> Plot<'a> {
-    pub(crate) fn new(theme: &'a Theme, x: (f64, f64)) -> Self {
+impl Plot<'_> {
+    /// Of `lines`, between the first and last `x`.
+    pub(in crate::tui) fn new(x: (f64, f64), lines: Vec<PlotLine>) -> Self {
         Self {
-            theme,
-            lines: Vec::new(),
+            lines,
             references: Vec::new(),
             x,
             y_scale: Scale::Linear,
@@ -51,50 +49,35 @@ impl<'a> Plot<'a> {
         }
     }
 
-    pub(crate) fn render(&self, area: Rect, buffer: &mut Buffer) {
+    pub(in crate::tui) fn render(&self, mut pane: Pane) {
+        let area = pane.area;
         if area.height < 2 || area.width < 12 {
             return;
         }
         let Some(y_axis) = self.y_axis() else {
-            put(
-                buffer,
-                area,
-                area.height / 2,
-                &format!("  {}", self.empty),
-                self.theme.muted(),
-            );
+            let muted = pane.theme.muted();
+            pane.put(area.height / 2, &format!("  {}", self.empty), muted);
             return;
         };
         let ticks = y_axis.ticks(usize::from(area.height.saturating_sub(1) / 3).clamp(3, 8));
-        let plain = tick_labels(&ticks);
-        let labels: Vec<String> = ticks
-            .iter()
-            .zip(plain)
-            .map(|(&tick, plain)| (self.y_label)(tick).unwrap_or(plain))
+        let plain = tick_labels(&ticks).into_iter().zip(&ticks);
+        let labels: Vec<String> = plain
+            .map(|(plain, &tick)| (self.y_label)(tick).unwrap_or(plain))
             .collect();
-        let widest = labels
-            .iter()
-            .map(|label| label.chars().count())
-            .max()
-            .unwrap_or(0) as u16;
-        let gutter = self.gutter.unwrap_or(widest + 1).min(area.width / 2);
+        let widest = labels.iter().map(|label| label.chars().count()).max();
+        let gutter = self.gutter.unwrap_or(widest.unwrap_or(0) as u16 + 1);
+        let gutter = gutter.min(area.width / 2);
         let field = Rect {
             x: area.x + gutter,
-            y: area.y,
             width: area.width - gutter,
             height: area.height - 1,
+            ..area
         };
-        self.y_ticks(
-            buffer,
-            area,
-            field,
-            &y_axis,
-            ticks.iter().copied().zip(&labels),
-        );
-        self.x_ticks(buffer, area, field);
-        self.draw_references(buffer, field, &y_axis);
-        self.draw_lines(buffer, field, &y_axis);
-        self.name_references(buffer, field, &y_axis);
+        self.y_ticks(&mut pane, field, &y_axis, ticks.iter().zip(&labels));
+        self.x_ticks(&mut pane, field);
+        self.draw_references(&mut pane, field, &y_axis);
+        self.draw_lines(&mut pane, field, &y_axis);
+        self.name_references(pane.within(field), &y_axis);
     }
 
     fn y_axis(&self) -> Option<Axis> {
@@ -114,12 +97,11 @@ impl<'a> Plot<'a> {
     /// Values that the y axis must hold for a line's sake. Where the line is smoothed, a few spikes
     /// may leave the axis, so that they do not flatten everything else.
     fn extent(&self, line: &PlotLine) -> Vec<f64> {
-        let visible = |x: f64| x >= self.x.0 && x <= self.x.1;
-        let points = line.points.iter().filter(|point| visible(point.x));
+        let points = line.points.iter().filter(|point| self.shows(point.x));
         let mut values: Vec<f64> = points.flat_map(|point| [point.min, point.max]).collect();
         if !line.smoothed.is_empty() {
             values = without_spikes(values);
-            let smoothed = line.smoothed.iter().filter(|(x, _)| visible(*x));
+            let smoothed = line.smoothed.iter().filter(|(x, _)| self.shows(*x));
             values.extend(smoothed.map(|(_, value)| value));
         }
         values
@@ -135,80 +117,67 @@ impl<'a> Plot<'a> {
         }
     }
 
-    fn y_ticks<'t>(
-        &self,
-        buffer: &mut Buffer,
-        area: Rect,
-        field: Rect,
-        axis: &Axis,
-        ticks: impl Iterator<Item = (f64, &'t String)>,
-    ) {
-        let rows = f64::from(field.height.max(1) - 1);
-        for (tick, label) in ticks {
-            let Some(position) = axis.position(tick) else {
-                continue;
-            };
-            let row = ((1.0 - position) * rows).round() as u16;
-            let room = field.x - area.x;
-            let pad = usize::from(room).saturating_sub(label.chars().count() + 1);
-            put(
-                buffer,
-                Rect {
-                    width: room,
-                    ..area
-                },
-                row,
-                &(" ".repeat(pad) + label),
-                self.theme.muted(),
-            );
-            let grid = if self.theme.unicode { "┈" } else { "." };
-            let grid = grid.repeat(usize::from(field.width));
-            put(buffer, field, row, &grid, faint(self.theme));
-        }
+    fn shows(&self, x: f64) -> bool {
+        (self.x.0..=self.x.1).contains(&x)
     }
 
-    fn x_ticks(&self, buffer: &mut Buffer, area: Rect, field: Rect) {
-        let axis = self.x_axis();
-        let ticks = axis.whole_ticks(usize::from(field.width / 9).clamp(2, 16));
-        let labels = tick_labels(&ticks);
-        let mut free_from = area.x;
-        for (tick, label) in ticks.iter().zip(labels) {
+    fn y_ticks<'t>(
+        &self,
+        pane: &mut Pane,
+        field: Rect,
+        axis: &Axis,
+        ticks: impl Iterator<Item = (&'t f64, &'t String)>,
+    ) {
+        let rows = f64::from(field.height.max(1) - 1);
+        let (theme, room) = (pane.theme, field.x - pane.area.x);
+        for (tick, label) in ticks {
             let Some(position) = axis.position(*tick) else {
                 continue;
             };
-            let center = field.x + (position * f64::from(field.width - 1)).round() as u16;
-            let width = label.chars().count() as u16;
-            let start = center
-                .saturating_sub(width / 2)
-                .max(area.x)
-                .min((area.x + area.width).saturating_sub(width));
-            if start < free_from {
-                continue;
-            }
-            let place = Rect {
-                x: start,
-                width,
-                ..area
-            };
-            put(buffer, place, area.height - 1, &label, self.theme.muted());
-            free_from = start + width + 1;
+            let row = ((1.0 - position) * rows).round() as u16;
+            let pad = usize::from(room).saturating_sub(label.chars().count() + 1);
+            let label = " ".repeat(pad) + label;
+            pane.cut(0, room).put(row, &label, theme.muted());
+            let grid = if theme.unicode { "┈" } else { "." };
+            let grid = grid.repeat(usize::from(field.width));
+            pane.within(field).put(row, &grid, faint(theme));
         }
     }
 
-    fn draw_references(&self, buffer: &mut Buffer, field: Rect, axis: &Axis) {
-        let mut raster = Raster::new(field, self.theme.unicode);
+    fn x_ticks(&self, pane: &mut Pane, field: Rect) {
+        let (axis, area) = (self.x_axis(), pane.area);
+        let ticks = axis.whole_ticks(usize::from(field.width / 9).clamp(2, 16));
+        let muted = pane.theme.muted();
+        let mut free_from = 0;
+        for (tick, label) in ticks.iter().zip(tick_labels(&ticks)) {
+            let Some(position) = axis.position(*tick) else {
+                continue;
+            };
+            let center = (position * f64::from(field.width - 1)).round() as u16;
+            let width = label.chars().count() as u16;
+            let start = (field.x - area.x + center).saturating_sub(width / 2);
+            let start = start.min(area.width.saturating_sub(width));
+            if start >= free_from {
+                pane.cut(start, width).put(area.height - 1, &label, muted);
+                free_from = start + width + 1;
+            }
+        }
+    }
+
+    fn draw_references(&self, pane: &mut Pane, field: Rect, axis: &Axis) {
+        let mut raster = Raster::new(field, pane.theme.unicode);
         for reference in &self.references {
             if let Some(y) = axis.position(reference.value) {
-                let style = self.theme.role(reference.role);
+                let style = pane.theme.role(reference.role);
                 raster.line((0.0, y), (1.0, y), style, Dash::Dotted, '-');
             }
         }
-        raster.render(buffer);
+        raster.render(pane.buffer);
     }
 
     /// The references' names at the right edge, each on a row of its own near its line.
-    fn name_references(&self, buffer: &mut Buffer, field: Rect, axis: &Axis) {
-        let rows = f64::from(field.height.max(1) - 1);
+    fn name_references(&self, mut field: Pane, axis: &Axis) {
+        let height = i32::from(field.area.height);
         let mut taken = Vec::new();
         let mut references: Vec<&Reference> = self.references.iter().collect();
         references.sort_by(|a, b| b.value.total_cmp(&a.value));
@@ -216,56 +185,45 @@ impl<'a> Plot<'a> {
             let Some(position) = axis.position(reference.value) else {
                 continue;
             };
-            let row = ((1.0 - position) * rows).round() as i32;
-            let free =
-                |row: &i32| (0..i32::from(field.height)).contains(row) && !taken.contains(row);
-            let Some(row) = [row, row - 1, row + 1, row - 2, row + 2]
-                .into_iter()
-                .find(free)
-            else {
+            let row = ((1.0 - position) * f64::from(height.max(1) - 1)).round() as i32;
+            let near = [row, row - 1, row + 1, row - 2, row + 2];
+            let free = |row: &i32| (0..height).contains(row) && !taken.contains(row);
+            let Some(row) = near.into_iter().find(free) else {
                 continue;
             };
             taken.push(row);
-            let style = self.theme.role(reference.role);
-            let name = Line::styled(format!(" {}", reference.name), style);
-            put_right(buffer, field, row as u16, &name);
+            let name = format!(" {}", reference.name);
+            let style = field.theme.role(reference.role);
+            field.put_right(row as u16, Line::styled(name, style));
         }
     }
 
-    fn draw_lines(&self, buffer: &mut Buffer, field: Rect, axis: &Axis) {
-        let mut raster = Raster::new(field, self.theme.unicode);
-        let pale = |line: &PlotLine| {
-            let style = self.theme.role(line.role);
-            if line.smoothed.is_empty() {
-                style
-            } else {
-                style.add_modifier(Modifier::DIM)
-            }
-        };
+    fn draw_lines(&self, pane: &mut Pane, field: Rect, axis: &Axis) {
+        let theme = pane.theme;
+        let mut raster = Raster::new(field, theme.unicode);
         for line in &self.lines {
-            self.draw_points(&mut raster, line, axis, pale(line));
+            let style = theme.role(line.role);
+            let pale = match line.smoothed.is_empty() {
+                true => style,
+                false => style.add_modifier(Modifier::DIM),
+            };
+            self.draw_points(&mut raster, line, axis, pale);
         }
-        raster.render(buffer);
+        raster.render(pane.buffer);
         // On a sheet of its own, which covers the cells below: a line that shares its cells with the
         // values around it could not be made out.
-        let mut raster = Raster::new(field, self.theme.unicode);
+        let mut raster = Raster::new(field, theme.unicode);
         for line in self.lines.iter().filter(|line| !line.smoothed.is_empty()) {
-            let style = self.theme.role(line.role).add_modifier(Modifier::BOLD);
-            let visible = line
-                .smoothed
-                .iter()
-                .filter(|(x, _)| *x >= self.x.0 && *x <= self.x.1);
-            self.connect(&mut raster, line, visible.copied(), axis, style);
+            let style = theme.role(line.role).add_modifier(Modifier::BOLD);
+            let smoothed = line.smoothed.iter().copied();
+            let visible = smoothed.filter(|(x, _)| self.shows(*x));
+            self.connect(&mut raster, line, visible, axis, style);
         }
-        raster.render(buffer);
+        raster.render(pane.buffer);
     }
 
     fn draw_points(&self, raster: &mut Raster, line: &PlotLine, axis: &Axis, style: Style) {
-        let visible = || {
-            line.points
-                .iter()
-                .filter(|p| p.x >= self.x.0 && p.x <= self.x.1)
-        };
+        let visible = || line.points.iter().filter(|point| self.shows(point.x));
         let x_axis = self.x_axis();
         for point in visible().filter(|point| point.min < point.max) {
             let outside = point.max < axis.low || point.min > axis.high;
@@ -279,13 +237,8 @@ impl<'a> Plot<'a> {
             };
             raster.line((x, low), (x, high), style, Dash::Solid, line.symbol);
         }
-        self.connect(
-            raster,
-            line,
-            visible().map(|point| (point.x, point.value)),
-            axis,
-            style,
-        );
+        let values = visible().map(|point| (point.x, point.value));
+        self.connect(raster, line, values, axis, style);
     }
 
     fn connect(
@@ -325,9 +278,7 @@ fn without_spikes(mut values: Vec<f64>) -> Vec<f64> {
 /// The grid: fainter than any text.
 fn faint(theme: &Theme) -> Style {
     match theme.colors {
-        crate::tui::ColorDepth::True | crate::tui::ColorDepth::Ansi256 => {
-            Style::new().fg(ratatui::style::Color::Indexed(239))
-        }
+        ColorDepth::True | ColorDepth::Ansi256 => Style::new().fg(Color::Indexed(239)),
         _ => theme.muted(),
     }
 }

@@ -6,7 +6,7 @@ use ratatui::style::Style;
 
 /// Which dots of a line are drawn, so that lines are told apart without colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Dash {
+pub(in crate::tui) enum Dash {
     #[default]
     Solid,
     Dashed,
@@ -24,7 +24,7 @@ impl Dash {
 }
 
 /// A drawing over a rectangle of cells. Positions are fractions of 1 from its lower left corner.
-pub(crate) struct Raster {
+pub(in crate::tui) struct Raster {
     area: Rect,
     unicode: bool,
     /// Dots across and down.
@@ -43,7 +43,7 @@ struct Cell {
 const BRAILLE: [[u8; 2]; 4] = [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]];
 
 impl Raster {
-    pub(crate) fn new(area: Rect, unicode: bool) -> Self {
+    pub(in crate::tui) fn new(area: Rect, unicode: bool) -> Self {
         let (width, height) = (usize::from(area.width), usize::from(area.height));
         let size = if unicode {
             (width * 2, height * 4)
@@ -78,7 +78,7 @@ impl Raster {
     }
 
     /// A straight line from `from` to `to` (Bresenham).
-    pub(crate) fn line(
+    pub(in crate::tui) fn line(
         &mut self,
         from: (f64, f64),
         to: (f64, f64),
@@ -115,7 +115,7 @@ impl Raster {
     }
 
     /// Writes the dots over `buffer`; cells without dots stay as they are.
-    pub(crate) fn render(&self, buffer: &mut Buffer) {
+    pub(in crate::tui) fn render(&self, buffer: &mut Buffer) {
         for (index, cell) in self.cells.iter().enumerate() {
             let width = usize::from(self.area.width);
             let x = self.area.x + (index % width) as u16;

@@ -55,8 +55,15 @@ fn every_view_of_a_run() {
     let state = RunState::from_events(&run(shape));
     for view in View::ALL {
         for size in SIZES {
-            let name = format!("{}_{}x{}", view.title().to_lowercase(), size.0, size.1);
-            insta::assert_snapshot!(name, screen(&mut app(view, true), &state, now(shape), size));
+            let text = screen(&mut app(view, true), &state, now(shape), size);
+            assert!(
+                text.contains(view.title()) && text.contains("step 1,240 of 2,000"),
+                "{text}"
+            );
+            // The smallest and the usual size; the layouts between and above are made of the same parts.
+            if [(60, 15), (120, 40)].contains(&size) {
+                insta::assert_snapshot!(format!("{}_{}x{}", view.name(), size.0, size.1), text);
+            }
         }
     }
 }
@@ -94,7 +101,7 @@ fn every_view_of_a_run_in_ascii() {
         app.theme.unicode = false;
         let text = screen(&mut app, &state, now(shape), (80, 24));
         assert!(text.is_ascii(), "{text}");
-        insta::assert_snapshot!(format!("{}_ascii", view.title().to_lowercase()), text);
+        insta::assert_snapshot!(format!("{}_ascii", view.name()), text);
     }
 }
 
@@ -102,7 +109,7 @@ fn every_view_of_a_run_in_ascii() {
 fn every_view_of_an_empty_run() {
     let state = RunState::default();
     for view in View::ALL {
-        let name = format!("empty_{}", view.title().to_lowercase());
+        let name = format!("empty_{}", view.name());
         insta::assert_snapshot!(name, screen(&mut app(view, false), &state, START, (80, 24)));
     }
 }
@@ -125,7 +132,13 @@ fn every_view_of_a_run_with_one_event() {
         }]);
         for view in View::ALL {
             let text = screen(&mut app(view, false), &state, START + 1.0, (80, 24));
-            insta::assert_snapshot!(format!("one_{name}_{}", view.title().to_lowercase()), text);
+            assert!(
+                text.contains(view.title()) && text.lines().count() == 24,
+                "{text}"
+            );
+            if view == View::Overview {
+                insta::assert_snapshot!(format!("one_{name}_overview"), text);
+            }
         }
     }
 }
@@ -192,7 +205,10 @@ fn help_shows_every_key() {
         let mut app = app(View::Overview, true);
         app.handle(&letter('?'), &RunState::default());
         let text = screen(&mut app, &RunState::default(), START, size);
-        insta::assert_snapshot!(format!("help_{}x{}", size.0, size.1), text);
+        assert!(text.contains("save and stop after this step"), "{text}");
+        if size == (80, 24) {
+            insta::assert_snapshot!("help_80x24", text);
+        }
     }
 }
 
