@@ -704,3 +704,20 @@ fn a_step_moves_its_batch_and_one_read() {
         assert_eq!(of(step, "uploads"), of(steps[1], "uploads"));
     }
 }
+
+/// What is no negative of what is made on the device: of 400 places less is uploaded in all than one mask of them takes.
+#[test]
+fn what_is_uploaded_grows_with_the_places_of_a_batch() {
+    let home = Home::with_config();
+    let set = [
+        "train.max_steps=2",
+        "train.batch_pairs=200",
+        "data.pairs.min_users=1",
+        "model.variant='text'",
+    ];
+    home.train("run", &set).done();
+    let events = events(&home, "run");
+    let steps = named(&events, "train_step");
+    let bytes = steps[1]["transfers"]["uploaded_bytes"].as_u64();
+    assert!(bytes.is_some_and(|bytes| bytes < 400 * 400), "{bytes:?}");
+}

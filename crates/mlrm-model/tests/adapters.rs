@@ -1,21 +1,10 @@
 //! Low-rank adapters, their dropout, and frozen quantised weights against what they stand for.
 
 mod lora {
-    use burn::module::{Module, Param};
+    use burn::module::Module;
     use burn::tensor::{Device, Distribution, Tensor};
     use mlrm_model::nn::{AdapterShape, DropoutClock, Linear, attach_adapters, linear};
-
-    /// Gives every tensor random values.
-    struct Random;
-
-    impl burn::module::ModuleMapper for Random {
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            param.map(|old| {
-                let new = Tensor::random(old.dims(), Distribution::Default, &old.device());
-                new.set_require_grad(old.is_require_grad())
-            })
-        }
-    }
+    use mlrm_model::weights::map_parameters;
 
     /// A frozen linear map with an adapter that learns, and an input.
     fn adapted(device: &Device, dropout: f64, clock: &DropoutClock) -> (Linear, Tensor<3>) {
@@ -28,7 +17,12 @@ mod lora {
         let map = linear(7, 5, true, device).no_grad();
         let map = attach_adapters(map, &shape, &mut |path| (path == "weight").then_some(1));
         let x = Tensor::random([2, 4, 7], Distribution::Default, device).require_grad();
-        (map.map(&mut Random), x)
+        let map = map_parameters(map, &mut |param| {
+            param.update(Box::new(|old| {
+                Tensor::random(old.dims(), Distribution::Default, &old.device())
+            }));
+        });
+        (map, x)
     }
 
     fn largest_difference<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f32 {

@@ -6,10 +6,10 @@
 //! of all positions, everything else is counted at the pooled ones. Attention counts every key, also
 //! those that the causal mask hides.
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::module::Module;
 use mlrm_model::connector::ConnectorConfig;
 use mlrm_model::embedder::{Embedder, EmbedderConfig};
+use mlrm_model::weights::each_parameter;
 
 /// The sizes of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,44 +206,24 @@ struct Matrix {
 
 /// The weights of `module` that rows are multiplied with: every matrix but lookup tables.
 fn matrices<M: Module>(module: &M) -> Vec<Matrix> {
-    let mut collector = Collector::default();
-    module.visit(&mut collector);
-    collector.found
-}
-
-#[derive(Default)]
-struct Collector {
-    path: Vec<String>,
-    found: Vec<Matrix>,
-}
-
-impl ModuleVisitor for Collector {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let path = self.path.join(".");
-        let tables = [
-            "embed_tokens",
-            "embed_positions",
-            "position_embedding",
-            "mask_token",
-        ];
-        if D != 2 || tables.iter().any(|table| path.contains(table)) {
-            return;
+    let tables = [
+        "embed_tokens",
+        "embed_positions",
+        "position_embedding",
+        "mask_token",
+    ];
+    let mut found = Vec::new();
+    each_parameter(module, &mut |param| {
+        let path = param.path();
+        if param.rank() == 2 && !tables.iter().any(|table| path.contains(table)) {
+            found.push(Matrix {
+                path,
+                elements: param.elements() as f64,
+                learns: param.learns(),
+            });
         }
-        let value = param.val();
-        self.found.push(Matrix {
-            path,
-            elements: value.shape().num_elements() as f64,
-            learns: value.is_require_grad(),
-        });
-    }
+    });
+    found
 }
 
 #[cfg(all(test, feature = "flex"))]

@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use mlrm_model::transfer::upload;
-
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::Module;
 use burn::tensor::{DType, Gradients, Tensor, TensorData};
 use mlrm_config::TrainSettings;
 use mlrm_model::ops::{self, AdamRule, AdamState};
+use mlrm_model::transfer::upload;
+use mlrm_model::weights::{ParameterMut, each_parameter, map_parameters};
 
 /// First and second moment of a parameter, `[elements]` each.
 #[derive(Debug, Clone)]
@@ -111,13 +111,20 @@ impl AdamW {
             TensorData::new(sizes.to_vec(), [sizes.len()]),
             &clipping.take.device(),
         );
-        module.map(&mut Updater {
-            path: Vec::new(),
-            gradients,
-            moments: &mut self.moments,
-            rule,
-            control: Tensor::cat(vec![clipping.take, clipping.scale, sizes], 0),
-            decayed: (1.0 - learning_rate * self.weight_decay) as f32,
+        let control = Tensor::cat(vec![clipping.take, clipping.scale, sizes], 0);
+        let decayed = (1.0 - learning_rate * self.weight_decay) as f32;
+        let mut gradients = gradients;
+        map_parameters(module, &mut |param| {
+            let path = param.path();
+            let Some(gradient) = gradients.remove(&path) else {
+                return;
+            };
+            let keep = if param.rank() > 1 { decayed } else { 1.0 };
+            let rule = AdamRule { keep, ..rule };
+            let moments = self.moments.remove(&path);
+            let moments = moments.unwrap_or_else(|| Moments::none(&gradient));
+            let kept = update(param, moments, gradient, rule, control.clone());
+            self.moments.extend(kept.map(|moments| (path, moments)));
         })
     }
 
@@ -134,96 +141,58 @@ impl AdamW {
     }
 }
 
-struct Updater<'a> {
-    path: Vec<String>,
-    gradients: FlatGradients,
-    moments: &'a mut BTreeMap<String, Moments>,
-    rule: AdamRule,
-    control: Tensor<1>,
-    decayed: f32,
-}
-
-impl ModuleMapper for Updater<'_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let path = self.path.join(".");
-        let Some(gradient) = self.gradients.remove(&path) else {
-            return param;
-        };
-        let mut moments = self.moments.remove(&path).unwrap_or_else(|| Moments {
+impl Moments {
+    /// Those of a parameter that was never updated.
+    fn none(gradient: &Tensor<1>) -> Self {
+        Self {
             first: gradient.zeros_like(),
             second: gradient.zeros_like(),
             master: None,
-        });
-        let mut rule = self.rule;
-        rule.keep = if D > 1 { self.decayed } else { 1.0 };
-        let mut kept = None;
-        let param = param.map(|old| {
-            let shape = old.dims();
-            let dtype = old.dtype();
-            let elements = gradient.dims()[0];
-            let flat = moments.master.take();
-            let flat = flat.unwrap_or_else(|| old.inner().reshape([elements]).cast(DType::F32));
-            let state = AdamState {
-                parameter: flat,
-                first: moments.first,
-                second: moments.second,
-            };
-            let state = ops::adamw(state, gradient, rule, self.control.clone());
-            let flat = state.parameter;
-            kept = Some(Moments {
-                first: state.first,
-                second: state.second,
-                master: (dtype != DType::F32).then(|| flat.clone()),
-            });
-            let new = flat.cast(dtype).reshape(shape);
-            new.autodiff().require_grad()
-        });
-        self.moments.extend(kept.map(|moments| (path, moments)));
-        param
-    }
-}
-
-struct Collector<'a> {
-    path: Vec<String>,
-    gradients: &'a mut Gradients,
-    flat: FlatGradients,
-}
-
-impl ModuleVisitor for Collector<'_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = param.val().grad_remove(self.gradients) {
-            let elements = gradient.shape().num_elements();
-            let flat = gradient.reshape([elements]).cast(DType::F32);
-            self.flat.insert(self.path.join("."), flat);
         }
     }
 }
 
+/// Updates `param`, and gives its moments behind that.
+fn update(
+    param: &mut dyn ParameterMut,
+    moments: Moments,
+    gradient: Tensor<1>,
+    rule: AdamRule,
+    control: Tensor<1>,
+) -> Option<Moments> {
+    let mut kept = None;
+    param.update(Box::new(|old| {
+        let dtype = old.dtype();
+        let Moments {
+            first,
+            second,
+            master,
+        } = moments;
+        let state = AdamState {
+            parameter: master.unwrap_or_else(|| old.cast(DType::F32)),
+            first,
+            second,
+        };
+        let state = ops::adamw(state, gradient, rule, control);
+        kept = Some(Moments {
+            first: state.first,
+            second: state.second,
+            master: (dtype != DType::F32).then(|| state.parameter.clone()),
+        });
+        state.parameter.cast(dtype)
+    }));
+    kept
+}
+
 /// The gradients of `module`'s parameters, by path.
 pub fn flat_gradients<M: Module>(module: &M, mut gradients: Gradients) -> FlatGradients {
-    let mut collector = Collector {
-        path: Vec::new(),
-        gradients: &mut gradients,
-        flat: BTreeMap::new(),
-    };
-    module.visit(&mut collector);
-    collector.flat
+    let mut flat = FlatGradients::new();
+    each_parameter(module, &mut |param| {
+        if let Some(gradient) = param.take_gradient(&mut gradients) {
+            flat.insert(param.path(), gradient.cast(DType::F32));
+        }
+    });
+    flat
 }
 
 /// Adds `more` to `sum`, parameter by parameter.

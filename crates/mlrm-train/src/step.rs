@@ -3,6 +3,8 @@
 mod gradients;
 mod numbers;
 mod slices;
+#[cfg(test)]
+mod tests;
 
 use burn::tensor::{DType, Device, Tensor};
 use mlrm_data::batch::NoteBatch;

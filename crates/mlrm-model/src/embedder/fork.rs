@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Device, Tensor};
+use burn::module::Module;
+use burn::tensor::Device;
 
 use super::Embedder;
+use crate::weights::map_parameters;
 
 impl Embedder {
     /// A copy on `device` that learns by itself: its parameters are leaves of graphs of their own, so that
@@ -22,28 +23,13 @@ impl Embedder {
                 false => vision.map(|vision| vision.to_device(&frozen)),
             },
             encoded: Arc::default(),
-            core: core.map(&mut Fork { device, same }),
-            ..self.clone()
-        }
-    }
-}
-
-struct Fork<'a> {
-    device: &'a Device,
-    /// Whether the parameters are on it already.
-    same: bool,
-}
-
-impl ModuleMapper for Fork<'_> {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        match (param.val().is_require_grad(), self.same) {
-            (true, _) => param.map(|old| {
-                let values = old.inner().to_device(self.device);
-                values.autodiff().require_grad()
+            core: map_parameters(core, &mut |param| match (param.learns(), same) {
+                (true, _) => param.update(Box::new(|old| old.to_device(device))),
+                // A graph does not hold on to what does not learn.
+                (false, true) => {}
+                (false, false) => param.move_to(device),
             }),
-            // A graph does not hold on to what does not learn.
-            (false, true) => param,
-            (false, false) => param.map(|old| old.to_device(self.device)),
+            ..self.clone()
         }
     }
 }

@@ -10,8 +10,7 @@ use crate::ops;
 /// A linear map `y = x·W + b`, which may have a low-rank adapter beside its weight:
 /// `y = x·W + b + scale · (x·A)·B`.
 ///
-/// The type's name is part of its contract: [`crate::weights`] transposes the `weight` of whatever
-/// is called `Linear` between checkpoint and module, and [`super::attach_adapters`] adapts it.
+/// [`crate::weights`] transposes its `weight` between checkpoint and module, and [`super::attach_adapters`] adapts it.
 #[derive(Module, Debug)]
 pub struct Linear {
     /// W, `[inputs, outputs]` (Hugging Face stores the transpose). An adapter hangs on the

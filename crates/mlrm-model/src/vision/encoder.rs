@@ -8,6 +8,7 @@ use crate::nn::{
     Activation, FusedSwiGlu, LayerNorm, Linear, PreparedMask, RotaryTable, SwiGlu, TwoLayerMlp,
     attend, linear, zeros,
 };
+use crate::ops;
 
 /// Cuts a picture into patches and projects each.
 #[derive(Module, Debug)]
@@ -46,8 +47,9 @@ impl PatchEmbedding {
             .cast(weight.dtype())
             .reshape([batch, channels, grid, patch, grid, patch])
             .permute([0, 2, 4, 1, 3, 5])
-            .reshape([batch * grid * grid, patch_values])
-            .matmul(weight.reshape([width, patch_values]).transpose());
+            .reshape([batch * grid * grid, patch_values]);
+        let weight = weight.reshape([width, patch_values]).transpose();
+        let patches = ops::linear(patches, weight, None);
         let patches = match &self.bias {
             Some(bias) => patches + bias.val().unsqueeze(),
             None => patches,

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 
-use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{DType, Tensor};
+use burn::module::Module;
+use burn::tensor::DType;
 
 use super::checkpoint::Checkpoint;
 use super::convert::{NewRows, Wanted};
-use super::maps::quantise_weight;
-use super::module::{NameTable, NamedTensor, Place, Tensors, tensors_of};
+use super::module::{NameTable, NamedTensor, tensors_of};
+use super::walk::{Kind, ParameterMut, Tensors, map_parameters};
 use crate::error::ModelError;
 use crate::ops::Bits;
 
@@ -249,8 +249,6 @@ fn load_tensors<M: Module>(
         return Err(refusal(checkpoint, "do not fit the model", findings));
     }
     let mut loader = Loader {
-        place: Place::default(),
-        which,
         checkpoint,
         prefix,
         table,
@@ -258,7 +256,11 @@ fn load_tensors<M: Module>(
         not_finite: Vec::new(),
         failed: None,
     };
-    let module = module.map(&mut loader);
+    let module = map_parameters(module, &mut |param| {
+        if param.tensors() == which {
+            loader.read(param);
+        }
+    });
     if let Some(error) = loader.failed {
         return Err(error);
     }
@@ -311,8 +313,6 @@ fn refusal(
 }
 
 struct Loader<'a> {
-    place: Place,
-    which: Tensors,
     checkpoint: &'a Checkpoint,
     prefix: &'a str,
     table: NameTable,
@@ -322,52 +322,39 @@ struct Loader<'a> {
     failed: Option<ModelError>,
 }
 
-impl ModuleMapper for Loader<'_> {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.place.enter(name, container_type);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.place.exit();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if self.failed.is_some() || self.place.tensors() != self.which {
-            return param;
+impl Loader<'_> {
+    /// Gives `param` its values.
+    fn read(&mut self, param: &mut dyn ParameterMut) {
+        let named = param.named(self.table.rename);
+        if self.failed.is_some() || !(self.options.only)(&named.name) {
+            return;
         }
-        let is_word_table = self.place.path().ends_with(WORD_TABLE);
-        let own = self.place.name(self.table.rename);
-        if !(self.options.only)(&own) {
-            return param;
-        }
-        let name = format!("{}{own}", self.prefix);
-        let quantise = self.options.quantise.filter(|_| self.place.is_map_weight());
+        let name = format!("{}{}", self.prefix, named.name);
+        let map = param.kind() == Kind::MapWeight;
+        let quantise = self.options.quantise.filter(|_| map);
         // Quantised from f32, so that a saved model comes back bit by bit.
         let dtype = quantise.map_or(self.options.dtype, |_| DType::F32);
+        let new_words = self.options.new_words.as_ref();
         let wanted = Wanted {
             dtype,
-            transposed: self.place.transposed(),
-            new_rows: self.options.new_words.as_ref().filter(|_| is_word_table),
+            transposed: param.transposed(),
+            new_rows: new_words.filter(|_| named.path.ends_with(WORD_TABLE)),
         };
         let converted = match self.checkpoint.read(&name, &wanted) {
             Ok(Some(converted)) => converted,
             // Names were compared before; here only a type can be wrong.
-            Ok(None) => return param,
+            Ok(None) => return,
             Err(error) => {
                 self.failed = Some(error);
-                return param;
+                return;
             }
         };
         if converted.not_finite > 0 {
             self.not_finite.push((name, converted.not_finite));
         }
-        let device = param.lazy_device();
-        let tensor = Tensor::from_data(converted.data, (&device, dtype));
-        let id = param.id;
-        let param = param.transform_for_load(tensor, id);
-        match quantise {
-            Some(bits) => param.map(|weight| quantise_weight(weight, bits)),
-            None => param,
+        param.set(converted.data, dtype);
+        if let Some(bits) = quantise {
+            param.quantise(bits);
         }
     }
 }

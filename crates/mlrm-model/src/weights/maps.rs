@@ -1,10 +1,10 @@
 //! The linear maps of a module, held quantised or not, and what of a module learns.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{DType, Tensor};
+use burn::module::Module;
+use burn::tensor::DType;
 
-use super::module::Place;
-use crate::ops::{Bits, param_shape, quantise};
+use super::walk::{Kind, each_parameter, map_parameters};
+use crate::ops::Bits;
 
 /// A linear map of a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,84 +21,29 @@ pub struct LinearMap {
 
 /// The linear maps of `module`, in the module's order.
 pub fn linear_maps<M: Module>(module: &M, rename: fn(&str) -> String) -> Vec<LinearMap> {
-    let mut finder = LinearFinder {
-        place: Place::default(),
-        rename,
-        maps: Vec::new(),
-    };
-    module.visit(&mut finder);
-    finder.maps
-}
-
-struct LinearFinder {
-    place: Place,
-    rename: fn(&str) -> String,
-    maps: Vec<LinearMap>,
-}
-
-impl ModuleVisitor for LinearFinder {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.place.enter(name, container_type);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.place.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.place.is_map_weight() {
-            let weight = self.place.name(self.rename);
-            let name = weight.strip_suffix(".weight").unwrap_or(&weight);
-            let shape = param_shape(param);
-            self.maps.push(LinearMap {
-                path: self.place.whole_path(),
+    let mut maps = Vec::new();
+    each_parameter(module, &mut |param| {
+        if param.kind() == Kind::MapWeight {
+            let weight = param.named(rename);
+            let name = weight.name.strip_suffix(".weight").unwrap_or(&weight.name);
+            maps.push(LinearMap {
+                path: param.path(),
                 name: name.to_owned(),
-                inputs: shape[0],
-                outputs: shape[D - 1],
+                inputs: weight.shape[1],
+                outputs: weight.shape[0],
             });
         }
-    }
+    });
+    maps
 }
 
 /// `module` with the weights of its linear maps held quantised, and all else in `dtype`. None of
 /// them learns then.
 pub fn quantise_linear_maps<M: Module>(module: M, bits: Bits, dtype: DType) -> M {
-    module.no_grad().map(&mut Quantiser {
-        place: Place::default(),
-        bits,
-        dtype,
+    map_parameters(module.no_grad(), &mut |param| match param.kind() {
+        Kind::MapWeight => param.quantise(bits),
+        Kind::Factor | Kind::Plain => param.update(Box::new(|old| old.cast(dtype))),
     })
-}
-
-struct Quantiser {
-    place: Place,
-    bits: Bits,
-    dtype: DType,
-}
-
-impl ModuleMapper for Quantiser {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.place.enter(name, container_type);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.place.exit();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let matrix = self.place.is_map_weight();
-        param.map(|old| match matrix {
-            true => quantise_weight(old, self.bits),
-            false => old.cast(self.dtype),
-        })
-    }
-}
-
-/// The weight of a linear map held quantised.
-pub(super) fn quantise_weight<const D: usize>(weight: Tensor<D>, bits: Bits) -> Tensor<D> {
-    let [inputs, outputs] = [weight.dims()[0], weight.dims()[D - 1]];
-    let quantised = quantise(weight.reshape([inputs, outputs]), bits);
-    Tensor::from_dispatch(quantised.into_dispatch())
 }
 
 /// Parameters of `module` and its adapters, counted in elements. Those that have no values yet get
@@ -113,26 +58,14 @@ pub fn trained_parameter_count<M: Module>(module: &M) -> usize {
 }
 
 fn count<M: Module>(module: &M, only_learning: bool) -> usize {
-    let mut counter = Counter {
-        only_learning,
-        elements: 0,
-    };
-    module.visit(&mut counter);
-    counter.elements
-}
-
-struct Counter {
-    only_learning: bool,
-    elements: usize,
-}
-
-impl ModuleVisitor for Counter {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+    let mut elements = 0;
+    each_parameter(module, &mut |param| {
         // To ask whether a parameter learns gives it values.
-        if !self.only_learning || param.base().is_require_grad() {
-            self.elements += param_shape(param).num_elements();
+        if !only_learning || param.learns() {
+            elements += param.elements();
         }
-    }
+    });
+    elements
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod module;
 mod shard;
 #[cfg(test)]
 mod tests;
+mod walk;
 mod write;
 
 pub use checkpoint::{Checkpoint, INDEX_FILE, SINGLE_FILE, StoredIntegers, StoredTensor};
@@ -30,7 +31,8 @@ pub use maps::{
 };
 pub(crate) use module::each_value;
 pub use module::{
-    ExportedTensor, NameTable, NamedTensor, Tensors, export, export_adapters, export_gradients,
-    fill, named_tensors, renamed,
+    ExportedTensor, NameTable, NamedTensor, export, export_adapters, export_gradients, fill,
+    named_tensors, renamed,
 };
+pub use walk::{Kind, Parameter, ParameterMut, Place, Tensors, each_parameter, map_parameters};
 pub use write::{WriteOptions, Written, write_each, write_module, write_safetensors};

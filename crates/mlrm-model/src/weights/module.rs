@@ -1,10 +1,10 @@
-//! Walking a module's parameters under their checkpoint names.
+//! A module's parameters under their checkpoint names.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{DType, Gradients, Tensor, TensorData};
+use burn::module::Module;
+use burn::tensor::{DType, Gradients, TensorData};
 
+use super::walk::{Tensors, each_parameter, map_parameters};
 use crate::error::ModelError;
-use crate::ops::{dequantise, param_shape};
 
 /// How a module's own paths become checkpoint names.
 #[derive(Debug, Clone, Copy)]
@@ -56,97 +56,6 @@ pub struct NamedTensor {
     pub shape: Vec<usize>,
 }
 
-/// Where a traversal stands: the path so far and the type that holds the current field.
-#[derive(Default)]
-pub(super) struct Place {
-    path: Vec<String>,
-    containers: Vec<String>,
-}
-
-impl Place {
-    pub(super) fn enter(&mut self, name: &str, container: &str) {
-        self.path.push(name.to_owned());
-        self.containers.push(container.to_owned());
-    }
-
-    pub(super) fn exit(&mut self) {
-        self.path.pop();
-        self.containers.pop();
-    }
-
-    /// The module's own path of the current parameter, without the variants of enums: which kind of
-    /// a part it is names no tensor.
-    pub(super) fn path(&self) -> String {
-        let segments = self.path.iter().zip(&self.containers);
-        let fields: Vec<&str> = segments
-            .filter(|(_, container)| !container.starts_with("Enum:"))
-            .map(|(field, _)| field.as_str())
-            .collect();
-        fields.join(".")
-    }
-
-    /// The path with the variants of enums, as Burn counts it.
-    pub(super) fn whole_path(&self) -> String {
-        self.path.join(".")
-    }
-
-    /// The checkpoint name of the current parameter. A factor of an adapter is called as PEFT calls
-    /// it: `….q_proj.lora_A.weight` beside `….q_proj.weight`.
-    pub(super) fn name(&self, rename: fn(&str) -> String) -> String {
-        let path = self.path();
-        let Some((weight, factor)) = path.rsplit_once(".lora.") else {
-            return rename(&path);
-        };
-        let weight = rename(weight);
-        let map = weight.strip_suffix(".weight").unwrap_or(&weight);
-        format!("{map}.lora_{}.weight", factor.to_uppercase())
-    }
-
-    /// Whether the current parameter is stored transposed.
-    pub(super) fn transposed(&self) -> bool {
-        match self.containers.last().map(String::as_str) {
-            Some("Struct:Linear") => self.path.last().is_some_and(|p| p == "weight"),
-            Some("Struct:LowRank") => true,
-            _ => false,
-        }
-    }
-
-    /// Whether the current parameter is the weight of a linear map, and not an adapter's.
-    pub(super) fn is_map_weight(&self) -> bool {
-        self.transposed() && self.tensors() == Tensors::Base
-    }
-
-    /// Whether the current parameter is the module's own or an adapter's.
-    pub(super) fn tensors(&self) -> Tensors {
-        if self.containers.iter().any(|c| c == "Reparameterization") {
-            Tensors::Adapters
-        } else {
-            Tensors::Base
-        }
-    }
-
-    /// The current parameter as a checkpoint knows it, its own shape being `shape`.
-    pub(super) fn tensor(&self, rename: fn(&str) -> String, mut shape: Vec<usize>) -> NamedTensor {
-        if self.transposed() {
-            shape.reverse();
-        }
-        NamedTensor {
-            path: self.path(),
-            name: self.name(rename),
-            shape,
-        }
-    }
-}
-
-/// Which tensors a traversal is about: a module's own, or those of its low-rank adapters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tensors {
-    /// The module's own.
-    Base,
-    /// A and B of its adapters.
-    Adapters,
-}
-
 fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     let mut out = vec![0.0; values.len()];
     for (r, row) in values.chunks_exact(columns.max(1)).enumerate() {
@@ -170,50 +79,6 @@ enum Reading<'a> {
 /// Told of one tensor after another, in checkpoint layout; may refuse to go on.
 type Receive<'a> = &'a mut dyn FnMut(NamedTensor, TensorData) -> Result<(), ModelError>;
 
-struct Reader<'a> {
-    place: Place,
-    which: Tensors,
-    rename: fn(&str) -> String,
-    reading: Reading<'a>,
-    receive: Receive<'a>,
-    result: Result<(), ModelError>,
-}
-
-impl ModuleVisitor for Reader<'_> {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.place.enter(name, container_type);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.place.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.result.is_err() || self.place.tensors() != self.which {
-            return;
-        }
-        let tensor = match self.reading {
-            Reading::Values => dequantise(param.val().inner()),
-            Reading::Gradients(gradients) => match param.val().grad(gradients) {
-                Some(gradient) => gradient,
-                None => return,
-            },
-        };
-        let named = self.place.tensor(self.rename, tensor.dims().to_vec());
-        let tensor = match self.place.transposed() {
-            true => tensor.swap_dims(0, 1),
-            false => tensor,
-        };
-        self.result = match tensor.try_into_data() {
-            Ok(data) => (self.receive)(named, data),
-            Err(error) => Err(ModelError::Input(format!(
-                "tensor `{}` cannot be read from its device: {error:?}",
-                named.name
-            ))),
-        };
-    }
-}
-
 fn read<M: Module>(
     module: &M,
     which: Tensors,
@@ -221,16 +86,33 @@ fn read<M: Module>(
     reading: Reading<'_>,
     receive: Receive<'_>,
 ) -> Result<(), ModelError> {
-    let mut reader = Reader {
-        place: Place::default(),
-        which,
-        rename,
-        reading,
-        receive,
-        result: Ok(()),
-    };
-    module.visit(&mut reader);
-    reader.result
+    let mut result = Ok(());
+    each_parameter(module, &mut |param| {
+        if result.is_err() || param.tensors() != which {
+            return;
+        }
+        let values = match reading {
+            Reading::Values => Some(param.values()),
+            Reading::Gradients(gradients) => param.gradient(gradients),
+        };
+        let Some(values) = values else { return };
+        let named = param.named(rename);
+        let values = match param.transposed() {
+            true => {
+                let turned = values.reshape([named.shape[1], named.shape[0]]);
+                turned.swap_dims(0, 1).try_into_data()
+            }
+            false => values.try_into_data(),
+        };
+        result = match values {
+            Ok(data) => receive(named, data),
+            Err(error) => Err(ModelError::Input(format!(
+                "tensor `{}` cannot be read from its device: {error:?}",
+                named.name
+            ))),
+        };
+    });
+    result
 }
 
 /// Hands the values of `module` to `receive`, one tensor after another in checkpoint layout and in
@@ -264,31 +146,6 @@ fn collect<M: Module>(
     Ok(tensors)
 }
 
-struct Namer {
-    place: Place,
-    which: Tensors,
-    rename: fn(&str) -> String,
-    tensors: Vec<NamedTensor>,
-}
-
-impl ModuleVisitor for Namer {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.place.enter(name, container_type);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.place.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.place.tensors() != self.which {
-            return;
-        }
-        let shape = param_shape(param).to_vec();
-        self.tensors.push(self.place.tensor(self.rename, shape));
-    }
-}
-
 /// The parameters of `module` under their checkpoint names, in the module's order, without those of
 /// adapters. Parameters that have no values yet get none.
 pub fn named_tensors<M: Module>(module: &M, rename: fn(&str) -> String) -> Vec<NamedTensor> {
@@ -300,14 +157,13 @@ pub(super) fn tensors_of<M: Module>(
     which: Tensors,
     rename: fn(&str) -> String,
 ) -> Vec<NamedTensor> {
-    let mut namer = Namer {
-        place: Place::default(),
-        which,
-        rename,
-        tensors: Vec::new(),
-    };
-    module.visit(&mut namer);
-    namer.tensors
+    let mut tensors = Vec::new();
+    each_parameter(module, &mut |param| {
+        if param.tensors() == which {
+            tensors.push(param.named(rename));
+        }
+    });
+    tensors
 }
 
 /// The values of `module` as a checkpoint stores them, in f32, names behind `prefix`,
@@ -343,42 +199,6 @@ pub fn export_gradients<M: Module>(
     Ok(all)
 }
 
-struct Filler<'a> {
-    place: Place,
-    which: Tensors,
-    rename: fn(&str) -> String,
-    dtype: DType,
-    value: &'a mut dyn FnMut(&NamedTensor) -> Option<Vec<f32>>,
-}
-
-impl ModuleMapper for Filler<'_> {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.place.enter(name, container_type);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.place.exit();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if self.place.tensors() != self.which {
-            return param;
-        }
-        let own = param.lazy_shape();
-        let tensor = self.place.tensor(self.rename, own.to_vec());
-        let Some(mut values) = (self.value)(&tensor) else {
-            return param;
-        };
-        if self.place.transposed() {
-            values = transpose(&values, own[1], own[0]);
-        }
-        let (device, id) = (param.lazy_device(), param.id);
-        let data = TensorData::new(values, own);
-        let new = Tensor::from_data(data, (&device, self.dtype));
-        param.transform_for_load(new, id)
-    }
-}
-
 /// `module` with new values in number format `dtype`; `value` gives them in checkpoint layout, or
 /// `None` to leave a parameter as it is. `which` of the module's tensors it is asked for; a factor
 /// of an adapter has the name that PEFT gives it.
@@ -389,11 +209,16 @@ pub fn fill<M: Module>(
     dtype: DType,
     value: &mut dyn FnMut(&NamedTensor) -> Option<Vec<f32>>,
 ) -> M {
-    module.map(&mut Filler {
-        place: Place::default(),
-        which,
-        rename,
-        dtype,
-        value,
+    map_parameters(module, &mut |param| {
+        if param.tensors() != which {
+            return;
+        }
+        let own = param.shape();
+        if let Some(mut values) = value(&param.named(rename)) {
+            if param.transposed() {
+                values = transpose(&values, own[1], own[0]);
+            }
+            param.set(TensorData::new(values, own), dtype);
+        }
     })
 }

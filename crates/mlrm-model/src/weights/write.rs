@@ -5,13 +5,14 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::module::Module;
+use burn::tensor::{DType, TensorData};
 use half::f16;
 use serde_json::{Map, Value, json};
 
 use super::checkpoint::{INDEX_FILE, SINGLE_FILE};
 use super::module::{ExportedTensor, each_value, named_tensors};
+use super::walk::each_parameter;
 use crate::error::ModelError;
 
 /// How a module is written.
@@ -270,16 +271,10 @@ fn all_finite(data: &TensorData) -> bool {
 
 /// The number format that a module's parameters are held in.
 fn held_format<M: Module>(module: &M) -> DType {
-    struct First(Option<DType>);
-    impl ModuleVisitor for First {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if self.0.is_none() {
-                self.0 = Some(param.base().dtype());
-            }
-        }
-    }
-    let mut first = First(None);
-    module.visit(&mut first);
+    let mut first = None;
+    each_parameter(module, &mut |param| {
+        first.get_or_insert_with(|| param.dtype());
+    });
     // What is held quantised is written dequantised.
-    first.0.filter(DType::is_float).unwrap_or(DType::F32)
+    first.filter(DType::is_float).unwrap_or(DType::F32)
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use mlrm_model::weights::{each_parameter, map_parameters};
 
 use crate::error::TrainError;
 
@@ -12,9 +13,13 @@ pub type Weights = BTreeMap<String, Tensor<1>>;
 
 /// The weights of `module` that learn.
 pub fn learnt_weights<M: Module>(module: &M) -> Weights {
-    let mut reader = Reader::default();
-    module.visit(&mut reader);
-    reader.weights
+    let mut weights = Weights::new();
+    each_parameter(module, &mut |param| {
+        if param.learns() {
+            weights.insert(param.path(), param.values());
+        }
+    });
+    weights
 }
 
 /// `module` on `device` with these weights in place of its own.
@@ -26,94 +31,40 @@ pub fn with_weights<M: Module>(
     weights: &Weights,
     device: &Device,
 ) -> Result<M, TrainError> {
-    let mut writer = Writer {
-        path: Vec::new(),
-        weights,
-        device,
-        written: 0,
-        other: None,
-    };
-    let module = module.map(&mut writer);
-    let other = writer.other;
+    let mut written = 0;
+    // The first parameter that the weights do not fit.
+    let mut other = None;
+    let module = map_parameters(module, &mut |param| {
+        let path = param.path();
+        let weight = weights.get(&path);
+        let fits = |weight: &&Tensor<1>| param.learns() && param.elements() == weight.dims()[0];
+        match weight.filter(fits) {
+            Some(weight) => {
+                written += 1;
+                let weight = weight.clone().to_device(device);
+                param.update(Box::new(|_old| weight));
+            }
+            None if weight.is_some() || param.learns() => {
+                other.get_or_insert(path);
+            }
+            None => {}
+        }
+    });
     match other {
         Some(path) => Err(TrainError::Run(format!(
             "`{path}` has another size here, or does not learn: the workers hold different models"
         ))),
-        None if writer.written != weights.len() => Err(TrainError::Run(format!(
-            "{} parameters learn, but {} here: the workers hold different models",
+        None if written != weights.len() => Err(TrainError::Run(format!(
+            "{} parameters learn, but {written} here: the workers hold different models",
             weights.len(),
-            writer.written
         ))),
         None => Ok(module),
     }
 }
 
-#[derive(Default)]
-struct Reader {
-    path: Vec<String>,
-    weights: Weights,
-}
-
-impl ModuleVisitor for Reader {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let value = param.val();
-        if value.is_require_grad() {
-            let value = value.inner();
-            let elements = value.shape().num_elements();
-            let flat = value.reshape([elements]);
-            self.weights.insert(self.path.join("."), flat);
-        }
-    }
-}
-
-struct Writer<'a> {
-    path: Vec<String>,
-    weights: &'a Weights,
-    device: &'a Device,
-    written: usize,
-    /// The first parameter that the weights do not fit.
-    other: Option<String>,
-}
-
-impl ModuleMapper for Writer<'_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let path = self.path.join(".");
-        let learns = param.val().is_require_grad();
-        let Some(weight) = self.weights.get(&path) else {
-            if learns {
-                self.other.get_or_insert(path);
-            }
-            return param;
-        };
-        let shape = param.val().shape();
-        if !learns || shape.num_elements() != weight.dims()[0] {
-            self.other.get_or_insert(path);
-            return param;
-        }
-        self.written += 1;
-        let weight = weight.clone().to_device(self.device);
-        param.map(|_old| weight.reshape(shape).autodiff().require_grad())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use burn::module::Param;
     use burn::tensor::DType;
 
     use super::*;

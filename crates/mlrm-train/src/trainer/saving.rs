@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
 use mlrm_events::{CheckpointSaved, Event};
 use mlrm_model::embedder::Provenance;
+use mlrm_model::weights::each_parameter;
 
 use super::{Trainer, due};
 use crate::checkpoint;
@@ -141,13 +141,19 @@ impl Trainer<'_> {
 
     /// Whether every weight that learns is a finite number.
     fn is_finite(&self) -> Result<bool, TrainError> {
-        let mut found = Finite(Vec::new());
-        self.plan.embedder.core.visit(&mut found);
-        if found.0.is_empty() {
+        // For each of them 1 where all of it is finite, else 0.
+        let mut found: Vec<Tensor<1>> = Vec::new();
+        each_parameter(&self.plan.embedder.core, &mut |param| {
+            if param.learns() {
+                let finite = param.values().is_finite().all();
+                found.push(finite.float().cast(DType::F32));
+            }
+        });
+        if found.is_empty() {
             return Ok(true);
         }
         // One read-back for all of them.
-        let all = Tensor::cat(found.0, 0).try_into_vec_as::<f32>();
+        let all = Tensor::cat(found, 0).try_into_vec_as::<f32>();
         let all = all.map_err(|e| {
             TrainError::Run(format!("the weights cannot be read from the device: {e:?}"))
         })?;
@@ -159,19 +165,6 @@ impl Trainer<'_> {
             mlrm_version: env!("CARGO_PKG_VERSION").into(),
             step: Some(step),
             seed: Some(self.plan.config.run.seed),
-        }
-    }
-}
-
-/// For each parameter that learns 1 where all of it is finite, else 0; `[1]` each.
-struct Finite(Vec<Tensor<1>>);
-
-impl ModuleVisitor for Finite {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let value = param.val();
-        if value.is_require_grad() {
-            let finite = value.inner().is_finite().all();
-            self.0.push(finite.float().cast(DType::F32));
         }
     }
 }

@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use mlrm_model::ModelError;
+use mlrm_model::weights::map_parameters;
 use serde::Serialize;
 
 use super::case::GoldenCase;
@@ -116,12 +117,11 @@ impl Limits {
         let reference = compute(&case)?;
         let mut responses: BTreeMap<String, Response> = BTreeMap::new();
         for draw in 0..DRAWS {
-            let mut errors = WeightErrors {
-                largest: unit * ROUNDINGS_PER_WEIGHT.sqrt(),
-                random: SplitMix(draw),
-            };
-            case.embedder.core = exact.core.clone().map(&mut errors);
-            case.embedder.vision = exact.vision.clone().map(|vision| vision.map(&mut errors));
+            let largest = unit * ROUNDINGS_PER_WEIGHT.sqrt();
+            let mut random = SplitMix(draw);
+            case.embedder.core = with_errors(exact.core.clone(), largest, &mut random);
+            let vision = exact.vision.clone();
+            case.embedder.vision = vision.map(|vision| with_errors(vision, largest, &mut random));
             let computed = compute(&case)?;
             for found in comparisons(&reference, &computed, &Self::F32) {
                 responses
@@ -167,28 +167,17 @@ impl Response {
     }
 }
 
-/// Multiplies every weight by 1 + e, e evenly spread over ± `largest`.
-struct WeightErrors {
-    largest: f64,
-    random: SplitMix,
-}
-
-impl ModuleMapper for WeightErrors {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|old| {
-            let factors: Vec<f32> = (0..old.shape().num_elements())
-                .map(|_| (1.0 + self.largest * self.random.next()) as f32)
-                .collect();
-            let (learns, exact) = (old.is_require_grad(), old.clone().inner());
-            let factors = TensorData::new(factors, old.dims());
-            let new = exact.clone() * Tensor::from_data(factors, &exact.device());
-            match (old.is_autodiff(), learns) {
-                (true, true) => new.autodiff().require_grad(),
-                (true, false) => new.autodiff(),
-                _ => new,
-            }
-        })
-    }
+/// `module` with every weight times 1 + e, e evenly spread over ± `largest`.
+fn with_errors<M: Module>(module: M, largest: f64, random: &mut SplitMix) -> M {
+    map_parameters(module, &mut |param| {
+        let factor = |_| (1.0 + largest * random.next()) as f32;
+        let factors: Vec<f32> = (0..param.elements()).map(factor).collect();
+        param.update(Box::new(|exact| {
+            let factors = TensorData::new(factors, exact.dims());
+            let factors = Tensor::from_data(factors, &exact.device());
+            exact * factors
+        }));
+    })
 }
 
 /// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).

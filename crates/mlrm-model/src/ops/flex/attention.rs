@@ -83,11 +83,6 @@ impl Sizes {
         let group = self.heads / self.kv_heads;
         kv_head * group..(kv_head + 1) * group
     }
-
-    /// The arithmetic of the products of a block of queries.
-    fn arithmetic(self) -> Arithmetic {
-        Arithmetic::of(self.block() * self.head_dim)
-    }
 }
 
 /// The queries, keys and values of one item.
@@ -156,6 +151,17 @@ impl Attention {
         }
     }
 
+    /// The arithmetic of the products of a block of queries. Where all positions are queries, padding has a part in how many a
+    /// block has, and must have none in the bits of the others; elsewhere the model alone decides.
+    fn arithmetic(&self, sizes: Sizes) -> Arithmetic {
+        let found = Arithmetic::of(sizes.block() * sizes.head_dim);
+        let all = matches!(self.readable, Readable::UpTo { .. }) && sizes.queries == sizes.keys;
+        match found {
+            Arithmetic::F32 if !all => Arithmetic::F32BySize,
+            found => found,
+        }
+    }
+
     /// Item `index` of a batch, by its queries, keys and values.
     pub(super) fn item<'a>(
         &'a self,
@@ -193,7 +199,7 @@ impl Attention {
         scores: &mut [f32],
         out: &mut [f32],
     ) {
-        let arithmetic = sizes.arithmetic();
+        let arithmetic = self.arithmetic(sizes);
         for kv_head in 0..sizes.kv_heads {
             let part = sizes.key_part(kv_head, sizes.keys);
             let key = Ready::right(arithmetic, (item.k, part.transposed()));
@@ -221,7 +227,7 @@ impl Attention {
         [gradient, dk, dv]: [&mut [f32]; 3],
         [map, scores]: &mut [Vec<f32>; 2],
     ) {
-        let arithmetic = sizes.arithmetic();
+        let arithmetic = self.arithmetic(sizes);
         for kv_head in 0..sizes.kv_heads {
             let part = sizes.key_part(kv_head, sizes.keys);
             let turned_key = Ready::right(arithmetic, (item.k, part.transposed()));

@@ -276,7 +276,7 @@ impl Kept {
     #[inline(always)]
     pub(super) fn new(arithmetic: Arithmetic, activations: &[f32]) -> Self {
         match arithmetic {
-            Arithmetic::F32 => Self::Full(activations.to_vec()),
+            Arithmetic::F32 | Arithmetic::F32BySize => Self::Full(activations.to_vec()),
             Arithmetic::Tiles => Self::Short(activations.iter().map(|x| shorten(*x)).collect()),
         }
     }

@@ -1,10 +1,13 @@
 //! Matrix products on parts of buffers, without copies: in f32 by `gemm`, or in bf16 (`backend.matmul_precision`) where the
 //! processor has tiles for it.
 
+mod part;
+#[cfg(test)]
+mod tests;
+
 #[cfg(target_arch = "x86_64")]
 use std::sync::Arc;
 
-use burn::backend::flex::Layout;
 use gemm::Parallelism;
 #[cfg(target_arch = "x86_64")]
 use mlrm_config::MatmulPrecision;
@@ -13,92 +16,16 @@ use mlrm_config::MatmulPrecision;
 use super::tiles;
 #[cfg(target_arch = "x86_64")]
 use crate::ops::matmul_precision;
-
-/// A matrix inside a buffer: element (r, c) stands at `start + r * row_stride + c * column_stride`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Part {
-    start: usize,
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-    column_stride: usize,
-}
-
-impl Part {
-    /// `rows` rows of `columns` values, whose first values stand `row_stride` apart.
-    pub(super) fn new(start: usize, rows: usize, columns: usize, row_stride: usize) -> Self {
-        Self {
-            start,
-            rows,
-            columns,
-            row_stride,
-            column_stride: 1,
-        }
-    }
-
-    /// A whole buffer.
-    pub(super) fn whole(rows: usize, columns: usize) -> Self {
-        Self::new(0, rows, columns, columns)
-    }
-
-    /// A tensor of two axes.
-    pub(super) fn of(layout: &Layout) -> Self {
-        let (shape, strides) = (layout.shape(), layout.strides());
-        Self {
-            start: layout.start_offset(),
-            rows: shape[0],
-            columns: shape[1],
-            row_stride: strides[0].unsigned_abs(),
-            column_stride: strides[1].unsigned_abs(),
-        }
-    }
-
-    /// Whether the values of a row, or those of a column, are neighbours.
-    pub(super) fn readable(&self) -> bool {
-        self.row_stride == 1 || self.column_stride == 1
-    }
-
-    pub(super) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    pub(super) fn columns(&self) -> usize {
-        self.columns
-    }
-
-    pub(super) fn transposed(self) -> Self {
-        Self {
-            rows: self.columns,
-            columns: self.rows,
-            row_stride: self.column_stride,
-            column_stride: self.row_stride,
-            ..self
-        }
-    }
-
-    fn fits(&self, length: usize) -> bool {
-        let empty = self.rows == 0 || self.columns == 0;
-        let last = |count: usize, stride: usize| count.saturating_sub(1) * stride;
-        empty
-            || self.start
-                + last(self.rows, self.row_stride)
-                + last(self.columns, self.column_stride)
-                < length
-    }
-}
-
-/// A matrix to be multiplied.
-pub(super) type Factor<'a> = (&'a [f32], Part);
-
-/// The transpose of a factor.
-pub(super) fn transposed((values, part): Factor<'_>) -> Factor<'_> {
-    (values, part.transposed())
-}
+pub(super) use part::{Factor, Part, transposed};
 
 /// The arithmetic of an operation's products, chosen once for all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arithmetic {
+    /// In f32. How the terms of an element are added up depends on their number alone: a row is the same bit for bit
+    /// whatever rows are computed with it.
     F32,
+    /// In f32, in the way that is fastest for the size of a product.
+    F32BySize,
     /// Factors rounded to bf16, in tiles.
     Tiles,
 }
@@ -119,6 +46,7 @@ impl Arithmetic {
 #[derive(Debug, Clone)]
 pub(super) struct Ready<'a> {
     factor: Factor<'a>,
+    arithmetic: Arithmetic,
     /// Of the factor, or of one that it begins.
     #[cfg(target_arch = "x86_64")]
     panels: Option<Arc<tiles::Panels>>,
@@ -177,9 +105,10 @@ impl<'a> Ready<'a> {
             Arc::new(unsafe { lines.pack(left, parallel) })
         });
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = (arithmetic, left, parallel);
+        let _ = (left, parallel);
         Self {
             factor: (values, part),
+            arithmetic,
             #[cfg(target_arch = "x86_64")]
             panels,
         }
@@ -213,9 +142,9 @@ pub(super) fn multiply_ready(
         // SAFETY: the result lies inside its buffer, and the factors have as many rows and columns.
         return unsafe { tiles::product(out, pair, other, scale, add, false) };
     }
-    multiply((&mut *out, part), pair.0.factor, pair.1.factor, scale, add);
-    if let Some((left, right)) = other {
-        multiply((out, part), left.factor, right.factor, scale, true);
+    multiply((&mut *out, part), pair, scale, add);
+    if let Some(other) = other {
+        multiply((out, part), other, scale, true);
     }
 }
 
@@ -230,20 +159,19 @@ fn panels<'a>((left, right): Pair<'a>, part: Part) -> Option<tiles::Pair<'a>> {
     Some((left.panels.as_deref()?, right.panels.as_deref()?))
 }
 
-/// `out = scale * left * right`, or added to `out`; on the calling thread.
-pub(super) fn multiply(
-    out: (&mut [f32], Part),
-    left: Factor<'_>,
-    right: Factor<'_>,
-    scale: f32,
-    add: bool,
-) {
-    let (out, part) = out;
+/// `out = scale * left * right`, or added to `out`; in f32, on the calling thread.
+fn multiply((out, part): (&mut [f32], Part), (left, right): Pair<'_>, scale: f32, add: bool) {
     assert!(part.fits(out.len()), "the result does not fit its buffer");
     assert!(part.column_stride == 1 && part.row_stride >= part.columns);
+    let way = Way {
+        scale,
+        add,
+        parallel: false,
+        by_size: left.arithmetic == Arithmetic::F32BySize,
+    };
     // SAFETY: the result lies inside `out`, its elements do not overlap, and all of them have
     // values.
-    unsafe { raw(out.as_mut_ptr(), part, left, right, scale, add, false) };
+    unsafe { raw(out.as_mut_ptr(), part, left.factor, right.factor, way) };
 }
 
 /// `left * right` in a new buffer, on all threads.
@@ -257,7 +185,13 @@ pub(super) fn product(left: Factor<'_>, right: Factor<'_>) -> Vec<f32> {
     // SAFETY: the buffer has room for the result; nothing is read from it, and every element of
     // the result is written.
     unsafe {
-        raw(out.as_mut_ptr(), part, left, right, 1.0, false, true);
+        raw(
+            out.as_mut_ptr(),
+            part,
+            left,
+            right,
+            Way::on_all_threads(false),
+        );
         out.set_len(elements);
     }
     out
@@ -268,7 +202,15 @@ pub(super) fn add_product(out: &mut [f32], left: Factor<'_>, right: Factor<'_>) 
     let part = Part::whole(left.1.rows, right.1.columns);
     assert!(part.fits(out.len()), "the result does not fit its buffer");
     // SAFETY: the result lies inside `out`, and all of its elements have values.
-    unsafe { raw(out.as_mut_ptr(), part, left, right, 1.0, true, true) };
+    unsafe {
+        raw(
+            out.as_mut_ptr(),
+            part,
+            left,
+            right,
+            Way::on_all_threads(true),
+        )
+    };
 }
 
 /// Multiplications below which one thread is faster.
@@ -297,17 +239,32 @@ fn lines(values: &[f32], part: Part) -> tiles::Lines<'_> {
     }
 }
 
-/// # Safety
-/// `out` must be valid for writes at every element of `part`, and for reads with `add`.
-unsafe fn raw(
-    out: *mut f32,
-    part: Part,
-    (left, l): Factor<'_>,
-    (right, r): Factor<'_>,
+/// How a product is computed.
+#[derive(Clone, Copy)]
+struct Way {
     scale: f32,
+    /// To what stands in the result already.
     add: bool,
     parallel: bool,
-) {
+    /// As [`Arithmetic::F32BySize`].
+    by_size: bool,
+}
+
+impl Way {
+    /// As [`Arithmetic::F32`].
+    fn on_all_threads(add: bool) -> Self {
+        Self {
+            scale: 1.0,
+            add,
+            parallel: true,
+            by_size: false,
+        }
+    }
+}
+
+/// # Safety
+/// `out` must be valid for writes at every element of `part`, and for reads with `add`.
+unsafe fn raw(out: *mut f32, part: Part, (left, l): Factor<'_>, (right, r): Factor<'_>, way: Way) {
     assert!(
         l.fits(left.len()) && r.fits(right.len()),
         "a factor does not fit its buffer"
@@ -316,7 +273,6 @@ unsafe fn raw(
         (part.rows, part.columns, l.columns),
         (l.rows, r.columns, r.rows)
     );
-    let work = part.rows * part.columns * l.columns;
     #[cfg(target_arch = "x86_64")]
     if in_tiles() {
         let out = tiles::Out {
@@ -325,44 +281,89 @@ unsafe fn raw(
             columns: part.columns,
             stride: part.row_stride,
         };
+        let work = part.rows * part.columns * l.columns;
         let (left, right) = (lines(left, l), lines(right, r.transposed()));
         if work >= SMALL && part.column_stride == 1 && left.readable() && right.readable() {
-            let parallel = parallel && work > SERIAL;
+            let parallel = way.parallel && work > SERIAL;
             // SAFETY: the caller vouches for `out`; both factors lie inside their buffers.
             return unsafe {
                 let (left, right) = (left.pack(true, parallel), right.pack(false, parallel));
-                tiles::product(out, (&left, &right), None, scale, add, parallel);
+                tiles::product(out, (&left, &right), None, way.scale, way.add, parallel);
             };
         }
     }
-    let threads = if parallel && work > SERIAL {
+    let terms = l.columns;
+    let step = match way.by_size || part.columns > SMALL_SIDE {
+        true => terms,
+        false => even_step(terms),
+    };
+    let mut way = way;
+    let mut start = 0;
+    loop {
+        let step = step.min(terms - start);
+        let (l, r) = (l.some_columns(start, step), r.some_rows(start, step));
+        // SAFETY: the caller vouches for `out`; both factors lie inside their buffers.
+        unsafe { by_gemm(out, part, (left, l), (right, r), way) };
+        start += step;
+        if start >= terms {
+            return;
+        }
+        way.add = true;
+    }
+}
+
+/// Sides up to which `gemm` cuts sums into other parts than those of larger results.
+const SMALL_SIDE: usize = 64;
+
+/// The terms that are added up before they come to the others: `gemm`'s own parts of sums in larger results, and never
+/// more than it takes at once in small ones.
+fn even_step(terms: usize) -> usize {
+    const MOST: usize = 512;
+    terms.div_ceil(terms.div_ceil(MOST).max(1))
+}
+
+/// # Safety
+/// As [`raw`].
+unsafe fn by_gemm(
+    out: *mut f32,
+    part: Part,
+    (left, l): Factor<'_>,
+    (right, r): Factor<'_>,
+    way: Way,
+) {
+    let work = part.rows * part.columns * l.columns;
+    let threads = if way.parallel && work > SERIAL {
         Parallelism::Rayon(0)
     } else {
         Parallelism::None
     };
-    let stride = |n: usize| n as isize;
+    let (rows, columns, terms) = (part.rows, part.columns, l.columns);
+    let [out_row, out_column, l_row, l_column, r_row, r_column] = [
+        part.row_stride,
+        part.column_stride,
+        l.row_stride,
+        l.column_stride,
+        r.row_stride,
+        r.column_stride,
+    ]
+    .map(|stride| stride as isize);
+    let left = left.as_ptr().wrapping_add(l.start);
+    let right = right.as_ptr().wrapping_add(r.start);
     // SAFETY: the caller vouches for `out`; both factors lie inside their buffers.
     unsafe {
-        gemm::gemm(
-            part.rows,
-            part.columns,
-            l.columns,
-            out.add(part.start),
-            stride(part.column_stride),
-            stride(part.row_stride),
-            add,
-            left.as_ptr().wrapping_add(l.start),
-            stride(l.column_stride),
-            stride(l.row_stride),
-            right.as_ptr().wrapping_add(r.start),
-            stride(r.column_stride),
-            stride(r.row_stride),
-            1.0,
-            scale,
-            false,
-            false,
-            false,
-            threads,
+        let out = out.add(part.start);
+        if way.by_size {
+            return gemm::gemm(
+                rows, columns, terms, out, out_column, out_row, way.add, left, l_column, l_row,
+                right, r_column, r_row, 1.0, way.scale, false, false, false, threads,
+            );
+        }
+        // For few elements, one row or one column `gemm` has other kernels, with sums in other orders, unless the result is to
+        // be conjugated: which real numbers do not notice. As there, the transposed product gives rows that lie in a row.
+        let multiply = gemm_f32::gemm::f32::get_gemm_fn();
+        multiply(
+            columns, rows, terms, out, out_row, out_column, way.add, right, r_row, r_column, left,
+            l_row, l_column, 1.0, way.scale, true, false, false, threads,
         );
     }
 }

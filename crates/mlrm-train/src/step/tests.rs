@@ -1,0 +1,101 @@
+//! What notes are embedded to, whatever notes are beside them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use mlrm_config::{Quantisation, Tune, Variant};
+use mlrm_data::batch::NoteBatch;
+use mlrm_data::loader::{LoaderSettings, PairBatches};
+use mlrm_data::order::Cursor;
+
+use super::*;
+use crate::corpus::Modality;
+use crate::group::Alone;
+use crate::small::small_config;
+
+/// A small model behind its first step, and a batch.
+fn small(
+    root: &Path,
+    variant: Variant,
+    tune: Tune,
+    quantisation: Quantisation,
+) -> (RunPlan, NoteBatch) {
+    let mut config = small_config(root);
+    config.model.variant = variant;
+    let llm = &mut config.model.llm;
+    (llm.tune, llm.quantisation) = (tune, quantisation);
+    let mut plan = RunPlan::prepare(config, &|_, _| {}).unwrap();
+    let encoder = plan
+        .encoding
+        .encoder(&plan.notes, &plan.embedder, Modality::Both);
+    let pairs = Arc::from(plan.pairs.pairs.train.as_slice());
+    let loader = LoaderSettings::new(&plan.config.data, &plan.config.train);
+    let encoder = Arc::new(encoder.unwrap());
+    let mut batches = PairBatches::new(encoder, pairs, 1, Cursor::default(), loader).unwrap();
+    let [first, second] = [(); 2].map(|()| batches.next().unwrap().unwrap().1);
+    let context = StepContext::new(&plan);
+    let mut optimiser = AdamW::new(&plan.config.train);
+    let embedder = &mut plan.embedder;
+    let taken = train_step(
+        embedder,
+        &mut optimiser,
+        first,
+        1e-2,
+        &context,
+        false,
+        &mut Alone,
+    );
+    taken.unwrap();
+    (plan, second)
+}
+
+/// Embeddings of a batch of which so many notes are held, row after row.
+fn embedded(plan: &RunPlan, batch: &NoteBatch, micro_batch_notes: usize) -> Vec<Vec<f32>> {
+    let context = StepContext {
+        micro_batch_notes,
+        ..StepContext::new(plan)
+    };
+    let work = context.work(3);
+    let passes = Passes::new(&plan.embedder, &work);
+    let mut clock = PhaseClock::new(&context.device, false);
+    let held = EmbeddedBatch::new(&passes, batch.clone(), 0, &mut clock).unwrap();
+    let embeddings = held.embeddings.unwrap();
+    let all = [Some(embeddings.multimodal), embeddings.visual];
+    let values = all.into_iter().flatten();
+    values.map(|values| read(values).unwrap()).collect()
+}
+
+#[test]
+fn embeddings_do_not_depend_on_the_notes_beside_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut models = Vec::new();
+    for variant in [
+        Variant::Text,
+        Variant::Image,
+        Variant::Basic,
+        Variant::Micl,
+        Variant::LateFusion,
+        Variant::LateEarly,
+        Variant::NoteLlm2,
+    ] {
+        for tune in [Tune::Full, Tune::Lora, Tune::Frozen] {
+            models.push((variant, tune, Quantisation::None));
+        }
+    }
+    models.push((Variant::NoteLlm2, Tune::Lora, Quantisation::Q8));
+    models.push((Variant::NoteLlm2, Tune::Frozen, Quantisation::Q4));
+    let mut differ = Vec::new();
+    for (variant, tune, quantisation) in models {
+        let (plan, batch) = small(folder.path(), variant, tune, quantisation);
+        let whole = embedded(&plan, &batch, 0);
+        for notes in [1, 2, 3, 5, 8, batch.notes - 1] {
+            let parts = embedded(&plan, &batch, notes);
+            let pairs = whole.iter().flatten().zip(parts.iter().flatten());
+            let others = pairs.filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+            if others > 0 {
+                differ.push((variant, tune, notes, others));
+            }
+        }
+    }
+    assert!(differ.is_empty(), "{differ:?}");
+}
