@@ -70,7 +70,11 @@ impl Command {
     fn models(&mut self) -> Vec<&mut PathBuf> {
         match self {
             Self::Eval(args) => vec![&mut args.source.model],
-            Self::Embed(args) => vec![&mut args.source.model],
+            Self::Embed(args) => args
+                .source
+                .iter_mut()
+                .map(|source| &mut source.model)
+                .collect(),
             Self::Saliency(args) => args.models.iter_mut().collect(),
             Self::Export(args) => vec![&mut args.model],
             Self::Bench(args) => args.models(),

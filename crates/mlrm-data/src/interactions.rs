@@ -116,10 +116,28 @@ impl Interactions {
                 ControlFlow::Break(())
             }
         })?;
-        if log.events.is_empty() {
-            log.notices.push("there are no events in it".into());
-        }
+        log.say_if_empty();
         failed.map_or(Ok(log), Err)
+    }
+
+    /// Notes that there is no event, if so.
+    pub(crate) fn say_if_empty(&mut self) {
+        if self.events.is_empty() {
+            self.notices.push("there are no events in it".into());
+        }
+    }
+
+    /// How many users saw each note in these events, by its number.
+    pub(crate) fn note_users(&self, events: &[Interaction]) -> Vec<u32> {
+        let views = events.iter().map(|event| (event.note, event.user));
+        let mut views: Vec<(u32, u32)> = views.collect();
+        views.sort_unstable();
+        views.dedup();
+        let mut users = vec![0; self.notes.len()];
+        for (note, _) in views {
+            users[note as usize] += 1;
+        }
+        users
     }
 
     /// Adds an event.
@@ -132,29 +150,6 @@ impl Interactions {
         self.events.push(event);
     }
 
-    /// Refuses a log (read from `path`) of notes that are not in `notes`.
-    pub fn refuse_unknown(&self, path: &Path, notes: &NoteSet) -> Result<()> {
-        let unknown = |id: &&String| notes.row(id).is_none() && !notes.is_dropped(id);
-        let Some(first) = self.notes.texts().iter().find(unknown) else {
-            return Ok(());
-        };
-        let count = self.notes.texts().iter().filter(unknown).count();
-        let message = match count {
-            1 => format!(
-                "the note `{}` of the log is not among the notes",
-                shorten(first)
-            ),
-            _ => format!(
-                "{count} notes of the log are not among the notes, the first is `{}`",
-                shorten(first)
-            ),
-        };
-        let near = NearIds::new(notes.rows().iter().map(|note| note.id.as_str()));
-        let message = message + &near.hint(first);
-        let mend = "add the notes, or let `mlrm data check --fix DIR` leave such rows out";
-        Err(DataError::file(path, message, mend))
-    }
-
     /// The log without the events of notes that `notes` is meant to be without.
     pub(crate) fn without_dropped(mut self, notes: &NoteSet) -> Self {
         let dropped = self.notes.texts().iter().map(|id| notes.is_dropped(id));
@@ -162,11 +157,32 @@ impl Interactions {
         self.events.retain(|event| !dropped[event.note as usize]);
         self
     }
+}
 
-    /// For each note of the log its row in `notes`.
-    pub(crate) fn note_rows(&self, notes: &NoteSet) -> Vec<Option<u32>> {
-        self.notes.texts().iter().map(|id| notes.row(id)).collect()
-    }
+/// Refuses a log (read from `path`) that has ids of notes which are not in `notes`.
+///
+/// # Errors
+/// Such ids, the first and how many.
+pub fn refuse_unknown(ids: &Interner, path: &Path, notes: &NoteSet) -> Result<()> {
+    let unknown = |id: &&String| notes.row(id).is_none() && !notes.is_dropped(id);
+    let Some(first) = ids.texts().iter().find(unknown) else {
+        return Ok(());
+    };
+    let count = ids.texts().iter().filter(unknown).count();
+    let message = match count {
+        1 => format!(
+            "the note `{}` of the log is not among the notes",
+            shorten(first)
+        ),
+        _ => format!(
+            "{count} notes of the log are not among the notes, the first is `{}`",
+            shorten(first)
+        ),
+    };
+    let near = NearIds::new(notes.rows().iter().map(|note| note.id.as_str()));
+    let message = message + &near.hint(first);
+    let mend = "add the notes, or let `mlrm data check --fix DIR` leave such rows out";
+    Err(DataError::file(path, message, mend))
 }
 
 /// A row of a log, before its ids become numbers.

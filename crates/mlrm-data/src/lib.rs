@@ -3,6 +3,7 @@
 //!
 //! | module | what it does |
 //! | --- | --- |
+//! | [`files`] | the files of a table that is a folder or a pattern |
 //! | [`table`] | rows of named columns from JSON Lines, CSV and its kin, and Parquet |
 //! | [`notes`] | notes and the store that their pictures are read from |
 //! | [`interactions`] | the behaviour log |
@@ -26,6 +27,7 @@ pub mod batch;
 pub mod check;
 pub mod clean;
 pub mod error;
+pub mod files;
 pub mod image;
 pub mod import;
 pub mod interactions;
@@ -43,3 +45,4 @@ pub mod tokenizer;
 mod write;
 
 pub use error::{DataError, Result};
+pub use write::clear_unfinished;

@@ -14,10 +14,35 @@ fn parent(path: &Path) -> PathBuf {
     }
 }
 
-fn builder() -> tempfile::Builder<'static, 'static> {
+/// How the name of what is being written ends; it begins with [`unfinished`].
+const UNFINISHED_END: &str = ".partial";
+
+/// How the name of what is being written in place of `path` begins.
+fn unfinished(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    format!(".mlrm-{name}-")
+}
+
+fn builder(prefix: &str) -> tempfile::Builder<'_, 'static> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".mlrm-").suffix(".partial");
+    builder.prefix(prefix).suffix(UNFINISHED_END);
     builder
+}
+
+/// Removes what killed writes of the file or folder `path` have left beside it. Nobody else may be writing
+/// it. What cannot be removed does no harm.
+pub fn clear_unfinished(path: &Path) {
+    let prefix = unfinished(path);
+    let entries = fs::read_dir(parent(path)).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(&prefix) && name.ends_with(UNFINISHED_END) {
+            let _left = match entry.path().is_dir() {
+                true => fs::remove_dir_all(entry.path()),
+                false => fs::remove_file(entry.path()),
+            };
+        }
+    }
 }
 
 /// Temporary files are private by default; what is renamed into place should have the rights that
@@ -39,7 +64,8 @@ pub(crate) fn write_file(
 ) -> Result<()> {
     let folder = parent(path);
     fs::create_dir_all(&folder).map_err(DataError::io("create", &folder))?;
-    let mut builder = builder();
+    let prefix = unfinished(path);
+    let mut builder = builder(&prefix);
     usual_permissions(&mut builder, 0o666);
     let file = builder
         .tempfile_in(&folder)
@@ -80,7 +106,8 @@ pub(crate) fn write_folder<T>(folder: &Path, fill: impl FnOnce(&Path) -> Result<
     refuse_occupied(folder)?;
     let beside = parent(folder);
     fs::create_dir_all(&beside).map_err(DataError::io("create", &beside))?;
-    let mut builder = builder();
+    let prefix = unfinished(folder);
+    let mut builder = builder(&prefix);
     usual_permissions(&mut builder, 0o777);
     let partial = builder
         .tempdir_in(&beside)
@@ -111,6 +138,29 @@ mod tests {
         assert!(failed.unwrap_err().to_string().contains("disk full"));
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(home.path().join("sub")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_killed_writes_left_is_cleared_and_nothing_else() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("x.csv");
+        write_file(&path, |_| {
+            let names: Vec<_> = fs::read_dir(home.path()).unwrap().flatten().collect();
+            assert_eq!(names.len(), 1);
+            fs::copy(
+                names[0].path(),
+                home.path().join(".mlrm-x.csv-kill1.partial"),
+            )
+            .map(drop)
+        })
+        .unwrap();
+        fs::create_dir(home.path().join(".mlrm-x.csv-kill2.partial")).unwrap();
+        fs::write(home.path().join(".mlrm-y.csv-kill3.partial"), "").unwrap();
+        clear_unfinished(&path);
+        let names = fs::read_dir(home.path()).unwrap().flatten();
+        let mut names: Vec<_> = names.map(|entry| entry.file_name()).collect();
+        names.sort();
+        assert_eq!(names, [".mlrm-y.csv-kill3.partial", "x.csv"]);
     }
 
     #[test]

@@ -38,7 +38,10 @@ pub use baselines::{Bm25, random_expectation, rank_by_popularity, tokenize};
 pub use bootstrap::{Bootstrap, Interval};
 pub use embeddings::{EmbeddingSet, Embeddings};
 pub use error::Error;
-pub use files::{Format, Numbers, clear_unfinished, read_embeddings, write_embeddings};
+pub use files::{
+    Format, Numbers, clear_unfinished, embedding_files, read_embeddings, write_companion,
+    write_embeddings,
+};
 pub use geometry::{Geometry, geometry};
 #[cfg(feature = "index")]
 pub use index::{Index, IndexNumbers, IndexOptions, IndexRecall, IndexReport};

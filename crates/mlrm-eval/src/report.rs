@@ -12,6 +12,9 @@ pub struct EvalReport {
     pub pool: usize,
     /// Number of evaluated queries.
     pub queries: usize,
+    /// How many queries there are, where only some were evaluated (`eval.max_queries`).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub queries_sampled_from: usize,
     /// Notes that the model read by their text alone, for want of a usable picture.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub read_by_text: usize,

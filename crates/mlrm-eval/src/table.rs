@@ -52,7 +52,7 @@ impl EvalReport {
                 text.push('\n');
             }
         }
-        for line in self.without_picture() {
+        for line in self.remarks() {
             let _ = writeln!(text, "\n{line}");
         }
         for (name, reason) in &self.left_out {
@@ -61,14 +61,21 @@ impl EvalReport {
         text
     }
 
-    /// How many notes the model read without a picture, and how many are not there.
-    fn without_picture(&self) -> impl Iterator<Item = String> + use<> {
+    /// How many queries were drawn, how many notes the model read without a picture, and how many are not
+    /// there.
+    fn remarks(&self) -> impl Iterator<Item = String> + use<> {
         let line = |count: usize, what: &str| {
             (count > 0).then(|| format!("{count} notes without a usable picture: {what}"))
         };
         let by_text = line(self.read_by_text, "read by text alone");
         let dropped = line(self.dropped, "left out of pool and queries");
-        by_text.into_iter().chain(dropped)
+        let sampled = (self.queries_sampled_from > 0).then(|| {
+            format!(
+                "{} of {} queries were drawn (eval.max_queries)",
+                self.queries, self.queries_sampled_from
+            )
+        });
+        sampled.into_iter().chain(by_text).chain(dropped)
     }
 
     /// One Markdown table for each slice, as [`EvalReport::to_text`].
@@ -100,7 +107,7 @@ impl EvalReport {
                 let _ = writeln!(text, "| {} |{cells}", markdown(name));
             }
         }
-        for line in self.without_picture() {
+        for line in self.remarks() {
             let _ = writeln!(text, "\n{line}");
         }
         for (name, reason) in &self.left_out {
@@ -229,6 +236,7 @@ mod tests {
 
     fn report() -> EvalReport {
         let mut report = EvalReport {
+            queries_sampled_from: 0,
             read_by_text: 0,
             dropped: 0,
             pool: 20,
@@ -301,7 +309,12 @@ bm25           –       –       –       –       –       –       –
         let mut report = report();
         let reason = "no such model".to_owned();
         report.left_out.insert("zero_shot".into(), reason);
+        report.queries_sampled_from = 900;
         let text = report.to_text("notellm2");
+        assert!(
+            text.contains("\n3 of 900 queries were drawn (eval.max_queries)\n"),
+            "{text}"
+        );
         assert!(
             text.ends_with("\n\nnot measured: zero_shot: no such model\n"),
             "{text}"

@@ -162,6 +162,22 @@ impl Task {
         })
     }
 
+    /// The same task for at most `most` of its queries, drawn by a hash of their ids: the same ones
+    /// whenever they are asked for, and most of them also when there are more notes. The pool stays.
+    pub fn sampled(mut self, most: usize) -> Self {
+        if most < self.queries.len() {
+            let hash = |query: &Query| {
+                let id = &self.ids[query.row as usize];
+                (mixed_hash(id), query.row)
+            };
+            let mut hashes: Vec<_> = self.queries.iter().map(hash).collect();
+            hashes.sort_unstable();
+            let drawn: HashSet<u32> = hashes[..most].iter().map(|&(_, row)| row).collect();
+            self.queries.retain(|query| drawn.contains(&query.row));
+        }
+        self
+    }
+
     /// Ids of all notes in row order, pool or not.
     pub fn ids(&self) -> &[String] {
         &self.ids
@@ -191,6 +207,16 @@ impl Task {
     pub fn in_pool(&self, row: u32) -> bool {
         self.in_pool[row as usize]
     }
+}
+
+/// FNV-1a, mixed by the finaliser of SplitMix64: fixed for all time, unlike the standard library's hashes.
+fn mixed_hash(id: &str) -> u64 {
+    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
 }
 
 #[cfg(test)]
@@ -241,6 +267,31 @@ mod tests {
         assert_eq!(task.queries(), [query(0, &[2]), query(1, &[3])]);
         assert_eq!(task.pool(), [2, 3, 4, 5]);
         assert_eq!(task.candidates(0), 4);
+    }
+
+    #[test]
+    fn a_sample_of_queries_is_the_same_each_time_and_keeps_the_pool() {
+        let ids = ids(1000);
+        let queries = (0..500).map(|row| query(row * 2, &[row])).skip(1).collect();
+        let relevance = Relevance {
+            queries,
+            unknown_pairs: 0,
+        };
+        let whole = Task::all_pairs(&ids, &relevance).unwrap();
+        let sample = |most| whole.clone().sampled(most);
+        assert_eq!(sample(499).queries(), whole.queries());
+        assert_eq!(sample(10_000).queries(), whole.queries());
+        let (few, more) = (sample(50), sample(200));
+        assert_eq!((few.queries().len(), few.pool().len()), (50, 1000));
+        assert!(
+            few.queries()
+                .iter()
+                .all(|query| more.queries().contains(query))
+        );
+        assert!(few.queries().is_sorted_by_key(|query| query.row));
+        // Drawn from all over: by chance some 25 are of the first half.
+        let first = few.queries().iter().filter(|query| query.row < 500).count();
+        assert!((10..40).contains(&first), "{first}");
     }
 
     #[test]

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use mlrm_config::{DataSettings, RunConfig};
-use mlrm_data::notes::ImageStore;
+use mlrm_data::files::table_files;
+use mlrm_data::notes::{ImageStore, picture_shards};
 use mlrm_model::checksums::FileSum;
 use serde::{Deserialize, Serialize};
 
@@ -72,7 +73,7 @@ impl DataRecord {
         let earlier = earlier.and_then(|earlier| earlier.images.as_ref());
         let images = notes.images.as_ref();
         Ok(Self {
-            notes: sum(&data.notes)?,
+            notes: notes_sum(&data.root.join(&data.notes))?,
             interactions: of_path(&data.interactions)?,
             pairs_file: of_path(&data.pairs_file)?,
             images: images.map(|store| Pictures::of(data, notes, store, earlier)),
@@ -145,6 +146,31 @@ impl DataRecord {
     }
 }
 
+/// The notes: of one file its hash, of several one of their names and hashes.
+fn notes_sum(path: &Path) -> Result<Option<FileSum>, TrainError> {
+    if path.is_file() {
+        return Ok(Some(FileSum::of(path)?));
+    }
+    // That there is none was said when the notes were opened.
+    let files = table_files(path).unwrap_or_default();
+    let files: Vec<_> = files.iter().filter(|file| file.is_file()).collect();
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let mut hasher = blake3::Hasher::new();
+    let mut bytes = 0;
+    for file in files {
+        let sum = FileSum::of(file)?;
+        bytes += sum.bytes;
+        let name = file.file_name().unwrap_or_default();
+        hasher.update(format!("{}\0{}\n", name.to_string_lossy(), sum.blake3).as_bytes());
+    }
+    Ok(Some(FileSum {
+        bytes,
+        blake3: hasher.finalize().to_hex().to_string(),
+    }))
+}
+
 impl Pictures {
     fn of(data: &DataSettings, notes: &Notes, store: &ImageStore, earlier: Option<&Self>) -> Self {
         let rows = notes.set.rows().iter();
@@ -174,20 +200,13 @@ fn listing(images: &Path, keys: &[&str]) -> String {
         let nanoseconds = changed.map(|since| since.as_nanos());
         hasher.update(format!("{name}\0{bytes:?}\0{nanoseconds:?}\n").as_bytes());
     };
-    if images.is_file() {
-        put("", images);
-    }
-    let shards = fs::read_dir(images).into_iter().flatten().flatten();
-    let mut shards: Vec<_> = shards
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|ending| ending == "tar"))
-        .collect();
-    shards.sort();
-    for shard in shards {
-        put(
-            &shard.file_name().unwrap_or_default().to_string_lossy(),
-            &shard,
-        );
+    // That there are none was said when the pictures were opened.
+    for shard in picture_shards(images).unwrap_or_default() {
+        let name = shard.file_name().unwrap_or_default().to_string_lossy();
+        match shard == images {
+            true => put("", images),
+            false => put(&name, &shard),
+        }
     }
     for key in keys {
         put(key, &images.join(key));
@@ -252,6 +271,25 @@ mod tests {
         here.notes = None;
         here.images = None;
         assert_eq!(keys(&there, &here), ["data.notes", "data.interactions"]);
+    }
+
+    #[test]
+    fn notes_in_several_files_are_one_sum_of_all() {
+        let home = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(home.path().join(name), text).unwrap();
+        let sum = |name: &str| notes_sum(&home.path().join(name)).unwrap();
+        write("a.jsonl", "1");
+        write("b.jsonl", "2");
+        let whole = sum("").unwrap();
+        assert_eq!(whole.bytes, 2);
+        assert_eq!(sum("*.jsonl"), Some(whole.clone()));
+        assert_eq!(sum("a.jsonl").unwrap().bytes, 1);
+        assert_eq!((sum("none.jsonl"), sum("none*")), (None, None));
+        write("b.jsonl", "3");
+        assert_ne!(sum(""), Some(whole.clone()));
+        write("b.jsonl", "2");
+        write("c.jsonl", "");
+        assert_ne!(sum(""), Some(whole));
     }
 
     #[test]

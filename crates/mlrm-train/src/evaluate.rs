@@ -19,6 +19,8 @@ const BOOTSTRAP_SEED: u64 = 0;
 /// A retrieval task over a corpus: who asks, what is relevant, and how it is sliced.
 pub struct Retrieval {
     task: Task,
+    /// Queries of which those of the task were drawn.
+    all_queries: usize,
     slices: Vec<Slice>,
     cutoffs: Vec<usize>,
     all_rows: Vec<u32>,
@@ -66,6 +68,8 @@ impl Retrieval {
             Protocol::AllPairs => Task::all_pairs(&ids, &Relevance::from_pairs(&ids, named))?,
             Protocol::ReleasedProtocol => Task::released_protocol(&ids, named)?,
         };
+        let all_queries = task.queries().len();
+        let task = task.sampled(settings.max_queries.unwrap_or(usize::MAX));
         let mut slices = vec![all_notes()];
         let chars: Vec<usize> = notes.rows().iter().map(text_chars).collect();
         slices.extend(length_slices(&chars, settings.short_chars));
@@ -78,6 +82,7 @@ impl Retrieval {
         }
         Ok(Self {
             task,
+            all_queries,
             slices,
             cutoffs: settings.k.clone(),
             all_rows: (0..notes.len() as u32).collect(),
@@ -209,6 +214,10 @@ pub fn full_report(
     let mut report = EvalReport {
         pool: retrieval.pool(),
         queries: retrieval.queries(),
+        queries_sampled_from: match retrieval.all_queries == retrieval.queries() {
+            true => 0,
+            false => retrieval.all_queries,
+        },
         slices: summary(variant.name(), &own)?,
         read_by_text: notes.without_picture.by_text(),
         dropped: notes.without_picture.dropped(),

@@ -12,6 +12,8 @@ use mlrm_train::features::{Keeping, keep_features, told};
 use mlrm_train::plan::{OpenModel, open_model};
 use mlrm_train::pretrained;
 
+use super::folder_of;
+
 /// What `--allow-nan` means.
 pub const ALLOW_NAN: &str = "model.allow_nan=true";
 
@@ -91,8 +93,13 @@ impl ModelSource {
 /// Where the pictures of a notes file are: `images`, else where `data` says if these are its notes, else the
 /// folder of the file.
 pub fn images_of(notes: &Path, images: Option<&Path>, data: &DataSettings) -> PathBuf {
-    let own = data.root.join(&data.notes);
-    let same = matches!((notes.canonicalize(), own.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    // A pattern of names is no file, but its folder is one.
+    let place = |path: &Path| {
+        let folder = || folder_of(path).canonicalize().ok();
+        let pattern = || Some(folder()?.join(path.file_name()?));
+        path.canonicalize().ok().or_else(pattern)
+    };
+    let same = place(notes).is_some_and(|notes| Some(notes) == place(&data.root.join(&data.notes)));
     match images {
         Some(images) => images.to_owned(),
         None if same => data.root.join(&data.images),

@@ -350,6 +350,10 @@ pub struct EvalSettings {
     /// notes meet; 1 makes the logit that of meeting at all. 0 ranks by cosine alone.
     #[schemars(range(min = 0), extend("x-source" = "the inverse of Yi et al. (RecSys 2019), equation 3"))]
     pub popularity_prior: f64,
+    /// Most queries that are measured, drawn by a hash of their ids, so that every model is asked the same
+    /// ones; each still ranks the whole pool. Intervals tell how much the draw may matter. Not set: all.
+    #[schemars(range(min = 1), extend("x-source" = "mlrm"))]
+    pub max_queries: Option<usize>,
     /// Notes encoded at a time.
     #[schemars(range(min = 1))]
     pub batch_notes: usize,
@@ -370,6 +374,7 @@ impl Default for EvalSettings {
             ],
             protocol: Protocol::AllPairs,
             popularity_prior: 0.0,
+            max_queries: None,
             batch_notes: 32,
         }
     }

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::{CheckReport, Finding, Sources};
 use crate::error::{DataError, Problem, ProblemKind, Result, shorten};
+use crate::files::table_files;
 use crate::interactions::{Interactions, RawInteraction, for_each_interaction, write_interactions};
 use crate::notes::{ImageStore, Note, for_each_note, write_notes};
 use crate::pairs::{PairList, RawPair, ScoredPair, for_each_pair, write_pairs};
@@ -115,17 +116,18 @@ impl<'a> Rest<'a> {
     }
 
     fn notes(&mut self, sources: &Sources) -> Result<Vec<Note>> {
-        let path = &sources.notes;
         let mut notes = Vec::new();
-        for_each_note(path, |row, note| {
-            if self.keeps(path, row, &HashSet::new(), &[]) {
-                notes.extend(note);
-            }
-            ControlFlow::Continue(())
-        })?;
+        for path in table_files(&sources.notes)? {
+            for_each_note(&path, |row, note| {
+                if self.keeps(&path, row, &HashSet::new(), &[]) {
+                    notes.extend(note);
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
         if notes.is_empty() {
             return Err(DataError::file(
-                path,
+                &sources.notes,
                 "no clean note is left",
                 "mend the notes that the check names",
             ));

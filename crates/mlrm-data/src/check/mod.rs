@@ -14,7 +14,8 @@ use serde::Serialize;
 
 pub use fix::{FixSummary, write_clean};
 
-use crate::error::{DataError, Problem, ProblemKind, Result, shorten};
+use crate::error::{DataError, Problem, ProblemKind, Result, shorten, shown};
+use crate::files::table_files;
 use crate::image::{DecodeOptions, PictureTraits, decode_with_traits};
 use crate::interactions::{Interner, for_each_interaction};
 use crate::notes::{ImageStore, NearIds, Note, for_each_note};
@@ -23,7 +24,7 @@ use crate::pairs::for_each_pair;
 /// The files of a data set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sources {
-    /// Notes file.
+    /// Notes: a file, a folder of them or a pattern of their names.
     pub notes: PathBuf,
     /// Behaviour log.
     pub interactions: Option<PathBuf>,
@@ -54,7 +55,7 @@ impl Sources {
 /// One problem, with the place where it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The file that has the problem; for a picture, the notes file.
+    /// The file that has the problem; for a picture, the file of its note.
     pub file: PathBuf,
     /// Line of a text file or row of a Parquet file, counted from 1; none when the whole file is
     /// meant.
@@ -153,10 +154,10 @@ pub fn check(sources: &Sources, options: &DecodeOptions) -> CheckReport {
     let mut report = CheckReport::default();
     let notes = check_notes(&sources.notes, &mut report);
     if !notes.images.is_empty() {
-        let warn = |&row: &u64| Finding::new(&sources.notes, row, warnings::no_image());
+        let warn = |&at: &Place| notes.finding(at, warnings::no_image());
         report.warnings.extend(notes.without_image.iter().map(warn));
     }
-    check_images(sources, &notes.images, options, &mut report);
+    check_images(&sources.images, &notes, options, &mut report);
     if let Some(path) = &sources.interactions {
         check_interactions(path, sources.time_unit, &notes.ids, &mut report);
     }
@@ -166,55 +167,76 @@ pub fn check(sources: &Sources, options: &DecodeOptions) -> CheckReport {
     report
 }
 
+/// Number of a file of notes, and line or row in it.
+type Place = (usize, u64);
+
 /// What later files are checked against.
 #[derive(Default)]
 struct SeenNotes {
-    /// Row of the first note of each id.
-    ids: HashMap<String, u64>,
-    /// Row and key of each picture.
-    images: Vec<(u64, String)>,
-    /// Rows of notes that name none.
-    without_image: Vec<u64>,
+    /// The files of the notes.
+    files: Vec<PathBuf>,
+    /// Place of the first note of each id.
+    ids: HashMap<String, Place>,
+    /// Place and key of each picture.
+    images: Vec<(Place, String)>,
+    /// Places of notes that name none.
+    without_image: Vec<Place>,
+}
+
+impl SeenNotes {
+    fn finding(&self, (file, row): Place, problem: Problem) -> Finding {
+        Finding::new(&self.files[file], row, problem)
+    }
 }
 
 fn check_notes(path: &Path, report: &mut CheckReport) -> SeenNotes {
     let mut seen = SeenNotes::default();
-    let (findings, warned) = (&mut report.findings, &mut report.warnings);
-    let rows = &mut report.notes;
-    let read = for_each_note(path, |row, note| {
-        *rows += 1;
-        match note {
-            Ok(note) => {
-                let at = |problem| Finding::new(path, row, problem);
-                let problem = note_problem(&note, row, &mut seen);
-                if problem.is_none() {
-                    warned.extend(warnings::of_text(&note).map(at));
+    match table_files(path) {
+        Ok(files) => seen.files = files,
+        Err(error) => report.findings.push(Finding::of_file(path, error)),
+    }
+    for (number, path) in seen.files.clone().iter().enumerate() {
+        let (findings, warned) = (&mut report.findings, &mut report.warnings);
+        let rows = &mut report.notes;
+        let read = for_each_note(path, |row, note| {
+            *rows += 1;
+            match note {
+                Ok(note) => {
+                    let at = |problem| Finding::new(path, row, problem);
+                    let problem = note_problem(&note, (number, row), &mut seen);
+                    if problem.is_none() {
+                        warned.extend(warnings::of_text(&note).map(at));
+                    }
+                    findings.extend(problem.map(at));
                 }
-                findings.extend(problem.map(at));
+                Err(problem) => findings.push(Finding::new(path, row, problem)),
             }
-            Err(problem) => findings.push(Finding::new(path, row, problem)),
-        }
-        ControlFlow::Continue(())
-    });
-    report.read(path, read);
+            ControlFlow::Continue(())
+        });
+        report.read(path, read);
+    }
     seen
 }
 
-fn note_problem(note: &Note, row: u64, seen: &mut SeenNotes) -> Option<Problem> {
-    if let Some(first) = seen.ids.get(&note.id) {
+fn note_problem(note: &Note, at: Place, seen: &mut SeenNotes) -> Option<Problem> {
+    if let Some(&(file, first)) = seen.ids.get(&note.id) {
+        let there = match file == at.0 {
+            true => String::new(),
+            false => format!(" of `{}`", shown(&seen.files[file])),
+        };
         return Some(Problem::new(
             ProblemKind::DuplicateId,
             format!(
-                "the id `{}` is that of row {first} already",
+                "the id `{}` is that of row {first}{there} already",
                 shorten(&note.id)
             ),
             "give every note an id of its own",
         ));
     }
-    seen.ids.insert(note.id.clone(), row);
+    seen.ids.insert(note.id.clone(), at);
     match &note.image {
-        Some(key) => seen.images.push((row, key.clone())),
-        None => seen.without_image.push(row),
+        Some(key) => seen.images.push((at, key.clone())),
+        None => seen.without_image.push(at),
     }
     note.has_no_text().then(|| {
         Problem::new(
@@ -226,25 +248,23 @@ fn note_problem(note: &Note, row: u64, seen: &mut SeenNotes) -> Option<Problem> 
 }
 
 fn check_images(
-    sources: &Sources,
-    images: &[(u64, String)],
+    images: &Path,
+    notes: &SeenNotes,
     options: &DecodeOptions,
     report: &mut CheckReport,
 ) {
-    if images.is_empty() {
+    if notes.images.is_empty() {
         return;
     }
-    let store = match ImageStore::open(&sources.images) {
+    let store = match ImageStore::open(images) {
         Ok(store) => store,
         Err(error) => {
-            report
-                .findings
-                .push(Finding::of_file(&sources.images, error));
+            report.findings.push(Finding::of_file(images, error));
             return;
         }
     };
     // Notes may share a picture: each is decoded once.
-    let mut keys: Vec<&str> = images.iter().map(|(_, key)| key.as_str()).collect();
+    let mut keys: Vec<&str> = notes.images.iter().map(|(_, key)| key.as_str()).collect();
     keys.sort_unstable();
     keys.dedup();
     report.images = keys.len() as u64;
@@ -252,10 +272,10 @@ fn check_images(
         .into_par_iter()
         .map(|key| (key, judge(&store, key, options)))
         .collect();
-    for (row, key) in images {
+    for (at, key) in &notes.images {
         let of_note = |mut problem: Problem| {
             problem.message = format!("image `{}`: {}", shorten(key), problem.message);
-            Finding::new(&sources.notes, *row, problem)
+            notes.finding(*at, problem)
         };
         match judged.get(key.as_str()).cloned() {
             Some(Err(problem)) => report.findings.push(of_note(problem)),
@@ -281,13 +301,13 @@ fn judge(store: &ImageStore, key: &str, options: &DecodeOptions) -> Judged {
 /// Whether `id` is unknown, as a problem; `near` is filled when it is first needed.
 fn dangling<'a>(
     id: &str,
-    ids: &'a HashMap<String, u64>,
+    ids: &'a HashMap<String, Place>,
     near: &OnceCell<NearIds<'a>>,
 ) -> Option<Problem> {
     (!ids.contains_key(id)).then(|| {
         let near = near.get_or_init(|| {
             // In the order of the rows: a hash map has none that stays.
-            let mut known: Vec<_> = ids.iter().map(|(id, row)| (*row, id.as_str())).collect();
+            let mut known: Vec<_> = ids.iter().map(|(id, at)| (*at, id.as_str())).collect();
             known.sort_unstable();
             NearIds::new(known.into_iter().map(|(_, id)| id))
         });
@@ -302,7 +322,7 @@ fn dangling<'a>(
 fn check_interactions(
     path: &Path,
     unit: TimeUnit,
-    ids: &HashMap<String, u64>,
+    ids: &HashMap<String, Place>,
     report: &mut CheckReport,
 ) {
     let findings = &mut report.findings;
@@ -331,7 +351,7 @@ fn check_interactions(
     }
 }
 
-fn check_pairs(path: &Path, ids: &HashMap<String, u64>, report: &mut CheckReport) {
+fn check_pairs(path: &Path, ids: &HashMap<String, Place>, report: &mut CheckReport) {
     let findings = &mut report.findings;
     let rows = &mut report.pairs;
     let near = OnceCell::new();

@@ -124,6 +124,48 @@ fn every_problem_is_found_with_file_and_row() {
 }
 
 #[test]
+fn notes_in_several_files_are_checked_and_cleaned_as_one() {
+    let home = tempfile::tempdir().unwrap();
+    write(
+        home.path(),
+        "notes/b.jsonl",
+        "{\"id\":\"2\",\"title\":\"x\"}\n{\"id\":\"1\",\"title\":\"y\"}\n",
+    );
+    write(home.path(), "notes/a.csv", "id,title\n1,x\n3,\n");
+    let sources = Sources {
+        notes: home.path().join("notes"),
+        interactions: None,
+        pairs: None,
+        images: home.path().into(),
+        time_unit: TimeUnit::Auto,
+    };
+    let report = check(&sources, &limits());
+    let found: Vec<_> = report
+        .findings
+        .iter()
+        .map(|finding| {
+            let name = finding.file.file_name().unwrap().to_str().unwrap();
+            (name, finding.row.unwrap(), finding.kind)
+        })
+        .collect();
+    let wanted = [
+        ("a.csv", 3, ProblemKind::EmptyText),
+        ("b.jsonl", 2, ProblemKind::DuplicateId),
+    ];
+    assert_eq!((found.as_slice(), report.notes), (wanted.as_slice(), 4));
+    let message = &report.findings[1].message;
+    assert!(
+        message.contains("is that of row 2 of `") && message.contains("a.csv` already"),
+        "{message}"
+    );
+    let out = home.path().join("clean");
+    write_clean(&sources, &report, &out).unwrap();
+    let notes = NoteSet::read(&out.join("notes.jsonl")).unwrap();
+    let ids: Vec<&str> = notes.rows().iter().map(|note| note.id.as_str()).collect();
+    assert_eq!(ids, ["1", "2"]);
+}
+
+#[test]
 fn bytes_are_limited_too() {
     let (_home, sources) = broken();
     let report = check(

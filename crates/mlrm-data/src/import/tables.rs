@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::findings::{Dropped, Findings};
 use super::spec::{EncodingSpec, HeaderSpec, OnFault, TableSpec};
 use crate::error::{DataError, Problem, ProblemKind, Result, shorten};
+use crate::files::{fits, folder_of};
 use crate::table::{Encoding, Header, Table, TableOptions, find_encoding};
 
 /// The files of a table, in the order of their names.
@@ -21,23 +22,17 @@ pub(super) fn files(spec: &TableSpec, from: &Path) -> Result<Vec<PathBuf>> {
         if path.is_file() {
             return Ok(vec![path]);
         }
-        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        let Some(name) = path.file_name() else {
             continue;
         };
         let name = name.to_string_lossy();
-        let Ok(entries) = fs::read_dir(match folder.as_os_str().is_empty() {
-            true => Path::new("."),
-            false => folder,
-        }) else {
+        let Ok(entries) = fs::read_dir(folder_of(&path)) else {
             continue;
         };
         let meant = |path: &PathBuf| {
             let found = path.file_name().unwrap_or_default().to_string_lossy();
-            let excluded = spec
-                .exclude
-                .as_ref()
-                .is_some_and(|not| matches(not, &found));
-            path.is_file() && matches(&name, &found) && !excluded
+            let excluded = spec.exclude.as_ref().is_some_and(|not| fits(not, &found));
+            path.is_file() && fits(&name, &found) && !excluded
         };
         let mut found: Vec<PathBuf> = entries
             .flatten()
@@ -61,18 +56,6 @@ pub(super) fn files(spec: &TableSpec, from: &Path) -> Result<Vec<PathBuf>> {
         "there is no file `{}`; name the folder of the data with --from, or correct the path",
         tried.join("` or `")
     )))
-}
-
-/// Whether a name is as the pattern says, in which `*` stands for any characters.
-fn matches(pattern: &str, name: &str) -> bool {
-    let Some((start, rest)) = pattern.split_once('*') else {
-        return pattern == name;
-    };
-    let Some(name) = name.strip_prefix(start) else {
-        return false;
-    };
-    let ends = name.char_indices().map(|(at, _)| at).chain([name.len()]);
-    ends.into_iter().any(|at| matches(rest, &name[at..]))
 }
 
 /// What a pass over a table tells.
@@ -226,23 +209,4 @@ pub(super) fn needed(text: Option<String>, key: &str) -> Result<String, Problem>
     text.map(|text| text.trim().to_owned())
         .filter(|text| !text.is_empty())
         .ok_or_else(empty)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stars_stand_for_anything() {
-        for (pattern, name, wanted) in [
-            ("a.csv", "a.csv", true),
-            ("*_pairs.csv", "MicroLens-50k_pairs.csv", true),
-            ("*.jsonl*", "é.jsonl.gz", true),
-            ("meta_*", "x_meta_y", false),
-            ("a*b*c", "abc", true),
-            ("a*b*c", "acb", false),
-        ] {
-            assert_eq!(matches(pattern, name), wanted, "{pattern} {name}");
-        }
-    }
 }

@@ -113,8 +113,8 @@ impl Pictures {
             Ok(picture) => Ok(Some(picture)),
             Err(problem) => {
                 let problem = match by_text {
-                    Some(by_text) => by_text.late(row, &note.id, problem),
-                    None => ByText::none(0).late(row, &note.id, problem),
+                    Some(by_text) => by_text.late(row, note, problem),
+                    None => ByText::none(0).late(row, note, problem),
                 };
                 let error = |problem: Problem| {
                     let error = DataError::image(shorten(key), problem.message, problem.mend);

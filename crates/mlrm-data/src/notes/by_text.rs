@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use mlrm_config::{DataSettings, OnImageProblem};
+use serde::{Deserialize, Serialize};
 
-use super::{NoteSet, Screened};
+use super::{Note, NoteSet, Screened};
 use crate::error::{DataError, Problem, ProblemKind, Result, shorten};
 
 /// Notes that a message names.
@@ -65,6 +66,19 @@ impl WithoutPicture {
     }
 }
 
+/// A note whose picture could not be read, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FailedPicture {
+    /// Id of the note.
+    pub id: String,
+    /// Key of the picture.
+    pub image: String,
+    /// What is wrong with it.
+    pub reason: String,
+    /// Whether the note is left out; else it is read by its text.
+    pub left_out: bool,
+}
+
 /// Which notes of a set are read by their text prompt although the model looks at pictures.
 ///
 /// Threads that make batches share it: a picture that cannot be decoded, which shows only then, makes
@@ -76,6 +90,8 @@ pub struct ByText {
     on_bad: OnImageProblem,
     /// What happened since [`Self::take_news`] was called last.
     news: Mutex<Vec<String>>,
+    /// What could not be read since [`Self::take_failed`] was called last.
+    failed: Mutex<Vec<FailedPicture>>,
 }
 
 impl ByText {
@@ -111,6 +127,7 @@ impl ByText {
             .map(|&row| notes[row].id.clone())
             .collect();
         let dropped: Vec<u32> = of(OnImageProblem::Drop).copied().collect();
+        let failed = failed(&notes, screened, on_missing, on_bad);
         if !dropped.is_empty() && dropped.len() == notes.len() {
             return Err(DataError::setting(
                 "data.on_missing_image",
@@ -124,6 +141,7 @@ impl ByText {
             on_missing,
             on_bad,
             news: Mutex::default(),
+            failed: Mutex::new(failed),
         };
         for row in text.iter().filter_map(|id| notes.row(id)) {
             by_text.set(row);
@@ -138,6 +156,7 @@ impl ByText {
             on_missing: OnImageProblem::Error,
             on_bad: OnImageProblem::Error,
             news: Mutex::default(),
+            failed: Mutex::default(),
         }
     }
 
@@ -155,7 +174,7 @@ impl ByText {
     ///
     /// # Errors
     /// `problem`, where that is what the settings say.
-    pub(crate) fn late(&self, row: u32, id: &str, problem: Problem) -> Result<(), Problem> {
+    pub(crate) fn late(&self, row: u32, note: &Note, problem: Problem) -> Result<(), Problem> {
         let (setting, name) = match problem.kind {
             ProblemKind::MissingImage => (self.on_missing, "data.on_missing_image"),
             _ => (self.on_bad, "data.on_bad_image"),
@@ -169,12 +188,19 @@ impl ByText {
                 OnImageProblem::Drop => ", for it is too late to leave it out",
                 OnImageProblem::Text | OnImageProblem::Error => "",
             };
-            // Nothing panics while it holds the lock.
+            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.push(FailedPicture {
+                id: note.id.clone(),
+                image: note.image.clone().unwrap_or_default(),
+                reason: problem.message.clone(),
+                left_out: false,
+            });
+            // Nothing panics while it holds a lock.
             let mut news = self.news.lock().unwrap_or_else(PoisonError::into_inner);
             news.push(format!(
                 "the picture of note `{}` cannot be used ({}): the note is read by its text from now \
                  on{dropped}",
-                shorten(id),
+                shorten(&note.id),
                 problem.message
             ));
         }
@@ -186,10 +212,36 @@ impl ByText {
         std::mem::take(&mut self.news.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The pictures that could not be read since the last call, those that were found before anything
+    /// was read at the first one. Notes that name no picture are not among them.
+    pub fn take_failed(&self) -> Vec<FailedPicture> {
+        std::mem::take(&mut self.failed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Whether it was not so before.
     fn set(&self, row: u32) -> bool {
         !self.notes[row as usize].swap(true, Ordering::Relaxed)
     }
+}
+
+/// What was screened out, where the settings let it pass.
+fn failed(
+    notes: &NoteSet,
+    screened: &Screened,
+    on_missing: OnImageProblem,
+    on_bad: OnImageProblem,
+) -> Vec<FailedPicture> {
+    let missing = screened.missing.iter();
+    let missing = missing.filter_map(|(row, problem)| Some((row, problem.as_ref()?, on_missing)));
+    let bad = screened.bad.iter();
+    let bad = bad.map(|(row, problem)| (row, problem, on_bad));
+    let failed = |(row, problem, on): (&u32, &Problem, OnImageProblem)| FailedPicture {
+        id: notes[*row].id.clone(),
+        image: notes[*row].image.clone().unwrap_or_default(),
+        reason: problem.message.clone(),
+        left_out: on == OnImageProblem::Drop,
+    };
+    missing.chain(bad).map(failed).collect()
 }
 
 /// The error of notes whose picture has to be there.
@@ -268,7 +320,6 @@ fn named(notes: &NoteSet, found: Vec<(u32, String)>, what: &str) -> Option<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::notes::Note;
 
     fn notes() -> NoteSet {
         let note = |id: usize| Note {
@@ -340,13 +391,19 @@ mod tests {
         );
         assert_eq!(WithoutPicture::default().summary(), None);
         // What shows later is told once; a note cannot be left out any more.
-        by_text.late(0, "0", bad("cut")).unwrap();
-        by_text.late(0, "0", bad("cut")).unwrap();
+        let screened: Vec<FailedPicture> = by_text.take_failed();
+        assert_eq!(screened.len(), 12);
+        assert!(screened.iter().all(|failed| failed.left_out));
+        by_text.late(0, &kept[0], bad("cut")).unwrap();
+        by_text.late(0, &kept[0], bad("cut")).unwrap();
+        let late = by_text.take_failed();
+        assert_eq!(late.len(), 1);
+        assert_eq!((late[0].image.as_str(), late[0].left_out), ("0.png", false));
         let news = by_text.take_news();
         assert_eq!(news.len(), 1);
         assert!(news[0].contains("too late to leave it out"), "{news:?}");
         assert!(by_text.reads(0) && by_text.take_news().is_empty());
-        let strict = ByText::none(2).late(1, "1", bad("cut")).unwrap_err();
+        let strict = ByText::none(2).late(1, &kept[1], bad("cut")).unwrap_err();
         assert!(strict.mend.contains("data.on_bad_image"));
     }
 

@@ -1,25 +1,28 @@
-//! Where the bytes of pictures come from: a folder, `.tar` shards in it, or one shard.
+//! Where the bytes of pictures come from: a folder, tar shards, or Parquet shards.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 use std::time::UNIX_EPOCH;
 
 use super::image_keys::{FolderNames, check_key, composed};
+use super::parquet_images::ParquetImages;
+use super::tar_index::{self, TarEntry};
 use crate::batch::PictureHash;
 use crate::error::{DataError, Problem, ProblemKind, Result, shorten, shown};
+use crate::files::{files_in, pattern_files};
 use crate::image::{DecodeOptions, HEAD_BYTES, TAIL_BYTES, check_ends};
 
 /// Pictures by key. A key is a relative path below a folder, or the name of an entry of a `.tar`
-/// shard: the shard that was opened, or any `*.tar` that lies directly in the folder that was
-/// opened. A file of the folder goes before an entry of a shard. A key that no file has is looked for
+/// shard: the shards that were opened, or any `*.tar` that lies directly in the folder that was
+/// opened; of a Parquet shard it is the path of the picture, or else the id of its row. A file of the folder goes before an entry of a shard. A key that no file has is looked for
 /// in the other Unicode normal forms of its name. Any number of threads may share a store.
 #[derive(Debug)]
 pub struct ImageStore {
     folder: Option<Folder>,
-    shards: Vec<PathBuf>,
+    shards: Vec<Shard>,
     entries: HashMap<String, Entry>,
     /// Names of entries that are not plain ASCII, by their composed form.
     composed_entries: HashMap<String, Vec<String>>,
@@ -36,6 +39,23 @@ struct Folder {
     names: FolderNames,
 }
 
+/// A file of many pictures.
+#[derive(Debug)]
+enum Shard {
+    Tar(PathBuf),
+    Parquet(ParquetImages),
+}
+
+impl Shard {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Tar(path) => path,
+            Self::Parquet(images) => &images.path,
+        }
+    }
+}
+
+/// A picture in a shard: of a tar file its bytes, of a Parquet file its row.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     shard: u32,
@@ -43,10 +63,46 @@ struct Entry {
     bytes: u64,
 }
 
+/// The shards that a store at `path` has: those in a folder, the file itself, or the files that fit a
+/// pattern in its last part, by their names.
+///
+/// # Errors
+/// Nothing there.
+pub fn picture_shards(path: &Path) -> Result<Vec<PathBuf>> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => files_in(path, is_shard),
+        Ok(_) => Ok(vec![path.to_path_buf()]),
+        Err(error) => match pattern_files(path)? {
+            Some(files) => Ok(files),
+            None => Err(DataError::io("read", path)(error)),
+        },
+    }
+}
+
+/// Whether a file of a folder is a shard of it. Parquet files are shards where they are named only: a
+/// folder of data has others.
+fn is_shard(name: &str) -> bool {
+    name.rsplit_once('.')
+        .is_some_and(|(stem, ending)| ending == "tar" && !stem.is_empty())
+}
+
+fn is_parquet(path: &Path) -> bool {
+    let ending = path.extension().unwrap_or_default();
+    ending.eq_ignore_ascii_case("parquet")
+}
+
 /// Where one picture is.
 enum Place {
     File(PathBuf, fs::Metadata),
     Entry(Entry),
+}
+
+/// What has to be read of which file.
+enum Range<'a> {
+    /// File, place in it and how many bytes.
+    Bytes(PathBuf, u64, u64),
+    /// A row.
+    Row(&'a ParquetImages, u64),
 }
 
 /// What tells that a picture's file is still the one that was looked at.
@@ -59,10 +115,24 @@ pub(crate) struct Stamp {
     pub modified_nanoseconds: u64,
 }
 
+/// Size and time of a file.
+pub(super) fn stamp_of(metadata: &fs::Metadata) -> Stamp {
+    let modified = metadata.modified().ok();
+    let since = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    Stamp {
+        bytes: metadata.len(),
+        modified_nanoseconds: since.map_or(0, |since| since.as_nanos() as u64),
+    }
+}
+
 impl ImageStore {
-    /// Opens a folder, or a `.tar` shard, whose entries are listed once.
+    /// Opens a folder, or shards, whose entries are listed once: `.tar` files or Parquet files, one or
+    /// those that fit a pattern ([`picture_shards`]).
+    ///
+    /// # Errors
+    /// Nothing there; a shard that cannot be read; two shards with the same key.
     pub fn open(path: &Path) -> Result<Self> {
-        let metadata = fs::metadata(path).map_err(DataError::io("read", path))?;
+        let shards = picture_shards(path)?;
         let mut store = Self {
             folder: None,
             shards: Vec::new(),
@@ -70,77 +140,78 @@ impl ImageStore {
             composed_entries: HashMap::new(),
             hashes: RwLock::default(),
         };
-        if !metadata.is_dir() {
-            store.index(path)?;
-            return Ok(store);
-        }
-        let mut shards = Vec::new();
-        for entry in fs::read_dir(path).map_err(DataError::io("list", path))? {
-            let file = entry.map_err(DataError::io("list", path))?.path();
-            if file.extension().is_some_and(|ending| ending == "tar") && file.is_file() {
-                shards.push(file);
-            }
-        }
-        shards.sort();
         for shard in &shards {
             store.index(shard)?;
         }
-        store.folder = Some(Folder {
-            // Without `.` in the middle, which `images = "."` would put into every message.
-            path: path.components().collect(),
-            real: fs::canonicalize(path).map_err(DataError::io("read", path))?,
-            names: FolderNames::default(),
-        });
+        if path.is_dir() {
+            store.folder = Some(Folder {
+                // Without `.` in the middle, which `images = "."` would put into every message.
+                path: path.components().collect(),
+                real: fs::canonicalize(path).map_err(DataError::io("read", path))?,
+                names: FolderNames::default(),
+            });
+        }
         Ok(store)
     }
 
-    /// Lists the regular files of a shard. As in any tar file, a later entry replaces an earlier
-    /// one of its name; two shards must not have the same name.
+    /// Lists the pictures of a shard. As in any tar file, a later entry replaces an earlier one of its
+    /// name; two shards must not have the same name.
     fn index(&mut self, path: &Path) -> Result<()> {
-        let broken = |error: std::io::Error| {
-            DataError::file(
-                path,
-                format!("no readable tar file: {}", shorten(&error.to_string())),
-                "write the shard again, uncompressed",
-            )
+        let (shard, entries) = match is_parquet(path) {
+            true => {
+                let (images, keys) = ParquetImages::open(path)?;
+                let entry = |(row, name)| TarEntry {
+                    name,
+                    offset: row,
+                    bytes: 0,
+                };
+                let entries = (0..).zip(keys).map(entry).collect();
+                (Shard::Parquet(images), entries)
+            }
+            false => (Shard::Tar(path.to_path_buf()), tar_index::entries(path)?),
         };
-        let shard = self.shards.len() as u32;
-        let file = File::open(path).map_err(DataError::io("read", path))?;
-        let file_bytes = file.metadata().map_err(DataError::io("read", path))?.len();
-        let mut archive = tar::Archive::new(BufReader::new(file));
-        for entry in archive.entries_with_seek().map_err(broken)? {
-            let entry = entry.map_err(broken)?;
-            if !entry.header().entry_type().is_file() {
-                continue;
-            }
-            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            let name = name.strip_prefix("./").unwrap_or(&name).to_owned();
+        let number = self.shards.len() as u32;
+        for TarEntry {
+            name,
+            offset,
+            bytes,
+        } in entries
+        {
             let place = Entry {
-                shard,
-                offset: entry.raw_file_position(),
-                bytes: entry.size(),
+                shard: number,
+                offset,
+                bytes,
             };
-            if place.offset.saturating_add(place.bytes) > file_bytes {
-                let reason = format!("`{}` goes past its end", shorten(&name));
-                return Err(broken(std::io::Error::other(reason)));
-            }
             if !name.is_ascii() && !self.entries.contains_key(&name) {
                 let same = self.composed_entries.entry(composed(&name)).or_default();
                 same.push(name.clone());
             }
-            match self.entries.insert(name.clone(), place) {
-                Some(earlier) if earlier.shard != shard => {
-                    let other = &self.shards[earlier.shard as usize];
-                    return Err(DataError::file(
-                        path,
-                        format!("`{}` is in `{}` too", shorten(&name), other.display()),
-                        "keep every key in one shard",
-                    ));
-                }
-                _ => {}
+            let earlier = self.entries.insert(name.clone(), place);
+            let Some(earlier) = earlier else {
+                continue;
+            };
+            if earlier.shard != number {
+                let other = self.shards[earlier.shard as usize].path();
+                return Err(DataError::file(
+                    path,
+                    format!("`{}` is in `{}` too", shorten(&name), other.display()),
+                    "keep every key in one shard",
+                ));
+            }
+            if let Shard::Parquet(_) = shard {
+                return Err(DataError::row(
+                    path,
+                    offset + 1,
+                    format!(
+                        "the picture `{}` is in row {} already",
+                        shorten(&name),
+                        earlier.offset + 1
+                    ),
+                    "give every picture a path of its own, or none, so that its row's id counts",
+                ));
             }
         }
-        self.shards.push(path.to_path_buf());
+        self.shards.push(shard);
         Ok(())
     }
 
@@ -180,7 +251,11 @@ impl ImageStore {
             .map_err(|problem| image_error(key, problem))?
         {
             Place::File(_, metadata) => Ok(metadata.len()),
-            Place::Entry(entry) => Ok(entry.bytes),
+            Place::Entry(entry) => match &self.shards[entry.shard as usize] {
+                Shard::Tar(_) => Ok(entry.bytes),
+                // What a page holds shows when it is unpacked.
+                Shard::Parquet(_) => Ok(self.read(key)?.len() as u64),
+            },
         }
     }
 
@@ -188,7 +263,7 @@ impl ImageStore {
     pub(crate) fn root(&self) -> Option<PathBuf> {
         match &self.folder {
             Some(folder) => Some(folder.real.clone()),
-            None => fs::canonicalize(self.shards.first()?).ok(),
+            None => fs::canonicalize(self.shards.first()?.path()).ok(),
         }
     }
 
@@ -206,25 +281,37 @@ impl ImageStore {
         key: &str,
         allow: impl Fn(u64) -> Result<(), Problem>,
     ) -> Result<Vec<u8>, Problem> {
-        let (path, offset, bytes) = self.range(self.find(key)?);
-        allow(bytes)?;
-        read_range(&path, offset, bytes).map_err(|error| missing(&path, &error))
+        match self.range(self.find(key)?) {
+            Range::Bytes(path, offset, bytes) => {
+                allow(bytes)?;
+                read_range(&path, offset, bytes).map_err(|error| missing(&path, &error))
+            }
+            Range::Row(images, row) => {
+                let content = images
+                    .read(row)
+                    .map_err(|error| missing(&images.path, &error))?;
+                allow(content.len() as u64)?;
+                Ok(content)
+            }
+        }
     }
 
     /// Size and time of a picture's file.
     pub(crate) fn stamp(&self, key: &str) -> Result<Stamp, Problem> {
-        let (bytes, metadata) = match self.find(key)? {
-            Place::File(_, metadata) => (metadata.len(), Ok(metadata)),
+        Ok(match self.find(key)? {
+            Place::File(_, metadata) => stamp_of(&metadata),
             Place::Entry(entry) => {
                 let shard = &self.shards[entry.shard as usize];
-                (entry.bytes, fs::metadata(shard))
+                let of_shard = fs::metadata(shard.path()).map(|metadata| stamp_of(&metadata));
+                let of_shard = of_shard.map_err(|error| missing(shard.path(), &error))?;
+                match shard {
+                    Shard::Parquet(_) => of_shard,
+                    Shard::Tar(_) => Stamp {
+                        bytes: entry.bytes,
+                        ..of_shard
+                    },
+                }
             }
-        };
-        let modified = metadata.and_then(|metadata| metadata.modified()).ok();
-        let since = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        Ok(Stamp {
-            bytes,
-            modified_nanoseconds: since.map_or(0, |since| since.as_nanos() as u64),
         })
     }
 
@@ -234,7 +321,22 @@ impl ImageStore {
     /// # Errors
     /// What is wrong with it.
     pub(crate) fn check_ends(&self, key: &str, options: &DecodeOptions) -> Result<(), Problem> {
-        let (path, offset, bytes) = self.range(self.find(key)?);
+        let (path, offset, bytes) = match self.range(self.find(key)?) {
+            Range::Bytes(path, offset, bytes) => (path, offset, bytes),
+            Range::Row(images, row) => {
+                let content = images
+                    .read(row)
+                    .map_err(|error| missing(&images.path, &error))?;
+                let bytes = content.len() as u64;
+                options.check_bytes(bytes)?;
+                let head = &content[..content.len().min(HEAD_BYTES)];
+                let tail = match head.len() == content.len() {
+                    true => &[],
+                    false => &content[content.len() - content.len().min(TAIL_BYTES)..],
+                };
+                return check_ends(head, tail, bytes, options, || Ok(content.clone()));
+            }
+        };
         options.check_bytes(bytes)?;
         let part = |from: u64, length: u64| {
             read_range(&path, offset + from, length).map_err(|error| missing(&path, &error))
@@ -272,14 +374,13 @@ impl ImageStore {
         names
     }
 
-    /// File, place in it and bytes.
-    fn range(&self, place: Place) -> (PathBuf, u64, u64) {
+    fn range(&self, place: Place) -> Range<'_> {
         match place {
-            Place::File(path, metadata) => (path, 0, metadata.len()),
-            Place::Entry(entry) => {
-                let shard = &self.shards[entry.shard as usize];
-                (shard.clone(), entry.offset, entry.bytes)
-            }
+            Place::File(path, metadata) => Range::Bytes(path, 0, metadata.len()),
+            Place::Entry(entry) => match &self.shards[entry.shard as usize] {
+                Shard::Tar(path) => Range::Bytes(path.clone(), entry.offset, entry.bytes),
+                Shard::Parquet(images) => Range::Row(images, entry.offset),
+            },
         }
     }
 

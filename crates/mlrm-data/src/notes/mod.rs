@@ -4,24 +4,27 @@ mod by_text;
 mod image_keys;
 mod image_store;
 mod near;
+mod parquet_images;
 mod read;
 mod screen;
+mod tar_index;
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-pub use by_text::{ByText, WithoutPicture};
-pub use image_store::ImageStore;
+pub use by_text::{ByText, FailedPicture, WithoutPicture};
+pub use image_store::{ImageStore, picture_shards};
 pub use read::for_each_note;
 pub use screen::Screened;
 
 pub(crate) use near::NearIds;
 
-use crate::error::{DataError, Problem, ProblemKind, Result};
+use crate::error::{DataError, Problem, ProblemKind, Result, shown};
+use crate::files::table_files;
 use crate::table::FLOAT_IDS;
 use crate::write::write_file;
 
@@ -153,28 +156,36 @@ pub struct NoteSet {
 }
 
 impl NoteSet {
-    /// Reads a table of notes (JSON Lines, CSV and its kin, Parquet), or the headerless CSV of the
-    /// NoteLLM authors.
+    /// Reads tables of notes (JSON Lines, CSV and its kin, Parquet), or the headerless CSV of the
+    /// NoteLLM authors: one file, a folder of them, or those that fit a pattern
+    /// ([`table_files`]), in the order of their names.
     ///
     /// # Errors
-    /// The first row that is no note, or that repeats an id; a file without any note.
+    /// The first row that is no note, or that repeats an id; files without any note.
     pub fn read(path: &Path) -> Result<Self> {
+        let files = table_files(path)?;
         let mut notes = Vec::new();
-        let mut lines = Vec::new();
-        let mut failed = None;
-        let notices = for_each_note(path, |line, note| match note {
-            Ok(note) => {
-                notes.push(note);
-                lines.push(line);
-                std::ops::ControlFlow::Continue(())
+        // Line or row of each note, and how many notes there are up to the end of each file.
+        let (mut lines, mut ends) = (Vec::new(), Vec::new());
+        let mut notices = Notices::default();
+        for file in &files {
+            let mut failed = None;
+            let said = for_each_note(file, |line, note| match note {
+                Ok(note) => {
+                    notes.push(note);
+                    lines.push(line);
+                    std::ops::ControlFlow::Continue(())
+                }
+                Err(problem) => {
+                    failed = Some(problem.at(file, line));
+                    std::ops::ControlFlow::Break(())
+                }
+            })?;
+            if let Some(error) = failed {
+                return Err(error);
             }
-            Err(problem) => {
-                failed = Some(problem.at(path, line));
-                std::ops::ControlFlow::Break(())
-            }
-        })?;
-        if let Some(error) = failed {
-            return Err(error);
+            ends.push(notes.len());
+            notices.add(file, said);
         }
         if notes.is_empty() {
             return Err(DataError::file(
@@ -184,18 +195,28 @@ impl NoteSet {
             ));
         }
         let set = Self::new(notes).map_err(|repeated| {
+            let file = |row: usize| files.get(ends.partition_point(|&end| end <= row));
+            let line = |row: usize| lines.get(row).copied().unwrap_or_default();
+            let (first, second) = (file(repeated.first), file(repeated.second));
+            let there = match first.filter(|_| first != second) {
+                Some(other) => format!(" of `{}`", shown(other)),
+                None => String::new(),
+            };
             DataError::row(
-                path,
-                lines.get(repeated.second).copied().unwrap_or_default(),
+                second.map_or(path, PathBuf::as_path),
+                line(repeated.second),
                 format!(
-                    "the id `{}` is that of row {} already",
+                    "the id `{}` is that of row {}{there} already",
                     crate::error::shorten(&repeated.id),
-                    lines.get(repeated.first).copied().unwrap_or_default(),
+                    line(repeated.first),
                 ),
                 "give every note an id of its own; `mlrm data check --fix` keeps the first",
             )
         })?;
-        Ok(Self { notices, ..set })
+        Ok(Self {
+            notices: notices.list(files.len()),
+            ..set
+        })
     }
 
     /// What the user should know of how the file was read.
@@ -301,6 +322,34 @@ impl std::ops::Index<u32> for NoteSet {
     /// The note of a row of this set.
     fn index(&self, row: u32) -> &Note {
         &self.notes[row as usize]
+    }
+}
+
+/// What was found out about the files of a set, each thing said once.
+#[derive(Default)]
+struct Notices(Vec<(String, String, usize)>);
+
+impl Notices {
+    fn add(&mut self, file: &Path, said: Vec<String>) {
+        for what in said {
+            match self.0.iter_mut().find(|(_, known, _)| *known == what) {
+                Some((_, _, files)) => *files += 1,
+                None => {
+                    let name = file.file_name().unwrap_or_default().to_string_lossy();
+                    self.0.push((name.into_owned(), what, 1));
+                }
+            }
+        }
+    }
+
+    /// `files`: how many there are; of one only, its name is said by who asks.
+    fn list(self, files: usize) -> Vec<String> {
+        let said = |(name, what, of): (String, String, usize)| match (files, of) {
+            (1, _) => what,
+            (_, 1) => format!("{name}: {what}"),
+            _ => format!("{name} and {} more: {what}", of - 1),
+        };
+        self.0.into_iter().map(said).collect()
     }
 }
 

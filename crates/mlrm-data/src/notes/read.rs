@@ -6,8 +6,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::Note;
+use super::parquet_images::path_of;
 use crate::error::{Problem, ProblemKind, Result, shorten};
-use crate::table::{Header, Table, TableOptions};
+use crate::table::{Header, PictureColumn, Table, TableOptions};
 
 /// Fields of a note that are more than kept.
 const FIELDS: [&str; 6] = ["id", "title", "topics", "content", "image", "category"];
@@ -15,9 +16,10 @@ const FIELDS: [&str; 6] = ["id", "title", "topics", "content", "image", "categor
 /// The order of the fields in the released files of NoteLLM and NoteLLM-2, which have no header.
 const AUTHORS: [&str; 5] = ["id", "title", "content", "image", "category"];
 
-/// Hands every note of a table to `each`, with its line (of Parquet its row) counted from 1, until
+/// Hands every note of a file to `each`, with its line (of Parquet its row) counted from 1, until
 /// `each` breaks. Rows that are no note are handed over as problems; what makes the whole file
-/// unreadable is the error. Gives what the user should know of how the file was read.
+/// unreadable is the error. Gives what the user should know of how the file was read. Notes in
+/// several files ([`table_files`](crate::files::table_files)) are read one file after the other.
 ///
 /// # Errors
 /// A file that is no table or has no column of ids.
@@ -38,7 +40,9 @@ pub fn for_each_note(
         table.require(&["id"])?;
     }
     let mut notices = table.notices().to_vec();
-    let left_out = table.left_out();
+    let pictures = table.picture_column();
+    let mut left_out = table.left_out();
+    left_out.retain(|name| pictures.is_none() || *name != PictureColumn::NAME);
     if !left_out.is_empty() {
         let names = shorten(&left_out.join(", "));
         notices.push(format!(
@@ -50,8 +54,22 @@ pub fn for_each_note(
         (true, true) => named_note,
         (true, false) => authors_note,
     };
-    table.objects(|row, fields| each(row, fields.and_then(to_note)))?;
+    table.objects(|row, fields| {
+        let note = fields.and_then(|fields| match pictures {
+            Some(_) => note_with_picture(fields),
+            None => to_note(fields),
+        });
+        each(row, note)
+    })?;
     Ok(notices)
+}
+
+/// A row of a Parquet file that holds the picture as well: its key is its path, or else the note's id.
+fn note_with_picture(mut fields: Map<String, Value>) -> Result<Note, Problem> {
+    let path = fields.remove("image").and_then(|picture| path_of(&picture));
+    let mut note = Note::from_fields(fields)?;
+    note.image = path.or_else(|| Some(note.id.clone()));
+    Ok(note)
 }
 
 /// A row of text fields with a header: topics are a JSON list, or texts between vertical bars.

@@ -107,11 +107,16 @@ impl ImageStore {
 
 /// Where the list of the pictures below `root` is kept; `None` on systems without a cache folder.
 fn list_path(root: &Path) -> Option<PathBuf> {
+    let name = blake3::hash(root.as_os_str().as_encoded_bytes()).to_hex();
+    Some(cache_folder()?.join(format!("{name}.json")))
+}
+
+/// Where it is kept what was found out about pictures.
+pub(super) fn cache_folder() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let cache = folder("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| folder("HOME").map(|home| Path::new(&home).join(".cache")))?;
-    let name = blake3::hash(root.as_os_str().as_encoded_bytes()).to_hex();
-    Some(cache.join("mlrm/pictures").join(format!("{name}.json")))
+    Some(cache.join("mlrm/pictures"))
 }
 
 /// The pictures that were found whole by these limits. A list that is damaged is none.

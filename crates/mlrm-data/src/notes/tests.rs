@@ -176,6 +176,151 @@ fn the_authors_headerless_csv_is_read() {
     );
 }
 
+/// Writes a Parquet file with three row groups.
+fn write_pictures(path: &Path, columns: Vec<(&str, ArrayRef)>) {
+    let batch = RecordBatch::try_from_iter_with_nullable(
+        columns.into_iter().map(|(name, array)| (name, array, true)),
+    )
+    .unwrap();
+    let properties = parquet::file::properties::WriterProperties::builder()
+        .set_max_row_group_row_count(Some(3))
+        .set_data_page_row_count_limit(2)
+        .set_write_batch_size(1)
+        .build();
+    let file = fs::File::create(path).unwrap();
+    let writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), Some(properties));
+    let mut writer = writer.unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+#[test]
+fn pictures_in_parquet_columns_are_found_by_path_or_id() {
+    use arrow_array::{BinaryArray, LargeBinaryArray, StructArray};
+    use arrow_schema::{DataType, Field};
+    let home = tempfile::tempdir().unwrap();
+    let content: Vec<Vec<u8>> = (0..8u8)
+        .map(|row| vec![row; 40 + usize::from(row)])
+        .collect();
+    let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(10..18));
+    let titles: ArrayRef = Arc::new(StringArray::from(vec!["t"; 8]));
+    let paths = (0..8).map(|row| (row % 2 == 0).then(|| format!("p/{row}.png")));
+    let paths: ArrayRef = Arc::new(StringArray::from(paths.collect::<Vec<_>>()));
+    let bytes = content
+        .iter()
+        .enumerate()
+        .map(|(row, bytes)| (row != 6).then_some(bytes.as_slice()));
+    let bytes: Vec<_> = bytes.collect();
+    let structs = StructArray::from(vec![
+        (
+            Arc::new(Field::new("bytes", DataType::Binary, true)),
+            Arc::new(BinaryArray::from(bytes.clone())) as ArrayRef,
+        ),
+        (Arc::new(Field::new("path", DataType::Utf8, true)), paths),
+    ]);
+    let structs_file = home.path().join("structs.parquet");
+    let columns = vec![
+        ("id", ids.clone()),
+        ("image", Arc::new(structs) as ArrayRef),
+        ("title", titles.clone()),
+    ];
+    write_pictures(&structs_file, columns);
+    let plain: ArrayRef = Arc::new(LargeBinaryArray::from(bytes));
+    let bytes_file = home.path().join("bytes.parquet");
+    write_pictures(
+        &bytes_file,
+        vec![("title", titles), ("image", plain), ("id", ids)],
+    );
+
+    for file in [&structs_file, &bytes_file] {
+        let notes = NoteSet::read(file).unwrap();
+        assert_eq!(notes.notices(), [] as [String; 0]);
+        let store = ImageStore::open(file).unwrap();
+        let keys: Vec<String> = notes
+            .rows()
+            .iter()
+            .map(|note| note.image.clone().unwrap())
+            .collect();
+        for row in (0..8).rev() {
+            let wanted = match (file == &structs_file, row % 2) {
+                (true, 0) => format!("p/{row}.png"),
+                _ => (row + 10).to_string(),
+            };
+            assert_eq!(keys[row], wanted);
+            match row {
+                6 => {
+                    let message = store.read(&keys[row]).unwrap_err().to_string();
+                    assert!(message.contains("row 7 has no bytes"), "{message}");
+                }
+                _ => {
+                    assert_eq!(store.read(&keys[row]).unwrap(), content[row]);
+                    assert_eq!(store.size(&keys[row]).unwrap(), content[row].len() as u64);
+                }
+            }
+        }
+        assert!(store.read("nothing").is_err());
+    }
+    // One picture in two shards; a file without pictures; nothing there.
+    let message = |path: &Path| ImageStore::open(path).unwrap_err().to_string();
+    let twice = message(&home.path().join("*.parquet"));
+    assert!(
+        twice.contains("`11` is in `") && twice.contains("keep every key in one shard"),
+        "{twice}"
+    );
+    let none = home.path().join("none.parquet");
+    write_pictures(
+        &none,
+        vec![("id", Arc::new(Int64Array::from(vec![1])) as ArrayRef)],
+    );
+    assert!(message(&none).contains("there are no pictures in it"));
+    assert!(message(&home.path().join("gone.parquet")).contains("cannot read"));
+    assert!(message(&home.path().join("*.tar")).contains("no file has such a name"));
+    let same: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "a"]));
+    let three: ArrayRef = Arc::new(BinaryArray::from(vec![b"x".as_slice(); 3]));
+    write_pictures(&none, vec![("id", same), ("image", three)]);
+    assert!(message(&none).contains(":3: the picture `a` is in row 1 already"));
+}
+
+#[test]
+fn several_files_are_read_by_name_as_one() {
+    let home = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(home.path().join(name), text).unwrap();
+    write("b.jsonl", "{\"id\":\"1\"}\n{\"id\":\"2\"}\n");
+    write("a.csv", "id;title\n3;x\n");
+    write("c.csv", "id;title\n4;y\n");
+    write("_SUCCESS", "");
+    let ids = |path: &Path| -> Vec<String> {
+        let notes = NoteSet::read(path).unwrap();
+        notes.rows().iter().map(|note| note.id.clone()).collect()
+    };
+    assert_eq!(ids(home.path()), ["3", "1", "2", "4"]);
+    assert_eq!(ids(&home.path().join("*.csv")), ["3", "4"]);
+    // What is said of several files is said once.
+    let notices = NoteSet::read(home.path()).unwrap().notices().to_vec();
+    assert_eq!(
+        notices,
+        ["a.csv and 1 more: fields are separated by semicolons"]
+    );
+
+    write("c.csv", "id;title\n5;y\n2;z\n");
+    let message = NoteSet::read(home.path()).unwrap_err().to_string();
+    let first = format!("the id `2` is that of row 2 of `{}", home.path().display());
+    assert!(
+        message.contains("c.csv:3: ") && message.contains(&first),
+        "{message}"
+    );
+    assert!(message.contains("b.jsonl` already"), "{message}");
+    write("c.csv", "id;title\n5;y\n5;z\n");
+    let message = NoteSet::read(home.path()).unwrap_err().to_string();
+    assert!(
+        message.contains("c.csv:3: the id `5` is that of row 2 already"),
+        "{message}"
+    );
+    write("c.csv", "id;title\n5\n");
+    let message = NoteSet::read(home.path()).unwrap_err().to_string();
+    assert!(message.contains("c.csv:2: 1 fields"), "{message}");
+}
+
 #[test]
 fn no_bytes_make_a_reader_panic() {
     proptest!(ProptestConfig::with_cases(500), |(

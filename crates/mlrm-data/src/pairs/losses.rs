@@ -53,7 +53,7 @@ impl EventLosses {
     }
 
     /// Counts the events (user, time, note) of one user, ascending.
-    fn count_user(&mut self, views: &[(u32, i64, u32)], scoring: &Scoring) {
+    pub(super) fn count_user(&mut self, views: &[(u32, i64, u32)], scoring: &Scoring) {
         let count = views.len();
         if count <= 1 {
             self.alone += count as u64;
@@ -111,6 +111,16 @@ fn nearest(
     }
 }
 
+impl std::ops::AddAssign for EventLosses {
+    fn add_assign(&mut self, other: Self) {
+        self.activity_cap += other.activity_cap;
+        self.alone += other.alone;
+        self.repeats += other.repeats;
+        self.ties += other.ties;
+        self.window += other.window;
+    }
+}
+
 /// Pairs that were found and dropped, by the rule that drops them, in the order of the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PairLosses {
@@ -149,6 +159,13 @@ pub struct Losses {
     pub lost_events: EventLosses,
     /// Pairs that were dropped.
     pub lost_pairs: PairLosses,
+}
+
+impl Losses {
+    /// Whether a rule took something.
+    pub(super) fn is_some(&self) -> bool {
+        self.lost_events.total() > 0 || self.lost_pairs.total() > 0
+    }
 }
 
 impl fmt::Display for Losses {

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use super::ScoredPair;
 use super::inverse_sum::{exact_sum, round_fixed};
 use super::losses::{EventLosses, Losses, PairLosses};
-use super::timeline::Timeline;
+use super::timeline::{Occurrences, Timeline};
 use crate::error::{DataError, Result};
 use crate::interactions::{Interaction, Interactions};
 
@@ -127,7 +127,7 @@ impl Scored {
             lost_events: EventLosses::of(log, events, scoring),
             lost_pairs: self.dropped,
         };
-        (losses.lost_events.total() > 0 || losses.lost_pairs.total() > 0).then_some(losses)
+        losses.is_some().then_some(losses)
     }
 }
 
@@ -152,29 +152,43 @@ pub fn score_pairs_where(
         ranks: &ranks,
         timeline: &timeline,
     };
+    score_notes(&context, &by_rank(&ranks), eligible)
+}
+
+/// The notes in the order of their ranks.
+pub(super) fn by_rank(ranks: &[u32]) -> Vec<u32> {
     let mut by_rank = vec![0; ranks.len()];
     for (note, &rank) in ranks.iter().enumerate() {
         by_rank[rank as usize] = note as u32;
     }
+    by_rank
+}
 
+/// The pairs of these query notes, in this order.
+pub(super) fn score_notes<O: Occurrences>(
+    context: &Context<'_, O>,
+    queries: &[u32],
+    eligible: impl Fn(u32, u32) -> bool + Sync,
+) -> Scored {
     // Each worker has one set of arrays over the notes, and takes the next few notes when it is
     // done with the last: popular notes cost far more than others.
     const NOTES_AT_A_TIME: usize = 16;
     let next = AtomicUsize::new(0);
     let work = |_| {
-        let mut scores = Scores::new(ranks.len(), scoring.weight);
+        let mut scores = Scores::new(context.ranks.len(), context.scoring.weight);
         let mut found = Found::default();
         loop {
             let start = next.fetch_add(NOTES_AT_A_TIME, Ordering::Relaxed);
-            if start >= by_rank.len() {
+            if start >= queries.len() {
                 return found;
             }
-            let end = by_rank.len().min(start + NOTES_AT_A_TIME);
-            for (rank, &note) in by_rank.iter().enumerate().take(end).skip(start) {
+            let end = queries.len().min(start + NOTES_AT_A_TIME);
+            for (place, &note) in queries.iter().enumerate().take(end).skip(start) {
                 let first = found.pairs.len();
+                let timeline = context.timeline;
                 timeline.walk(note, |target, user, term| scores.add(target, user, term));
-                scores.take_best(&context, note, &eligible, &mut found);
-                found.spans.push((rank, first, found.pairs.len()));
+                scores.take_best(context, note, &eligible, &mut found);
+                found.spans.push((place, first, found.pairs.len()));
             }
         }
     };
@@ -191,10 +205,10 @@ pub fn score_pairs_where(
             let pairs = &part.pairs;
             part.spans
                 .iter()
-                .map(|&(rank, first, end)| (rank, &pairs[first..end]))
+                .map(|&(place, first, end)| (place, &pairs[first..end]))
         })
         .collect();
-    spans.sort_unstable_by_key(|&(rank, _)| rank);
+    spans.sort_unstable_by_key(|&(place, _)| place);
     let pairs = spans.into_iter().flat_map(|(_, pairs)| pairs).copied();
     Scored {
         pairs: pairs.collect(),
@@ -203,22 +217,22 @@ pub fn score_pairs_where(
 }
 
 /// What all workers read.
-struct Context<'a> {
-    scoring: &'a Scoring,
-    ranks: &'a [u32],
-    timeline: &'a Timeline,
+pub(super) struct Context<'a, O> {
+    pub(super) scoring: &'a Scoring,
+    pub(super) ranks: &'a [u32],
+    pub(super) timeline: &'a O,
 }
 
-/// Pairs that one worker found; a span says which of them belong to the note of a rank.
+/// Pairs that one worker found; a span says which of them belong to the query of a place.
 #[derive(Default)]
-struct Found {
-    pairs: Vec<ScoredPair>,
+pub(super) struct Found {
+    pub(super) pairs: Vec<ScoredPair>,
     spans: Vec<(usize, usize, usize)>,
-    dropped: PairLosses,
+    pub(super) dropped: PairLosses,
 }
 
 /// Scores of all partners of one note, in arrays over the notes that are reused for every note.
-struct Scores {
+pub(super) struct Scores {
     weight: PairWeight,
     touched: Vec<u32>,
     /// Users in common.
@@ -231,7 +245,7 @@ struct Scores {
 }
 
 impl Scores {
-    fn new(notes: usize, weight: PairWeight) -> Self {
+    pub(super) fn new(notes: usize, weight: PairWeight) -> Self {
         let has_sums = matches!(weight, PairWeight::Events | PairWeight::InverseActivity);
         Self {
             weight,
@@ -244,7 +258,7 @@ impl Scores {
     }
 
     #[inline]
-    fn add(&mut self, target: u32, user: u32, term: u128) {
+    pub(super) fn add(&mut self, target: u32, user: u32, term: u128) {
         let index = target as usize;
         let first_of_user = self.last_user[index] != user + 1;
         if first_of_user {
@@ -261,10 +275,21 @@ impl Scores {
         }
     }
 
+    /// The notes that were added.
+    pub(super) fn partners(&self) -> &[u32] {
+        &self.touched
+    }
+
+    /// Whether the weight of a note needs all activities.
+    pub(super) fn is_unsure(&self, target: u32) -> bool {
+        let (users, index) = (self.users[target as usize], target as usize);
+        self.weight == PairWeight::InverseActivity && round_fixed(self.sums[index], users).is_none()
+    }
+
     /// Appends the best partners of `query` to `found`, and is empty again.
-    fn take_best(
+    pub(super) fn take_best<O: Occurrences>(
         &mut self,
-        context: &Context<'_>,
+        context: &Context<'_, O>,
         query: u32,
         eligible: &impl Fn(u32, u32) -> bool,
         found: &mut Found,
@@ -284,7 +309,7 @@ impl Scores {
             } else if !eligible(query, target) {
                 found.dropped.split += 1;
             } else {
-                let weight = self.weight_of(timeline, query, target);
+                let weight = self.weight_of(*timeline, query, target);
                 match scoring.keeps(weight) {
                     true => candidates.push((weight, target)),
                     false => found.dropped.bounds += 1,
@@ -320,7 +345,7 @@ impl Scores {
         self.candidates = candidates;
     }
 
-    fn weight_of(&self, timeline: &Timeline, query: u32, target: u32) -> f64 {
+    fn weight_of(&self, timeline: &impl Occurrences, query: u32, target: u32) -> f64 {
         let users = self.users[target as usize];
         match self.weight {
             PairWeight::Count => f64::from(users),
@@ -328,7 +353,7 @@ impl Scores {
             PairWeight::InverseActivity => round_fixed(self.sums[target as usize], users)
                 .unwrap_or_else(|| exact_sum(timeline.common_activities(query, target))),
             PairWeight::Cosine => {
-                let audience = |note: u32| u64::from(timeline.audience[note as usize]);
+                let audience = |note: u32| u64::from(timeline.audience(note));
                 f64::from(users) / ((audience(query) * audience(target)) as f64).sqrt()
             }
         }

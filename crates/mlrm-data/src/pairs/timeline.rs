@@ -9,17 +9,108 @@ use super::inverse_sum::fixed_inverse;
 use super::score::Scoring;
 use crate::interactions::Interaction;
 
+/// A view of one user's.
 #[derive(Clone, Copy)]
-struct View {
-    time: i64,
-    note: u32,
+pub(super) struct View {
+    pub(super) time: i64,
+    pub(super) note: u32,
+}
+
+/// Which views of a user follow one of its views.
+#[derive(Clone, Copy)]
+pub(super) struct Window {
+    window_seconds: i64,
+    each_occurrence: bool,
+    ties: Ties,
+}
+
+impl Window {
+    pub(super) fn new(scoring: &Scoring) -> Self {
+        Self {
+            window_seconds: scoring.window_seconds,
+            each_occurrence: scoring.weight == PairWeight::Events,
+            ties: scoring.ties,
+        }
+    }
+
+    /// Where the views begin that may follow the view at `index` of a user's: after it, or, where
+    /// ties count, with the first view of its time.
+    fn first_partner(&self, views: &[View], index: usize) -> usize {
+        match self.ties {
+            Ties::Ignore => index + 1,
+            Ties::Both => {
+                let time = views[index].time;
+                let ties = views[..index]
+                    .iter()
+                    .rev()
+                    .take_while(|view| view.time == time);
+                index - ties.count()
+            }
+        }
+    }
+
+    /// Whether a view at `later` may follow one at `time`, the window aside.
+    fn may_follow(&self, time: i64, later: i64) -> bool {
+        later > time || self.ties == Ties::Both && later == time
+    }
+
+    /// Tells `visit` of the other notes that follow the view at `index` of a user's. Where a user counts
+    /// once a pair, windows of one user that overlap are walked once: what an earlier view of the same
+    /// note has reached, up to `walked`, need not be reached again. Gives how far it is walked now.
+    #[inline]
+    pub(super) fn walk(
+        &self,
+        views: &[View],
+        index: usize,
+        walked: usize,
+        mut visit: impl FnMut(u32),
+    ) -> usize {
+        let View { time, note } = views[index];
+        let latest = time.saturating_add(self.window_seconds);
+        let mut at = self.first_partner(views, index);
+        if !self.each_occurrence {
+            at = at.max(walked);
+        }
+        while let Some(view) = views.get(at).filter(|view| view.time <= latest) {
+            if self.may_follow(time, view.time) && view.note != note {
+                visit(view.note);
+            }
+            at += 1;
+        }
+        walked.max(at)
+    }
+
+    /// For each view of a user's, ascending by time, the most views that [`Self::walk`] may visit.
+    pub(super) fn reach(&self, views: &[View], mut each: impl FnMut(u32, usize)) {
+        let mut end = 0;
+        for (index, view) in views.iter().enumerate() {
+            let latest = view.time.saturating_add(self.window_seconds);
+            end = end.max(index);
+            while views.get(end).is_some_and(|view| view.time <= latest) {
+                end += 1;
+            }
+            each(view.note, end - self.first_partner(views, index).min(end));
+        }
+    }
+}
+
+/// Co-occurrences by the note that they begin with.
+pub(super) trait Occurrences: Sync {
+    /// Tells `visit` of every co-occurrence event that begins with `note`: the other note, the
+    /// user, and what the user adds to the pair's sum; of one user in a row. Where a user counts once a
+    /// pair, an event may be left out when the user has another for the same pair.
+    fn walk(&self, note: u32, visit: impl FnMut(u32, u32, u128));
+
+    /// N_u of every user that saw `target` within the window after `query`.
+    fn common_activities(&self, query: u32, target: u32) -> Vec<u32>;
+
+    /// Distinct users of a note.
+    fn audience(&self, note: u32) -> u32;
 }
 
 /// The events sorted by user and time, and where each note stands in them.
 pub(super) struct Timeline {
-    window_seconds: i64,
-    each_occurrence: bool,
-    ties: Ties,
+    window: Window,
     views: Vec<View>,
     /// Per user the part of `views` that counts.
     spans: Vec<(usize, usize)>,
@@ -28,7 +119,7 @@ pub(super) struct Timeline {
     /// What a user adds to the sum of a pair.
     terms: Vec<u128>,
     /// Distinct users per note.
-    pub(super) audience: Vec<u32>,
+    audience: Vec<u32>,
     /// Per note the end of its part of `places`, which begins at the end of the note before.
     place_ends: Vec<usize>,
     /// (user, index in the user's span), ascending within a note.
@@ -72,9 +163,7 @@ impl Timeline {
         }
         let (place_ends, places) = by_note(&views, &spans, ranks.len());
         Self {
-            window_seconds: scoring.window_seconds,
-            each_occurrence: scoring.weight == PairWeight::Events,
-            ties: scoring.ties,
+            window: Window::new(scoring),
             views,
             spans,
             terms: match scoring.weight {
@@ -99,32 +188,10 @@ impl Timeline {
         };
         &self.places[start..self.place_ends[note]]
     }
+}
 
-    /// Where the views begin that may follow the view at `index` of a user's: after it, or, where
-    /// ties count, with the first view of its time.
-    fn first_partner(&self, views: &[View], index: usize) -> usize {
-        match self.ties {
-            Ties::Ignore => index + 1,
-            Ties::Both => {
-                let time = views[index].time;
-                let ties = views[..index]
-                    .iter()
-                    .rev()
-                    .take_while(|view| view.time == time);
-                index - ties.count()
-            }
-        }
-    }
-
-    /// Whether a view at `later` may follow one at `time`, the window aside.
-    fn may_follow(&self, time: i64, later: i64) -> bool {
-        later > time || self.ties == Ties::Both && later == time
-    }
-
-    /// Tells `visit` of every co-occurrence event that begins with `note`: the other note, the
-    /// user, and what the user adds to the pair's sum. Where a user counts once a pair, an event may
-    /// be left out when the user has another for the same pair.
-    pub(super) fn walk(&self, note: u32, mut visit: impl FnMut(u32, u32, u128)) {
+impl Occurrences for Timeline {
+    fn walk(&self, note: u32, mut visit: impl FnMut(u32, u32, u128)) {
         let mut last_user = None;
         let mut walked = 0;
         for &(user, index) in self.places_of(note) {
@@ -134,44 +201,33 @@ impl Timeline {
             }
             let (start, end) = self.spans[user as usize];
             let views = &self.views[start..end];
-            let time = views[index as usize].time;
-            let latest = time.saturating_add(self.window_seconds);
             let term = self.terms[user as usize];
-            // Where a user counts once a pair, windows of one user that overlap are walked once:
-            // what an earlier view of A has reached need not be reached again.
-            let mut at = self.first_partner(views, index as usize);
-            if !self.each_occurrence {
-                at = at.max(walked);
-            }
-            while let Some(view) = views.get(at).filter(|view| view.time <= latest) {
-                if self.may_follow(time, view.time) && view.note != note {
-                    visit(view.note, user, term);
-                }
-                at += 1;
-            }
-            walked = walked.max(at);
+            let visit = |target| visit(target, user, term);
+            walked = self.window.walk(views, index as usize, walked, visit);
         }
     }
 
-    /// N_u of every user that saw `target` within the window after `query`.
-    pub(super) fn common_activities(&self, query: u32, target: u32) -> Vec<u32> {
+    fn common_activities(&self, query: u32, target: u32) -> Vec<u32> {
         let mut activities = Vec::new();
         for views in self.places_of(query).chunk_by(|a, b| a.0 == b.0) {
             let user = views[0].0 as usize;
             let (start, end) = self.spans[user];
             let span = &self.views[start..end];
             let follows = |&(_, index): &(u32, u32)| {
-                let time = span[index as usize].time;
-                let latest = time.saturating_add(self.window_seconds);
-                let window = span[self.first_partner(span, index as usize)..].iter();
-                let mut window = window.take_while(|view| view.time <= latest);
-                window.any(|view| self.may_follow(time, view.time) && view.note == target)
+                let mut found = false;
+                let visit = |note| found |= note == target;
+                let _walked = self.window.walk(span, index as usize, 0, visit);
+                found
             };
             if views.iter().any(follows) {
                 activities.push(self.activity[user]);
             }
         }
         activities
+    }
+
+    fn audience(&self, note: u32) -> u32 {
+        self.audience[note as usize]
     }
 }
 

@@ -17,13 +17,14 @@ mod parts;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use mlrm_config::{DataSettings, PairSettings, Split};
+use mlrm_config::{DataSettings, PairSettings, Split, TestTargets};
 
 use crate::error::{DataError, Result, shorten};
-use crate::interactions::{Interaction, Interactions};
+use crate::interactions::{Interaction, Interactions, Interner, refuse_unknown};
 use crate::notes::{NearIds, NoteSet};
 use crate::pairs::{
-    Losses, PairList, RawPair, ScoredPair, Scoring, read_pairs, score_pairs_where, write_pairs,
+    Log, Losses, PairList, RawPair, Scored, ScoredPair, Scoring, read_pairs, score_pairs_where,
+    write_pairs,
 };
 use crate::write::write_folder;
 
@@ -129,7 +130,7 @@ pub fn load_pairs(settings: &DataSettings, notes: &NoteSet, seed: u64) -> Result
         (None, Some(log)) => {
             let log_path = path(log);
             let log = Interactions::read(&log_path, settings.time_unit)?.without_dropped(notes);
-            log.refuse_unknown(&log_path, notes)?;
+            refuse_unknown(&log.notes, &log_path, notes)?;
             PairData {
                 notices: said_of(&log_path, &log.notices),
                 ..split_log(&log, notes, rules, seed)?
@@ -178,93 +179,186 @@ pub(crate) fn check_fractions(rules: &PairSettings) -> Result<()> {
     Ok(())
 }
 
-/// Scores a log and splits the pairs; ids that no note has must have been refused before.
+/// Scores a log in memory and splits the pairs; ids that no note has must have been refused before.
+///
+/// # Errors
+/// Settings that cannot work.
 pub fn split_log(
     log: &Interactions,
     notes: &NoteSet,
     rules: &PairSettings,
     seed: u64,
 ) -> Result<PairData> {
-    let scoring = Scoring::new(rules)?;
-    check_fractions(rules)?;
-    let rows = log.note_rows(notes);
-    let to_pairs = |scored: Vec<ScoredPair>| -> Vec<Pair> {
-        let row = |note: u32| rows[note as usize];
-        let pair = |pair: ScoredPair| {
-            Some(Pair {
-                query: row(pair.query)?,
-                target: row(pair.target)?,
-                weight: pair.weight,
-            })
-        };
-        scored.into_iter().filter_map(pair).collect()
+    let score_all = |scoring: &Scoring, parts: &Eligible<'_>| {
+        let scored = score_pairs_where(log, &log.events, scoring, |query, target| {
+            parts.allow(query, target)
+        });
+        let losses = scored.losses(log, &log.events, scoring);
+        Ok((scored, losses))
     };
     match rules.split {
-        Split::Note => {
-            let parts = assign_parts(notes, rules, seed);
-            let part = |note: u32| rows[note as usize].map(|row| parts[row as usize]);
-            let eligible = |query: u32, target: u32| match (part(query), part(target)) {
-                (Some(query), Some(target)) => may_pair(query, target, rules.test_targets),
-                _ => false,
-            };
-            let deepest = scoring.keeping(deeper(rules.top_k, rules.training_partners()));
-            let scored = score_pairs_where(log, &log.events, &deepest, eligible);
-            let losses = scored.losses(log, &log.events, &deepest);
-            let mut pairs = by_part(to_pairs(scored.pairs), &parts);
-            pairs.train = best_of_each(pairs.train, rules.training_partners());
-            pairs.validation = best_of_each(pairs.validation, rules.top_k);
-            pairs.test = best_of_each(pairs.test, rules.top_k);
-            Ok(PairData {
-                pairs,
-                note_users: count_users(log, &log.events, notes),
-                parts,
-                losses,
-                notices: Vec::new(),
-            })
-        }
-        Split::Time => {
-            let [train, validation, test] = cut_by_time(&log.events, rules);
-            let mut known = HashSet::new();
-            let mut score = |events: &[Interaction], scoring: &Scoring| {
-                let fresh = |query, target| !known.contains(&unordered(query, target));
-                let scored = score_pairs_where(log, events, scoring, fresh);
-                let ends = |pair: &ScoredPair| unordered(pair.query, pair.target);
-                known.extend(scored.pairs.iter().map(ends));
-                let losses = scored.losses(log, events, scoring);
-                (to_pairs(scored.pairs), losses)
-            };
-            let for_training = scoring.keeping(rules.training_partners());
-            let (train_pairs, losses) = score(&train, &for_training);
-            Ok(PairData {
-                pairs: PairSplit {
-                    train: train_pairs,
-                    validation: score(&validation, &scoring).0,
-                    test: score(&test, &scoring).0,
-                },
-                parts: vec![Part::Train; notes.len()],
-                note_users: count_users(log, &train, notes),
-                losses,
-                notices: Vec::new(),
-            })
-        }
-        Split::None => {
-            let deepest = scoring.keeping(deeper(rules.top_k, rules.training_partners()));
-            let scored = score_pairs_where(log, &log.events, &deepest, |_, _| true);
-            let losses = scored.losses(log, &log.events, &deepest);
-            let pairs = to_pairs(scored.pairs);
-            let truth = best_of_each(pairs.clone(), rules.top_k);
-            Ok(PairData {
-                pairs: PairSplit {
-                    train: best_of_each(pairs, rules.training_partners()),
-                    ..same_everywhere(truth, rules)
-                },
-                parts: vec![Part::Train; notes.len()],
-                note_users: count_users(log, &log.events, notes),
-                losses,
-                notices: Vec::new(),
-            })
+        Split::Time => split_by_time(log, notes, rules),
+        Split::Note | Split::None => {
+            let note_users = log.note_users(&log.events);
+            split_scored(&log.notes, &note_users, notes, rules, seed, score_all)
         }
     }
+}
+
+/// As [`split_log`], of a log that may lie on disk.
+///
+/// # Errors
+/// As [`split_log`]; a split by time of a log on disk; files that cannot be read.
+pub fn split_any_log(
+    log: &Log,
+    notes: &NoteSet,
+    rules: &PairSettings,
+    seed: u64,
+) -> Result<PairData> {
+    match (log, rules.split) {
+        (Log::Memory(log), _) => split_log(log, notes, rules, seed),
+        (Log::Disk(_), Split::Time) => Err(DataError::setting(
+            "data.pairs.split",
+            "a log that does not fit in memory is not split by time",
+            "split by \"note\", give more memory, or let a SQL engine split it (`--sql`)",
+        )),
+        (Log::Disk(_), Split::Note | Split::None) => {
+            let score = |scoring: &Scoring, parts: &Eligible<'_>| {
+                log.score(scoring, |query, target| parts.allow(query, target))
+            };
+            split_scored(log.notes(), &log.note_users(), notes, rules, seed, score)
+        }
+    }
+}
+
+/// Which notes of a log may be pairs.
+struct Eligible<'a> {
+    /// For each note of the log its row.
+    rows: &'a [Option<u32>],
+    /// Part of each row; of a split that holds out none, none.
+    parts: Option<(&'a [Part], TestTargets)>,
+}
+
+impl Eligible<'_> {
+    fn allow(&self, query: u32, target: u32) -> bool {
+        let Some((parts, targets)) = self.parts else {
+            return true;
+        };
+        let part = |note: u32| self.rows[note as usize].map(|row| parts[row as usize]);
+        match (part(query), part(target)) {
+            (Some(query), Some(target)) => may_pair(query, target, targets),
+            _ => false,
+        }
+    }
+}
+
+/// The pairs that `score` gives, by notes or all in every part. `ids` and `note_users` are of the log.
+fn split_scored(
+    ids: &Interner,
+    note_users: &[u32],
+    notes: &NoteSet,
+    rules: &PairSettings,
+    seed: u64,
+    score: impl FnOnce(&Scoring, &Eligible<'_>) -> Result<(Scored, Option<Losses>)>,
+) -> Result<PairData> {
+    let scoring = Scoring::new(rules)?;
+    check_fractions(rules)?;
+    let rows = note_rows(ids, notes);
+    let by_note = rules.split == Split::Note;
+    let parts = match by_note {
+        true => assign_parts(notes, rules, seed),
+        false => vec![Part::Train; notes.len()],
+    };
+    let eligible = Eligible {
+        rows: &rows,
+        parts: by_note.then_some((parts.as_slice(), rules.test_targets)),
+    };
+    let deepest = scoring.keeping(deeper(rules.top_k, rules.training_partners()));
+    let (scored, losses) = score(&deepest, &eligible)?;
+    let pairs = to_pairs(scored.pairs, &rows);
+    let pairs = match by_note {
+        true => {
+            let pairs = by_part(pairs, &parts);
+            PairSplit {
+                train: best_of_each(pairs.train, rules.training_partners()),
+                validation: best_of_each(pairs.validation, rules.top_k),
+                test: best_of_each(pairs.test, rules.top_k),
+            }
+        }
+        false => {
+            let truth = best_of_each(pairs.clone(), rules.top_k);
+            PairSplit {
+                train: best_of_each(pairs, rules.training_partners()),
+                ..same_everywhere(truth, rules)
+            }
+        }
+    };
+    Ok(PairData {
+        pairs,
+        parts,
+        note_users: of_rows(note_users, &rows, notes.len()),
+        losses,
+        notices: Vec::new(),
+    })
+}
+
+/// Cuts the log by time, and scores each part by itself.
+fn split_by_time(log: &Interactions, notes: &NoteSet, rules: &PairSettings) -> Result<PairData> {
+    let scoring = Scoring::new(rules)?;
+    check_fractions(rules)?;
+    let rows = note_rows(&log.notes, notes);
+    let [train, validation, test] = cut_by_time(&log.events, rules);
+    let mut known = HashSet::new();
+    let mut score = |events: &[Interaction], scoring: &Scoring| {
+        let fresh = |query, target| !known.contains(&unordered(query, target));
+        let scored = score_pairs_where(log, events, scoring, fresh);
+        let ends = |pair: &ScoredPair| unordered(pair.query, pair.target);
+        known.extend(scored.pairs.iter().map(ends));
+        let losses = scored.losses(log, events, scoring);
+        (to_pairs(scored.pairs, &rows), losses)
+    };
+    let for_training = scoring.keeping(rules.training_partners());
+    let (train_pairs, losses) = score(&train, &for_training);
+    Ok(PairData {
+        pairs: PairSplit {
+            train: train_pairs,
+            validation: score(&validation, &scoring).0,
+            test: score(&test, &scoring).0,
+        },
+        parts: vec![Part::Train; notes.len()],
+        note_users: count_users(log, &train, notes),
+        losses,
+        notices: Vec::new(),
+    })
+}
+
+/// For each note of a log its row in `notes`.
+fn note_rows(ids: &Interner, notes: &NoteSet) -> Vec<Option<u32>> {
+    ids.texts().iter().map(|id| notes.row(id)).collect()
+}
+
+/// Pairs of notes of a log as pairs of rows.
+fn to_pairs(scored: Vec<ScoredPair>, rows: &[Option<u32>]) -> Vec<Pair> {
+    let row = |note: u32| rows[note as usize];
+    let pair = |pair: ScoredPair| {
+        Some(Pair {
+            query: row(pair.query)?,
+            target: row(pair.target)?,
+            weight: pair.weight,
+        })
+    };
+    scored.into_iter().filter_map(pair).collect()
+}
+
+/// What is counted of the notes of a log, by row.
+fn of_rows(counts: &[u32], rows: &[Option<u32>], notes: usize) -> Vec<u32> {
+    let mut of_rows = vec![0; notes];
+    for (count, row) in counts.iter().zip(rows) {
+        if let Some(row) = row {
+            of_rows[*row as usize] = *count;
+        }
+    }
+    of_rows
 }
 
 /// Splits ready-made pairs, read from `path`.
@@ -372,21 +466,8 @@ fn unordered(query: u32, target: u32) -> (u32, u32) {
 
 /// Distinct users per note, by row.
 fn count_users(log: &Interactions, events: &[Interaction], notes: &NoteSet) -> Vec<u32> {
-    let rows = log.note_rows(notes);
-    let mut views: Vec<(u32, u32)> = events
-        .iter()
-        .map(|event| (event.note, event.user))
-        .collect();
-    views.sort_unstable();
-    views.dedup();
-    let mut users = vec![0; notes.len()];
-    for row in views
-        .into_iter()
-        .filter_map(|(note, _)| rows[note as usize])
-    {
-        users[row as usize] += 1;
-    }
-    users
+    let rows = note_rows(&log.notes, notes);
+    of_rows(&log.note_users(events), &rows, notes.len())
 }
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ pub use self::options::{Format, Header, TableOptions};
 pub use self::row::Row;
 
 pub(crate) use self::cell::FLOAT_IDS;
+pub(crate) use self::parquet::{PictureColumn, guarded};
 pub(crate) use self::row::json_cell;
 
 use self::delimited::Delimited;
@@ -158,6 +159,14 @@ impl Table {
                 let unnamed = self.columns.iter().filter(|name| name.is_empty());
                 unnamed.map(|_| "(a column without a name)").collect()
             }
+        }
+    }
+
+    /// The column of pictures of a Parquet file.
+    pub(crate) fn picture_column(&self) -> Option<PictureColumn> {
+        match &self.form {
+            Form::Parquet(file) => file.picture_column(),
+            Form::Json(_) | Form::Delimited(_) => None,
         }
     }
 

@@ -6,11 +6,27 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use arrow_array::RecordBatch;
+use arrow_schema::DataType;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::view::is_bytes;
 use crate::error::{DataError, Result};
+
+/// The column of a Parquet file that holds pictures, as bytes or as structs of bytes and a path.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PictureColumn {
+    /// Number of the leaf column that has the bytes.
+    pub leaf: usize,
+    /// Whether there is a path beside them.
+    pub has_path: bool,
+}
+
+impl PictureColumn {
+    /// Its name.
+    pub const NAME: &str = "image";
+    const BYTES: &str = "bytes";
+}
 
 /// A Parquet file whose schema has been read.
 pub(super) struct ParquetFile {
@@ -37,6 +53,35 @@ impl ParquetFile {
         bytes.map(|field| field.name().as_str()).collect()
     }
 
+    /// The column of pictures.
+    pub(super) fn picture_column(&self) -> Option<PictureColumn> {
+        let field = self
+            .builder
+            .schema()
+            .field_with_name(PictureColumn::NAME)
+            .ok()?;
+        let has = |name: &str| match field.data_type() {
+            DataType::Struct(fields) => fields.iter().any(|field| field.name() == name),
+            _ => false,
+        };
+        let schema = self.builder.parquet_schema();
+        let parts = match field.data_type() {
+            DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {
+                vec![PictureColumn::NAME]
+            }
+            DataType::Struct(_) if has(PictureColumn::BYTES) => {
+                vec![PictureColumn::NAME, PictureColumn::BYTES]
+            }
+            _ => return None,
+        };
+        let leaf =
+            (0..schema.num_columns()).find(|&leaf| schema.column(leaf).path().parts() == parts)?;
+        Some(PictureColumn {
+            leaf,
+            has_path: has("path"),
+        })
+    }
+
     /// Hands every batch to `each`, with the number of its first row counted from 1; `wanted`
     /// limits the columns that are read.
     pub(super) fn read(
@@ -46,14 +91,31 @@ impl ParquetFile {
         mut each: impl FnMut(&RecordBatch, u64) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         guarded(path, || {
+            let bytes: Vec<String> = self
+                .bytes_columns()
+                .into_iter()
+                .map(str::to_owned)
+                .collect();
             let mut builder = self.builder.with_batch_size(1 << 15);
-            if let Some(names) = wanted {
-                let schema = builder.parquet_schema();
-                let roots = schema.root_schema().get_fields().iter().enumerate();
-                let roots = roots.filter(|(_, field)| names.contains(&field.name()));
-                let mask = ProjectionMask::roots(schema, roots.map(|(index, _)| index));
-                builder = builder.with_projection(mask);
-            }
+            let schema = builder.parquet_schema();
+            let is_wanted = |leaf: &usize| {
+                let column = schema.column(*leaf);
+                let parts = column.path().parts();
+                let of = |names: &[&str]| {
+                    parts
+                        .first()
+                        .is_some_and(|root| names.contains(&root.as_str()))
+                };
+                let wanted = match wanted {
+                    Some(names) => of(names),
+                    None => parts.first().is_none_or(|root| !bytes.contains(root)),
+                };
+                // Pictures are read when they are asked for.
+                wanted && parts != [PictureColumn::NAME, PictureColumn::BYTES]
+            };
+            let leaves: Vec<usize> = (0..schema.num_columns()).filter(is_wanted).collect();
+            let mask = ProjectionMask::leaves(schema, leaves);
+            builder = builder.with_projection(mask);
             let reader = builder.build();
             let mut first_row = 1;
             for batch in reader.map_err(|error| broken(path, &error.to_string()))? {
@@ -69,7 +131,7 @@ impl ParquetFile {
 }
 
 /// The Parquet reader panics on some corrupt files; a file of the user must not.
-fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(read))
         .unwrap_or_else(|_| Err(broken(path, "its pages are corrupt")))
 }

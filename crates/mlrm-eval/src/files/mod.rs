@@ -18,7 +18,8 @@ mod parquet;
 mod safetensors;
 
 use std::fs::File;
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
@@ -98,6 +99,26 @@ pub fn write_embeddings(path: &Path, set: &EmbeddingSet, numbers: Numbers) -> Re
     }
 }
 
+/// The files that the embedding file `path` consists of, whether or not they are there: itself first, then
+/// those of ids and of visual embeddings, which NumPy's format has beside it.
+pub fn embedding_files(path: &Path) -> Vec<PathBuf> {
+    match Format::of(path) {
+        Ok(Format::Npy) => vec![path.to_owned(), npy::ids_path(path), npy::visual_path(path)],
+        _ => vec![path.to_owned()],
+    }
+}
+
+/// Writes a text that belongs to an embedding file (`NAME.shard.json`, …) as [`write_embeddings`] writes
+/// the file itself: beside, then renamed.
+///
+/// # Errors
+///
+/// If the file cannot be written.
+pub fn write_companion(path: &Path, text: &str) -> Result<(), Error> {
+    let write = Error::io(path, "write");
+    write_beside(path, |file| file.write_all(text.as_bytes()).map_err(write))
+}
+
 /// Lets `fill` write a temporary file in the folder of `path` and renames it into place.
 fn write_beside(
     path: &Path,
@@ -141,8 +162,15 @@ pub fn clear_unfinished(path: &Path) {
         _ => Path::new("."),
     };
     let own = [path.to_owned(), npy::ids_path(path), npy::visual_path(path)].map(|of| name_of(&of));
-    // Parts of an embedding file, and what lies beside an index.
-    let below = [".part-", ".ids.txt", ".json"].map(|ending| name_of(path) + ending);
+    // Parts of an embedding file and what is told of it, and what lies beside an index.
+    let below = [
+        ".part-",
+        ".shard.json",
+        ".failed.jsonl",
+        ".ids.txt",
+        ".json",
+    ];
+    let below = below.map(|ending| name_of(path) + ending);
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let of = name.strip_prefix(UNFINISHED).and_then(|rest| {

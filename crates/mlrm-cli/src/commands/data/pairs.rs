@@ -6,15 +6,19 @@ use std::process::ExitCode;
 use clap::{ArgGroup, Args};
 use miette::miette;
 use mlrm_config::{PairSettings, PairWeight, RunConfig, Split, TestTargets, Ties, TimeUnit};
-use mlrm_data::interactions::Interactions;
+use mlrm_data::clear_unfinished;
+use mlrm_data::interactions::refuse_unknown;
 use mlrm_data::notes::{Note, NoteSet};
 use mlrm_data::pair_sql::{Dialect, PairQuery, SplitQuery};
-use mlrm_data::pairs::{Losses, RawPair, Scoring, score_pairs_where, write_pairs, write_pairs_csv};
-use mlrm_data::split::{Part, split_log};
+use mlrm_data::pairs::{
+    Log, Losses, RawPair, Scoring, folder_beside, write_pairs, write_pairs_csv,
+};
+use mlrm_data::split::{Part, split_any_log};
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error as WordError, StrDeserializer};
 
 use super::{print, print_json, report, table};
+use crate::commands::formats::ByteSize;
 
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("destination").args(["out", "sql"]).multiple(true)))]
@@ -45,6 +49,10 @@ pub(super) struct PairsArgs {
     /// Seed of the split [default: `run.seed` of the config, 0 without one].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Most memory for the log, such as 4GB. A larger one is divided by user into files beside --out,
+    /// which are gone when the command ends, and gives the same pairs.
+    #[arg(long, value_name = "SIZE", conflicts_with = "sql")]
+    memory: Option<ByteSize>,
     /// Print the counts as JSON.
     #[arg(long, requires = "out", conflicts_with = "sql")]
     json: bool,
@@ -204,8 +212,13 @@ pub(super) fn run(args: &PairsArgs) -> miette::Result<ExitCode> {
         return write_sql(args, plan, dialect);
     }
     check_out(args, &plan)?;
-    let log = Interactions::read(&plan.log, plan.time_unit).map_err(report)?;
-    for notice in &log.notices {
+    if let Some(out) = &args.out {
+        clear_unfinished(out);
+    }
+    let memory = args.memory.map_or(u64::MAX, |memory| memory.0);
+    let folder = folder_beside(args.out.as_deref());
+    let log = Log::read(&plan.log, plan.time_unit, memory, &folder).map_err(report)?;
+    for notice in log.notices() {
         eprintln!("{}: {notice}", plan.log.display());
     }
     let notes = notes_of(&plan, &log)?;
@@ -215,7 +228,7 @@ pub(super) fn run(args: &PairsArgs) -> miette::Result<ExitCode> {
             "a split is written into a folder, and none is named"
         )),
         (Some(out), Some(_)) => {
-            let data = split_log(&log, &notes, &plan.rules, plan.seed).map_err(report)?;
+            let data = split_any_log(&log, &notes, &plan.rules, plan.seed).map_err(report)?;
             data.pairs.write(out, &notes).map_err(report)?;
             say_losses(data.pairs.train.len(), data.losses);
             let counts = [
@@ -227,15 +240,13 @@ pub(super) fn run(args: &PairsArgs) -> miette::Result<ExitCode> {
         }
         (out, _) => {
             let scoring = Scoring::new(&plan.rules).map_err(report)?;
-            let scored = score_pairs_where(&log, &log.events, &scoring, |_, _| true);
-            say_losses(
-                scored.pairs.len(),
-                scored.losses(&log, &log.events, &scoring),
-            );
+            let (scored, losses) = log.score(&scoring, |_, _| true).map_err(report)?;
             let pairs = scored.pairs;
+            say_losses(pairs.len(), losses);
+            let ids = log.notes();
             let rows = pairs.iter().map(|pair| RawPair {
-                query: &log.notes[pair.query],
-                target: &log.notes[pair.target],
+                query: &ids[pair.query],
+                target: &ids[pair.target],
                 weight: pair.weight,
             });
             let Some(out) = out else {
@@ -325,33 +336,33 @@ fn say_losses(pairs: usize, losses: Option<Losses>) {
 }
 
 /// The notes of the notes file, which must have every note of the log; or else those of the log.
-fn notes_of(plan: &Plan, log: &Interactions) -> miette::Result<NoteSet> {
+fn notes_of(plan: &Plan, log: &Log) -> miette::Result<NoteSet> {
     if let Some(path) = &plan.notes {
         let notes = NoteSet::read(path).map_err(report)?;
         for notice in notes.notices() {
             eprintln!("{}: {notice}", path.display());
         }
-        log.refuse_unknown(&plan.log, &notes).map_err(report)?;
+        refuse_unknown(log.notes(), &plan.log, &notes).map_err(report)?;
         return Ok(notes);
     }
     let note = |id: &String| Note {
         id: id.clone(),
         ..Note::default()
     };
-    let notes = log.notes.texts().iter().map(note).collect();
+    let notes = log.notes().texts().iter().map(note).collect();
     NoteSet::new(notes).map_err(|error| miette!("{error}"))
 }
 
 fn summary(
     args: &PairsArgs,
-    log: &Interactions,
+    log: &Log,
     out: &Path,
     counts: &[(&str, u64)],
 ) -> miette::Result<ExitCode> {
     let mut all = vec![
-        ("events", log.events.len() as u64),
-        ("users", log.users.len() as u64),
-        ("notes", log.notes.len() as u64),
+        ("events", log.events()),
+        ("users", log.users()),
+        ("notes", log.notes().len() as u64),
     ];
     all.extend(counts);
     if args.json {

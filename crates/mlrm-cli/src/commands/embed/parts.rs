@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use miette::{IntoDiagnostic, WrapErr};
+use mlrm_data::notes::{FailedPicture, picture_shards};
 use mlrm_eval::{EmbeddingSet, Numbers, read_embeddings, write_embeddings};
 
+use super::failed::{read_failed, write_failed};
 use crate::commands::folder_of;
 
 /// Letters of a hash in a file's name: 64 bits, against accidents and not against forgers.
@@ -20,20 +22,17 @@ const HASH_LETTERS: usize = 16;
 /// Stands for the sum while a part is written: its writer was killed, or is at it.
 const UNSEALED: &str = "unsealed";
 
-/// Collects what the numbers of a job depend on, and names it.
-pub struct Job(blake3::Hasher);
+/// Collects the content of files under one hash.
+pub struct Content(blake3::Hasher);
 
-impl Job {
-    /// A job that depends on `options`, and on the version of this program.
-    pub fn new(options: &str) -> Self {
-        let mut job = Self(blake3::Hasher::new());
-        job.text(env!("CARGO_PKG_VERSION"));
-        job.text(options);
-        job
+impl Content {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self(blake3::Hasher::new())
     }
 
     /// Adds the content of a file, or of every file below a folder with its place there.
-    pub fn content(&mut self, path: &Path) -> miette::Result<()> {
+    pub fn add(&mut self, path: &Path) -> miette::Result<()> {
         if !path.is_dir() {
             let sum = hash_of(path).into_diagnostic();
             let sum = sum.wrap_err_with(|| format!("cannot read {}", path.display()))?;
@@ -42,32 +41,23 @@ impl Job {
         }
         for entry in entries_of(path)? {
             self.text(&entry.file_name().to_string_lossy());
-            self.content(&entry.path())?;
+            self.add(&entry.path())?;
         }
         Ok(())
     }
 
     /// Adds the pictures `keys` of a folder or shard: their files and the shards of the folder, by
-    /// [`Job::look`].
+    /// [`Content::look`].
     pub fn pictures<'a>(
         &mut self,
         images: &Path,
         keys: impl Iterator<Item = &'a str>,
     ) -> miette::Result<()> {
-        if !images.is_dir() {
-            self.look(images);
-            return Ok(());
+        let shards = picture_shards(images).map_err(mlrm_train::TrainError::from)?;
+        shards.iter().for_each(|shard| self.look(shard));
+        if images.is_dir() {
+            keys.for_each(|key| self.look(&images.join(key)));
         }
-        for entry in entries_of(images)? {
-            if entry
-                .path()
-                .extension()
-                .is_some_and(|ending| ending == "tar")
-            {
-                self.look(&entry.path());
-            }
-        }
-        keys.for_each(|key| self.look(&images.join(key)));
         Ok(())
     }
 
@@ -90,9 +80,9 @@ impl Job {
         self.0.update(text.as_bytes());
     }
 
-    /// The job's name.
-    pub fn name(&self) -> String {
-        short(self.0.finalize())
+    /// The hash, in hexadecimal.
+    pub fn hash(&self) -> String {
+        self.0.finalize().to_hex().to_string()
     }
 }
 
@@ -112,7 +102,8 @@ fn short(hash: blake3::Hash) -> String {
     name
 }
 
-fn hash_of(path: &Path) -> io::Result<blake3::Hash> {
+/// The hash of what a file holds.
+pub fn hash_of(path: &Path) -> io::Result<blake3::Hash> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(fs::File::open(path)?)?;
     Ok(hasher.finalize())
@@ -137,7 +128,7 @@ struct PartFile {
 /// What was kept of a part.
 pub enum Kept {
     /// It is whole and of this job.
-    Whole(EmbeddingSet),
+    Whole(EmbeddingSet, Vec<FailedPicture>),
     /// There is none.
     Nothing,
     /// There is one that is not taken, and why.
@@ -145,14 +136,20 @@ pub enum Kept {
 }
 
 impl Parts {
-    /// The parts of the result `out`, for a job of this name.
-    pub fn of(out: &Path, job: String) -> Self {
+    /// The parts of the result `out`, for the job of which `job` says all that its numbers depend on.
+    pub fn of(out: &Path, job: &str) -> Self {
         let name = out.file_name().unwrap_or_default().to_string_lossy();
         Self {
             folder: folder_of(out).to_owned(),
             prefix: format!("{name}.part-"),
-            job,
+            job: short(blake3::hash(job.as_bytes())),
         }
+    }
+
+    /// The list of what could not be read of part `number`.
+    fn failed_path(&self, number: usize) -> PathBuf {
+        let name = format!("{}{number}-{}.failed.jsonl", self.prefix, self.job);
+        self.folder.join(name)
     }
 
     /// Every file that is a part of this result.
@@ -187,8 +184,13 @@ impl Parts {
             } else if hash_of(&path).map(short).ok().as_ref() != Some(&sum) {
                 found = Kept::Refused(path, "it is damaged");
             } else {
-                match read_embeddings(&path) {
-                    Ok(set) if set.multimodal().ids().iter().eq(ids) => return Kept::Whole(set),
+                match (
+                    read_embeddings(&path),
+                    read_failed(&self.failed_path(number)),
+                ) {
+                    (Ok(set), Ok(failed)) if set.multimodal().ids().iter().eq(ids) => {
+                        return Kept::Whole(set, failed);
+                    }
                     _ => found = Kept::Refused(path, "it does not hold these notes"),
                 }
             }
@@ -196,12 +198,19 @@ impl Parts {
         found
     }
 
-    /// Keeps part `number`. Its name, and so the part, is there once all of it is written.
+    /// Keeps part `number`, with the pictures that could not be read when it was computed. Its name, and
+    /// so the part, is there once all of it is written.
     ///
     /// # Errors
     ///
     /// The folder cannot be written.
-    pub fn keep(&self, number: usize, set: &EmbeddingSet) -> miette::Result<()> {
+    pub fn keep(
+        &self,
+        number: usize,
+        set: &EmbeddingSet,
+        failed: &[FailedPicture],
+    ) -> miette::Result<()> {
+        write_failed(&self.failed_path(number), failed)?;
         let stem = format!("{}{number}-{}", self.prefix, self.job);
         let written = self.folder.join(format!("{stem}-{UNSEALED}.safetensors"));
         write_embeddings(&written, set, Numbers::F32).map_err(mlrm_train::TrainError::from)?;
@@ -220,6 +229,12 @@ impl Parts {
     pub fn clear(&self) {
         for file in self.files() {
             let _left = fs::remove_file(file.path);
+        }
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(&self.prefix) && name.ends_with(".failed.jsonl") {
+                let _left = fs::remove_file(entry.path());
+            }
         }
     }
 }
