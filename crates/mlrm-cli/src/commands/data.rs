@@ -1,5 +1,6 @@
 //! `mlrm data`: make, convert, check and pair up data sets.
 
+mod batches;
 mod check;
 mod import;
 mod pairs;
@@ -35,6 +36,8 @@ enum DataCommand {
     Check(check::CheckArgs),
     /// Score pairs of related notes from a log, and split them if asked to.
     Pairs(pairs::PairsArgs),
+    /// Write what the steps of a run are fed, for a training loop of one's own.
+    Batches(batches::BatchesArgs),
 }
 
 /// Runs `mlrm data`.
@@ -49,6 +52,7 @@ pub fn run(args: DataArgs) -> miette::Result<ExitCode> {
         DataCommand::Movielens(args) => movielens(&args),
         DataCommand::Check(args) => check::run(&args),
         DataCommand::Pairs(args) => pairs::run(&args),
+        DataCommand::Batches(args) => batches::run(&args),
     }
 }
 
