@@ -10,10 +10,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use miette::{IntoDiagnostic, miette};
-use mlrm_config::SynthSettings;
+use mlrm_config::{SynthSettings, SynthStyle};
 use mlrm_data::DataError;
 use mlrm_data::import::movielens::{MovieLens, convert};
 use mlrm_data::synth::ensure_synth;
+use pairs::word;
 use serde::Serialize;
 use serde_json::json;
 
@@ -76,6 +77,9 @@ struct SynthArgs {
     /// Seed of the set.
     #[arg(long, value_name = "N", default_value_t = SynthSettings::default().seed)]
     seed: u64,
+    /// What the pictures are like: drawn, or photographs [default: drawn].
+    #[arg(long, value_parser = word::<SynthStyle>)]
+    style: Option<SynthStyle>,
     /// Print JSON: {"root", "made", "settings"}.
     #[arg(long)]
     json: bool,
@@ -88,6 +92,7 @@ fn synth(args: &SynthArgs) -> miette::Result<ExitCode> {
         events_per_user: args.events_per_user,
         image_pixels: args.image_pixels,
         seed: args.seed,
+        style: args.style.unwrap_or_default(),
     };
     let made = ensure_synth(&args.out, &settings).map_err(report)?;
     if args.json {
