@@ -375,3 +375,53 @@ fn every_preset_is_imported_checked_trained_and_evaluated() {
         assert_eq!(table["pool"], 10, "{name}: {table}");
     }
 }
+
+#[test]
+fn batches_are_those_of_the_run() {
+    let home = Home::with_config();
+    let fed = ["data", "batches", "tiny.toml", "--out", "fed.safetensors"];
+    home.mlrm(&fed).done();
+    let bytes = fs::read(home.path("fed.safetensors")).expect("a file");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    let numbers = |name: &str| -> Vec<i64> {
+        let tensor = file.tensor(name).expect("a tensor");
+        let numbers = tensor.data().chunks_exact(8);
+        numbers
+            .map(|bytes| i64::from_le_bytes(bytes.try_into().expect("eight bytes")))
+            .collect()
+    };
+    let pairs = numbers("train_pairs");
+    let pairs: Vec<&[i64]> = pairs.chunks_exact(2).collect();
+    let pictures = file
+        .tensor("pixel_values")
+        .expect("pictures")
+        .shape()
+        .to_vec();
+    assert_eq!(pictures[1..], [3, 32, 32]);
+    for step in 1..=6 {
+        let rows = numbers(&format!("step.{step}.rows"));
+        assert_eq!(rows.len(), 16);
+        for place in 0..8 {
+            assert!(pairs.contains(&[rows[place], rows[place + 8]].as_slice()));
+        }
+        // Notes of one row have one picture, and others another.
+        let shown = numbers(&format!("step.{step}.pictures"));
+        for (one, row) in rows.iter().enumerate() {
+            for (other, other_row) in rows.iter().enumerate() {
+                assert_eq!(row == other_row, shown[one] == shown[other]);
+            }
+        }
+        let ids = file.tensor(&format!("step.{step}.input_ids")).expect("ids");
+        assert_eq!(ids.shape()[0], 16);
+    }
+    assert!(file.tensor("step.7.rows").is_err());
+    home.mlrm(&[fed.as_slice(), &["--steps", "2"]].concat())
+        .done();
+    let short = fs::read(home.path("fed.safetensors")).expect("a file");
+    let short = safetensors::SafeTensors::deserialize(&short).expect("safetensors");
+    assert!(short.tensor("step.3.rows").is_err());
+    let (one, two) = (file.tensor("step.2.rows"), short.tensor("step.2.rows"));
+    assert_eq!(one.expect("a tensor").data(), two.expect("a tensor").data());
+    let none = [fed.as_slice(), &["--set", "train.max_steps=0"]].concat();
+    home.refused(&none, &["takes no step", "--steps N"]);
+}

@@ -277,6 +277,7 @@ fn the_papers_sweeps_plan() {
     };
     copy("demo.toml");
     copy("notellm2-paper.toml");
+    copy("photographs.toml");
     let mut names: Vec<String> = fs::read_dir(configs.join("paper"))
         .expect("sweeps")
         .map(|entry| {
@@ -287,7 +288,7 @@ fn the_papers_sweeps_plan() {
         })
         .collect();
     names.sort();
-    assert_eq!(names.len(), 9, "{names:?}");
+    assert_eq!(names.len(), 10, "{names:?}");
     for name in names {
         let text = copy(&name);
         let small = text

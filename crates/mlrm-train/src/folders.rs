@@ -15,12 +15,12 @@ const WRITING: &str = ".writing-";
 /// What is added to the name of a folder while another one takes its place.
 const REPLACED: &str = ".replaced";
 
-/// Writes a text file beside its place and renames it there.
+/// Writes a file beside its place and renames it there.
 ///
 /// # Errors
 ///
 /// Whatever the file system says; then the old file is still there.
-pub fn write_beside(path: &Path, text: &str) -> Result<(), TrainError> {
+pub fn write_beside(path: &Path, content: impl AsRef<[u8]>) -> Result<(), TrainError> {
     let folder = folder_of(path);
     let mut builder = tempfile::Builder::new();
     builder.prefix(WRITING);
@@ -30,7 +30,7 @@ pub fn write_beside(path: &Path, text: &str) -> Result<(), TrainError> {
     let file = builder
         .tempfile_in(folder)
         .map_err(TrainError::io("write", path))?;
-    fs::write(file.path(), text)
+    fs::write(file.path(), content)
         .and_then(|()| file.as_file().sync_all())
         .map_err(TrainError::io("write", path))?;
     file.persist(path)

@@ -39,7 +39,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from reference import load_case
+from reference import excluded_columns, load_case
 
 # Adam divides each gradient by its own size, so that rounding in those near zero grows with the rate from step to
 # step: at 2.5 times these, gradients off by 1e-6 of their largest change the loss of step 5 by 2e-4.
@@ -99,17 +99,7 @@ def train(case_dir, run, dtype):
 
 
 def exclusions(masked):
-    """[2B, 2B], true where a column leaves the row's softmax."""
-    n = len(NOTE_IDS)
-    known = {tuple(p) for p in KNOWN_PAIRS} | {tuple(reversed(p)) for p in KNOWN_PAIRS}
-    out = torch.eye(n, dtype=torch.bool)
-    for i in range(n if masked else 0):
-        p = (i + n // 2) % n
-        for j in range(n):
-            a, b = NOTE_IDS[i], NOTE_IDS[j]
-            if j != p and (a == b or b == NOTE_IDS[p] or (a, b) in known):
-                out[i, j] = True
-    return out
+    return excluded_columns(torch.tensor(NOTE_IDS), torch.tensor(KNOWN_PAIRS) if masked else None)
 
 
 def contrastive(x, temperature, kind, excluded):

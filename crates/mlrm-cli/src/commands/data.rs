@@ -1,5 +1,6 @@
 //! `mlrm data`: make, convert, check and pair up data sets.
 
+mod batches;
 mod check;
 mod import;
 mod pairs;
@@ -9,10 +10,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use miette::{IntoDiagnostic, miette};
-use mlrm_config::SynthSettings;
+use mlrm_config::{SynthSettings, SynthStyle};
 use mlrm_data::DataError;
 use mlrm_data::import::movielens::{MovieLens, convert};
 use mlrm_data::synth::ensure_synth;
+use pairs::word;
 use serde::Serialize;
 use serde_json::json;
 
@@ -35,6 +37,8 @@ enum DataCommand {
     Check(check::CheckArgs),
     /// Score pairs of related notes from a log, and split them if asked to.
     Pairs(pairs::PairsArgs),
+    /// Write what the steps of a run are fed, for a training loop of one's own.
+    Batches(batches::BatchesArgs),
 }
 
 /// Runs `mlrm data`.
@@ -49,6 +53,7 @@ pub fn run(args: DataArgs) -> miette::Result<ExitCode> {
         DataCommand::Movielens(args) => movielens(&args),
         DataCommand::Check(args) => check::run(&args),
         DataCommand::Pairs(args) => pairs::run(&args),
+        DataCommand::Batches(args) => batches::run(&args),
     }
 }
 
@@ -72,6 +77,9 @@ struct SynthArgs {
     /// Seed of the set.
     #[arg(long, value_name = "N", default_value_t = SynthSettings::default().seed)]
     seed: u64,
+    /// What the pictures are like: drawn, or photographs [default: drawn].
+    #[arg(long, value_parser = word::<SynthStyle>)]
+    style: Option<SynthStyle>,
     /// Print JSON: {"root", "made", "settings"}.
     #[arg(long)]
     json: bool,
@@ -84,6 +92,7 @@ fn synth(args: &SynthArgs) -> miette::Result<ExitCode> {
         events_per_user: args.events_per_user,
         image_pixels: args.image_pixels,
         seed: args.seed,
+        style: args.style.unwrap_or_default(),
     };
     let made = ensure_synth(&args.out, &settings).map_err(report)?;
     if args.json {

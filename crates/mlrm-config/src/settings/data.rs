@@ -156,6 +156,20 @@ pub struct SynthSettings {
     /// Seed of the sample set; apart from `run.seed`, so that several runs share one set.
     #[schemars(range(max = 9_223_372_036_854_775_807_i64))]
     pub seed: u64,
+    /// What the pictures are like.
+    pub style: SynthStyle,
+}
+
+/// What the pictures of a drawn sample set are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SynthStyle {
+    /// One figure of a colour, shape and pattern on a plain ground: an encoder of random weights reads it.
+    #[default]
+    Drawn,
+    /// An object of an outline and a material under any light, among others on a patterned ground: its
+    /// colours tell nothing, and it takes an encoder that has learnt to see. Draw them at 128 pixels or more.
+    Photographs,
 }
 
 impl Default for SynthSettings {
@@ -166,6 +180,7 @@ impl Default for SynthSettings {
             events_per_user: 20,
             image_pixels: 64,
             seed: 7,
+            style: SynthStyle::Drawn,
         }
     }
 }

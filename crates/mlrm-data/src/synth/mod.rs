@@ -1,7 +1,7 @@
 //! A drawn sample set of any size, the same on every machine for the same settings.
 //!
-//! Every note has a *visual theme* (colour × shape × pattern of its picture, never named in its
-//! text) and a *text theme* (what it is about, never visible in its picture). Users browse by
+//! Every note has a *visual theme* (colour × shape × pattern of its picture, or in the style
+//! `photographs` outline × material of what it is a picture of; never named in its text) and a *text theme* (what it is about, never visible in its picture). Users browse by
 //! *tastes*: a taste is one visual theme together with one text theme, so notes are related when
 //! both agree, and only a model that reads picture and text can rank the related ones first: either
 //! alone finds every theme's notes and cannot tell which of them are related. Notes of a text theme
@@ -9,15 +9,18 @@
 //! that matching words finds some relations and a model that learns which words go together more.
 
 mod browse;
+mod material;
+mod photograph;
 mod picture;
 mod random;
+mod shape;
 mod text;
 mod vocabulary;
 
 use std::fs;
 use std::path::Path;
 
-use mlrm_config::SynthSettings;
+use mlrm_config::{SynthSettings, SynthStyle};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +28,6 @@ use crate::error::{DataError, Result};
 use crate::interactions::{RawInteraction, write_interactions};
 use crate::notes::{Note, write_notes};
 use crate::write::{write_file, write_folder};
-use picture::VISUAL_THEMES;
 use random::{Random, Stream};
 use vocabulary::TEXT_THEMES;
 
@@ -52,12 +54,16 @@ struct Themes {
 }
 
 impl Themes {
-    fn of(notes: usize) -> Self {
+    fn of(notes: usize, style: SynthStyle) -> Self {
+        let most_visual = match style {
+            SynthStyle::Drawn => picture::VISUAL_THEMES,
+            SynthStyle::Photographs => photograph::VISUAL_THEMES,
+        };
         let tastes = notes as f64 / NOTES_PER_TASTE;
         let text = (tastes.sqrt().round() as usize).clamp(2, TEXT_THEMES.len());
         let visual = (tastes / text as f64).round() as usize;
         Self {
-            visual: visual.clamp(2, VISUAL_THEMES),
+            visual: visual.clamp(2, most_visual),
             text,
         }
     }
@@ -165,14 +171,22 @@ fn fill(folder: &Path, settings: &SynthSettings) -> Result<()> {
         .enumerate()
         .try_for_each(|(number, taste)| {
             let mut random = Random::new(settings.seed, Stream::Picture, number);
-            let picture = picture::draw(taste.visual, settings.image_pixels, &mut random);
+            let draw = match settings.style {
+                SynthStyle::Drawn => picture::draw,
+                SynthStyle::Photographs => photograph::draw,
+            };
+            let picture = draw(taste.visual, settings.image_pixels, &mut random);
             let path = images.join(format!("{}.png", id(number)));
             picture.save(&path).map_err(|error| {
                 DataError::io("write", &path)(std::io::Error::other(error.to_string()))
             })
         })?;
 
-    let events = browse::log(&tastes, Themes::of(settings.notes), settings);
+    let events = browse::log(
+        &tastes,
+        Themes::of(settings.notes, settings.style),
+        settings,
+    );
     let users: Vec<String> = (0..settings.users)
         .map(|user| format!("u{user:05}"))
         .collect();
@@ -199,7 +213,7 @@ fn write_text(path: &Path, text: &str) -> Result<()> {
 
 /// Spreads the notes evenly over all tastes, in random order.
 fn assign_tastes(settings: &SynthSettings) -> Vec<Taste> {
-    let themes = Themes::of(settings.notes);
+    let themes = Themes::of(settings.notes, settings.style);
     let mut places: Vec<usize> = (0..settings.notes).collect();
     Random::new(settings.seed, Stream::Tastes, 0).shuffle(&mut places);
     let taste = |place: usize| Taste {
@@ -231,20 +245,25 @@ fn note(number: usize, taste: Taste, seed: u64) -> Note {
 }
 
 fn readme(settings: &SynthSettings) -> String {
-    let themes = Themes::of(settings.notes);
+    let themes = Themes::of(settings.notes, settings.style);
     let SynthSettings {
         notes,
         users,
         events_per_user,
         image_pixels,
         seed,
+        style,
     } = settings;
+    let look = match style {
+        SynthStyle::Drawn => "colour, shape and pattern of its picture",
+        SynthStyle::Photographs => "outline and material of what its picture shows",
+    };
     format!(
         "# A drawn sample set\n\n\
         Made by `mlrm data synth`; nothing in it was taken from anywhere, and the same settings give\n\
         the same files on every machine. {notes} notes, {users} users with {events_per_user} events \
         each,\npictures of {image_pixels} × {image_pixels} pixels, seed {seed}.\n\n\
-        Every note has one of {} visual themes (colour, shape and pattern of its picture, never named\n\
+        Every note has one of {} visual themes ({look}, never named\n\
         in its text) and one of {} text themes (what it is about, never visible in its picture).\n\
         A taste is one of each. A user has a few tastes and browses mostly notes of one taste at a\n\
         time, so notes are related when both themes agree: neither picture nor text alone tells.\n\n\

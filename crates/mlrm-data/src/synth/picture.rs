@@ -1,11 +1,10 @@
 //! Pictures: one large figure whose colour, shape and pattern are the visual theme, on a ground
 //! that tells nothing.
 
-use std::f64::consts::{FRAC_PI_2, PI, TAU};
-
 use image::{Rgb, RgbImage};
 
 use super::random::Random;
+use super::shape::{Place, Shape, coverage, mix};
 
 /// Figure colours, far apart in hue.
 const COLOURS: [[f64; 3]; 8] = [
@@ -18,15 +17,6 @@ const COLOURS: [[f64; 3]; 8] = [
     [0.10, 0.70, 0.74],
     [0.96, 0.46, 0.70],
 ];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
-    Disc,
-    Square,
-    Triangle,
-    Star,
-    Ring,
-}
 
 const SHAPES: [Shape; 5] = [
     Shape::Disc,
@@ -71,14 +61,6 @@ impl Look {
             pattern: PATTERNS[(round / SHAPES.len() + theme) % PATTERNS.len()],
         }
     }
-}
-
-/// Where a figure stands; lengths in sides of the picture.
-struct Place {
-    x: f64,
-    y: f64,
-    size: f64,
-    turn: f64,
 }
 
 /// Draws a picture of a visual theme. Position, size, turn, brightness, ground, specks and grain
@@ -131,42 +113,6 @@ pub(super) fn draw(theme: usize, pixels: u32, random: &mut Random) -> RgbImage {
         let grain = random.between(-0.02, 0.02);
         Rgb(colour.map(|channel| ((channel + grain).clamp(0.0, 1.0) * 255.0).round() as u8))
     })
-}
-
-fn mix(under: [f64; 3], over: [f64; 3], cover: f64) -> [f64; 3] {
-    std::array::from_fn(|channel| under[channel] + (over[channel] - under[channel]) * cover)
-}
-
-/// How much of the pixel at (x, y) the shape covers (0 to 1, smooth at its edge), and where the
-/// pixel lies within the shape (about -1 to 1 in both directions).
-fn coverage(shape: Shape, place: &Place, x: f64, y: f64, side: f64) -> (f64, f64, f64) {
-    let (sin, cos) = place.turn.sin_cos();
-    let (dx, dy) = ((x - place.x) / place.size, (y - place.y) / place.size);
-    let (u, v) = (dx * cos + dy * sin, dy * cos - dx * sin);
-    let inside = -distance(shape, u, v) * place.size * side;
-    ((inside + 0.5).clamp(0.0, 1.0), u, v)
-}
-
-/// About the distance to the edge of a shape of radius 1, negative inside.
-fn distance(shape: Shape, u: f64, v: f64) -> f64 {
-    let radius = u.hypot(v);
-    match shape {
-        Shape::Disc => radius - 0.95,
-        Shape::Square => u.abs().max(v.abs()) - 0.82,
-        Shape::Triangle => polygon(u, v, 3, 0.55),
-        Shape::Ring => (radius - 0.72).abs() - 0.27,
-        Shape::Star => {
-            let angle = (v.atan2(u) + FRAC_PI_2).rem_euclid(TAU / 5.0) - PI / 5.0;
-            radius - (0.48 + 0.55 * (angle.abs() / (PI / 5.0)).powi(2))
-        }
-    }
-}
-
-/// A regular polygon with one corner up and the given distance from centre to side.
-fn polygon(u: f64, v: f64, corners: u32, apothem: f64) -> f64 {
-    let step = TAU / f64::from(corners);
-    let angle = (v.atan2(u) + FRAC_PI_2).rem_euclid(step) - step / 2.0;
-    u.hypot(v) * angle.cos() - apothem
 }
 
 /// Whether the pattern has the first of its two tints here.

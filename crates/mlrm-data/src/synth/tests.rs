@@ -13,6 +13,7 @@ fn settings() -> SynthSettings {
         events_per_user: 12,
         image_pixels: 16,
         seed: 3,
+        style: SynthStyle::Drawn,
     }
 }
 
@@ -108,22 +109,22 @@ fn sizes_out_of_range_are_refused_and_small_ones_work() {
 
 #[test]
 fn themes_grow_with_the_set_and_end_with_the_vocabulary() {
-    assert_eq!(Themes::of(4), Themes { visual: 2, text: 2 });
-    assert_eq!(Themes::of(600), Themes { visual: 8, text: 8 });
-    assert_eq!(
-        Themes::of(10_000_000),
-        Themes {
-            visual: 160,
-            text: 16
-        }
-    );
+    for (style, most) in [(SynthStyle::Drawn, 160), (SynthStyle::Photographs, 64)] {
+        let themes = |notes| {
+            let themes = Themes::of(notes, style);
+            (themes.visual, themes.text)
+        };
+        assert_eq!([themes(4), themes(600)], [(2, 2), (8, 8)]);
+        assert_eq!(themes(10_000_000), (most, 16));
+    }
 }
 
 #[test]
 fn texts_fit_the_prompt_and_never_name_what_is_drawn() {
     let drawn = [
         "red", "blue", "yellow", "green", "purple", "orange", "teal", "pink", "disc", "circle",
-        "square", "triangle", "star", "ring", "plain", "stripes", "dots", "checks",
+        "square", "triangle", "star", "ring", "plain", "stripes", "dots", "checks", "plus",
+        "crescent", "heart", "ripples", "bricks", "wood", "blotches", "chevrons",
     ];
     for number in 0..2000 {
         let note = note(
@@ -190,6 +191,7 @@ fn related_notes_share_both_themes() {
         notes: 600,
         image_pixels: 8,
         seed: 7,
+        style: SynthStyle::Drawn,
     };
     ensure_synth(&root, &synth).unwrap();
     let notes = NoteSet::read(&root.join("notes.jsonl")).unwrap();
@@ -215,4 +217,78 @@ fn related_notes_share_both_themes() {
     assert!(pairs.len() > 3000, "{}", pairs.len());
     assert!(same("visual_theme") > 0.95, "{}", same("visual_theme"));
     assert!(same("text_theme") > 0.95, "{}", same("text_theme"));
+}
+
+/// The bytes of the drawn pictures and of the notes are what results were measured on.
+#[test]
+fn the_drawn_style_is_fixed_for_all_time() {
+    let home = tempfile::tempdir().unwrap();
+    let root = home.path().join("set");
+    ensure_synth(&root, &settings()).unwrap();
+    let pixels = |name: &str| {
+        image::open(root.join("images").join(name))
+            .unwrap()
+            .into_rgb8()
+    };
+    let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex()[..16].to_owned();
+    let found = [
+        hash(pixels("n00000.png").as_raw()),
+        hash(pixels("n00119.png").as_raw()),
+        hash(&fs::read(root.join("notes.jsonl")).unwrap()),
+        hash(&fs::read(root.join("interactions.csv")).unwrap()),
+    ];
+    let expected = [
+        "4271a1cf697c9486",
+        "1f6339a118d0d4d6",
+        "37adfbf09f6b7bed",
+        "96643674cf0edba1",
+    ];
+    assert_eq!(found, expected);
+}
+
+/// A mean colour finds the theme of a drawn picture, and not that of a photograph.
+#[test]
+fn a_mean_colour_does_not_tell_the_theme_of_a_photograph() {
+    let share_found = |draw: fn(usize, u32, &mut Random) -> image::RgbImage| {
+        let mean = |number: usize| -> [f64; 3] {
+            let picture = draw(number % 8, 24, &mut Random::new(1, Stream::Picture, number));
+            let sum = |channel: usize| {
+                let values = picture.pixels().map(|pixel| f64::from(pixel.0[channel]));
+                values.sum::<f64>() / f64::from(24 * 24)
+            };
+            std::array::from_fn(sum)
+        };
+        let means: Vec<[f64; 3]> = (0..320).map(mean).collect();
+        let nearest = |number: usize| {
+            let distance = |other: &usize| -> f64 {
+                let channels = means[number].iter().zip(&means[*other]);
+                channels.map(|(a, b)| (a - b).powi(2)).sum()
+            };
+            let others = (0..320).filter(|other| *other != number);
+            others
+                .min_by(|a, b| distance(a).total_cmp(&distance(b)))
+                .unwrap()
+        };
+        let found = (0..320).filter(|&number| nearest(number) % 8 == number % 8);
+        found.count() as f64 / 320.0
+    };
+    let drawn = share_found(picture::draw);
+    let photographs = share_found(photograph::draw);
+    assert!(drawn > 0.5, "{drawn}");
+    assert!(photographs < 0.2, "{photographs}, by chance 0.125");
+}
+
+#[test]
+fn photographs_of_a_theme_differ_and_are_the_same_again() {
+    let draw = |theme, number| {
+        let mut random = Random::new(1, Stream::Picture, number);
+        photograph::draw(theme, 32, &mut random)
+    };
+    assert_eq!(draw(5, 1), draw(5, 1));
+    assert_ne!(draw(5, 1), draw(5, 2));
+    // The theme is in the picture: the same scene around another object.
+    let (one, other) = (draw(5, 1), draw(6, 1));
+    let changed = one.pixels().zip(other.pixels()).filter(|(a, b)| a != b);
+    let share = changed.count() as f64 / f64::from(32 * 32);
+    assert!((0.05..0.7).contains(&share), "{share}");
 }
