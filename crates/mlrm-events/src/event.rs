@@ -168,7 +168,7 @@ pub struct TrainStep {
     #[serde(with = "number")]
     pub loss_multimodal: f64,
     /// L(E_v), its visual part; with mICL only.
-    #[serde(default, with = "number::option")]
+    #[serde(default, with = "number")]
     pub loss_visual: Option<f64>,
     /// The learning rate of this step.
     #[serde(with = "number")]
@@ -177,7 +177,7 @@ pub struct TrainStep {
     #[serde(with = "number")]
     pub temperature_logit: f64,
     /// Mean of the fusion gate z over the batch: 1 keeps the language model's state, 0 the picture.
-    #[serde(default, with = "number::option")]
+    #[serde(default, with = "number")]
     pub gate_mean: Option<f64>,
     /// Global L2 norm of the gradient before clipping.
     #[serde(with = "number")]
@@ -186,7 +186,7 @@ pub struct TrainStep {
     #[serde(with = "number")]
     pub notes_per_second: f64,
     /// Phase (`data`, `vision`, `connector`, `llm_forward`, `backward`, `optimiser`, …) → seconds.
-    #[serde(default, with = "number::map")]
+    #[serde(default, with = "number")]
     pub seconds_by_phase: Named<f64>,
     /// Pictures that passed through the frozen vision encoder; those whose features were kept did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -245,19 +245,19 @@ pub struct Evaluation {
     /// Notes that were queries.
     pub queries: u64,
     /// The model's metrics.
-    #[serde(with = "number::slices")]
+    #[serde(with = "number")]
     pub slices: Slices,
     /// Baseline name (`bm25`, `text_only`, `image_only`, `popularity`, `random`, …) → its metrics.
-    #[serde(with = "number::baselines")]
+    #[serde(with = "number")]
     pub baselines: Named<Slices>,
     /// log E exp(−2‖x − y‖²) over pairs of notes: lower is more evenly spread.
-    #[serde(with = "number::option")]
+    #[serde(with = "number")]
     pub uniformity: Option<f64>,
     /// E ‖x − y‖² over related pairs: lower is closer together.
-    #[serde(with = "number::option")]
+    #[serde(with = "number")]
     pub alignment: Option<f64>,
     /// Other numbers of the split, in units of their own, such as a loss.
-    #[serde(with = "number::map", skip_serializing_if = "Named::is_empty")]
+    #[serde(with = "number", skip_serializing_if = "Named::is_empty")]
     pub figures: Named<f64>,
 }
 
@@ -269,7 +269,7 @@ pub struct Saliency {
     /// `abs_then_sum` (published) or `sum_then_abs` (released code).
     pub formula: String,
     /// One entry a layer, the first layer first.
-    #[serde(with = "number::layers")]
+    #[serde(with = "number")]
     pub layers: Vec<ModalityShares>,
     /// What the probe cost.
     #[serde(with = "number")]
@@ -282,7 +282,7 @@ pub struct AttentionMass {
     /// The step after which the model was probed.
     pub step: u64,
     /// One entry a layer, over the same spans as [`Saliency::layers`].
-    #[serde(with = "number::layers")]
+    #[serde(with = "number")]
     pub layers: Vec<ModalityShares>,
     /// What the probe cost.
     #[serde(default, with = "number")]
@@ -314,10 +314,10 @@ pub struct EmbeddingProbe {
     pub alignment: f64,
     /// How far embeddings move when notes show the pictures of others, as a share of how far unrelated
     /// notes lie apart: 0 where pictures are ignored; absent for models that see none.
-    #[serde(with = "number::option")]
+    #[serde(with = "number")]
     pub picture_share: Option<f64>,
     /// Mean of the fusion gate z over the batch.
-    #[serde(with = "number::option")]
+    #[serde(with = "number")]
     pub gate_mean: Option<f64>,
     /// t: logits are cosine · exp(t).
     #[serde(with = "number")]
@@ -343,7 +343,7 @@ pub struct System {
     #[serde(default)]
     pub device_memory_bytes: Option<u64>,
     /// Use of the device, 0 to 100; absent as `device_memory_bytes` is.
-    #[serde(default, with = "number::option")]
+    #[serde(default, with = "number")]
     pub device_use_percent: Option<f64>,
 }
 
@@ -376,7 +376,7 @@ pub struct Preflight {
     /// Steps that were timed.
     pub timed_steps: Option<u64>,
     /// Seconds to the end of the run, evaluations included, at the speed of the timed steps.
-    #[serde(with = "number::option")]
+    #[serde(with = "number")]
     pub seconds_left: Option<f64>,
 }
 

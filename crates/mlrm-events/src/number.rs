@@ -1,34 +1,125 @@
 //! Numbers that JSON cannot write: NaN and the infinities as strings, for every shape of field.
 //!
-//! The module itself is a `#[serde(with = "number")]` for `f64`; its submodules serve the other
-//! shapes.
+//! The module is a `#[serde(with = "number")]` for `f64`, and for options, lists and maps of them.
 
 use std::fmt;
 
-use serde::de::{self, Deserializer, Visitor};
+use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
+
+use crate::event::Named;
 
 const NAN: &str = "NaN";
 const INFINITY: &str = "Infinity";
 const NEGATIVE_INFINITY: &str = "-Infinity";
 
-/// Writes `value` as a number, or as a string where it is not finite.
-pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    if value.is_finite() {
-        serializer.serialize_f64(*value)
-    } else if value.is_nan() {
-        serializer.serialize_str(NAN)
-    } else if *value > 0.0 {
-        serializer.serialize_str(INFINITY)
-    } else {
-        serializer.serialize_str(NEGATIVE_INFINITY)
+/// Writes numbers as numbers, or as strings where they are not finite.
+pub fn serialize<T: Numbers, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    value.written().serialize(serializer)
+}
+
+/// Reads numbers, the three strings, and `null` as NaN (where an option is read, as none).
+pub fn deserialize<'de, T: Numbers, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    T::Written::deserialize(deserializer).map(T::read)
+}
+
+/// What holds numbers.
+pub trait Numbers: Sized {
+    /// The same with [`Number`]s in their place.
+    type Written: Serialize + DeserializeOwned;
+
+    /// To what is written.
+    fn written(&self) -> Self::Written;
+
+    /// From what was read.
+    fn read(written: Self::Written) -> Self;
+}
+
+impl Numbers for f64 {
+    type Written = Number;
+
+    fn written(&self) -> Number {
+        Number(*self)
+    }
+
+    fn read(Number(value): Number) -> Self {
+        value
     }
 }
 
-/// Reads a number, one of the three strings, or `null` as NaN.
-pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    deserializer.deserialize_any(NumberVisitor)
+impl<T: Numbers> Numbers for Option<T> {
+    type Written = Option<T::Written>;
+
+    fn written(&self) -> Self::Written {
+        self.as_ref().map(T::written)
+    }
+
+    fn read(written: Self::Written) -> Self {
+        written.map(T::read)
+    }
+}
+
+impl<T: Numbers> Numbers for Vec<T> {
+    type Written = Vec<T::Written>;
+
+    fn written(&self) -> Self::Written {
+        self.iter().map(T::written).collect()
+    }
+
+    fn read(written: Self::Written) -> Self {
+        written.into_iter().map(T::read).collect()
+    }
+}
+
+impl Numbers for [f64; 3] {
+    type Written = [Number; 3];
+
+    fn written(&self) -> Self::Written {
+        self.map(Number)
+    }
+
+    fn read(written: Self::Written) -> Self {
+        written.map(f64::read)
+    }
+}
+
+impl<T: Numbers> Numbers for Named<T> {
+    type Written = Named<T::Written>;
+
+    fn written(&self) -> Self::Written {
+        let entries = self.iter();
+        entries
+            .map(|(name, value)| (name.clone(), value.written()))
+            .collect()
+    }
+
+    fn read(written: Self::Written) -> Self {
+        let entries = written.into_iter();
+        entries
+            .map(|(name, value)| (name, T::read(value)))
+            .collect()
+    }
+}
+
+/// A number, as JSON has it.
+pub struct Number(f64);
+
+impl Serialize for Number {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            value if value.is_finite() => serializer.serialize_f64(value),
+            value if value.is_nan() => serializer.serialize_str(NAN),
+            value if value > 0.0 => serializer.serialize_str(INFINITY),
+            _ => serializer.serialize_str(NEGATIVE_INFINITY),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NumberVisitor).map(Self)
+    }
 }
 
 struct NumberVisitor;
@@ -68,108 +159,3 @@ impl Visitor<'_> for NumberVisitor {
         }
     }
 }
-
-/// A number in a container.
-#[derive(Clone, Copy, Serialize, Deserialize)]
-#[serde(transparent)]
-struct Number(#[serde(with = "self")] f64);
-
-/// A `with` module for a container of numbers: how it looks with [`Number`]s inside, and both ways.
-macro_rules! container {
-    ($(#[$doc:meta])* $module:ident, $plain:ty, $wrapped:ty, $wrap:expr, $unwrap:expr) => {
-        $(#[$doc])*
-        pub mod $module {
-            use super::*;
-            #[allow(unused_imports)]
-            use crate::event::{ModalityShares, Named, Slices};
-
-            /// Writes the container.
-            pub fn serialize<S: Serializer>(value: &$plain, serializer: S) -> Result<S::Ok, S::Error> {
-                let wrap: fn(&$plain) -> $wrapped = $wrap;
-                wrap(value).serialize(serializer)
-            }
-
-            /// Reads the container.
-            pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<$plain, D::Error> {
-                let unwrap: fn($wrapped) -> $plain = $unwrap;
-                <$wrapped>::deserialize(deserializer).map(unwrap)
-            }
-        }
-    };
-}
-
-container!(
-    /// `Option<f64>`: `null` is `None`.
-    option,
-    Option<f64>,
-    Option<Number>,
-    |value| value.map(Number),
-    |value| value.map(|number| number.0)
-);
-
-container!(
-    /// One value a layer and modality.
-    layers,
-    Vec<ModalityShares>,
-    Vec<[Number; 3]>,
-    |layers| layers.iter().map(|layer| layer.map(Number)).collect(),
-    |layers| layers
-        .into_iter()
-        .map(|layer| layer.map(|number| number.0))
-        .collect()
-);
-
-container!(
-    /// Name → number.
-    map,
-    Named<f64>,
-    Named<Number>,
-    |map| map
-        .iter()
-        .map(|(name, value)| (name.clone(), Number(*value)))
-        .collect(),
-    |map| map
-        .into_iter()
-        .map(|(name, number)| (name, number.0))
-        .collect()
-);
-
-/// A map of numbers in a container.
-#[derive(Serialize, Deserialize)]
-#[serde(transparent)]
-struct NumberMap(#[serde(with = "map")] crate::event::Named<f64>);
-
-container!(
-    /// Slice → metric → number.
-    slices,
-    Slices,
-    Named<NumberMap>,
-    |slices| slices
-        .iter()
-        .map(|(name, metrics)| (name.clone(), NumberMap(metrics.clone())))
-        .collect(),
-    |slices| slices
-        .into_iter()
-        .map(|(name, metrics)| (name, metrics.0))
-        .collect()
-);
-
-/// Slices in a container.
-#[derive(Serialize, Deserialize)]
-#[serde(transparent)]
-struct NumberSlices(#[serde(with = "slices")] crate::event::Slices);
-
-container!(
-    /// Baseline → slice → metric → number.
-    baselines,
-    Named<Slices>,
-    Named<NumberSlices>,
-    |baselines| baselines
-        .iter()
-        .map(|(name, slices)| (name.clone(), NumberSlices(slices.clone())))
-        .collect(),
-    |baselines| baselines
-        .into_iter()
-        .map(|(name, slices)| (name, slices.0))
-        .collect()
-);

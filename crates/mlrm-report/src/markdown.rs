@@ -2,13 +2,12 @@
 
 use std::fmt::Write;
 
-use mlrm_events::Evaluation;
 use mlrm_events::text::{markdown, one_line};
 
 use crate::describe;
 use crate::format;
-use crate::html::{TableRow, facts, main_rows};
-use crate::run::Run;
+use crate::html::{TableRow, facts, main_rows, slice_rows};
+use crate::run::{Run, evaluated};
 use crate::state::{interval, metric_names, normalised};
 
 /// Summary, retrieval and saliency of `runs`.
@@ -29,10 +28,7 @@ pub fn page(runs: &[Run]) -> String {
 }
 
 fn retrieval(runs: &[Run], text: &mut String) {
-    let evaluated: Vec<(&Run, &Evaluation)> = runs
-        .iter()
-        .filter_map(|run| Some((run, run.evaluation()?)))
-        .collect();
+    let evaluated = evaluated(runs);
     if evaluated.is_empty() {
         return;
     }
@@ -55,16 +51,7 @@ fn retrieval(runs: &[Run], text: &mut String) {
         .filter(|(_, evaluation)| evaluation.slices.len() > 1)
     {
         let _ = writeln!(text, "### By slice: {}\n", markdown(&run.name));
-        let rows: Vec<TableRow> = evaluation
-            .slices
-            .iter()
-            .map(|(slice, metrics)| TableRow {
-                name: format::name_title(slice),
-                metrics,
-                is_model: slice == "all",
-            })
-            .collect();
-        table(&rows, &metrics, text);
+        table(&slice_rows(evaluation), &metrics, text);
     }
 }
 

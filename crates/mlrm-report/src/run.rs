@@ -61,6 +61,12 @@ pub fn folder_and_name(run: &Path) -> (PathBuf, String) {
     (folder, name.unwrap_or_else(|| "run".into()))
 }
 
+/// The runs that were evaluated, each with the evaluation that stands for it.
+pub(crate) fn evaluated(runs: &[Run]) -> Vec<(&Run, &Evaluation)> {
+    let found = runs.iter().filter_map(|run| Some((run, run.evaluation()?)));
+    found.collect()
+}
+
 impl Run {
     /// Reads `run/events.jsonl` and, where it is there, `run/report/examples.jsonl`.
     ///

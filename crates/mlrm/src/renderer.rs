@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal};
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
@@ -110,11 +110,20 @@ impl EventRenderer {
         Self { started, ..self }
     }
 
+    fn sink(&mut self) -> &mut (dyn EventSink + Send) {
+        let sink = self.sink.get_mut();
+        sink.unwrap_or_else(PoisonError::into_inner).as_mut()
+    }
+
     /// A sink that fails is not the training's affair: Burn gives a renderer no way to tell of it.
     fn emit(&mut self, event: Event) {
-        let sink = self.sink.get_mut();
-        let sink = sink.unwrap_or_else(std::sync::PoisonError::into_inner);
-        let _unkept = sink.emit_now(event);
+        let _unkept = self.sink().emit_now(event);
+    }
+
+    fn summary(&mut self, summary: Option<LearnerSummary>) {
+        if let Some(summary) = summary {
+            self.sink().say(&summary.to_string());
+        }
     }
 
     /// The name of a metric, and what its values are multiplied by to be shares, where they are.
@@ -143,7 +152,6 @@ impl EventRenderer {
                 let all = evaluation.slices.entry("all".into()).or_default();
                 all.insert(name, value * share);
             }
-            (name, _) if of_training && DRAWN[1..].contains(&name) => {}
             (name, _) if of_training && DRAWN[1..].contains(&name) => {}
             _ if of_training => drop(evaluation.figures.insert(format!("train {name}"), value)),
             _ => drop(evaluation.figures.insert(name, value)),
@@ -324,16 +332,6 @@ impl MetricsRenderer for EventRenderer {
     fn register_metric(&mut self, definition: MetricDefinition) {
         let id = definition.metric_id.clone();
         self.definitions.insert(id, definition);
-    }
-}
-
-impl EventRenderer {
-    fn summary(&mut self, summary: Option<LearnerSummary>) {
-        if let Some(summary) = summary {
-            let sink = self.sink.get_mut();
-            let sink = sink.unwrap_or_else(std::sync::PoisonError::into_inner);
-            sink.say(&summary.to_string());
-        }
     }
 }
 

@@ -11,12 +11,11 @@ use mlrm_train::DataRecord;
 use mlrm_train::corpus::{Notes, run_pairs};
 use mlrm_train::encode::Inference;
 use mlrm_train::evaluate::{BaselineSources, Measured, Retrieval, full_report};
-use mlrm_train::folders::write_beside;
 use mlrm_train::plan::starting_model;
 use mlrm_train::run_folder::check_measured;
 
-use super::check_place;
 use super::model_source::{ModelSource, picture_progress, tell_of_pictures};
+use super::{check_place, write};
 
 /// Measure retrieval of a run or model beside its baselines.
 #[derive(Debug, Args)]
@@ -90,7 +89,7 @@ pub fn run(args: EvalArgs) -> miette::Result<ExitCode> {
     tell_of_pictures(&notes, &model.embedder);
     let json = serde_json::to_string_pretty(&report).into_diagnostic()?;
     if let Some(path) = &args.out {
-        write_beside(path, &format!("{json}\n"))?;
+        write(path, &format!("{json}\n"))?;
     }
     let name = model.embedder.config.variant.name();
     match (args.json, args.markdown) {

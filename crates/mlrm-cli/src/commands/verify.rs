@@ -100,7 +100,10 @@ pub fn run(args: VerifyArgs) -> miette::Result<ExitCode> {
             }
         );
     }
-    Ok(ExitCode::from(u8::from(passed != reports.len())))
+    Ok(match passed == reports.len() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
 }
 
 fn unpack(folder: &std::path::Path) -> miette::Result<()> {

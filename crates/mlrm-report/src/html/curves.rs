@@ -14,50 +14,42 @@ pub(super) fn section(runs: &[Run], html: &mut String) {
         "<p class=\"muted\">Lines are means, pale bands the extremes around them.</p>\n\
          <div class=\"grid\">\n",
     );
-    if let [run] = runs {
-        let train = &run.state.train;
-        let mut chart = chart("Loss");
-        chart
-            .lines
-            .push(ChartLine::series("loss", "var(--c0)", "", &train.loss));
-        if !train.loss_visual.is_empty() {
-            let multimodal =
-                ChartLine::series("multimodal", "var(--text)", "7 3", &train.loss_multimodal);
-            chart.lines.push(multimodal);
-            chart.lines.push(ChartLine::series(
-                "visual",
-                "var(--visual)",
-                "2 3",
-                &train.loss_visual,
-            ));
-        }
-        chart.write(html);
-    } else {
-        compared("Loss", runs, |run| &run.train.loss, html);
-        compared(
-            "Multimodal loss",
-            runs,
-            |run| &run.train.loss_multimodal,
-            html,
-        );
-        compared("Visual loss", runs, |run| &run.train.loss_visual, html);
+    let losses: [(&str, SeriesOf); 3] = [
+        ("Loss", |run| &run.train.loss),
+        ("Multimodal loss", |run| &run.train.loss_multimodal),
+        ("Visual loss", |run| &run.train.loss_visual),
+    ];
+    match runs {
+        [run] => losses_together(run, html),
+        _ => compare_all(&losses, runs, html),
     }
-    compared("Learning rate", runs, |run| &run.train.learning_rate, html);
-    compared("Temperature", runs, |run| &run.train.temperature, html);
-    compared(
-        "Mean gate (1: text, 0: picture)",
-        runs,
-        |run| &run.train.gate_mean,
-        html,
-    );
-    compared("Gradient norm", runs, |run| &run.train.gradient_norm, html);
-    compared(
-        "Notes per second",
-        runs,
-        |run| &run.train.notes_per_second,
-        html,
-    );
+    let others: [(&str, SeriesOf); 5] = [
+        ("Learning rate", |run| &run.train.learning_rate),
+        ("Temperature", |run| &run.train.temperature),
+        ("Mean gate (1: text, 0: picture)", |run| {
+            &run.train.gate_mean
+        }),
+        ("Gradient norm", |run| &run.train.gradient_norm),
+        ("Notes per second", |run| &run.train.notes_per_second),
+    ];
+    compare_all(&others, runs, html);
     html.push_str("</div>\n</section>\n");
+}
+
+/// The loss of a run and its parts.
+fn losses_together(run: &Run, html: &mut String) {
+    let train = &run.state.train;
+    let mut chart = chart("Loss");
+    let mut line = |name, color, dash, series| {
+        let line = ChartLine::series(name, color, dash, series);
+        chart.lines.push(line);
+    };
+    line("loss", "var(--c0)", "", &train.loss);
+    if !train.loss_visual.is_empty() {
+        line("multimodal", "var(--text)", "7 3", &train.loss_multimodal);
+        line("visual", "var(--visual)", "2 3", &train.loss_visual);
+    }
+    chart.write(html);
 }
 
 /// How the embeddings of the fixed batch lay.
@@ -85,9 +77,7 @@ pub(super) fn embeddings(runs: &[Run], html: &mut String) {
         ("Alignment", |run| &run.embeddings.alignment),
         ("Picture share", |run| &run.embeddings.picture_share),
     ];
-    for (title, series) in charts {
-        compared(title, runs, series, html);
-    }
+    compare_all(&charts, runs, html);
     html.push_str("</div>\n</section>\n");
 }
 
@@ -101,14 +91,17 @@ fn chart(title: &str) -> Chart {
     }
 }
 
-fn compared(title: &str, runs: &[Run], series: SeriesOf, html: &mut String) {
-    let mut chart = chart(title);
-    for (index, run) in runs.iter().enumerate() {
-        let series = series(&run.state);
-        if !series.is_empty() {
-            let line = ChartLine::series(&run.name, run_color(index), run_dash(index), series);
-            chart.lines.push(line);
+/// A chart for each quantity, with a line for each run that has it.
+fn compare_all(charts: &[(&str, SeriesOf)], runs: &[Run], html: &mut String) {
+    for (title, series) in charts {
+        let mut chart = chart(title);
+        for (index, run) in runs.iter().enumerate() {
+            let series = series(&run.state);
+            if !series.is_empty() {
+                let line = ChartLine::series(&run.name, run_color(index), run_dash(index), series);
+                chart.lines.push(line);
+            }
         }
+        chart.write(html);
     }
-    chart.write(html);
 }

@@ -8,7 +8,7 @@ mod pictures;
 mod retrieval;
 mod summary;
 
-pub(crate) use retrieval::{TableRow, main_rows};
+pub(crate) use retrieval::{TableRow, main_rows, slice_rows};
 pub(crate) use summary::facts;
 
 use std::fmt::Write;

@@ -9,14 +9,11 @@ use super::{run_color, run_dash};
 use crate::describe;
 use crate::format;
 use crate::markup::escaped;
-use crate::run::Run;
+use crate::run::{Run, evaluated};
 use crate::state::{interval, metric_names};
 
 pub(super) fn section(runs: &[Run], html: &mut String) {
-    let evaluated: Vec<(&Run, &Evaluation)> = runs
-        .iter()
-        .filter_map(|run| Some((run, run.evaluation()?)))
-        .collect();
+    let evaluated = evaluated(runs);
     if evaluated.is_empty() {
         return;
     }
@@ -61,16 +58,7 @@ pub(super) fn section(runs: &[Run], html: &mut String) {
             String::new()
         };
         let _ = writeln!(html, "<h3>By slice{}</h3>", escaped(&name));
-        let rows: Vec<TableRow> = evaluation
-            .slices
-            .iter()
-            .map(|(slice, metrics)| TableRow {
-                name: format::name_title(slice),
-                metrics,
-                is_model: slice == "all",
-            })
-            .collect();
-        table(&rows, &metrics, false, html);
+        table(&slice_rows(evaluation), &metrics, false, html);
     }
     html.push_str("</section>\n");
 }
@@ -80,6 +68,17 @@ pub(crate) struct TableRow<'a> {
     pub(crate) name: String,
     pub(crate) metrics: &'a Metrics,
     pub(crate) is_model: bool,
+}
+
+/// All notes and their slices.
+pub(crate) fn slice_rows(evaluation: &Evaluation) -> Vec<TableRow<'_>> {
+    let slices = evaluation.slices.iter();
+    let rows = slices.map(|(slice, metrics)| TableRow {
+        name: format::name_title(slice),
+        metrics,
+        is_model: slice == "all",
+    });
+    rows.collect()
 }
 
 /// The models, then their baselines; of several runs each baseline with its run, unless all runs

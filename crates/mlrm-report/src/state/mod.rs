@@ -72,86 +72,56 @@ pub struct RunState {
     log: log::Log,
 }
 
-/// What the steps measured.
-#[derive(Debug, Clone, Default)]
-#[allow(missing_docs, reason = "the fields are those of `train_step`")]
-pub struct TrainSeries {
-    pub loss: Series,
-    pub loss_multimodal: Series,
-    pub loss_visual: Series,
-    pub learning_rate: Series,
-    /// τ = exp(−t).
-    pub temperature: Series,
-    pub gate_mean: Series,
-    pub gradient_norm: Series,
-    pub notes_per_second: Series,
+/// Series of the numbers of one kind of event: the name of each, and what is drawn.
+macro_rules! series {
+    ($(#[$about:meta])* $kind:ident of $event:ident: $events:ty {
+        $($(#[$doc:meta])* $name:ident = $value:expr;)*
+    }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Default)]
+        #[allow(missing_docs, reason = "the fields are those of the event")]
+        pub struct $kind {
+            $($(#[$doc])* pub $name: Series,)*
+        }
+
+        impl $kind {
+            fn push(&mut self, $event: &$events) {
+                $(if let Some(value) = Option::<f64>::from($value) {
+                    self.$name.push($event.step, value);
+                })*
+            }
+
+            fn forget_after(&mut self, step: u64) {
+                $(self.$name.forget_after(step);)*
+            }
+        }
+    };
 }
 
-impl TrainSeries {
-    fn push(&mut self, step: &TrainStep) {
-        let at = step.step;
-        self.loss.push(at, step.loss);
-        self.loss_multimodal.push(at, step.loss_multimodal);
-        self.learning_rate.push(at, step.learning_rate);
-        self.temperature.push(at, (-step.temperature_logit).exp());
-        self.gradient_norm.push(at, step.gradient_norm);
-        self.notes_per_second.push(at, step.notes_per_second);
-        if let Some(visual) = step.loss_visual {
-            self.loss_visual.push(at, visual);
-        }
-        if let Some(gate) = step.gate_mean {
-            self.gate_mean.push(at, gate);
-        }
-    }
-
-    fn all_mut(&mut self) -> [&mut Series; 8] {
-        [
-            &mut self.loss,
-            &mut self.loss_multimodal,
-            &mut self.loss_visual,
-            &mut self.learning_rate,
-            &mut self.temperature,
-            &mut self.gate_mean,
-            &mut self.gradient_norm,
-            &mut self.notes_per_second,
-        ]
+series! {
+    /// What the steps measured.
+    TrainSeries of event: TrainStep {
+        loss = event.loss;
+        loss_multimodal = event.loss_multimodal;
+        loss_visual = event.loss_visual;
+        learning_rate = event.learning_rate;
+        /// τ = exp(−t).
+        temperature = (-event.temperature_logit).exp();
+        gate_mean = event.gate_mean;
+        gradient_norm = event.gradient_norm;
+        notes_per_second = event.notes_per_second;
     }
 }
 
-/// How the embeddings of a fixed batch lie, over the steps.
-#[derive(Debug, Clone, Default)]
-#[allow(missing_docs, reason = "the fields are those of `embedding_probe`")]
-pub struct EmbeddingSeries {
-    pub positive_similarity: Series,
-    pub negative_similarity: Series,
-    pub effective_rank: Series,
-    pub uniformity: Series,
-    pub alignment: Series,
-    pub picture_share: Series,
-}
-
-impl EmbeddingSeries {
-    fn push(&mut self, probe: &EmbeddingProbe) {
-        let at = probe.step;
-        self.positive_similarity.push(at, probe.positive_similarity);
-        self.negative_similarity.push(at, probe.negative_similarity);
-        self.effective_rank.push(at, probe.effective_rank);
-        self.uniformity.push(at, probe.uniformity);
-        self.alignment.push(at, probe.alignment);
-        if let Some(share) = probe.picture_share {
-            self.picture_share.push(at, share);
-        }
-    }
-
-    fn all_mut(&mut self) -> [&mut Series; 6] {
-        [
-            &mut self.positive_similarity,
-            &mut self.negative_similarity,
-            &mut self.effective_rank,
-            &mut self.uniformity,
-            &mut self.alignment,
-            &mut self.picture_share,
-        ]
+series! {
+    /// How the embeddings of a fixed batch lie, over the steps.
+    EmbeddingSeries of event: EmbeddingProbe {
+        positive_similarity = event.positive_similarity;
+        negative_similarity = event.negative_similarity;
+        effective_rank = event.effective_rank;
+        uniformity = event.uniformity;
+        alignment = event.alignment;
+        picture_share = event.picture_share;
     }
 }
 
@@ -224,10 +194,8 @@ impl RunState {
     /// A process begins: at 0, or at the checkpoint that it resumes.
     fn start(&mut self, time_seconds: f64, started: &RunStarted) {
         let from = started.resumed_from_step.unwrap_or(0);
-        let embeddings = self.embeddings.all_mut();
-        for series in self.train.all_mut().into_iter().chain(embeddings) {
-            series.forget_after(from);
-        }
+        self.train.forget_after(from);
+        self.embeddings.forget_after(from);
         // A new run in an old log starts with nothing; a resumed one keeps what its checkpoint saw.
         let keeps = |step: u64| started.resumed_from_step.is_some() && step <= from;
         self.gates.retain(|gate| keeps(gate.step));

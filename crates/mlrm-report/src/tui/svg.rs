@@ -5,6 +5,8 @@ use std::fmt::Write;
 use ratatui::buffer::{Buffer, Cell};
 use ratatui::style::{Color, Modifier};
 
+use crate::color::rgb;
+
 /// A cell's width and height, the text's size and its baseline, in pixels.
 const CELL: (f64, f64) = (8.4, 18.0);
 const FONT_PIXELS: f64 = 14.0;
@@ -261,27 +263,13 @@ fn css(color: Color) -> Option<String> {
 
 /// The 256-colour palette: 16 named colours, a 6×6×6 cube, 24 greys.
 fn palette(index: u8) -> (u8, u8, u8) {
-    const NAMED: [(u8, u8, u8); 16] = [
-        (0, 0, 0),
-        (205, 49, 49),
-        (13, 188, 121),
-        (229, 229, 16),
-        (36, 114, 200),
-        (188, 63, 188),
-        (17, 168, 205),
-        (229, 229, 229),
-        (102, 102, 102),
-        (241, 76, 76),
-        (35, 209, 139),
-        (245, 245, 67),
-        (59, 142, 234),
-        (214, 112, 214),
-        (41, 184, 219),
-        (255, 255, 255),
+    const NAMED: [u32; 16] = [
+        0x000000, 0xcd3131, 0x0dbc79, 0xe5e510, 0x2472c8, 0xbc3fbc, 0x11a8cd, 0xe5e5e5, 0x666666,
+        0xf14c4c, 0x23d18b, 0xf5f543, 0x3b8eea, 0xd670d6, 0x29b8db, 0xffffff,
     ];
     const LEVELS: [u8; 6] = [0, 95, 135, 175, 215, 255];
     match index {
-        0..=15 => NAMED[usize::from(index)],
+        0..=15 => rgb(NAMED[usize::from(index)]),
         16..=231 => {
             let cube = usize::from(index - 16);
             (LEVELS[cube / 36], LEVELS[cube / 6 % 6], LEVELS[cube % 6])
