@@ -198,19 +198,26 @@ fn worst_of_workers(count: usize, change: impl Fn(&mut StepContext)) -> [[f64; 2
     worst
 }
 
-/// In f32 the parts add up in another order, over other paddings, and the temperature makes the
-/// softmax twenty times as sensitive to the rounding of cosines (7.9e-6 is the most that was seen). The short formats round embeddings by
-/// 2⁻⁹ and 2⁻¹².
+/// In f32 embeddings are the same bit for bit, and what parts add up in another order differs by `limit` of the largest value
+/// at most. The short formats round embeddings by 2⁻⁹ and 2⁻¹².
 #[track_caller]
-fn assert_rounding([f32, bf16, f16]: [[f64; 2]; 3]) {
-    assert!(f32[0] <= 1e-6 && f32[1] <= 4e-5, "{f32:?}");
+fn assert_rounding([f32, bf16, f16]: [[f64; 2]; 3], limit: f64) {
+    assert!(f32[0] <= limit && f32[1] <= 5e-6, "{f32:?}");
     assert!(bf16[0] <= 0.1, "{bf16:?}");
     assert!(f16[0] <= 0.02, "{f16:?}");
 }
 
+/// Of parts of one size.
+const LIMIT: f64 = 1e-6;
+/// Of parts of which the last has a single note, or which several workers add up (2.2e-6 is the most that was seen).
+const UNEVEN_LIMIT: f64 = 2.5e-6;
+
 #[test]
 fn gradients_in_slices_are_those_of_the_whole_batch() {
-    assert_rounding(worst_over_models(|context| context.micro_batch_notes = 5));
+    assert_rounding(
+        worst_over_models(|context| context.micro_batch_notes = 5),
+        LIMIT,
+    );
 }
 
 #[test]
@@ -218,20 +225,21 @@ fn gradients_of_layers_run_again_are_the_same_bit_by_bit() {
     let [f32, bf16, f16] = worst_over_models(|context| context.checkpoint_layers = true);
     assert_eq!(f32, [0.0; 2]);
     // In short formats the gradient that a layer hands on is rounded at other places.
-    assert_rounding([f32, bf16, f16]);
+    assert_rounding([f32, bf16, f16], LIMIT);
 }
 
 /// Each worker embeds a share; negatives, dropout masks and gradients are those of the whole batch.
 #[test]
 fn gradients_of_several_workers_are_those_of_one() {
-    assert_rounding(worst_of_workers(3, |_| {}));
+    assert_rounding(worst_of_workers(3, |_| {}), LIMIT);
 }
 
 #[test]
 fn workers_hold_slices_and_run_layers_again_too() {
-    assert_rounding(worst_of_workers(2, |context| {
+    let worst = worst_of_workers(2, |context| {
         (context.micro_batch_notes, context.checkpoint_layers) = (3, true);
-    }));
+    });
+    assert_rounding(worst, UNEVEN_LIMIT);
 }
 
 /// The order in which workers end changes nothing.
@@ -271,7 +279,7 @@ fn a_worker_says_what_is_wrong_with_its_share() {
     let expected = gradients(&plan, &batch, &context);
     let found = gradients_of(&plan, &batch, &context, group.as_mut());
     let [of_all, _] = largest_errors(&found, &expected);
-    assert!(of_all <= 4e-6, "{of_all}");
+    assert!(of_all <= LIMIT, "{of_all}");
 }
 
 /// A note that stands in several pairs gives the same gradients embedded once and embedded as often;
@@ -303,7 +311,7 @@ fn notes_embedded_once_give_the_gradients_of_all_their_places() {
             worst = [worst[0].max(errors[0]), worst[1].max(errors[1])];
         }
     }
-    assert!(worst[0] <= 5e-6 && worst[1] <= 3e-5, "{worst:?}");
+    assert!(worst[0] <= 3e-6 && worst[1] <= 1.5e-5, "{worst:?}");
 }
 
 /// Positions of the language model in a pass over the sample set of `configs/demo.toml`, in batches of 64
@@ -362,7 +370,8 @@ fn fewer_positions_are_computed() {
 
 #[test]
 fn slices_and_layers_run_again_go_together() {
-    assert_rounding(worst_over_models(|context| {
+    let worst = worst_over_models(|context| {
         (context.micro_batch_notes, context.checkpoint_layers) = (7, true);
-    }));
+    });
+    assert_rounding(worst, UNEVEN_LIMIT);
 }
