@@ -165,7 +165,7 @@ fn spoil(home: &Home, row: usize, cut: bool) -> String {
     let mut bytes = fs::read(&path).expect("a picture");
     let end = bytes.len();
     match cut {
-        true => bytes.truncate(end - 9),
+        true => bytes.truncate(end / 2),
         false => bytes[end / 3..end / 2].fill(0x55),
     }
     fs::write(path, bytes).expect("a picture");
@@ -306,8 +306,10 @@ fn shards_and_merges_that_are_killed_at_any_moment_end_in_the_same_files() {
         let mut longest = begun.elapsed();
         for _ in 0..6 {
             kills += usize::from(killed(&command, &mut longest));
-            let merged = fs::read(home.path("merged.npy")).expect("a file");
-            assert_eq!(Some(&merged), expected.get(&PathBuf::from("merged.npy")));
+            // Of NumPy's files the old ones go before the new ones come: it may be absent, never half.
+            if let Ok(merged) = fs::read(home.path("merged.npy")) {
+                assert_eq!(Some(&merged), expected.get(&PathBuf::from("merged.npy")));
+            }
         }
         merge(&home).done();
         let names = |files: &BTreeMap<PathBuf, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();

@@ -305,16 +305,23 @@ bm25           –       –       –       –       –       –       –
     }
 
     #[test]
+    fn that_queries_were_drawn_stands_below() {
+        let drawn = EvalReport {
+            queries_sampled_from: 900,
+            ..report()
+        };
+        let said = "\n3 of 900 queries were drawn (eval.max_queries)\n";
+        assert!(drawn.to_text("notellm2").ends_with(said));
+        assert!(drawn.to_markdown("notellm2").ends_with(said));
+        assert!(!report().to_text("notellm2").contains("drawn"));
+    }
+
+    #[test]
     fn what_was_left_out_stands_below() {
         let mut report = report();
         let reason = "no such model".to_owned();
         report.left_out.insert("zero_shot".into(), reason);
-        report.queries_sampled_from = 900;
         let text = report.to_text("notellm2");
-        assert!(
-            text.contains("\n3 of 900 queries were drawn (eval.max_queries)\n"),
-            "{text}"
-        );
         assert!(
             text.ends_with("\n\nnot measured: zero_shot: no such model\n"),
             "{text}"
