@@ -425,3 +425,26 @@ fn batches_are_those_of_the_run() {
     let none = [fed.as_slice(), &["--set", "train.max_steps=0"]].concat();
     home.refused(&none, &["takes no step", "--steps N"]);
 }
+
+#[test]
+fn photographs_are_other_pictures_of_the_same_notes() {
+    let home = Home::empty();
+    home.mlrm(&SYNTH).done();
+    let mut words = SYNTH.to_vec();
+    words[2] = "photographs";
+    words.extend(["--style", "photographs"]);
+    home.mlrm(&words).done();
+    for same in ["notes.jsonl", "interactions.csv"] {
+        let file = |folder: &str| home.read(format!("{folder}/{same}"));
+        assert_eq!(file("data"), file("photographs"));
+    }
+    let picture =
+        |folder: &str| fs::read(home.path(folder).join("images/n00000.png")).expect("a picture");
+    assert_ne!(picture("data"), picture("photographs"));
+    let drawn = &words[..words.len() - 2];
+    home.refused(drawn, &["made with other settings", "photographs"]);
+    words.pop();
+    words.push("paintings");
+    let ran = home.mlrm(&words);
+    ran.failed_with(2, &["paintings", "`drawn` or `photographs`"]);
+}
