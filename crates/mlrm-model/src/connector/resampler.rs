@@ -10,6 +10,7 @@ use crate::bounds;
 use crate::nn::{
     CrossAttention, LayerNorm, Linear, fixed_zeros, linear, resize_positions, sin_cos_2d, zeros,
 };
+use crate::ops;
 use crate::weights::InitRule;
 
 /// Sizes of a resampler, as `mlrm.toml` stores them. It is as wide as the language model.
@@ -117,7 +118,7 @@ impl Resampler {
         let x = self
             .ln_post
             .forward(self.attn.forward(query, key, features));
-        let x = x.reshape([batch * queries, width]).matmul(self.proj.val());
+        let x = ops::linear(x.reshape([batch * queries, width]), self.proj.val(), None);
         x.reshape([batch, queries, width])
     }
 

@@ -1,21 +1,22 @@
 //! Matrix products on parts of buffers, without copies: in f32 by `gemm`, or in bf16 (`backend.matmul_precision`) where the
 //! processor has tiles for it.
 
+use std::ops::Range;
 #[cfg(target_arch = "x86_64")]
 use std::sync::Arc;
 
-use burn::backend::flex::Layout;
+use burn::backend::flex::{FlexTensor, Layout};
 use gemm::Parallelism;
 #[cfg(target_arch = "x86_64")]
 use mlrm_config::MatmulPrecision;
 
 #[cfg(target_arch = "x86_64")]
-use super::tiles;
+use super::{packed, tiles};
 #[cfg(target_arch = "x86_64")]
 use crate::ops::matmul_precision;
 
 /// A matrix inside a buffer: element (r, c) stands at `start + r * row_stride + c * column_stride`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Part {
     start: usize,
     rows: usize,
@@ -58,10 +59,6 @@ impl Part {
         self.row_stride == 1 || self.column_stride == 1
     }
 
-    pub(super) fn rows(&self) -> usize {
-        self.rows
-    }
-
     pub(super) fn columns(&self) -> usize {
         self.columns
     }
@@ -95,6 +92,70 @@ pub(super) fn transposed((values, part): Factor<'_>) -> Factor<'_> {
     (values, part.transposed())
 }
 
+/// A right factor of products.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Right<'a> {
+    factor: Factor<'a>,
+    /// Where it is a weight, what it is a part of, and whether that learns.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    weight: Option<(&'a FlexTensor, bool)>,
+}
+
+impl<'a> Right<'a> {
+    /// A weight of two axes as it lies in memory, whose tiles are kept unless it `learns`.
+    pub(super) fn weight(tensor: &'a FlexTensor, learns: bool) -> Self {
+        Self {
+            factor: (tensor.storage(), Part::of(tensor.layout())),
+            weight: Some((tensor, learns)),
+        }
+    }
+
+    pub(super) fn transposed(self) -> Self {
+        Self {
+            factor: transposed(self.factor),
+            ..self
+        }
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.factor.1.rows
+    }
+
+    pub(super) fn columns(&self) -> usize {
+        self.factor.1.columns
+    }
+
+    /// The factor alone, without what it is a part of.
+    #[cfg(test)]
+    pub(super) fn factor(&self) -> Factor<'a> {
+        self.factor
+    }
+
+    /// The factor in tiles, made on all threads where it is `parallel` and not kept.
+    #[cfg(target_arch = "x86_64")]
+    fn panels(&self, parallel: bool) -> Arc<tiles::Panels> {
+        let (values, part) = self.factor;
+        assert!(part.fits(values.len()), "a factor does not fit its buffer");
+        let lines = lines(values, part.transposed());
+        assert!(lines.readable(), "a factor has neighbours along one axis");
+        // SAFETY: tiles are asked for where the processor has them; the factor lies inside its buffer.
+        let pack = || unsafe { lines.pack(false, parallel) };
+        match self.weight {
+            Some((tensor, learns)) => packed::panels(tensor, part, learns, pack),
+            None => Arc::new(pack()),
+        }
+    }
+}
+
+impl<'a> From<Factor<'a>> for Right<'a> {
+    fn from(factor: Factor<'a>) -> Self {
+        Self {
+            factor,
+            weight: None,
+        }
+    }
+}
+
 /// The arithmetic of an operation's products, chosen once for all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arithmetic {
@@ -119,32 +180,57 @@ impl Arithmetic {
 #[derive(Debug, Clone)]
 pub(super) struct Ready<'a> {
     factor: Factor<'a>,
-    /// Of the factor, or of one that it begins.
+    /// Of the factor, or of one that it is a part of.
     #[cfg(target_arch = "x86_64")]
     panels: Option<Arc<tiles::Panels>>,
+    /// The first panel that is a part of it.
+    #[cfg(target_arch = "x86_64")]
+    first_panel: usize,
 }
 
 impl<'a> Ready<'a> {
     /// A left factor, made ready on the calling thread.
-    pub(super) fn left(arithmetic: Arithmetic, factor: Factor<'a>) -> Self {
-        Self::new(arithmetic, factor, true, false)
+    pub(super) fn left(arithmetic: Arithmetic, (values, part): Factor<'a>) -> Self {
+        assert!(part.fits(values.len()), "a factor does not fit its buffer");
+        #[cfg(target_arch = "x86_64")]
+        let panels = (arithmetic == Arithmetic::Tiles).then(|| {
+            let lines = lines(values, part);
+            assert!(lines.readable(), "a factor has neighbours along one axis");
+            // SAFETY: `Arithmetic::of` asked the processor; the factor lies inside its buffer.
+            Arc::new(unsafe { lines.pack(true, false) })
+        });
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = arithmetic;
+        Self {
+            factor: (values, part),
+            #[cfg(target_arch = "x86_64")]
+            panels,
+            #[cfg(target_arch = "x86_64")]
+            first_panel: 0,
+        }
     }
 
     /// A right factor, made ready on the calling thread.
     pub(super) fn right(arithmetic: Arithmetic, factor: Factor<'a>) -> Self {
-        Self::new(arithmetic, factor, false, false)
+        Self::of(arithmetic, factor.into(), false)
     }
 
-    /// A right factor, made ready on all threads.
-    pub(super) fn shared(arithmetic: Arithmetic, factor: Factor<'a>) -> Self {
-        Self::new(arithmetic, factor, false, true)
+    /// A right factor, made ready on all threads, or kept from earlier products.
+    pub(super) fn shared(arithmetic: Arithmetic, right: Right<'a>) -> Self {
+        Self::of(arithmetic, right, true)
     }
 
-    /// The first `columns` columns of a right factor.
-    pub(super) fn first_columns(&self, columns: usize) -> Self {
-        assert!(columns <= self.factor.1.columns);
+    /// Some columns of a right factor, from a multiple of 16 on.
+    pub(super) fn part_of_columns(&self, columns: Range<usize>) -> Self {
         let mut part = self.clone();
-        part.factor.1.columns = columns;
+        let matrix = &mut part.factor.1;
+        assert!(columns.end <= matrix.columns && columns.start.is_multiple_of(PANEL));
+        matrix.start += columns.start * matrix.column_stride;
+        matrix.columns = columns.len();
+        #[cfg(target_arch = "x86_64")]
+        {
+            part.first_panel += columns.start / PANEL;
+        }
         part
     }
 
@@ -167,21 +253,19 @@ impl<'a> Ready<'a> {
         self.factor.1.columns
     }
 
-    fn new(arithmetic: Arithmetic, (values, part): Factor<'a>, left: bool, parallel: bool) -> Self {
+    fn of(arithmetic: Arithmetic, right: Right<'a>, parallel: bool) -> Self {
+        let (values, part) = right.factor;
         assert!(part.fits(values.len()), "a factor does not fit its buffer");
         #[cfg(target_arch = "x86_64")]
-        let panels = (arithmetic == Arithmetic::Tiles).then(|| {
-            let lines = lines(values, if left { part } else { part.transposed() });
-            assert!(lines.readable(), "a factor has neighbours along one axis");
-            // SAFETY: `Arithmetic::of` asked the processor; the factor lies inside its buffer.
-            Arc::new(unsafe { lines.pack(left, parallel) })
-        });
+        let panels = (arithmetic == Arithmetic::Tiles).then(|| right.panels(parallel));
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = (arithmetic, left, parallel);
+        let _ = (arithmetic, parallel);
         Self {
-            factor: (values, part),
+            factor: right.factor,
             #[cfg(target_arch = "x86_64")]
             panels,
+            #[cfg(target_arch = "x86_64")]
+            first_panel: 0,
         }
     }
 }
@@ -227,8 +311,76 @@ fn panels<'a>((left, right): Pair<'a>, part: Part) -> Option<tiles::Pair<'a>> {
         (part.rows, part.columns, l.columns),
         (l.rows, r.columns, r.rows)
     );
-    Some((left.panels.as_deref()?, right.panels.as_deref()?))
+    let view = |ready: &'a Ready<'_>| Some(ready.panels.as_deref()?.from(ready.first_panel));
+    Some((view(left)?, view(right)?))
 }
+
+/// A left factor that is made ready a few columns at a time, so that its values need not stand beside each other.
+pub(super) struct Strips {
+    rows: usize,
+    columns: usize,
+    #[cfg(target_arch = "x86_64")]
+    panels: Option<tiles::Panels>,
+}
+
+impl Strips {
+    /// A factor of `rows` rows and `columns` columns.
+    pub(super) fn new(arithmetic: Arithmetic, rows: usize, columns: usize) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        let panels = (arithmetic == Arithmetic::Tiles).then(|| tiles::Panels::zeros(rows, columns));
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = arithmetic;
+        Self {
+            rows,
+            columns,
+            #[cfg(target_arch = "x86_64")]
+            panels,
+        }
+    }
+
+    /// The columns that are to be given together, in their order: in f32 all of them.
+    pub(super) fn ranges(&self) -> Vec<Range<usize>> {
+        #[cfg(target_arch = "x86_64")]
+        if self.panels.is_some() {
+            let ends = |start: usize| start..(start + STRIP).min(self.columns);
+            return (0..self.columns).step_by(STRIP).map(ends).collect();
+        }
+        vec![0..self.columns]
+    }
+
+    /// Takes the values of some columns, row after row.
+    pub(super) fn put(&mut self, columns: &Range<usize>, values: &[f32]) {
+        assert_eq!(values.len(), self.rows * columns.len());
+        #[cfg(target_arch = "x86_64")]
+        if let Some(panels) = &mut self.panels {
+            assert!(columns.end <= self.columns && columns.start.is_multiple_of(tiles::DEPTH));
+            let lines = lines(values, Part::whole(self.rows, columns.len()));
+            // SAFETY: the processor has tiles where there are panels; the values are as many.
+            unsafe { lines.pack_into(panels, columns.start / tiles::DEPTH) };
+        }
+    }
+
+    /// The factor; `values`: those of the last strip, which in f32 are all.
+    pub(super) fn ready(self, values: &[f32]) -> Ready<'_> {
+        Ready {
+            factor: (values, Part::whole(self.rows, self.columns)),
+            #[cfg(target_arch = "x86_64")]
+            panels: self.panels.map(Arc::new),
+            #[cfg(target_arch = "x86_64")]
+            first_panel: 0,
+        }
+    }
+}
+
+/// Columns of a strip: what is made of them stays in the cache with the tiles that it is made of.
+#[cfg(target_arch = "x86_64")]
+const STRIP: usize = 128;
+
+/// Columns that are packed together.
+#[cfg(target_arch = "x86_64")]
+const PANEL: usize = tiles::SIDE;
+#[cfg(not(target_arch = "x86_64"))]
+const PANEL: usize = 1;
 
 /// `out = scale * left * right`, or added to `out`; on the calling thread.
 pub(super) fn multiply(
@@ -243,12 +395,23 @@ pub(super) fn multiply(
     assert!(part.column_stride == 1 && part.row_stride >= part.columns);
     // SAFETY: the result lies inside `out`, its elements do not overlap, and all of them have
     // values.
-    unsafe { raw(out.as_mut_ptr(), part, left, right, scale, add, false) };
+    unsafe {
+        raw(
+            out.as_mut_ptr(),
+            part,
+            left,
+            right.into(),
+            scale,
+            add,
+            false,
+        )
+    };
 }
 
 /// `left * right` in a new buffer, on all threads.
-pub(super) fn product(left: Factor<'_>, right: Factor<'_>) -> Vec<f32> {
-    let part = Part::whole(left.1.rows, right.1.columns);
+pub(super) fn product<'a>(left: Factor<'_>, right: impl Into<Right<'a>>) -> Vec<f32> {
+    let right = right.into();
+    let part = Part::whole(left.1.rows, right.columns());
     let elements = part.rows * part.columns;
     if left.1.columns == 0 {
         return vec![0.0; elements];
@@ -264,8 +427,9 @@ pub(super) fn product(left: Factor<'_>, right: Factor<'_>) -> Vec<f32> {
 }
 
 /// `out += left * right` for a whole buffer, on all threads.
-pub(super) fn add_product(out: &mut [f32], left: Factor<'_>, right: Factor<'_>) {
-    let part = Part::whole(left.1.rows, right.1.columns);
+pub(super) fn add_product<'a>(out: &mut [f32], left: Factor<'_>, right: impl Into<Right<'a>>) {
+    let right = right.into();
+    let part = Part::whole(left.1.rows, right.columns());
     assert!(part.fits(out.len()), "the result does not fit its buffer");
     // SAFETY: the result lies inside `out`, and all of its elements have values.
     unsafe { raw(out.as_mut_ptr(), part, left, right, 1.0, true, true) };
@@ -303,11 +467,12 @@ unsafe fn raw(
     out: *mut f32,
     part: Part,
     (left, l): Factor<'_>,
-    (right, r): Factor<'_>,
+    factor: Right<'_>,
     scale: f32,
     add: bool,
     parallel: bool,
 ) {
+    let (right, r) = factor.factor;
     assert!(
         l.fits(left.len()) && r.fits(right.len()),
         "a factor does not fit its buffer"
@@ -325,13 +490,15 @@ unsafe fn raw(
             columns: part.columns,
             stride: part.row_stride,
         };
-        let (left, right) = (lines(left, l), lines(right, r.transposed()));
-        if work >= SMALL && part.column_stride == 1 && left.readable() && right.readable() {
+        let left = lines(left, l);
+        if work >= SMALL && part.column_stride == 1 && left.readable() && r.readable() {
             let parallel = parallel && work > SERIAL;
+            let right = factor.panels(parallel);
             // SAFETY: the caller vouches for `out`; both factors lie inside their buffers.
             return unsafe {
-                let (left, right) = (left.pack(true, parallel), right.pack(false, parallel));
-                tiles::product(out, (&left, &right), None, scale, add, parallel);
+                let left = left.pack(true, parallel);
+                let pair = (left.from(0), right.from(0));
+                tiles::product(out, pair, None, scale, add, parallel);
             };
         }
     }
