@@ -91,6 +91,28 @@ fn training_is_measured_by_phase() {
     assert!(!home.path("run").exists(), "a measurement is no run");
 }
 
+/// A step at the full token budget is predicted as it is measured, and refused before it takes the machine's memory.
+#[test]
+fn steps_that_cannot_fit_are_refused() {
+    let home = Home::with_config();
+    let sets = [
+        "train.batch_pairs=64",
+        "train.merge_duplicates=true",
+        "prompt.max_tokens=200",
+    ];
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    let words = ["bench", "train", "tiny.toml", "--steps", "1", "--json"];
+    let words = [&words[..], &sets].concat();
+    let took = number(&home.mlrm(&words).done().json(), "peak_host_bytes");
+    // Far less than it takes, far more than the program.
+    let limit = format!("backend.max_memory_bytes={:.0}", 0.6 * took);
+    let limited = [&words[..], &["--set", &limit]].concat();
+    let ran = home.mlrm(&limited);
+    ran.failed_with(1, &["training would take", "train.micro_batch_notes = "]);
+    let fits = "train.micro_batch_notes=8";
+    home.mlrm(&[&limited[..], &["--set", fits]].concat()).done();
+}
+
 #[test]
 fn embedding_is_measured_by_phase() {
     let home = Home::with_config();

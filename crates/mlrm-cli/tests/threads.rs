@@ -1,4 +1,4 @@
-//! What a run computes does not depend on how many threads compute it.
+//! What a run computes does not depend on how many threads compute it, nor on whether it is evaluated meanwhile.
 
 mod support;
 
@@ -64,5 +64,32 @@ fn a_run_is_the_same_bit_by_bit_with_any_number_of_threads() {
                 assert!(same, "{name} with {threads} threads: {file}");
             }
         }
+    }
+}
+
+/// An evaluation keeps weights laid out for its products; the steps after it must not read them as they were.
+#[test]
+fn evaluations_change_nothing_that_is_learnt() {
+    let home = Home::with_config();
+    let steps = [
+        "backend.matmul_precision=bf16",
+        "data.pairs.validation_fraction=0.2",
+        "train.batch_pairs=8",
+        "train.max_steps=4",
+        "train.learning_rate=1e-2",
+    ];
+    let cases: [&[&str]; 3] = [
+        &[],
+        &["train.micro_batch_notes=4", "train.checkpoint_layers=true"],
+        &["model.llm.tune=lora"],
+    ];
+    for (index, sets) in cases.into_iter().enumerate() {
+        let [often, never] = ["1", "0"].map(|every| {
+            let set = format!("train.eval_every_steps={every}");
+            let sets = [&steps[..], sets, &[&set]].concat();
+            trained(&home, &format!("{index}-{every}"), "2", &sets).0
+        });
+        assert_eq!(often.len(), 4, "{sets:?}");
+        assert_eq!(often, never, "{sets:?}");
     }
 }

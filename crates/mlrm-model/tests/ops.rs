@@ -166,6 +166,42 @@ fn activations_agree() {
     }
 }
 
+/// Outside the graph, where the kernel is, and inside; with biases and without.
+#[test]
+fn networks_of_two_layers_agree() {
+    use mlrm_model::nn::Activation::{Gelu, GeluPytorchTanh, QuickGelu};
+
+    let cases = [
+        (Gelu, [1, 3]),
+        (QuickGelu, [70, 33]),
+        (GeluPytorchTanh, [300, 40]),
+    ];
+    for (activation, [rows, width]) in cases {
+        let (inner, outputs) = (2 * width + 1, width + 2);
+        let lengths = [rows * width, width * inner, inner * outputs, inner, outputs];
+        for count in [3, 5] {
+            let x = |t: &[Tensor<1>]| t[0].clone().reshape([rows, width]);
+            let layers = |t: &[Tensor<1>]| {
+                let maps = (
+                    t[1].clone().reshape([width, inner]),
+                    t[2].clone().reshape([inner, outputs]),
+                );
+                [(maps.0, t.get(3).cloned()), (maps.1, t.get(4).cloned())]
+            };
+            agree(
+                "two layers",
+                &lengths[..count],
+                &|t| flat(ops::two_layers(x(t), layers(t), activation)),
+                &|t| {
+                    let [(first, b), (second, c)] = layers(t);
+                    let inner = activation.apply(generic::linear(x(t), first, b));
+                    flat(generic::linear(inner, second, c))
+                },
+            );
+        }
+    }
+}
+
 #[test]
 fn linear_maps_agree() {
     for [rows, inputs, outputs] in [[1, 1, 1], [7, 5, 3], [150, 131, 129]] {
@@ -185,6 +221,20 @@ fn linear_maps_agree() {
             &lengths,
             &|t| flat(ops::linear(x(t), turned(t), Some(t[2].clone()))),
             &|t| flat(generic::linear(x(t), turned(t), Some(t[2].clone()))),
+        );
+    }
+}
+
+#[test]
+fn patches_agree() {
+    // With and without a remainder at the edges, which has no gradient.
+    for (side, patch) in [(8, 4), (9, 4), (5, 1), (40, 16)] {
+        let pixels = |t: &[Tensor<1>]| t[0].clone().reshape([3, 2, side, side]);
+        agree(
+            "patches",
+            &[3 * 2 * side * side],
+            &|t| flat(ops::patches(pixels(t), patch)),
+            &|t| flat(generic::patches(pixels(t), patch)),
         );
     }
 }

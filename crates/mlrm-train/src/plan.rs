@@ -245,6 +245,8 @@ mod tests {
     use mlrm_config::MicroBatchNotes;
 
     use super::*;
+    use crate::memory::Prompts;
+    use crate::preflight::settle_micro_batch;
     use crate::small::small_config;
 
     fn plan(change: impl FnOnce(&mut RunConfig)) -> Result<RunPlan, String> {
@@ -311,12 +313,12 @@ mod tests {
         let settle = |plan: &mut RunPlan, limit, earlier| {
             plan.config.train.micro_batch_notes = MicroBatchNotes::AUTO;
             plan.config.backend.max_memory_bytes = Some(limit);
-            assert!(crate::preflight::settle_micro_batch(plan, earlier).unwrap());
+            assert!(settle_micro_batch(plan, earlier, Prompts::OfNotes).unwrap());
             plan.config.train.micro_batch_notes.set().unwrap()
         };
         assert_eq!(settle(&mut plan, 1 << 40, None), 0);
         assert_eq!(settle(&mut plan, 1, None), 1);
         assert_eq!(settle(&mut plan, 1 << 40, Some(5)), 5);
-        assert!(!crate::preflight::settle_micro_batch(&mut plan, Some(3)).unwrap());
+        assert!(!settle_micro_batch(&mut plan, Some(3), Prompts::OfNotes).unwrap());
     }
 }

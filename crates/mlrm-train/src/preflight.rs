@@ -13,7 +13,7 @@ use crate::device::{self, Format};
 use crate::error::TrainError;
 use crate::features::KeptSize;
 use crate::folders::{free_bytes, share_disk};
-use crate::memory::{PlanSizes, TrainingMemory};
+use crate::memory::{PlanSizes, Prompts, TrainingMemory};
 use crate::plan::RunPlan;
 pub use fitting::settle_micro_batch;
 use fitting::{Room, changes};
@@ -49,8 +49,27 @@ impl Preflight {
     /// A run that does not fit into memory or on the disk, with the settings that would make it fit;
     /// adapters or notes that cannot be read.
     pub fn of(plan: &mut RunPlan, earlier: Option<usize>) -> Result<Self, TrainError> {
-        let automatic = settle_micro_batch(plan, earlier)?;
-        let sizes = PlanSizes::new(plan)?;
+        let preflight = Self::in_memory(plan, earlier, Prompts::OfNotes)?;
+        preflight.check_disk(plan)?;
+        Ok(preflight)
+    }
+
+    /// The prediction for steps of `plan` that are measured, whose prompts all have the length of the token budget, and that
+    /// write nothing.
+    ///
+    /// # Errors
+    /// Steps that do not fit into memory; adapters or notes that cannot be read.
+    pub fn of_measured_steps(plan: &mut RunPlan) -> Result<Self, TrainError> {
+        Self::in_memory(plan, None, Prompts::OfBudget)
+    }
+
+    fn in_memory(
+        plan: &mut RunPlan,
+        earlier: Option<usize>,
+        prompts: Prompts,
+    ) -> Result<Self, TrainError> {
+        let automatic = settle_micro_batch(plan, earlier, prompts)?;
+        let sizes = PlanSizes::new(plan, prompts)?;
         let now = sizes.as_set();
         let memory = sizes.predict(now)?;
         let preflight = Self {
@@ -65,7 +84,6 @@ impl Preflight {
             memory,
         };
         preflight.check_memory(&sizes)?;
-        preflight.check_disk(plan)?;
         Ok(preflight)
     }
 

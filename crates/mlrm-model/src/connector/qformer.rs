@@ -6,8 +6,8 @@ use mlrm_config::ConnectorSettings;
 use serde::{Deserialize, Serialize};
 
 use crate::bounds;
-use crate::nn::{AttentionMask, LayerNorm, Linear, PreparedMask, attend, linear};
-use crate::ops::gelu;
+use crate::nn::{Activation, AttentionMask, LayerNorm, Linear, PreparedMask, attend, linear};
+use crate::ops::{self, gelu};
 
 /// Sizes of a Q-Former, as `mlrm.toml` stores them; keys are those of HF's `qformer_config`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -100,6 +100,22 @@ struct QFormerLayer {
     crossattention: Option<BertAttention>,
     intermediate_query: BertIntermediate,
     output_query: BertOutput,
+}
+
+impl QFormerLayer {
+    /// `norm(dense(gelu(dense(x))) + x)`
+    fn feed_forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let (inner, output) = (&self.intermediate_query.dense, &self.output_query);
+        let (Some(first), Some(second)) = (inner.layer(), output.dense.layer()) else {
+            return output.forward(gelu(inner.forward(x.clone())), x);
+        };
+        let [batch, seq, width] = x.dims();
+        let rows = x.clone().reshape([batch * seq, width]);
+        let y = ops::two_layers(rows, [first, second], Activation::Gelu);
+        output
+            .layer_norm
+            .forward(y.reshape([batch, seq, width]) + x)
+    }
 }
 
 #[derive(Module, Debug)]
@@ -198,8 +214,7 @@ impl QFormer {
             if let Some(cross) = &layer.crossattention {
                 x = cross.forward(per_note(x), features.clone(), &mask);
             }
-            let inner = gelu(layer.intermediate_query.dense.forward(x.clone()));
-            x = layer.output_query.forward(inner, x);
+            x = layer.feed_forward(x);
         }
         per_note(x)
     }

@@ -158,7 +158,8 @@ impl AttentionProbe {
 /// `softmax(q kᵀ / sqrt(head_dim) + mask) v`.
 ///
 /// Query heads h·g…h·g+g−1 share key head h (g = heads / kv_heads); the group is folded into the
-/// rows of one product, so keys and values are never repeated. Scores and softmax are in f32.
+/// rows of one product, so keys and values are never repeated. Scores and softmax are in f32, and
+/// none of them are kept for the backward pass, unless a probe reads them.
 ///
 /// # Shapes
 /// `q`: `[batch, queries, heads, head_dim]`; `k`, `v`: `[batch, keys, kv_heads, head_dim]`;
@@ -172,9 +173,9 @@ pub fn attend(
 ) -> Tensor<3> {
     match probe {
         None => ops::attention(q, k, v, &mask.readable, |q, k, v| {
-            attend_by_steps(q, k, v, mask, None, None)
+            attend_by_blocks(q, k, v, mask)
         }),
-        // Kernels keep their probabilities to themselves.
+        // Neither kernels nor blocks show their probabilities.
         probe => attend_by_steps(q, k, v, mask, None, probe),
     }
 }
@@ -191,6 +192,33 @@ pub fn attend_capped(
     attend_by_steps(q, k, v, mask, Some(cap), probe)
 }
 
+/// Queries, keys and values by key head, `[batch, kv_heads, rows, head_dim]`; a group's queries are rows of one product.
+fn by_key_head(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> [Tensor<4>; 3] {
+    let [batch, queries, heads, head_dim] = q.dims();
+    let kv_heads = k.dims()[2];
+    let groups = heads / kv_heads;
+    let q = q
+        .reshape([batch, queries, kv_heads, groups, head_dim])
+        .permute([0, 2, 3, 1, 4])
+        .reshape([batch, kv_heads, groups * queries, head_dim]);
+    [q, k.swap_dims(1, 2), v.swap_dims(1, 2)]
+}
+
+/// What [`by_key_head`] did to queries, undone: `[batch, queries, heads * head_dim]`.
+fn side_by_side(x: Tensor<4>, queries: usize) -> Tensor<3> {
+    let [batch, kv_heads, rows, head_dim] = x.dims();
+    let groups = rows / queries.max(1);
+    x.reshape([batch, kv_heads, groups, queries, head_dim])
+        .permute([0, 3, 1, 2, 4])
+        .reshape([batch, queries, kv_heads * groups * head_dim])
+}
+
+fn attend_by_blocks(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, mask: &PreparedMask) -> Tensor<3> {
+    let queries = q.dims()[1];
+    let [q, k, v] = by_key_head(q, k, v);
+    side_by_side(ops::attention_by_blocks(q, k, v, mask.hidden()), queries)
+}
+
 fn attend_by_steps(
     q: Tensor<4>,
     k: Tensor<4>,
@@ -199,16 +227,10 @@ fn attend_by_steps(
     cap: Option<f64>,
     mut probe: Option<&mut AttentionProbe>,
 ) -> Tensor<3> {
-    let [batch, queries, heads, head_dim] = q.dims();
-    let kv_heads = k.dims()[2];
-    let groups = heads / kv_heads;
+    let [_, queries, heads, head_dim] = q.dims();
     let dtype = q.dtype();
-    let q = q
-        .reshape([batch, queries, kv_heads, groups, head_dim])
-        .permute([0, 2, 3, 1, 4])
-        .reshape([batch, kv_heads, groups * queries, head_dim]);
-    let k = k.permute([0, 2, 3, 1]);
-    let v = v.swap_dims(1, 2);
+    let [q, k, v] = by_key_head(q, k, v);
+    let k = k.transpose();
     // In f32: rounding a score of 16 to 8 bits changes its probability by up to 3 %.
     let scores = q.cast(DType::F32).matmul(k.cast(DType::F32));
     let mut scores = scores.mul_scalar((head_dim as f64).powf(-0.5));
@@ -226,10 +248,5 @@ fn attend_by_steps(
     if let Some(probe) = probe {
         probabilities = probe.tap(ProbeSite::Probabilities, probabilities, heads);
     }
-    probabilities
-        .cast(dtype)
-        .matmul(v)
-        .reshape([batch, kv_heads, groups, queries, head_dim])
-        .permute([0, 3, 1, 2, 4])
-        .reshape([batch, queries, heads * head_dim])
+    side_by_side(probabilities.cast(dtype).matmul(v), queries)
 }

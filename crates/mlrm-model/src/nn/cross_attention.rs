@@ -39,8 +39,9 @@ impl CrossAttention {
             let [batch, seq, width] = x.dims();
             let weight = self.in_proj_weight.val().narrow(0, index * width, width);
             let bias = self.in_proj_bias.val().narrow(0, index * width, width);
-            let rows = ops::linear(x.reshape([batch * seq, width]), weight.transpose(), None);
-            (rows + bias.unsqueeze()).reshape([batch, seq, self.heads, width / self.heads])
+            let rows = x.reshape([batch * seq, width]);
+            let rows = ops::linear(rows, weight.transpose(), Some(bias));
+            rows.reshape([batch, seq, self.heads, width / self.heads])
         };
         let mask = AttentionMask::None.prepare(1, 1, &query.device());
         let (q, k, v) = (project(0, query), project(1, key), project(2, value));

@@ -52,6 +52,13 @@ impl Linear {
         whole.then_some(ops::Map { weight, low })
     }
 
+    /// The map with its bias as a part of a larger operation; `None` where it has an adapter or a quantised weight.
+    pub fn layer(&self) -> Option<ops::Layer> {
+        let weight = self.weight.base();
+        let whole = self.adapter().is_none() && weight.dtype().is_float();
+        whole.then(|| (weight, self.bias.as_ref().map(Param::val)))
+    }
+
     /// x·W + b, `[rows, inputs]` → `[rows, outputs]`.
     fn without_adapter(&self, x: Tensor<2>) -> Tensor<2> {
         let (weight, bias) = (self.weight.base(), self.bias.as_ref().map(Param::val));

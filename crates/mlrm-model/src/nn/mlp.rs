@@ -2,10 +2,9 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use serde::{Deserialize, Serialize};
 
 use super::linear::{Linear, linear};
-use crate::ops;
+use crate::ops::{self, Activation};
 
 /// The gated feed-forward network of Llama and Qwen: `down(silu(gate(x)) * up(x))`, no biases.
 #[derive(Module, Debug)]
@@ -81,29 +80,6 @@ impl FusedSwiGlu {
     }
 }
 
-/// Activation functions by their Hugging Face names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Activation {
-    /// The exact (erf) GELU.
-    Gelu,
-    /// `x * sigmoid(1.702 x)`.
-    QuickGelu,
-    /// GELU with the tanh approximation.
-    GeluPytorchTanh,
-}
-
-impl Activation {
-    /// Applies the function to every element.
-    pub fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
-        match self {
-            Self::Gelu => ops::gelu(x),
-            Self::QuickGelu => ops::quick_gelu(x),
-            Self::GeluPytorchTanh => ops::gelu_tanh(x),
-        }
-    }
-}
-
 /// The feed-forward network of CLIP: `fc2(activation(fc1(x)))`.
 #[derive(Module, Debug)]
 pub struct TwoLayerMlp {
@@ -124,6 +100,9 @@ impl TwoLayerMlp {
 
     /// `[rows, hidden]` → `[rows, hidden]`
     pub fn forward(&self, x: Tensor<2>, activation: Activation) -> Tensor<2> {
-        self.fc2.forward(activation.apply(self.fc1.forward(x)))
+        match (self.fc1.layer(), self.fc2.layer()) {
+            (Some(first), Some(second)) => ops::two_layers(x, [first, second], activation),
+            _ => self.fc2.forward(activation.apply(self.fc1.forward(x))),
+        }
     }
 }

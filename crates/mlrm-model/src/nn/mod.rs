@@ -10,6 +10,7 @@ mod norm;
 mod positions;
 mod rope;
 
+pub use crate::ops::Activation;
 pub use attention::{
     AttentionMask, AttentionProbe, PreparedMask, ProbeSite, attend, attend_capped,
 };
@@ -18,7 +19,7 @@ pub use dropout::{Dropout, DropoutClock, DropoutOn};
 pub use linear::{Linear, embedding, linear};
 pub(crate) use linear::{fixed_zeros, zeros};
 pub use lora::{AdapterShape, LowRank, attach_adapters};
-pub use mlp::{Activation, FusedSwiGlu, SwiGlu, TwoLayerMlp};
+pub use mlp::{FusedSwiGlu, SwiGlu, TwoLayerMlp};
 pub use norm::{LayerNorm, Norm, RmsNorm};
 pub use positions::{resize_positions, sin_cos_2d};
 pub use rope::{LastTables, Rope, RopeScaling, RotaryCache, RotaryTable};

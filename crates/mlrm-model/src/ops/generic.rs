@@ -102,6 +102,21 @@ pub fn rotate(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
     )
 }
 
+/// See [`super::patches`].
+pub fn patches(pixels: Tensor<4>, patch: usize) -> Tensor<2> {
+    let [pictures, channels, side, _] = pixels.dims();
+    let grid = side / patch;
+    let read = grid * patch;
+    let pixels = match side == read {
+        true => pixels,
+        false => pixels.slice([0..pictures, 0..channels, 0..read, 0..read]),
+    };
+    pixels
+        .reshape([pictures, channels, grid, patch, grid, patch])
+        .permute([0, 2, 4, 1, 3, 5])
+        .reshape([pictures * grid * grid, channels * patch * patch])
+}
+
 /// See [`super::linear`].
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     module::linear(x, weight, bias)

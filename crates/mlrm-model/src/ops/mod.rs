@@ -9,11 +9,13 @@ pub mod generic;
 #[cfg(feature = "flex")]
 mod flex;
 
+mod attention;
 mod frozen;
 mod memory;
 mod optimiser;
 mod precision;
 
+pub use attention::{MOST_SCORE_BYTES, attention_by_blocks};
 pub use frozen::{Bits, block_size, dequantise, dims, frozen_matmul, param_shape, quantise};
 pub use memory::keep_freed_memory;
 pub use optimiser::{AdamRule, AdamState, adamw, squared_norm};
@@ -22,6 +24,7 @@ pub use precision::{has_bf16_products, matmul_precision, set_matmul_precision};
 use std::sync::Arc;
 
 use burn::tensor::{DType, Tensor};
+use serde::{Deserialize, Serialize};
 
 /// `fused!(kernel, [inputs], body)`: what `kernel` makes of `inputs` if it takes them, else `body`.
 macro_rules! fused {
@@ -165,12 +168,76 @@ pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     fused!(flex::Pointwise::GeluTanh, [x], generic::gelu_tanh(x))
 }
 
+/// Activation functions by their Hugging Face names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// The exact (erf) GELU.
+    Gelu,
+    /// `x * sigmoid(1.702 x)`.
+    QuickGelu,
+    /// GELU with the tanh approximation.
+    GeluPytorchTanh,
+}
+
+impl Activation {
+    /// Applies the function to every element.
+    pub fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Gelu => gelu(x),
+            Self::QuickGelu => quick_gelu(x),
+            Self::GeluPytorchTanh => gelu_tanh(x),
+        }
+    }
+
+    #[cfg(feature = "flex")]
+    fn pointwise(self) -> flex::Pointwise {
+        match self {
+            Self::Gelu => flex::Pointwise::Gelu,
+            Self::QuickGelu => flex::Pointwise::QuickGelu,
+            Self::GeluPytorchTanh => flex::Pointwise::GeluTanh,
+        }
+    }
+}
+
+/// The weight of a map, `[inputs, outputs]`, and its bias, `[outputs]`.
+pub type Layer = (Tensor<2>, Option<Tensor<1>>);
+
+/// `activation(x w₁ + b₁) w₂ + b₂`, `[rows, inputs]` → `[rows, outputs]`: the feed-forward network of CLIP and BERT.
+pub fn two_layers(x: Tensor<2>, layers: [Layer; 2], activation: Activation) -> Tensor<2> {
+    #[cfg(feature = "flex")]
+    {
+        let of_layer =
+            |(weight, bias): &Layer| flex::holds(weight) && bias.as_ref().is_none_or(flex::holds);
+        if flex::holds(&x) && layers.iter().all(of_layer) {
+            return flex::two_layers(x, layers, activation.pointwise());
+        }
+    }
+    let [(first, first_bias), (second, second_bias)] = layers;
+    let inner = activation.apply(linear(x, first, first_bias));
+    linear(inner, second, second_bias)
+}
+
 /// Rotates the two halves of each head by the angle of its position.
 ///
 /// # Shapes
 /// `x`: `[batch, seq, heads, head_dim]`; `cos`, `sin`: `[seq or more, head_dim / 2]`
 pub fn rotate(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
     fused!(flex::Rotate, [x, cos, sin], generic::rotate(x, cos, sin))
+}
+
+/// The patches of pictures, a row each, picture by picture and row by row of it. What is left over at the right and lower
+/// edges is not read.
+///
+/// # Shapes
+/// `pixels`: `[pictures, channels, side, side]`; result `[pictures * grid * grid, channels * patch * patch]` with
+/// `grid = side / patch`
+pub fn patches(pixels: Tensor<4>, patch: usize) -> Tensor<2> {
+    fused!(
+        flex::Patches { patch },
+        [pixels],
+        generic::patches(pixels, patch)
+    )
 }
 
 /// `x weight + bias`.

@@ -36,24 +36,11 @@ impl PatchEmbedding {
         let [batch, _, side, _] = pixels.dims();
         // A remainder at the right and lower edges is left out, as a convolution does.
         let grid = side / patch;
-        let read = grid * patch;
-        let pixels = match side == read {
-            true => pixels,
-            false => pixels.slice([0..batch, 0..channels, 0..read, 0..read]),
-        };
-        let patch_values = channels * patch * patch;
         // Patches do not overlap, so the convolution is one matrix product over cut-out patches.
-        let patches = pixels
-            .cast(weight.dtype())
-            .reshape([batch, channels, grid, patch, grid, patch])
-            .permute([0, 2, 4, 1, 3, 5])
-            .reshape([batch * grid * grid, patch_values]);
-        let weight = weight.reshape([width, patch_values]).transpose();
-        let patches = ops::linear(patches, weight, None);
-        let patches = match &self.bias {
-            Some(bias) => patches + bias.val().unsqueeze(),
-            None => patches,
-        };
+        let patches = ops::patches(pixels.cast(weight.dtype()), patch);
+        let weight = weight.reshape([width, channels * patch * patch]);
+        let bias = self.bias.as_ref().map(Param::val);
+        let patches = ops::linear(patches, weight.transpose(), bias);
         patches.reshape([batch, grid * grid, width])
     }
 }

@@ -13,23 +13,26 @@ use crate::error::TrainError;
 use crate::group::Alone;
 use crate::optimiser::AdamW;
 use crate::plan::RunPlan;
-use crate::preflight::settle_micro_batch;
+use crate::preflight::Preflight;
 use crate::step::{StepContext, train_step};
 
 /// Measures training steps of a plan at its full token budget.
+///
+/// # Errors
+/// Steps that do not fit into memory, as for a run; notes that cannot be read; a device that fails.
 pub fn bench_train(mut plan: RunPlan, samples: Samples) -> Result<BenchReport, TrainError> {
-    settle_micro_batch(&mut plan, None)?;
+    // Every batch has the notes that the config's sizes say. There is neither an evaluation nor a probe.
+    plan.config.train.merge_duplicates = false;
+    plan.config.train.saliency_every_steps = 0;
+    plan.config.eval.baselines.clear();
+    Preflight::of_measured_steps(&mut plan)?;
     let config = plan.config.clone();
     let encoder = plan
         .encoding
         .encoder(&plan.notes, &plan.embedder, Modality::Both)?;
     let budget = budget(&plan, &encoder);
     let pairs = Arc::from(plan.pairs.pairs.train.as_slice());
-    // Every batch has the notes that the config's sizes say.
-    let loader = LoaderSettings {
-        merge_duplicates: false,
-        ..LoaderSettings::new(&config.data, &config.train)
-    };
+    let loader = LoaderSettings::new(&config.data, &config.train);
     let cursor = Cursor::default();
     let mut batches = PairBatches::new(Arc::new(encoder), pairs, config.run.seed, cursor, loader)?;
     let mut optimiser = AdamW::new(&config.train);

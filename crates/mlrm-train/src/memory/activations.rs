@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use mlrm_config::Quantisation;
 use mlrm_model::connector::ConnectorConfig;
 use mlrm_model::decoder::{DecoderConfig, FeedForwardKind};
+use mlrm_model::ops::MOST_SCORE_BYTES;
 use mlrm_model::weights::LinearMap;
 
 use super::TrainingShape;
 use crate::device::Format;
+
+/// Scores of a block, its probabilities, and the gradients of both.
+const SCORE_COPIES: u64 = 4;
 
 /// Bytes of one note in the language model.
 pub(super) struct LlmActivations {
@@ -21,6 +25,8 @@ pub(super) struct LlmActivations {
     state: u64,
     /// What a layer at work holds besides.
     working: u64,
+    /// Scores of a layer that are computed block by block.
+    scores: u64,
     /// Attention maps of all layers, once.
     maps: u64,
     checkpoints: bool,
@@ -60,11 +66,9 @@ impl LlmActivations {
         let kept = norms + sum(by_steps, false) + head_norms;
         let kept_by_kernels = sum(in_kernels, true) * if shape.short_products { 2 } else { number };
         let scores = llm.num_attention_heads as u64 * shape.positions * 4;
-        let kept_scores = if shape.kernels && llm.score_cap.is_none() {
-            0
-        } else {
-            scores
-        };
+        // Capped scores alone are kept; the others are computed again, block by block where no kernel does it in the cache.
+        let kept_scores = if llm.score_cap.is_some() { scores } else { 0 };
+        let kernel = shape.kernels && shape.format == Format::F32;
         let low = low * 4 / layers;
         let each = |bytes: u64| bytes * shape.positions;
         Self {
@@ -82,6 +86,7 @@ impl LlmActivations {
                 0 => each((d + 2 * k) * number),
                 _ => each((inner + f + 3 * d) * number),
             },
+            scores: if kernel { 0 } else { each(scores) },
             maps: each(layers * scores),
             checkpoints: shape.checkpoint_layers,
         }
@@ -107,7 +112,7 @@ impl LlmActivations {
 
     /// What a layer at work holds for itself, forward or backward.
     pub(super) fn working(&self, notes: u64) -> u64 {
-        notes * self.working
+        notes * self.working + SCORE_COPIES * (notes * self.scores).min(MOST_SCORE_BYTES)
     }
 
     /// The attention of a saliency probe beside that of a step: maps times ones, and the gradients.

@@ -27,7 +27,7 @@ pub use host::{
     ProcessorTime, available_bytes, check_weights, peak_resident_bytes, processor_time,
     resident_bytes, total_bytes,
 };
-pub use plan_sizes::{Change, PlanSizes};
+pub use plan_sizes::{Change, PlanSizes, Prompts};
 
 /// What the program itself and a small data set take, measured on Linux.
 const PROGRAM_BYTES: u64 = 40 << 20;
@@ -137,9 +137,10 @@ impl TrainingMemory {
         let adapters = adapted.iter().map(factors).sum();
         let saved = saved_bytes(shape, &maps);
         let low = rank * adapted.len() as u64;
-        let estimate = |tune: Tune, learns: [u64; 2], saved, maps: &[&LinearMap], low| {
-            let llm = LlmActivations::new(shape, maps, low);
-            Self::predict(shape, tune, learns, saved, llm)
+        let estimate = |tune: Tune, learns: [u64; 2], saved, learning: &[&LinearMap], low| {
+            let llm = LlmActivations::new(shape, learning, low);
+            let tiles = KeptTiles::of(shape, tune, &maps);
+            Self::predict(shape, tune, learns, (saved, tiles), llm)
         };
         Ok([
             estimate(Tune::Full, [shape.llm_parameters, 0], 0, &all, 0),
@@ -149,12 +150,12 @@ impl TrainingMemory {
     }
 
     /// `learns`: parameters of the language model and of adapters that learn; `saved`: what
-    /// quantisation saves of the weights' bytes.
+    /// quantisation saves of the weights' bytes; `tiles`: what they take once more.
     fn predict(
         shape: &TrainingShape<'_>,
         tune: Tune,
         [own, adapters]: [u64; 2],
-        saved: u64,
+        (saved, tiles): (u64, KeptTiles),
         llm: LlmActivations,
     ) -> Self {
         let number = shape.format.size() as u64;
@@ -170,7 +171,8 @@ impl TrainingMemory {
             1 => 0,
             _ => (own + shape.head_parameters) * number + adapters * 4,
         };
-        let weights_bytes = (held * number + adapters * 4 + untrained).saturating_sub(saved) + old;
+        let weights_bytes =
+            (held * number + adapters * 4 + untrained).saturating_sub(saved) + old + tiles.held;
         // As the backward pass gives it, and in f32 for the optimiser.
         let of_worker = trained_parameters * if short { number + 4 } else { 4 };
         let gradients_bytes = here * of_worker;
@@ -197,7 +199,12 @@ impl TrainingMemory {
         };
         // Gradients grow while activations go; those of the slices before are there already.
         let before = if sliced { gradients_bytes } else { 0 };
-        let working = here * (working + again).max(last);
+        // Of passes whose graphs are made later.
+        let passed = match sliced || shape.checkpoint_layers {
+            true => tiles.learning,
+            false => 0,
+        };
+        let working = here * (working + again).max(last) + passed;
         let backward = before + activations_bytes.max(gradients_bytes) + working;
         let pictures_bytes = notes * pictures.pixels + here * encoder;
         let step = features + (backward.max(activations_bytes + loss_bytes)).max(pictures_bytes);
@@ -210,7 +217,8 @@ impl TrainingMemory {
         let embeddings = shape.notes * shape.model.map_or(0, |m| m.embedding_size() as u64) * 4;
         let evaluation_bytes = EMBEDDING_COPIES * embeddings
             + evaluated * (pictures.pixels + pictures.features)
-            + llm.working(evaluated).max(encoder);
+            + llm.working(evaluated).max(encoder)
+            + tiles.learning;
         let saving_bytes = SAVED_COPIES * table;
         let others = probe_bytes.max(evaluation_bytes).max(saving_bytes);
         let largest_at_work_bytes = step.max(others);
@@ -277,6 +285,45 @@ fn tune_name(tune: Tune) -> &'static str {
         Tune::Full => "full",
         Tune::Lora => "lora",
         Tune::Frozen => "frozen",
+    }
+}
+
+/// Bytes of weights in tiles, two a value for each direction that they are read in, which the CPU's kernels keep beside
+/// the weights where products are in bf16.
+#[derive(Debug, Clone, Copy, Default)]
+struct KeptTiles {
+    /// Of weights that never learn.
+    held: u64,
+    /// Of weights that learn, while they are used outside the graph.
+    learning: u64,
+}
+
+impl KeptTiles {
+    fn of(shape: &TrainingShape<'_>, tune: Tune, maps: &[LinearMap]) -> Self {
+        if !(shape.kernels && shape.short_products && shape.format == Format::F32) {
+            return Self::default();
+        }
+        let values: u64 = maps
+            .iter()
+            .map(|map| (map.inputs * map.outputs) as u64)
+            .sum();
+        let [llm, head, vision] =
+            [values, shape.head_parameters, shape.vision_parameters].map(|count| 2 * count);
+        let both_ways = match shape.quantisation {
+            Quantisation::None => 2 * llm,
+            // Made again for every product.
+            Quantisation::Q8 | Quantisation::Q4 => 0,
+        };
+        match tune {
+            Tune::Full => Self {
+                held: vision,
+                learning: llm + head,
+            },
+            Tune::Lora | Tune::Frozen => Self {
+                held: vision + both_ways,
+                learning: head,
+            },
+        }
     }
 }
 

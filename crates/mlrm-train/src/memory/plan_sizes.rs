@@ -17,6 +17,15 @@ const SAMPLED_NOTES: usize = 1024;
 /// Batches whose notes are counted.
 const SAMPLED_BATCHES: usize = 64;
 
+/// How long the prompts of a step are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prompts {
+    /// As long as the notes make them.
+    OfNotes,
+    /// All of them as long as the token budget allows, as measurements have them.
+    OfBudget,
+}
+
 /// The sizes of a run that is about to train.
 pub struct PlanSizes<'a> {
     plan: &'a RunPlan,
@@ -48,7 +57,7 @@ impl<'a> PlanSizes<'a> {
     ///
     /// # Errors
     /// Adapters that cannot be read, or notes that make no prompt.
-    pub fn new(plan: &'a RunPlan) -> Result<Self, TrainError> {
+    pub fn new(plan: &'a RunPlan, prompts: Prompts) -> Result<Self, TrainError> {
         let lora = &plan.config.model.llm.lora;
         let adapters = match &lora.path {
             Some(folder) => AdapterConfig::read(folder)?,
@@ -67,16 +76,20 @@ impl<'a> PlanSizes<'a> {
             .encoding
             .encoder(&plan.notes, &plan.embedder, Modality::Both)?;
         let mut sizes = Self {
-            positions: longest_prompt(plan, &encoder)?,
+            positions: match prompts {
+                Prompts::OfNotes => longest_prompt(plan, &encoder)?,
+                Prompts::OfBudget => encoder.prompts().max_tokens() as u64,
+            },
             plan,
             encoder,
             adapters,
             parameters,
             program_bytes: None,
         };
-        // The model is among what the process holds.
+        // The model is among what the process holds, without what is kept of it later.
         let shape = TrainingShape {
             keeps_untrained: false,
+            short_products: false,
             ..sizes.shape(sizes.as_set())
         };
         let weights = predict(&shape, sizes.as_set().tune)?.weights_bytes;

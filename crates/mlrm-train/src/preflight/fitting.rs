@@ -4,7 +4,7 @@ use mlrm_config::{BackendName, MicroBatchNotes, Quantisation, Tune};
 
 use crate::device;
 use crate::error::TrainError;
-use crate::memory::{self, Change, PlanSizes, TrainingMemory};
+use crate::memory::{self, Change, PlanSizes, Prompts, TrainingMemory};
 use crate::plan::RunPlan;
 
 /// The memory that a model computes in.
@@ -49,13 +49,17 @@ const FILLED: f64 = 0.85;
 ///
 /// # Errors
 /// As [`PlanSizes::new`].
-pub fn settle_micro_batch(plan: &mut RunPlan, earlier: Option<usize>) -> Result<bool, TrainError> {
+pub fn settle_micro_batch(
+    plan: &mut RunPlan,
+    earlier: Option<usize>,
+    prompts: Prompts,
+) -> Result<bool, TrainError> {
     if plan.config.train.micro_batch_notes.set().is_some() {
         return Ok(false);
     }
     let notes = match earlier {
         Some(notes) => notes,
-        None => most_notes(plan)?,
+        None => most_notes(plan, prompts)?,
     };
     plan.config.train.micro_batch_notes = MicroBatchNotes::Notes(notes);
     Ok(true)
@@ -63,7 +67,7 @@ pub fn settle_micro_batch(plan: &mut RunPlan, earlier: Option<usize>) -> Result<
 
 /// The most notes at a time that fit, 0 for all of them: as few parts as that allows, of like size; 1
 /// where nothing fits.
-fn most_notes(plan: &RunPlan) -> Result<usize, TrainError> {
+fn most_notes(plan: &RunPlan, prompts: Prompts) -> Result<usize, TrainError> {
     let room = Room::of(plan);
     let set = plan.config.backend.max_memory_bytes;
     let limit = match room.own_memory || set.is_some() {
@@ -79,7 +83,7 @@ fn most_notes(plan: &RunPlan) -> Result<usize, TrainError> {
     let Some(limit) = limit else {
         return Ok(0);
     };
-    let sizes = PlanSizes::new(plan)?;
+    let sizes = PlanSizes::new(plan, prompts)?;
     let now = sizes.as_set();
     let fits = |micro_batch_notes: usize| -> Result<bool, TrainError> {
         let memory = sizes.predict(Change {

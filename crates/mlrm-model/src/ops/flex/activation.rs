@@ -76,6 +76,18 @@ pub(crate) enum Pointwise {
     GeluTanh,
 }
 
+impl Pointwise {
+    /// Overwrites all values by the function of each.
+    #[inline(always)]
+    pub(super) fn apply(self, values: &mut [f32]) {
+        match self {
+            Self::Gelu => values.iter_mut().for_each(|x| *x = gelu(*x)),
+            Self::QuickGelu => values.iter_mut().for_each(|x| *x = quick_gelu(*x)),
+            Self::GeluTanh => values.iter_mut().for_each(|x| *x = gelu_tanh(*x)),
+        }
+    }
+}
+
 impl Kernel<1> for Pointwise {
     type Saved = FlexTensor;
 
@@ -87,21 +99,9 @@ impl Kernel<1> for Pointwise {
         let keep = wanted.contains(&true);
         let x = dense(x);
         let output = match self {
-            Self::Gelu => map(
-                &x,
-                #[inline(always)]
-                |x| x * normal_distribution(x),
-            ),
-            Self::QuickGelu => map(
-                &x,
-                #[inline(always)]
-                |x| x * sigmoid(1.702 * x),
-            ),
-            Self::GeluTanh => map(
-                &x,
-                #[inline(always)]
-                |x| x * sigmoid(TWICE_ROOT * (x + CUBIC * x * x * x)),
-            ),
+            Self::Gelu => map(&x, gelu),
+            Self::QuickGelu => map(&x, quick_gelu),
+            Self::GeluTanh => map(&x, gelu_tanh),
         };
         (output, keep.then_some(x))
     }
@@ -151,6 +151,21 @@ impl Kernel<1> for Pointwise {
 const TWICE_ROOT: f32 = 1.595_769;
 /// Weight of x³ in the tanh approximation of GELU.
 const CUBIC: f32 = 0.044_715;
+
+#[inline(always)]
+fn gelu(x: f32) -> f32 {
+    x * normal_distribution(x)
+}
+
+#[inline(always)]
+fn quick_gelu(x: f32) -> f32 {
+    x * sigmoid(1.702 * x)
+}
+
+#[inline(always)]
+fn gelu_tanh(x: f32) -> f32 {
+    x * sigmoid(TWICE_ROOT * (x + CUBIC * x * x * x))
+}
 
 /// Φ(x)
 #[inline(always)]

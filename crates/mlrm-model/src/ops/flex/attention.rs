@@ -126,7 +126,7 @@ impl Item<'_> {
     ) {
         let part = Part::whole(rows.len(), keys);
         let all = key.columns();
-        let key = key.first_columns(keys);
+        let key = key.part_of_columns(0..keys);
         multiply_ready((scores, part), (query, &key), None, 1.0, false);
         vectorised(
             #[inline(always)]
@@ -245,7 +245,7 @@ impl Attention {
                     let incoming = Ready::right(arithmetic, (&*gradient, query));
                     multiply_ready((dv, to), (&probabilities, &incoming), None, 1.0, true);
                     let incoming = Ready::left(arithmetic, (&*gradient, query));
-                    let value = turned_value.first_columns(keys);
+                    let value = turned_value.part_of_columns(0..keys);
                     multiply_ready((scores, part), (&incoming, &value), None, 1.0, false);
                     vectorised(
                         #[inline(always)]

@@ -13,7 +13,7 @@ use super::maps::{
     weight_gradients,
 };
 use super::norm::RmsNorm;
-use super::product::{Arithmetic, Part, Ready};
+use super::product::{Arithmetic, Part, Ready, Strips};
 use super::vector::{sigmoid, vectorised};
 
 /// `x + down(silu(gate(n)) * up(n))` with n = rms_norm(x); inputs x `[rows, hidden]`, the norm's weight, the weights of
@@ -73,10 +73,10 @@ impl GatedMlp {
         Self { epsilon, scales }
     }
 
-    fn maps<'a>(&self, tensors: &'a [FlexTensor]) -> [Map<'a>; 3] {
+    fn maps<'a>(&self, tensors: &'a [FlexTensor], wanted: &[bool]) -> [Map<'a>; 3] {
         [0, 1, 2].map(|map| {
             let low = tensors.get(5 + 2 * map..7 + 2 * map);
-            Map::new(&tensors[2 + map], low, self.scales[map])
+            Map::new((&tensors[2 + map], wanted[2 + map]), low, self.scales[map])
         })
     }
 
@@ -100,10 +100,11 @@ impl GatedMlp {
         }
     }
 
-    fn run(&self, tensors: Vec<FlexTensor>, keep: bool) -> (FlexTensor, Option<Saved>) {
+    fn run(&self, tensors: Vec<FlexTensor>, wanted: &[bool]) -> (FlexTensor, Option<Saved>) {
+        let keep = wanted.contains(&true);
         let tensors = ready(tensors);
         let (rows, hidden) = rows_and_width(&tensors[0]);
-        let maps = self.maps(&tensors);
+        let maps = self.maps(&tensors, wanted);
         let arithmetic = Arithmetic::of(rows * hidden * maps[0].outputs());
         let passages = maps.map(|map| map.forward(arithmetic));
         let pass = self.pass(&tensors, arithmetic, passages);
@@ -131,7 +132,7 @@ impl GatedMlp {
         let gradient = dense(gradient);
         let (rows, hidden) = rows_and_width(&gradient);
         let (tensors, arithmetic) = (&saved.tensors, saved.arithmetic);
-        let maps = self.maps(tensors);
+        let maps = self.maps(tensors, wanted);
         let passages = maps.map(|map| map.backward(arithmetic));
         let pass = self.pass(tensors, arithmetic, passages);
         let blocks = blocks(rows);
@@ -187,31 +188,38 @@ impl Pass<'_> {
         let (count, arithmetic) = (rows.len(), self.arithmetic);
         let x = self.normed.block(&rows);
         let narrow = Part::whole(count, self.normed.width());
-        let wide = Part::whole(count, self.inner);
         let slot_of_normal = Slot::of(&mut scratch.normal, x.len());
         let (normal, _) = self.normed.forward(&rows, slot_of_normal);
         let read = Ready::left(arithmetic, (&*normal, narrow));
         let [gate, up, _] = scratch.inner.each_mut();
-        let gate = room(gate, count * self.inner);
-        let up = room(up, count * self.inner);
         let [to_gate, to_up, to_down] = &self.passages;
-        let low_gate = to_gate.apply(&read, count, (gate, wide), false);
-        let low_up = to_up.apply(&read, count, (up, wide), false);
-        let keep = keep.then(|| {
+        let [low_gate, low_up] = [to_gate, to_up].map(|map| map.narrow(&read, count));
+        let [of_gate, of_up] =
+            [(to_gate, &low_gate), (to_up, &low_up)].map(|(map, low)| map.between(low));
+        let mut keep = keep.then(|| [(); 2].map(|()| Kept::room(arithmetic, count * self.inner)));
+        let mut activated = Strips::new(arithmetic, count, self.inner);
+        for columns in activated.ranges() {
+            let strip = Part::whole(count, columns.len());
+            let gate = room(gate, count * columns.len());
+            let up = room(up, count * columns.len());
+            let reads = [&of_gate, &of_up].map(|low| (&read, low.as_ref()));
+            to_gate.apply_part(reads[0], columns.clone(), (gate, strip), false);
+            to_up.apply_part(reads[1], columns.clone(), (up, strip), false);
             vectorised(
                 #[inline(always)]
-                || [Kept::new(arithmetic, gate), Kept::new(arithmetic, up)],
-            )
-        });
-        vectorised(
-            #[inline(always)]
-            || {
-                let pairs = gate.iter_mut().zip(&*up);
-                pairs.for_each(|(gate, up)| *gate = *gate * sigmoid(*gate) * up);
-            },
-        );
+                || {
+                    if let Some([kept_gate, kept_up]) = &mut keep {
+                        kept_gate.put(self.inner, &columns, gate);
+                        kept_up.put(self.inner, &columns, up);
+                    }
+                    let pairs = gate.iter_mut().zip(&*up);
+                    pairs.for_each(|(gate, up)| *gate = *gate * sigmoid(*gate) * up);
+                },
+            );
+            activated.put(&columns, gate);
+        }
         let (out, filled) = slot.copy(x);
-        let activated = Ready::left(arithmetic, (&*gate, wide));
+        let activated = activated.ready(gate);
         let low_down = to_down.apply(&activated, count, (out, narrow), true);
         let kept = keep.map(|[gate, up]| Block {
             gate,
@@ -315,7 +323,7 @@ impl Kernel<5> for GatedMlp {
         inputs: [FlexTensor; 5],
         wanted: [bool; 5],
     ) -> (FlexTensor, Option<Self::Saved>) {
-        self.run(inputs.into(), wanted.contains(&true))
+        self.run(inputs.into(), &wanted)
     }
 
     fn backward(
@@ -336,7 +344,7 @@ impl Kernel<11> for GatedMlp {
         inputs: [FlexTensor; 11],
         wanted: [bool; 11],
     ) -> (FlexTensor, Option<Self::Saved>) {
-        self.run(inputs.into(), wanted.contains(&true))
+        self.run(inputs.into(), &wanted)
     }
 
     fn backward(

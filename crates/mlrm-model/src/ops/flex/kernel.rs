@@ -80,18 +80,18 @@ pub(crate) fn run<K: Kernel<N>, const N: usize>(
 }
 
 /// Whether `tensor` is an f32 tensor on flex, outside the autodiff graph.
-pub(crate) fn holds(tensor: &Tensor<1>) -> bool {
+pub(crate) fn holds<const D: usize>(tensor: &Tensor<D>) -> bool {
     let device = tensor.device();
     tensor.dtype() == DType::F32 && matches!(device.as_dispatch(), DispatchDevice::Flex(_))
 }
 
 /// The primitive of a tensor that flex [`holds`].
-pub(super) fn unwrap(tensor: Tensor<1>) -> FlexTensor {
+pub(super) fn unwrap<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
     plain(tensor.into_dispatch())
 }
 
 /// The tensor of a primitive, outside the autodiff graph.
-pub(super) fn wrap(primitive: FlexTensor) -> Tensor<1> {
+pub(super) fn wrap<const D: usize>(primitive: FlexTensor) -> Tensor<D> {
     Tensor::from_dispatch(DispatchTensor {
         kind: DispatchTensorKind::Flex(BackendTensor::Float(primitive)),
         autodiff: DispatchAutodiffContext::Disabled,

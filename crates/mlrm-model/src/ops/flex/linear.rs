@@ -5,7 +5,7 @@ use burn::backend::flex::FlexTensor;
 
 use super::buffer::{build, column_sums, dense, in_place, tensor, values, values_mut};
 use super::kernel::Kernel;
-use super::product::{Factor, Part, add_product, product, transposed};
+use super::product::{Factor, Part, Right, add_product, product, transposed};
 
 /// `x weight`, or `x weight + bias`; inputs x `[rows, inputs]`, weight `[inputs, outputs]`, bias
 /// `[outputs]`.
@@ -32,7 +32,9 @@ impl Factors {
     /// ∂x = ∂ weightᵀ
     fn gradient_of_x(&self, gradient: &FlexTensor) -> Option<FlexTensor> {
         let weight = self.weight.as_ref()?;
-        let values = product(matrix(gradient), transposed(matrix(weight)));
+        // What the gradient of the weight needs is held where it learns.
+        let right = Right::weight(weight, self.x.is_some()).transposed();
+        let values = product(matrix(gradient), right);
         Some(tensor(values, [gradient.shape()[0], weight.shape()[0]]))
     }
 
@@ -59,7 +61,8 @@ impl Kernel<2> for Linear {
         wanted: [bool; 2],
     ) -> (FlexTensor, Option<Self::Saved>) {
         let shape = [x.shape()[0], weight.shape()[1]];
-        let output = tensor(product(matrix(&x), matrix(&weight)), shape);
+        let right = Right::weight(&weight, wanted[1]);
+        let output = tensor(product(matrix(&x), right), shape);
         (output, Some(Factors::keep(x, weight, wanted)))
     }
 
@@ -91,7 +94,7 @@ impl Kernel<3> for Linear {
             #[inline(always)]
             |_, slot| slot.fill(bias.iter().copied()),
         );
-        add_product(&mut output, matrix(&x), matrix(&weight));
+        add_product(&mut output, matrix(&x), Right::weight(&weight, wanted[1]));
         let output = tensor(output, [rows, outputs]);
         let saved = Factors::keep(x, weight, [wanted[0], wanted[1]]);
         (output, Some(saved))

@@ -9,14 +9,14 @@ use rayon::prelude::*;
 use super::buffer::{Filled, Slot, dense, tensor};
 use super::linear::matrix;
 use super::norm::RmsNorm;
-use super::product::{Arithmetic, Factor, Part, Ready, multiply_ready, product, transposed};
+use super::product::{Arithmetic, Factor, Part, Ready, Right, multiply_ready, product, transposed};
 use super::vector::vectorised;
 
 /// A linear map, `x weight + scale (x a) b`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Map<'a> {
     /// `[inputs, outputs]`
-    weight: Factor<'a>,
+    weight: Right<'a>,
     low: Option<LowRank<'a>>,
 }
 
@@ -30,10 +30,14 @@ struct LowRank<'a> {
 }
 
 impl<'a> Map<'a> {
-    /// A map by `weight`, changed by `[a, b]` where there are such.
-    pub(super) fn new(weight: &'a FlexTensor, low: Option<&'a [FlexTensor]>, scale: f32) -> Self {
+    /// A map by `weight`, which may learn, changed by `[a, b]` where there are such.
+    pub(super) fn new(
+        (weight, learns): (&'a FlexTensor, bool),
+        low: Option<&'a [FlexTensor]>,
+        scale: f32,
+    ) -> Self {
         Self {
-            weight: matrix(weight),
+            weight: Right::weight(weight, learns),
             low: low.map(|pair| LowRank {
                 a: matrix(&pair[0]),
                 b: matrix(&pair[1]),
@@ -43,11 +47,11 @@ impl<'a> Map<'a> {
     }
 
     pub(super) fn inputs(&self) -> usize {
-        self.weight.1.rows()
+        self.weight.rows()
     }
 
     pub(super) fn outputs(&self) -> usize {
-        self.weight.1.columns()
+        self.weight.columns()
     }
 
     /// From inputs to outputs.
@@ -59,7 +63,7 @@ impl<'a> Map<'a> {
     /// From the gradient of the outputs to that of the inputs.
     pub(super) fn backward(&self, arithmetic: Arithmetic) -> Passage<'a> {
         let low = |low: LowRank<'a>| (transposed(low.b), transposed(low.a), low.scale);
-        Passage::new(arithmetic, transposed(self.weight), self.low.map(low))
+        Passage::new(arithmetic, self.weight.transposed(), self.low.map(low))
     }
 }
 
@@ -88,7 +92,7 @@ pub(super) struct Passage<'a> {
 impl<'a> Passage<'a> {
     fn new(
         arithmetic: Arithmetic,
-        weight: Factor<'a>,
+        weight: Right<'a>,
         low: Option<(Factor<'a>, Factor<'a>, f32)>,
     ) -> Self {
         Self {
@@ -108,19 +112,47 @@ impl<'a> Passage<'a> {
         &self,
         x: &Ready<'_>,
         rows: usize,
-        (out, part): (&mut [f32], Part),
+        out: (&mut [f32], Part),
         add: bool,
     ) -> Vec<f32> {
-        let mut narrow = vec![0.0; rows * self.rank];
-        let between = Part::whole(rows, self.rank);
-        let low = self.low.as_ref().map(|[first, second]| {
-            multiply_ready((&mut narrow, between), (x, first), None, self.scale, false);
-            second
-        });
-        let left = low.map(|_| Ready::left(self.arithmetic, (&narrow, between)));
-        let other = left.as_ref().zip(low);
-        multiply_ready((out, part), (x, &self.weight), other, 1.0, add);
+        let narrow = self.narrow(x, rows);
+        let columns = 0..self.weight.columns();
+        self.apply_part((x, self.between(&narrow).as_ref()), columns, out, add);
         narrow
+    }
+
+    /// What lies between the two factors of the low rank for a block `x` of `rows` rows, times the scale, `[rows, rank]`.
+    pub(super) fn narrow(&self, x: &Ready<'_>, rows: usize) -> Vec<f32> {
+        let mut narrow = vec![0.0; rows * self.rank];
+        if let Some([first, _]) = &self.low {
+            let part = Part::whole(rows, self.rank);
+            multiply_ready((&mut narrow, part), (x, first), None, self.scale, false);
+        }
+        narrow
+    }
+
+    /// The same, made ready; `None` where there is no low rank.
+    pub(super) fn between<'b>(&self, narrow: &'b [f32]) -> Option<Ready<'b>> {
+        let part = Part::whole(narrow.len() / self.rank.max(1), self.rank);
+        let low = self.low.is_some();
+        low.then(|| Ready::left(self.arithmetic, (narrow, part)))
+    }
+
+    /// As [`Self::apply`], for some columns of the result, from a multiple of 16 on.
+    pub(super) fn apply_part(
+        &self,
+        (x, between): (&Ready<'_>, Option<&Ready<'_>>),
+        columns: Range<usize>,
+        out: (&mut [f32], Part),
+        add: bool,
+    ) {
+        let weight = self.weight.part_of_columns(columns.clone());
+        let second = self
+            .low
+            .as_ref()
+            .map(|[_, second]| second.part_of_columns(columns));
+        let other = between.zip(second.as_ref());
+        multiply_ready(out, (x, &weight), other, 1.0, add);
     }
 
     /// ∂aᵀ `[rank, inputs]` and ∂b `[rank, outputs]` of a block of `rows` rows: by what lies between the factors forward and
@@ -278,6 +310,33 @@ impl Kept {
         match arithmetic {
             Arithmetic::F32 | Arithmetic::F32BySize => Self::Full(activations.to_vec()),
             Arithmetic::Tiles => Self::Short(activations.iter().map(|x| shorten(*x)).collect()),
+        }
+    }
+
+    /// Room for `count` activations, zeros until they are [`Self::put`].
+    pub(super) fn room(arithmetic: Arithmetic, count: usize) -> Self {
+        match arithmetic {
+            Arithmetic::F32 => Self::Full(vec![0.0; count]),
+            Arithmetic::Tiles => Self::Short(vec![0; count]),
+        }
+    }
+
+    /// Takes the activations of some of `width` columns, row after row.
+    #[inline(always)]
+    pub(super) fn put(&mut self, width: usize, columns: &Range<usize>, activations: &[f32]) {
+        let rows = activations.chunks_exact(columns.len());
+        match self {
+            Self::Full(all) => {
+                for (to, from) in all.chunks_exact_mut(width).zip(rows) {
+                    to[columns.clone()].copy_from_slice(from);
+                }
+            }
+            Self::Short(all) => {
+                for (to, from) in all.chunks_exact_mut(width).zip(rows) {
+                    let pairs = to[columns.clone()].iter_mut().zip(from);
+                    pairs.for_each(|(to, from)| *to = shorten(*from));
+                }
+            }
         }
     }
 

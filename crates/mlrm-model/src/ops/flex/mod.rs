@@ -15,10 +15,14 @@ mod linear;
 mod maps;
 mod norm;
 mod optimiser;
+#[cfg(target_arch = "x86_64")]
+mod packed;
+mod patches;
 mod product;
 mod rotary;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
+mod two_layers;
 mod vector;
 
 pub(super) use activation::{Pointwise, SwiGlu};
@@ -29,7 +33,9 @@ pub(super) use kernel::{holds, run};
 pub(super) use linear::{AddLowRank, Linear};
 pub(super) use norm::{LayerNorm, RmsNorm};
 pub(super) use optimiser::{adamw, squared_norm};
+pub(super) use patches::Patches;
 pub(super) use rotary::Rotate;
+pub(super) use two_layers::two_layers;
 
 /// Whether products in bf16 are faster here than in f32.
 pub(super) fn has_bf16_products() -> bool {

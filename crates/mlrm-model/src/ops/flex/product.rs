@@ -2,9 +2,12 @@
 //! processor has tiles for it.
 
 mod part;
+mod right;
+mod strips;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 #[cfg(target_arch = "x86_64")]
 use std::sync::Arc;
 
@@ -17,6 +20,8 @@ use super::tiles;
 #[cfg(target_arch = "x86_64")]
 use crate::ops::matmul_precision;
 pub(super) use part::{Factor, Part, transposed};
+pub(super) use right::Right;
+pub(super) use strips::Strips;
 
 /// The arithmetic of an operation's products, chosen once for all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,32 +52,56 @@ impl Arithmetic {
 pub(super) struct Ready<'a> {
     factor: Factor<'a>,
     arithmetic: Arithmetic,
-    /// Of the factor, or of one that it begins.
+    /// Of the factor, or of one that it is a part of.
     #[cfg(target_arch = "x86_64")]
     panels: Option<Arc<tiles::Panels>>,
+    /// The first panel that is a part of it.
+    #[cfg(target_arch = "x86_64")]
+    first_panel: usize,
 }
 
 impl<'a> Ready<'a> {
     /// A left factor, made ready on the calling thread.
-    pub(super) fn left(arithmetic: Arithmetic, factor: Factor<'a>) -> Self {
-        Self::new(arithmetic, factor, true, false)
+    pub(super) fn left(arithmetic: Arithmetic, (values, part): Factor<'a>) -> Self {
+        assert!(part.fits(values.len()), "a factor does not fit its buffer");
+        #[cfg(target_arch = "x86_64")]
+        let panels = (arithmetic == Arithmetic::Tiles).then(|| {
+            let lines = lines(values, part);
+            assert!(lines.readable(), "a factor has neighbours along one axis");
+            // SAFETY: `Arithmetic::of` asked the processor; the factor lies inside its buffer.
+            Arc::new(unsafe { lines.pack(true, false) })
+        });
+        Self {
+            factor: (values, part),
+            arithmetic,
+            #[cfg(target_arch = "x86_64")]
+            panels,
+            #[cfg(target_arch = "x86_64")]
+            first_panel: 0,
+        }
     }
 
     /// A right factor, made ready on the calling thread.
     pub(super) fn right(arithmetic: Arithmetic, factor: Factor<'a>) -> Self {
-        Self::new(arithmetic, factor, false, false)
+        Self::of(arithmetic, factor.into(), false)
     }
 
-    /// A right factor, made ready on all threads.
-    pub(super) fn shared(arithmetic: Arithmetic, factor: Factor<'a>) -> Self {
-        Self::new(arithmetic, factor, false, true)
+    /// A right factor, made ready on all threads, or kept from earlier products.
+    pub(super) fn shared(arithmetic: Arithmetic, right: Right<'a>) -> Self {
+        Self::of(arithmetic, right, true)
     }
 
-    /// The first `columns` columns of a right factor.
-    pub(super) fn first_columns(&self, columns: usize) -> Self {
-        assert!(columns <= self.factor.1.columns);
+    /// Some columns of a right factor, from a multiple of 16 on.
+    pub(super) fn part_of_columns(&self, columns: Range<usize>) -> Self {
         let mut part = self.clone();
-        part.factor.1.columns = columns;
+        let matrix = &mut part.factor.1;
+        assert!(columns.end <= matrix.columns && columns.start.is_multiple_of(PANEL));
+        matrix.start += columns.start * matrix.column_stride;
+        matrix.columns = columns.len();
+        #[cfg(target_arch = "x86_64")]
+        {
+            part.first_panel += columns.start / PANEL;
+        }
         part
     }
 
@@ -95,22 +124,20 @@ impl<'a> Ready<'a> {
         self.factor.1.columns
     }
 
-    fn new(arithmetic: Arithmetic, (values, part): Factor<'a>, left: bool, parallel: bool) -> Self {
+    fn of(arithmetic: Arithmetic, right: Right<'a>, parallel: bool) -> Self {
+        let (values, part) = right.factor;
         assert!(part.fits(values.len()), "a factor does not fit its buffer");
         #[cfg(target_arch = "x86_64")]
-        let panels = (arithmetic == Arithmetic::Tiles).then(|| {
-            let lines = lines(values, if left { part } else { part.transposed() });
-            assert!(lines.readable(), "a factor has neighbours along one axis");
-            // SAFETY: `Arithmetic::of` asked the processor; the factor lies inside its buffer.
-            Arc::new(unsafe { lines.pack(left, parallel) })
-        });
+        let panels = (arithmetic == Arithmetic::Tiles).then(|| right.panels(parallel));
         #[cfg(not(target_arch = "x86_64"))]
-        let _ = (left, parallel);
+        let _ = parallel;
         Self {
-            factor: (values, part),
+            factor: right.factor,
             arithmetic,
             #[cfg(target_arch = "x86_64")]
             panels,
+            #[cfg(target_arch = "x86_64")]
+            first_panel: 0,
         }
     }
 }
@@ -156,8 +183,15 @@ fn panels<'a>((left, right): Pair<'a>, part: Part) -> Option<tiles::Pair<'a>> {
         (part.rows, part.columns, l.columns),
         (l.rows, r.columns, r.rows)
     );
-    Some((left.panels.as_deref()?, right.panels.as_deref()?))
+    let view = |ready: &'a Ready<'_>| Some(ready.panels.as_deref()?.from(ready.first_panel));
+    Some((view(left)?, view(right)?))
 }
+
+/// Columns that are packed together.
+#[cfg(target_arch = "x86_64")]
+const PANEL: usize = tiles::SIDE;
+#[cfg(not(target_arch = "x86_64"))]
+const PANEL: usize = 1;
 
 /// `out = scale * left * right`, or added to `out`; in f32, on the calling thread.
 fn multiply((out, part): (&mut [f32], Part), (left, right): Pair<'_>, scale: f32, add: bool) {
@@ -171,12 +205,21 @@ fn multiply((out, part): (&mut [f32], Part), (left, right): Pair<'_>, scale: f32
     };
     // SAFETY: the result lies inside `out`, its elements do not overlap, and all of them have
     // values.
-    unsafe { raw(out.as_mut_ptr(), part, left.factor, right.factor, way) };
+    unsafe {
+        raw(
+            out.as_mut_ptr(),
+            part,
+            left.factor,
+            right.factor.into(),
+            way,
+        )
+    };
 }
 
 /// `left * right` in a new buffer, on all threads.
-pub(super) fn product(left: Factor<'_>, right: Factor<'_>) -> Vec<f32> {
-    let part = Part::whole(left.1.rows, right.1.columns);
+pub(super) fn product<'a>(left: Factor<'_>, right: impl Into<Right<'a>>) -> Vec<f32> {
+    let right = right.into();
+    let part = Part::whole(left.1.rows, right.columns());
     let elements = part.rows * part.columns;
     if left.1.columns == 0 {
         return vec![0.0; elements];
@@ -198,8 +241,9 @@ pub(super) fn product(left: Factor<'_>, right: Factor<'_>) -> Vec<f32> {
 }
 
 /// `out += left * right` for a whole buffer, on all threads.
-pub(super) fn add_product(out: &mut [f32], left: Factor<'_>, right: Factor<'_>) {
-    let part = Part::whole(left.1.rows, right.1.columns);
+pub(super) fn add_product<'a>(out: &mut [f32], left: Factor<'_>, right: impl Into<Right<'a>>) {
+    let right = right.into();
+    let part = Part::whole(left.1.rows, right.columns());
     assert!(part.fits(out.len()), "the result does not fit its buffer");
     // SAFETY: the result lies inside `out`, and all of its elements have values.
     unsafe {
@@ -264,7 +308,8 @@ impl Way {
 
 /// # Safety
 /// `out` must be valid for writes at every element of `part`, and for reads with `add`.
-unsafe fn raw(out: *mut f32, part: Part, (left, l): Factor<'_>, (right, r): Factor<'_>, way: Way) {
+unsafe fn raw(out: *mut f32, part: Part, (left, l): Factor<'_>, factor: Right<'_>, way: Way) {
+    let (right, r) = factor.factor;
     assert!(
         l.fits(left.len()) && r.fits(right.len()),
         "a factor does not fit its buffer"
@@ -282,13 +327,15 @@ unsafe fn raw(out: *mut f32, part: Part, (left, l): Factor<'_>, (right, r): Fact
             stride: part.row_stride,
         };
         let work = part.rows * part.columns * l.columns;
-        let (left, right) = (lines(left, l), lines(right, r.transposed()));
-        if work >= SMALL && part.column_stride == 1 && left.readable() && right.readable() {
+        let left = lines(left, l);
+        if work >= SMALL && part.column_stride == 1 && left.readable() && r.readable() {
             let parallel = way.parallel && work > SERIAL;
+            let right = factor.panels(parallel);
             // SAFETY: the caller vouches for `out`; both factors lie inside their buffers.
             return unsafe {
-                let (left, right) = (left.pack(true, parallel), right.pack(false, parallel));
-                tiles::product(out, (&left, &right), None, way.scale, way.add, parallel);
+                let left = left.pack(true, parallel);
+                let pair = (left.from(0), right.from(0));
+                tiles::product(out, pair, None, way.scale, way.add, parallel);
             };
         }
     }

@@ -18,10 +18,10 @@ use rayon::prelude::*;
 mod pack;
 
 use pack::Tile;
-pub(super) use pack::{Lines, Panels};
+pub(super) use pack::{Lines, Panels, View};
 
 /// Rows of the left factor, or columns of the right one, in a tile.
-const SIDE: usize = 16;
+pub(super) const SIDE: usize = 16;
 /// Terms of the sum in a tile: 16 pairs.
 pub(super) const DEPTH: usize = 32;
 /// Tiles along the sum whose products are added before the next block of the result: what both factors need fits the
@@ -82,7 +82,7 @@ unsafe impl Send for Out {}
 unsafe impl Sync for Out {}
 
 /// A left and a right factor.
-pub(super) type Pair<'a> = (&'a Panels, &'a Panels);
+pub(super) type Pair<'a> = (View<'a>, View<'a>);
 
 /// `out = scale * left * right`, or added to `out`; the product of another pair, where there is one, is a part of the sums.
 ///

@@ -56,6 +56,25 @@ impl Lines<'_> {
         Panels { tiles, depth }
     }
 
+    /// The lines in tiles of the left factor, as a part of `panels` of as many lines, from tile `first` of each on.
+    ///
+    /// # Safety
+    /// As [`Self::pack`].
+    pub(in super::super) unsafe fn pack_into(&self, panels: &mut Panels, first: usize) {
+        let tiles = self.depth.div_ceil(DEPTH);
+        let all = panels.tiles.chunks_exact_mut(panels.depth);
+        for (panel, line) in all.zip((0..self.lines).step_by(SIDE)) {
+            for (index, tile) in panel[first..][..tiles].iter_mut().enumerate() {
+                // SAFETY: a tile may be seen as one that may have no values; it is given all of them. The caller vouches for
+                // processor and values.
+                unsafe {
+                    let tile = &mut *std::ptr::from_mut(tile).cast();
+                    self.tile(line, index * DEPTH, true, tile);
+                }
+            }
+        }
+    }
+
     /// Makes the tile from `line` and `term` on, zeros where the factor ends.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     unsafe fn tile(&self, line: usize, term: usize, left: bool, tile: &mut MaybeUninit<Tile>) {
@@ -89,6 +108,34 @@ pub(in super::super) struct Panels {
 }
 
 impl Panels {
+    /// Panels of `lines` lines of `depth` terms, all zeros.
+    pub(in super::super) fn zeros(lines: usize, depth: usize) -> Self {
+        let (panels, depth) = (lines.div_ceil(SIDE), depth.div_ceil(DEPTH));
+        // SAFETY: zero is a value of every lane.
+        let tile: Tile = unsafe { std::mem::zeroed() };
+        Self {
+            tiles: vec![tile; panels * depth],
+            depth,
+        }
+    }
+
+    /// The panels from `panel` on.
+    pub(in super::super) fn from(&self, panel: usize) -> View<'_> {
+        View {
+            tiles: &self.tiles[panel * self.depth..],
+            depth: self.depth,
+        }
+    }
+}
+
+/// Panels of a factor, from one of them on.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct View<'a> {
+    tiles: &'a [Tile],
+    pub(super) depth: usize,
+}
+
+impl View<'_> {
     /// Where `steps` of `panel` and of the next one begin. A panel that has no next one before `end` is multiplied twice,
     /// and the double thrown away.
     pub(super) fn pair(&self, panel: usize, end: usize, steps: &Range<usize>) -> [*const Tile; 2] {

@@ -54,7 +54,14 @@ fn check([rows, columns, depth]: [usize; 3], across: [bool; 2], scale: f32, add:
     // SAFETY: `available` was asked; all sizes are those of the buffers.
     unsafe {
         let (left, right) = (left.pack(true, false), right.pack(false, false));
-        product(out, (&left, &right), None, scale, add, depth % 2 == 0);
+        product(
+            out,
+            (left.from(0), right.from(0)),
+            None,
+            scale,
+            add,
+            depth % 2 == 0,
+        );
     };
     for (index, (found, old)) in after.iter().zip(&before).enumerate() {
         let (row, column) = (index / stride, index % stride);
@@ -121,7 +128,14 @@ fn results_do_not_depend_on_the_number_of_threads() {
         // SAFETY: as above.
         unsafe {
             let (left, right) = (left.pack(true, parallel), right.pack(false, parallel));
-            product(out, (&left, &right), None, 1.0, false, parallel);
+            product(
+                out,
+                (left.from(0), right.from(0)),
+                None,
+                1.0,
+                false,
+                parallel,
+            );
         };
         sums
     };
