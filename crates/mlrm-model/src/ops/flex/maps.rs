@@ -316,7 +316,7 @@ impl Kept {
     /// Room for `count` activations, zeros until they are [`Self::put`].
     pub(super) fn room(arithmetic: Arithmetic, count: usize) -> Self {
         match arithmetic {
-            Arithmetic::F32 => Self::Full(vec![0.0; count]),
+            Arithmetic::F32 | Arithmetic::F32BySize => Self::Full(vec![0.0; count]),
             Arithmetic::Tiles => Self::Short(vec![0; count]),
         }
     }

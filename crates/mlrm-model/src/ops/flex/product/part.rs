@@ -3,7 +3,7 @@
 use burn::backend::flex::Layout;
 
 /// A matrix inside a buffer: element (r, c) stands at `start + r * row_stride + c * column_stride`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::ops::flex) struct Part {
     pub(super) start: usize,
     pub(super) rows: usize,
@@ -49,10 +49,6 @@ impl Part {
     /// Whether the values of a row, or those of a column, are neighbours.
     pub(in crate::ops::flex) fn readable(&self) -> bool {
         self.row_stride == 1 || self.column_stride == 1
-    }
-
-    pub(in crate::ops::flex) fn rows(&self) -> usize {
-        self.rows
     }
 
     pub(in crate::ops::flex) fn columns(&self) -> usize {
