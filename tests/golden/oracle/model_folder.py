@@ -63,7 +63,7 @@ def add_adapters(model, folder: Path):
     from safetensors.torch import load_file
 
     config = LoraConfig.from_pretrained(folder)
-    config.inference_mode = False
+    config.inference_mode, config.task_type = False, None  # the language model has no head here
     get_peft_model(model.llm, config)
     stored, parameters = load_file(folder / "adapter_model.safetensors"), adapter_parameters(model, folder)
     learn = {name for name, p in model.llm.named_parameters() if p.requires_grad}
