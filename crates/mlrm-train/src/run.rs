@@ -288,13 +288,7 @@ fn measure(
         let path = folder.root.join(name);
         let json = json
             .map_err(|e| TrainError::Run(format!("{} cannot be written: {e}", path.display())))?;
-        write_beside(
-            &path,
-            &format!(
-                "{json}
-"
-            ),
-        )?;
+        write_beside(&path, format!("{json}\n"))?;
     }
     let models: Vec<_> = embeddings.iter().map(|(name, all)| (*name, all)).collect();
     let images = plan.config.data.root.join(&plan.config.data.images);

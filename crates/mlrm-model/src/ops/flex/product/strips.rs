@@ -38,7 +38,7 @@ impl Strips {
             let ends = |start: usize| start..(start + STRIP).min(self.columns);
             return (0..self.columns).step_by(STRIP).map(ends).collect();
         }
-        vec![0..self.columns]
+        std::iter::once(0..self.columns).collect()
     }
 
     /// Takes the values of some columns, row after row.
