@@ -6,7 +6,7 @@
 //! In the order of reading:
 //!
 //! 1. [`state`] folds the events into bounded memory; [`run`] reads a run folder into it.
-//! 2. [`format`] and [`describe`] put numbers and events into words; `axis`, `color` and `svg` say where
+//! 2. [`format`](mod@format) and [`describe`] put numbers and events into words; `axis`, `color` and `svg` say where
 //!    values lie and what colours mean, for screens and pictures alike.
 //! 3. [`tui`] is the dashboard: `pane` is what a view draws into, `views` the list of views (a file and a
 //!    line each), `widgets` their plots, `dashboard` the thread that owns the terminal. [`progress`] is the
