@@ -207,10 +207,10 @@ fn assert_rounding([f32, bf16, f16]: [[f64; 2]; 3], limit: f64) {
     assert!(f16[0] <= 0.02, "{f16:?}");
 }
 
-/// Of parts of one size.
+/// Of three parts of 5 notes.
 const LIMIT: f64 = 1e-6;
-/// Of parts of which the last has a single note, or which several workers add up (2.2e-6 is the most that was seen).
-const UNEVEN_LIMIT: f64 = 2.5e-6;
+/// Of parts of any size, which come to between 0.8e-6 and 2.2e-6.
+const ANY_SIZE_LIMIT: f64 = 2.5e-6;
 
 #[test]
 fn gradients_in_slices_are_those_of_the_whole_batch() {
@@ -239,7 +239,7 @@ fn workers_hold_slices_and_run_layers_again_too() {
     let worst = worst_of_workers(2, |context| {
         (context.micro_batch_notes, context.checkpoint_layers) = (3, true);
     });
-    assert_rounding(worst, UNEVEN_LIMIT);
+    assert_rounding(worst, ANY_SIZE_LIMIT);
 }
 
 /// The order in which workers end changes nothing.
@@ -373,5 +373,5 @@ fn slices_and_layers_run_again_go_together() {
     let worst = worst_over_models(|context| {
         (context.micro_batch_notes, context.checkpoint_layers) = (7, true);
     });
-    assert_rounding(worst, UNEVEN_LIMIT);
+    assert_rounding(worst, ANY_SIZE_LIMIT);
 }
