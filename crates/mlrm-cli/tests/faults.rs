@@ -158,6 +158,29 @@ fn links_that_lead_nowhere_lose_nothing() {
     assert!(home.path("run/best/state.json").is_file());
 }
 
+/// The template of a resumed run neither goes with the checkpoint that the run began with, nor with the file it came from.
+#[test]
+fn a_template_outlives_the_checkpoint_that_a_run_goes_on_from() {
+    let home = Home::with_config();
+    let film = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../configs/prompts/film.toml"
+    );
+    home.write("film.toml", fs::read_to_string(film).expect("a template"));
+    let template = "prompt.template_file=film.toml";
+    home.train("run", &[&FOUR[..], &[template]].concat()).done();
+    let more = [
+        "--set",
+        "train.max_steps=10",
+        "--set",
+        "train.keep_checkpoints=1",
+    ];
+    resume(&home, "run", &more).done();
+    assert!(!home.path("run/checkpoints/step-4").exists());
+    let kept = fs::read(home.path("run/model/template.toml")).expect("a template");
+    assert_eq!(kept, fs::read(home.path("film.toml")).expect("a template"));
+}
+
 #[test]
 fn a_place_past_the_end_is_refused() {
     let home = Home::with_config();

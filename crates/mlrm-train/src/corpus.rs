@@ -16,6 +16,7 @@ use mlrm_model::embedder::{Embedder, TokenIds};
 
 use crate::error::TrainError;
 use crate::features::known_pictures;
+use crate::folders::write_beside;
 
 /// Most bytes of the pixels that are kept.
 pub(crate) const PIXEL_CACHE_BYTES: usize = 1 << 30;
@@ -140,6 +141,21 @@ pub enum Modality {
 }
 
 impl Encoding {
+    /// Has a run read a template of its user's from its own `folder`: the file that it came from may be edited meanwhile, and a
+    /// checkpoint that it came from may be removed.
+    pub(crate) fn keep_template(&mut self, folder: &Path) -> Result<(), TrainError> {
+        let Some(path) = &mut self.prompt.template_file else {
+            return Ok(());
+        };
+        let kept = folder.join("template.toml");
+        if *path != kept {
+            let text = std::fs::read(&*path).map_err(TrainError::io("read", path))?;
+            write_beside(&kept, text)?;
+            *path = kept;
+        }
+        Ok(())
+    }
+
     /// The encoder of `notes` for `model`, restricted to `modality`. Pictures whose features the model
     /// keeps are not decoded.
     pub fn encoder(

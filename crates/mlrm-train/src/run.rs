@@ -97,6 +97,7 @@ impl Run {
         let zero_shot = plan.config.eval.baselines.contains(&Baseline::ZeroShot);
         let untrained = zero_shot.then(|| Inference::new(&plan.embedder));
         let (folder, log) = RunFolder::open(&plan.config, &data, options)?;
+        plan.encoding.keep_template(&folder.root)?;
         Ok(Self {
             plan,
             folder,

@@ -52,7 +52,7 @@ pub(super) fn resume(
         None => notes.push("there is no link `last`".into()),
     }
     for (step, path) in candidates {
-        let state = match read(&path, plan, optimiser) {
+        let state = match read(root, &path, plan, optimiser) {
             Ok(state) => state,
             Err(error) => {
                 let name = folder_of(step);
@@ -81,11 +81,17 @@ pub(super) fn resume(
 }
 
 /// Reads a checkpoint into plan and optimiser; they stay as they are where it cannot be read.
-fn read(folder: &Path, plan: &mut RunPlan, optimiser: &mut AdamW) -> Result<RunState, TrainError> {
+fn read(
+    root: &Path,
+    folder: &Path,
+    plan: &mut RunPlan,
+    optimiser: &mut AdamW,
+) -> Result<RunState, TrainError> {
     let state = check(folder)?;
     let mut moments = AdamW::new(&plan.config.train);
     checkpoint::load(folder, &state, &mut moments, &plan.device)?;
-    let model = open_model(&folder.join("model"), &plan.device, &plan.config)?;
+    let mut model = open_model(&folder.join("model"), &plan.device, &plan.config)?;
+    model.encoding.keep_template(root)?;
     plan.replace_model(model)?;
     *optimiser = moments;
     Ok(state)
@@ -189,7 +195,7 @@ impl Trainer<'_> {
             if saved >= first_bad {
                 continue;
             }
-            if let Ok(state) = read(&path, &mut self.plan, &mut self.optimiser) {
+            if let Ok(state) = read(&root, &path, &mut self.plan, &mut self.optimiser) {
                 found = Some((state, path));
                 break;
             }
