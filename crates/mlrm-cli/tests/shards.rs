@@ -131,6 +131,14 @@ fn a_merge_names_all_that_is_missing_damaged_twice_or_of_other_things() {
     home.mlrm(&words("other", "shards/2.npy", &["--shard", "2/3"]))
         .done();
     refused(&["shard 2 (", "the model differ"]);
+    // The same model with other products.
+    let config = home.read("run/config.toml");
+    let products = ["matmul_precision = \"f32\"", "matmul_precision = \"bf16\""];
+    assert!(config.contains(products[0]));
+    home.write("run/config.toml", config.replace(products[0], products[1]));
+    shard(&home, 2, &[]).done();
+    refused(&["shard 2 (", "backend.matmul_precision differ"]);
+    home.write("run/config.toml", config);
     home.edit_line("data/notes.jsonl", 1, |line| {
         line.replace("\"title\":\"", "\"title\":\"another ")
     });

@@ -1,5 +1,5 @@
-//! The run folder: `config.toml`, `data.json`, `events.jsonl`, `checkpoints/`, `best`, `last`,
-//! `model/`, and the lock of the process that it belongs to.
+//! The run folder: `config.toml`, `template.toml`, `data.json`, `events.jsonl`, `checkpoints/`, `best`,
+//! `last`, `model/`, and the lock of the process that it belongs to.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read, Write};

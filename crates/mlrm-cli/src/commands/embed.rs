@@ -294,7 +294,7 @@ impl<'a> Job<'a> {
 
     /// What the embeddings depend on: model, notes, pictures, and the options that touch them.
     fn manifest(&self) -> miette::Result<Manifest> {
-        let (args, settings) = (self.args, &self.settings);
+        let (args, settings, backend) = (self.args, &self.settings, &self.config.backend);
         let shard = args.shard.unwrap_or(Shard::WHOLE);
         let rows = shard.rows(self.all_rows, args.part_notes);
         let mut model = Content::new();
@@ -314,7 +314,11 @@ impl<'a> Job<'a> {
             }
         };
         let options = [
-            ("backend.dtype", format!("{:?}", self.config.backend.dtype)),
+            ("backend.dtype", format!("{:?}", backend.dtype)),
+            (
+                "backend.matmul_precision",
+                format!("{:?}", backend.matmul_precision),
+            ),
             (
                 "data.on_missing_image",
                 format!("{:?}", settings.on_missing_image),
