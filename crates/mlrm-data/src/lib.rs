@@ -10,7 +10,6 @@
 //! | [`pairs`] | log → scored pairs of related notes (method §5), and files of pairs |
 //! | [`pair_sql`] | the same as a SQL query, for logs that an engine holds |
 //! | [`split`] | training, validation and test pairs without leakage |
-//! | [`synth`] | a drawn sample set of any size |
 //! | [`import`] | any tables → notes, log and pictures, as a spec or a preset says |
 //! | [`check`] | every problem of a data set, by file and row, and the clean rest |
 //! | [`clean`] | note text as one clean line, cut between graphemes |
@@ -38,11 +37,10 @@ pub mod pair_sql;
 pub mod pairs;
 pub mod prompt;
 pub mod split;
-pub mod synth;
 pub mod table;
 mod time;
 pub mod tokenizer;
 mod write;
 
 pub use error::{DataError, Result};
-pub use write::clear_unfinished;
+pub use write::{clear_unfinished, write_file, write_folder};

@@ -58,7 +58,10 @@ fn usual_permissions(_builder: &mut tempfile::Builder<'_, '_>, _mode: u32) {}
 
 /// Writes `path` in one go: `write` fills a file beside it, which then takes its place. An older
 /// file stays untouched when anything fails.
-pub(crate) fn write_file(
+///
+/// # Errors
+/// A folder or file that cannot be written, and what `write` fails with.
+pub fn write_file(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&File>) -> std::io::Result<()>,
 ) -> Result<()> {
@@ -102,7 +105,10 @@ pub(crate) fn refuse_occupied(folder: &Path) -> Result<()> {
 
 /// Makes `folder` in one go: `fill` fills a folder beside it, which then takes its place. The
 /// place must be free or an empty folder; nothing is left behind when `fill` fails.
-pub(crate) fn write_folder<T>(folder: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+///
+/// # Errors
+/// A place that is taken, a folder that cannot be written, and what `fill` fails with.
+pub fn write_folder<T>(folder: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
     refuse_occupied(folder)?;
     let beside = parent(folder);
     fs::create_dir_all(&beside).map_err(DataError::io("create", &beside))?;

@@ -10,9 +10,9 @@ use mlrm_data::loader::{Fallback, NoteEncoder, Pictures, PixelCache};
 use mlrm_data::notes::{ByText, ImageStore, NoteSet, WithoutPicture};
 use mlrm_data::prompt::{PromptEncoder, PromptStyle, open_tokenizer};
 use mlrm_data::split::{PairData, Part, load_pairs};
-use mlrm_data::synth::ensure_synth;
 use mlrm_data::tokenizer::{NewToken, Tokenizer};
 use mlrm_model::embedder::{Embedder, TokenIds};
+use mlrm_synth::ensure_synth;
 
 use crate::error::TrainError;
 use crate::features::known_pictures;

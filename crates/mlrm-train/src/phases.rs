@@ -11,16 +11,16 @@ use crate::error::TrainError;
 ///
 /// Devices that compute asynchronously are waited for only where phases are measured apart: a
 /// training step is then not held up for its own figures, which say when work was handed over.
-pub(crate) struct PhaseClock<'a> {
+pub struct PhaseClock<'a> {
     waits_for: Option<&'a Device>,
     last: Instant,
     /// Phase → seconds, in the order of the phases.
-    pub(crate) seconds: Named<f64>,
+    pub seconds: Named<f64>,
 }
 
 impl<'a> PhaseClock<'a> {
     /// A clock that starts now; with `sync` it waits for `device` at each border.
-    pub(crate) fn new(device: &'a Device, sync: bool) -> Self {
+    pub fn new(device: &'a Device, sync: bool) -> Self {
         Self {
             waits_for: sync.then_some(device),
             last: Instant::now(),
@@ -29,7 +29,10 @@ impl<'a> PhaseClock<'a> {
     }
 
     /// Ends a phase, or one more part of it; the next one begins.
-    pub(crate) fn lap(&mut self, phase: &str) -> Result<(), TrainError> {
+    ///
+    /// # Errors
+    /// A device that fails while it is waited for.
+    pub fn lap(&mut self, phase: &str) -> Result<(), TrainError> {
         if let Some(device) = self.waits_for {
             let synced = device.sync();
             synced.map_err(|e| TrainError::Run(format!("the device failed: {e:?}")))?;

@@ -38,8 +38,8 @@
 //! | [`Event`], [`EventSink`], [`Dashboard`] | what a run tells about itself, and who shows it |
 //! | [`datasets`], [`learner`], [`metrics`], [`EventRenderer`] | the same for `burn::train`: datasets and batcher, a model to learn, metrics, the dashboard as a renderer |
 //!
-//! The crates behind it are whole under the names [`config`], [`data`], [`model`], [`train`], [`eval`], [`events`]
-//! and [`report`], and Burn as [`burn`], in the version that all of them were built with. The folder `examples` has
+//! The crates behind it are whole under the names [`config`], [`data`], [`synth`], [`model`], [`train`], [`eval`],
+//! [`bench`], [`events`] and [`report`], and Burn as [`burn`], in the version that all of them were built with. The folder `examples` has
 //! a program for each way in: two notes embedded, a training loop of one's own, families of decoders and vision
 //! encoders from outside, another objective, and Burn's learner.
 #![deny(missing_docs)]
@@ -51,12 +51,14 @@ pub mod metrics;
 mod renderer;
 
 pub use burn;
+pub use mlrm_bench as bench;
 pub use mlrm_config as config;
 pub use mlrm_data as data;
 pub use mlrm_eval as eval;
 pub use mlrm_events as events;
 pub use mlrm_model as model;
 pub use mlrm_report as report;
+pub use mlrm_synth as synth;
 pub use mlrm_train as train;
 
 pub use embedder::Embedder;

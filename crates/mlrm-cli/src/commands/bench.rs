@@ -8,12 +8,12 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use miette::{IntoDiagnostic, miette};
-use mlrm_config::{DType, RunConfig};
-use mlrm_train::TrainError;
-use mlrm_train::bench::{
+use mlrm_bench::speed::{
     BenchReport, LoadOptions, ProductOptions, Samples, bench_embed, bench_load, bench_matmul,
     bench_train,
 };
+use mlrm_config::{DType, RunConfig};
+use mlrm_train::TrainError;
 use mlrm_train::plan::RunPlan;
 use serde_json::Value;
 

@@ -13,7 +13,7 @@ use miette::{IntoDiagnostic, miette};
 use mlrm_config::{SynthSettings, SynthStyle};
 use mlrm_data::DataError;
 use mlrm_data::import::movielens::{MovieLens, convert};
-use mlrm_data::synth::ensure_synth;
+use mlrm_synth::ensure_synth;
 use pairs::word;
 use serde::Serialize;
 use serde_json::json;

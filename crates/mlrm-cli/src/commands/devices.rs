@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use mlrm_train::device::{BackendReport, DeviceReport, Speed, inventory, measure};
+use mlrm_bench::devices::{BackendReport, DeviceReport, Speed, inventory, measure};
 
 /// List backends and devices.
 ///

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use miette::{IntoDiagnostic, WrapErr};
+use mlrm_bench::verify::{CaseReport, Comparison, Tolerance, verify};
 use mlrm_config::{DType, MatmulPrecision};
 use mlrm_train::TrainError;
 use mlrm_train::device;
-use mlrm_train::verify::{CaseReport, Comparison, Tolerance, verify};
 
 use super::print_json;
 

@@ -2,7 +2,6 @@
 
 #[cfg(any(feature = "vulkan", feature = "wgpu", feature = "metal"))]
 mod graphics;
-mod inventory;
 mod missing;
 #[cfg(any(feature = "cuda", feature = "rocm"))]
 mod vendor;
@@ -15,12 +14,12 @@ use std::sync::Once;
 use burn::tensor::Tensor;
 use mlrm_config::{BackendName, DType as ConfigDType, DeviceName, MatmulPrecision};
 use mlrm_model::{ModelError, ops};
+use sysinfo::{CpuRefreshKind, System};
 
 use crate::error::TrainError;
 
 /// Burn's devices and number formats.
 pub use burn::tensor::{DType as Format, Device};
-pub use inventory::{BackendReport, DeviceReport, Speed, inventory, measure};
 
 /// Whether this binary holds a backend.
 pub fn compiled_in(backend: BackendName) -> bool {
@@ -36,15 +35,26 @@ pub fn compiled_in(backend: BackendName) -> bool {
 
 /// A device that a backend has on this machine, before it is opened.
 #[derive(Debug, Clone, PartialEq)]
-struct Found {
+pub struct Found {
     /// The part's own name.
-    adapter: String,
-    /// `discrete GPU`, `software`…
-    kind: &'static str,
+    pub adapter: String,
+    /// `processor`, `GPU`, `discrete GPU`, `integrated GPU`, `virtual GPU`, `software` or `other`.
+    pub kind: &'static str,
     /// Driver and version; for graphics backends also the API and the shader language.
-    driver: String,
-    /// All of the device's memory.
-    memory_bytes: Option<u64>,
+    pub driver: String,
+    /// All of the device's memory, where the driver tells.
+    pub memory_bytes: Option<u64>,
+}
+
+/// Why a backend or a device cannot be used: what is missing, and how to get it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unusable(String);
+
+impl From<String> for Unusable {
+    fn from(reason: String) -> Self {
+        Self(reason)
+    }
 }
 
 /// Opens the device that `name` means, and computes one product on it, so that an absent driver or
@@ -58,7 +68,7 @@ pub fn open(name: &str) -> Result<Device, ModelError> {
     let parsed: DeviceName = name
         .parse()
         .map_err(|e: mlrm_config::DeviceNameError| refuse(name, e.reason))?;
-    let device = connect(&parsed).map_err(|reason| refuse(name, reason))?;
+    let device = connect(&parsed).map_err(|reason| refuse(name, reason.to_string()))?;
     if parsed.backend != BackendName::Flex {
         probe(&device).map_err(|reason| {
             refuse(
@@ -105,10 +115,16 @@ fn refuse(name: &str, message: String) -> ModelError {
     }
 }
 
-/// What the machine has of a backend in this binary; a reason where the answer is nothing.
-fn find(backend: BackendName) -> Result<Vec<Found>, String> {
+/// What the machine has of a backend, at least one device.
+///
+/// # Errors
+/// Where the binary has no such backend, or the machine no device or driver for it.
+pub fn find(backend: BackendName) -> Result<Vec<Found>, Unusable> {
+    if !compiled_in(backend) {
+        return Err(missing::feature(backend).into());
+    }
     let found = guarded(|| match backend {
-        BackendName::Flex => Ok(vec![inventory::processor()]),
+        BackendName::Flex => Ok(vec![processor()]),
         #[cfg(any(feature = "vulkan", feature = "wgpu", feature = "metal"))]
         BackendName::Vulkan | BackendName::Wgpu | BackendName::Metal => Ok(graphics::find(backend)),
         #[cfg(any(feature = "cuda", feature = "rocm"))]
@@ -117,7 +133,7 @@ fn find(backend: BackendName) -> Result<Vec<Found>, String> {
         _ => Err(missing::feature(backend)),
     })?;
     if found.is_empty() {
-        return Err(missing::driver(backend).to_owned());
+        return Err(missing::driver(backend).to_owned().into());
     }
     Ok(found)
 }
@@ -128,20 +144,39 @@ pub fn memory_bytes(name: &str) -> Option<u64> {
     find(name.backend).ok()?.get(name.index)?.memory_bytes
 }
 
-/// Opens a device without computing on it.
-fn connect(name: &DeviceName) -> Result<Device, String> {
-    if !compiled_in(name.backend) {
-        return Err(missing::feature(name.backend));
+/// The processor, as the system describes it.
+fn processor() -> Found {
+    let mut system = System::new();
+    system.refresh_memory();
+    system.refresh_cpu_list(CpuRefreshKind::nothing());
+    let brand = system.cpus().first().map(|cpu| cpu.brand().trim());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    Found {
+        adapter: match brand {
+            Some(brand) if !brand.is_empty() => format!("{brand}, {threads} threads"),
+            _ => format!("processor, {threads} threads"),
+        },
+        kind: "processor",
+        driver: "none needed".into(),
+        memory_bytes: Some(system.total_memory()),
     }
+}
+
+/// Opens a device without computing on it.
+///
+/// # Errors
+/// As [`find`], and where there is no such device, or its driver refuses it.
+pub fn connect(name: &DeviceName) -> Result<Device, Unusable> {
     let count = find(name.backend)?.len();
     if name.index >= count {
         return Err(format!(
             "there is no {name} here: {} has {count} {}, counted from 0; see `mlrm devices`",
             name.backend.name(),
             if count == 1 { "device" } else { "devices" }
-        ));
+        )
+        .into());
     }
-    guarded(|| match name.backend {
+    let device = guarded(|| match name.backend {
         #[cfg(feature = "flex")]
         BackendName::Flex => Ok(Device::flex()),
         #[cfg(any(feature = "vulkan", feature = "wgpu", feature = "metal"))]
@@ -152,7 +187,8 @@ fn connect(name: &DeviceName) -> Result<Device, String> {
         BackendName::Cuda | BackendName::Rocm => vendor::connect(name.backend, name.index),
         #[allow(unreachable_patterns, reason = "reachable where a backend is left out")]
         _ => Err(missing::feature(name.backend)),
-    })
+    })?;
+    Ok(device)
 }
 
 /// Whether the device computes, seen on one small product.
@@ -254,7 +290,7 @@ pub fn dtype(dtype: ConfigDType) -> Format {
 }
 
 /// The formats of a model that a device has arithmetic in, as `backend.dtype` names them.
-fn dtypes(device: &Device) -> Vec<&'static str> {
+pub fn dtypes(device: &Device) -> Vec<&'static str> {
     [Format::F32, Format::BF16, Format::F16]
         .into_iter()
         .filter(|format| device.supports_dtype(*format))

@@ -1,6 +1,6 @@
 //! Measurements for people.
 
-use mlrm_train::bench::{BenchReport, Figures, NotesFigures};
+use mlrm_bench::speed::{BenchReport, Figures, NotesFigures};
 
 use super::compare::Comparison;
 
