@@ -4,7 +4,7 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use support::{Home, Ran, binary, skipped};
@@ -26,18 +26,56 @@ const SETS: [&str; 6] = [
     "eval.baselines=[]",
 ];
 
-fn strace(home: &Home, options: &[&str], run: &str) -> Option<Output> {
+fn strace(home: &Home, options: &[&str], words: &[&str]) -> Option<Output> {
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq"]).args(options).arg(binary());
+    command.args(words).current_dir(home.path("."));
+    command.env("XDG_CACHE_HOME", home.path(".cache"));
+    command.output().ok()
+}
+
+/// The words of a training into the folder `run`.
+fn train(run: &str) -> Vec<String> {
     let dir = format!("run.dir={run}");
     let sets = SETS.iter().copied().chain([dir.as_str()]);
-    Command::new("strace")
-        .args(["-f", "-qq"])
-        .args(options)
-        .arg(binary())
-        .args(["train", "tiny.toml"])
-        .args(sets.flat_map(|set| ["--set", set]))
-        .current_dir(home.path("."))
-        .output()
-        .ok()
+    let sets = sets.flat_map(|set| ["--set", set]);
+    let words = ["train", "tiny.toml"].into_iter().chain(sets);
+    words.map(str::to_owned).collect()
+}
+
+fn strs(words: &[String]) -> Vec<&str> {
+    words.iter().map(String::as_str).collect()
+}
+
+/// The calls of an undisturbed command, as name and number; none where they cannot be traced.
+fn moments(home: &Home, words: &[&str]) -> Option<Vec<(String, usize)>> {
+    let trace = ["-o", "trace", "-e", &format!("trace={CALLS}")];
+    if !strace(home, &trace, words)?.status.success() {
+        return None;
+    }
+    let counts = counts(&home.read("trace"));
+    std::fs::remove_file(home.path("trace")).expect("the trace");
+    let numbered = |(name, count): (String, usize)| (1..=count).map(move |nth| (name.clone(), nth));
+    Some(counts.into_iter().flat_map(numbered).collect())
+}
+
+/// At most so many moments, spread evenly, or all.
+fn chosen(moments: &[(String, usize)], most: usize) -> Vec<(String, usize)> {
+    let most = match std::env::var_os(ALL) {
+        Some(_) => moments.len(),
+        None => most.min(moments.len()),
+    };
+    let places: BTreeSet<usize> = (0..most).map(|at| at * moments.len() / most).collect();
+    places.into_iter().map(|at| moments[at].clone()).collect()
+}
+
+/// Runs a command that is killed at a call; whether it was.
+fn killed_at(home: &Home, words: &[&str], (call, nth): &(String, usize)) -> bool {
+    let inject = format!("inject={call}:signal=SIGKILL:when={nth}");
+    let trace = format!("trace={call}");
+    let options = ["-o", "/dev/null", "-e", &trace, "-e", &inject];
+    let ended = strace(home, &options, words).expect("strace runs");
+    !ended.status.success()
 }
 
 /// Of each call, how often the thread that makes it most makes it.
@@ -74,10 +112,8 @@ fn weights(run: &Path) -> Vec<Vec<u8>> {
 
 /// Goes on with what the killed process left, or begins where there is nothing.
 fn go_on(home: &Home, run: &str) -> Ran {
-    let dir = format!("run.dir={run}");
-    let sets = SETS.iter().copied().chain([dir.as_str()]);
-    let sets = sets.flat_map(|set| ["--set", set]);
-    let words: Vec<&str> = ["train", "tiny.toml"].into_iter().chain(sets).collect();
+    let words = train(run);
+    let words = strs(&words);
     let ran = match home.path(run).exists() {
         true => home.mlrm(&[&words[..], &["--resume"]].concat()),
         false => home.mlrm(&words),
@@ -93,39 +129,16 @@ fn go_on(home: &Home, run: &str) -> Ran {
 fn a_kill_within_any_call_of_the_file_system_loses_no_run() {
     const NAME: &str = "a_kill_within_any_call_of_the_file_system_loses_no_run";
     let home = Home::with_config();
-    let trace = ["-o", "trace", "-e", &format!("trace={CALLS}")];
-    let traced = strace(&home, &trace, "whole");
-    if !traced
-        .as_ref()
-        .is_some_and(|output| output.status.success())
-    {
+    let Some(moments) = moments(&home, &strs(&train("whole"))) else {
         skipped(NAME, "strace", "strace is not there, or may not trace");
         return;
-    }
-    let whole = weights(&home.path("whole"));
-    let moments: Vec<(String, usize)> = counts(&home.read("trace"))
-        .into_iter()
-        .flat_map(|(name, count)| (1..=count).map(move |nth| (name.clone(), nth)))
-        .collect();
-    let most = match std::env::var_os(ALL) {
-        Some(_) => moments.len(),
-        None => MOST_KILLS.min(moments.len()),
     };
-    let chosen: BTreeSet<usize> = (0..most).map(|at| at * moments.len() / most).collect();
+    let whole = weights(&home.path("whole"));
+    let chosen = chosen(&moments, MOST_KILLS);
     let (mut killed, mut wrong) = (0, Vec::new());
-    for at in &chosen {
-        let (call, nth) = &moments[*at];
-        let inject = format!("inject={call}:signal=SIGKILL:when={nth}");
-        let options = [
-            "-o",
-            "/dev/null",
-            "-e",
-            &format!("trace={call}"),
-            "-e",
-            &inject,
-        ];
-        let ended = strace(&home, &options, "run").expect("strace runs");
-        killed += usize::from(!ended.status.success());
+    for moment in &chosen {
+        killed += usize::from(killed_at(&home, &strs(&train("run")), moment));
+        let (call, nth) = moment;
         let ran = go_on(&home, "run");
         if ran.code != Some(0) {
             wrong.push(format!("{call} {nth}: {}", ran.err));
@@ -145,4 +158,115 @@ fn a_kill_within_any_call_of_the_file_system_loses_no_run() {
         "{killed} of {} were killed",
         chosen.len()
     );
+}
+
+/// What every file holds.
+fn held(home: &Home) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = home.files().into_keys().filter(|path| path.is_file());
+    let read = |path: PathBuf| (path.clone(), std::fs::read(path).expect("a file"));
+    files.map(read).collect()
+}
+
+/// Kills a command at calls that change the file system, and runs it again: what it makes has the bytes of an
+/// undisturbed run, or is not there, and in the end nothing else is.
+fn survives(name: &str, home: &Home, words: &[&str], most: usize) {
+    let before = held(home);
+    let Some(moments) = moments(home, words) else {
+        skipped(name, "strace", "strace is not there, or may not trace");
+        return;
+    };
+    let expected = held(home);
+    let is_made = |path: &&PathBuf| !before.contains_key(*path);
+    let made: Vec<&PathBuf> = expected.keys().filter(is_made).collect();
+    assert!(!made.is_empty(), "{name} makes nothing");
+    // Files are opened to be read far more often than to be written.
+    let (opened, changed): (Vec<_>, Vec<_>) =
+        moments.into_iter().partition(|(call, _)| call == "openat");
+    let moments = [chosen(&changed, most), chosen(&opened, most / 3)].concat();
+    let mut killed = 0;
+    for moment in &moments {
+        for path in held(home).keys().filter(is_made) {
+            std::fs::remove_file(path).expect("a file that it made");
+        }
+        let place = format!("{name}, {moment:?}");
+        killed += usize::from(killed_at(home, words, moment));
+        for path in &made {
+            if let Ok(bytes) = std::fs::read(path) {
+                assert!(bytes == expected[*path], "{place}: {}", path.display());
+            }
+        }
+        home.mlrm(words).done();
+        let found = held(home);
+        let names = |files: &BTreeMap<PathBuf, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&found), names(&expected), "{place}");
+        for (path, bytes) in &found {
+            assert!(bytes == &expected[path], "{place}: {}", path.display());
+        }
+    }
+    println!("{name}: {killed} kills of {}", moments.len());
+    assert!(killed * 2 > moments.len(), "{killed} of {}", moments.len());
+}
+
+#[test]
+fn kills_within_calls_leave_no_half_of_a_shard_or_a_merge() {
+    let home = Home::trained();
+    let shard = |number: usize| -> Vec<String> {
+        let words = "embed run --notes data/notes.jsonl --part-notes 10 --batch-notes 4 --visual";
+        let (out, shard) = (format!("shards/{number}.npy"), format!("{number}/2"));
+        let more = ["--out", &out, "--shard", &shard].map(str::to_owned);
+        words.split(' ').map(str::to_owned).chain(more).collect()
+    };
+    home.mlrm(&strs(&shard(1))).done();
+    survives("embed --shard", &home, &strs(&shard(0)), MOST_KILLS);
+    for out in ["merged.npy", "merged.parquet", "merged.safetensors"] {
+        let merge = ["embed", "--merge", "shards", "--out", out];
+        survives("embed --merge", &home, &merge, MOST_KILLS / 2);
+    }
+}
+
+#[test]
+fn kills_within_calls_leave_no_half_of_the_index_of_a_tar_file() {
+    let home = Home::trained();
+    let text = home.read("data/notes.jsonl");
+    let first = text.lines().take(4).collect::<Vec<_>>().join("\n");
+    home.write("notes.jsonl", first);
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.append_dir_all("images", home.path("data/images"))
+        .expect("the pictures");
+    // More files than are listed faster than an index is read.
+    for number in 0..400 {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(4);
+        tar.append_data(&mut header, format!("other/{number}"), b"none".as_slice())
+            .expect("a file");
+    }
+    home.write("pictures.tar", tar.into_inner().expect("a tar file"));
+    let words = "embed run --notes notes.jsonl --images pictures.tar --out x.npy";
+    let words: Vec<&str> = words.split(' ').collect();
+    survives("index of a tar file", &home, &words, 2 * MOST_KILLS);
+    let indices = || {
+        let files = home.files().into_keys();
+        files.filter(|path| path.to_string_lossy().ends_with(".tar.json"))
+    };
+    assert_eq!(indices().count(), 1);
+}
+
+#[test]
+fn kills_within_calls_leave_no_half_of_pairs_that_are_made_on_disk() {
+    let home = Home::empty();
+    let mut text = "user_id,note_id,timestamp\n".to_owned();
+    for row in 0_u64..40_000 {
+        let random = row.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+        let (user, note) = (random % 2_000, random / 2_000 % 700);
+        text += &format!("u{user},n{note},{}\n", 1_700_000_000 + random % 3_000_000);
+    }
+    home.write("log.csv", text);
+    for out in [
+        ["--out", "pairs.csv"].as_slice(),
+        &["--out", "parts", "--split", "time"],
+    ] {
+        let words = ["data", "pairs", "log.csv", "--memory", "1MB"];
+        let words = [words.as_slice(), out].concat();
+        survives("data pairs --memory", &home, &words, MOST_KILLS);
+    }
 }

@@ -39,8 +39,8 @@ pub use bootstrap::{Bootstrap, Interval};
 pub use embeddings::{EmbeddingSet, Embeddings};
 pub use error::Error;
 pub use files::{
-    Format, Numbers, clear_unfinished, embedding_files, read_embeddings, write_companion,
-    write_embeddings,
+    Format, Joined, Numbers, PartFile, clear_unfinished, embedding_files, join_embeddings,
+    read_embeddings, write_companion, write_embeddings,
 };
 pub use geometry::{Geometry, geometry};
 #[cfg(feature = "index")]

@@ -1,13 +1,12 @@
 //! The data side of a run: notes, pairs, tokenizer, prompts and pictures, opened from settings.
 
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use mlrm_config::{DataSettings, DataSource, PromptSettings, TokenizerSettings, Variant};
 use mlrm_data::image::{DecodeOptions, ImagePreprocessor};
 use mlrm_data::loader::{Fallback, NoteEncoder, Pictures, PixelCache};
-use mlrm_data::notes::{ByText, ImageStore, NoteSet, WithoutPicture};
+use mlrm_data::notes::{ByText, ImageStore, NoteSet, Screened, WithoutPicture};
 use mlrm_data::prompt::{PromptEncoder, PromptStyle, open_tokenizer};
 use mlrm_data::split::{PairData, Part, load_pairs};
 use mlrm_data::tokenizer::{NewToken, Tokenizer};
@@ -23,6 +22,10 @@ pub(crate) const PIXEL_CACHE_BYTES: usize = 1 << 30;
 
 /// Hears how many of how many pictures were looked at.
 pub type PictureProgress<'a> = &'a (dyn Fn(usize, usize) + Sync);
+
+/// What becomes of notes without a usable picture.
+type Resolve =
+    fn(NoteSet, &Screened, &DataSettings) -> mlrm_data::Result<(NoteSet, ByText, WithoutPicture)>;
 
 /// Notes with their pictures.
 #[derive(Debug, Clone)]
@@ -53,28 +56,10 @@ impl Notes {
         pictures: bool,
         progress: PictureProgress<'_>,
     ) -> Result<Self, TrainError> {
-        Self::open_part(settings, pictures, progress, |notes| 0..notes)
-    }
-
-    /// As [`Self::open`], of some neighbouring rows of the notes alone, given how many there are.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub fn open_part(
-        settings: &DataSettings,
-        pictures: bool,
-        progress: PictureProgress<'_>,
-        part: impl FnOnce(usize) -> Range<usize>,
-    ) -> Result<Self, TrainError> {
         if settings.source == DataSource::Synth {
             ensure_synth(&settings.root, &settings.synth)?;
         }
         let set = NoteSet::read(&settings.root.join(&settings.notes))?;
-        let part = part(set.len());
-        let set = match part == (0..set.len()) {
-            true => set,
-            false => set.part(part),
-        };
         Self::of(set, settings, pictures, progress)
     }
 
@@ -89,25 +74,60 @@ impl Notes {
         pictures: bool,
         progress: PictureProgress<'_>,
     ) -> Result<Self, TrainError> {
-        let decoding = DecodeOptions::new(settings);
-        if !pictures {
-            return Ok(Self {
-                by_text: Arc::new(ByText::none(set.len())),
-                set: Arc::new(set),
-                images: None,
-                pixels: Arc::default(),
-                decoding,
-                without_picture: WithoutPicture::default(),
-            });
-        }
+        let images = pictures.then(|| Self::images(settings)).transpose()?;
+        let notes = Self::screened(set, images, settings, progress, ByText::resolve)?;
+        Ok(Self {
+            pixels: Arc::new(PixelCache::new(PIXEL_CACHE_BYTES)),
+            ..notes
+        })
+    }
+
+    /// Where the pictures of `settings` are.
+    ///
+    /// # Errors
+    /// A folder or file that cannot be read.
+    pub fn images(settings: &DataSettings) -> Result<Arc<ImageStore>, TrainError> {
         let images = ImageStore::open(&settings.root.join(&settings.images))?;
-        let rows: Vec<u32> = (0..set.len() as u32).collect();
-        let screened = images.screen(&set, &rows, &decoding, progress);
-        let (set, by_text, without_picture) = ByText::resolve(set, &screened, settings)?;
+        Ok(Arc::new(images))
+    }
+
+    /// As [`Self::of`], of a part of a corpus: each note is read once, so that no pixels are kept, and none
+    /// need be left. `images` is absent where no pictures are looked at.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn part(
+        set: NoteSet,
+        images: Option<Arc<ImageStore>>,
+        settings: &DataSettings,
+        progress: PictureProgress<'_>,
+    ) -> Result<Self, TrainError> {
+        Self::screened(set, images, settings, progress, ByText::resolve_part)
+    }
+
+    fn screened(
+        set: NoteSet,
+        images: Option<Arc<ImageStore>>,
+        settings: &DataSettings,
+        progress: PictureProgress<'_>,
+        resolve: Resolve,
+    ) -> Result<Self, TrainError> {
+        let decoding = DecodeOptions::new(settings);
+        let (set, by_text, without_picture) = match &images {
+            None => {
+                let by_text = ByText::none(set.len());
+                (set, by_text, WithoutPicture::default())
+            }
+            Some(images) => {
+                let rows: Vec<u32> = (0..set.len() as u32).collect();
+                let screened = images.screen(&set, &rows, &decoding, progress);
+                resolve(set, &screened, settings)?
+            }
+        };
         Ok(Self {
             set: Arc::new(set),
-            images: Some(Arc::new(images)),
-            pixels: Arc::new(PixelCache::new(PIXEL_CACHE_BYTES)),
+            images,
+            pixels: Arc::new(PixelCache::new(0)),
             decoding,
             by_text: Arc::new(by_text),
             without_picture,

@@ -1,8 +1,11 @@
 //! Embeddings of a whole corpus.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use burn::tensor::{DType, Tensor};
 use mlrm_data::batch::NoteBatch;
-use mlrm_data::loader::NoteEncoder;
+use mlrm_data::loader::{Corpus, CorpusBatch, NoteEncoder};
 use mlrm_eval::Embeddings;
 use mlrm_model::embedder::{Embedder, EmbedderConfig, EmbedderCore, TokenBatch};
 use mlrm_model::transfer;
@@ -79,37 +82,32 @@ impl Inference {
     }
 
     /// Embeddings of `rows` of the encoder's notes, in that order. Rows are encoded in the order of
-    /// their length, so that little is padded; `progress` hears how many are done.
+    /// their length, so that little is padded, and read, decoded and prepared while the batches before are
+    /// computed; `progress` hears how many are done, and where the time went.
     pub fn embed_corpus(
         &self,
-        encoder: &NoteEncoder,
+        encoder: &Arc<NoteEncoder>,
         rows: &[u32],
         batch_notes: usize,
         modality: Modality,
-        progress: &mut dyn FnMut(usize),
+        progress: &mut dyn FnMut(usize, &EmbedSeconds),
     ) -> Result<CorpusEmbeddings, TrainError> {
         let width = self.config().embedding_size();
-        let mut by_length: Vec<usize> = (0..rows.len()).collect();
-        let text_length = |index: &usize| {
-            let note = &encoder.notes()[rows[*index]];
-            let topics: usize = note.topics.iter().map(String::len).sum();
-            note.content.len() + note.title.len() + topics
-        };
-        by_length.sort_by_key(text_length);
         let mut multimodal = vec![0.0; rows.len() * width];
         let mut visual = None;
         let mut done = 0;
-        for chunk in by_length.chunks(batch_notes.max(1)) {
-            let chunk_rows: Vec<u32> = chunk.iter().map(|&index| rows[index]).collect();
-            let (batch, batch_visual) = self.embed(encoder.encode_rows(&chunk_rows)?, modality)?;
-            place(&mut multimodal, &batch, chunk, width);
+        let batches = Corpus::batches(encoder, rows, batch_notes)?;
+        let seconds = each_timed(batches, |CorpusBatch { places, notes }, seconds| {
+            let (batch, batch_visual) = self.embed(notes, modality)?;
+            place(&mut multimodal, &batch, &places, width);
             if let Some(batch) = batch_visual {
                 let all = visual.get_or_insert_with(|| vec![0.0; rows.len() * width]);
-                place(all, &batch, chunk, width);
+                place(all, &batch, &places, width);
             }
-            done += chunk.len();
-            progress(done);
-        }
+            done += places.len();
+            progress(done, seconds);
+            Ok(())
+        })?;
         let ids = || {
             rows.iter()
                 .map(|&row| encoder.notes()[row].id.clone())
@@ -120,7 +118,60 @@ impl Inference {
             visual: visual
                 .map(|values| embeddings(ids(), width, values))
                 .transpose()?,
+            seconds,
         })
+    }
+}
+
+/// Where the time of embedding goes.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct EmbedSeconds {
+    /// Seconds in which the device waited for notes: their texts and pictures were not read, decoded and
+    /// prepared yet.
+    pub waiting: f64,
+    /// Seconds in which it computed, or was handed what it computes.
+    pub computing: f64,
+}
+
+impl EmbedSeconds {
+    /// The share of the time in which the device waited for notes.
+    pub fn share_waiting(&self) -> f64 {
+        match self.waiting + self.computing {
+            0.0 => 0.0,
+            all => self.waiting / all,
+        }
+    }
+}
+
+impl std::ops::AddAssign for EmbedSeconds {
+    fn add_assign(&mut self, other: Self) {
+        self.waiting += other.waiting;
+        self.computing += other.computing;
+    }
+}
+
+/// Hands every batch to `compute`, with the seconds up to it, and tells where the time went.
+fn each_timed<T, E>(
+    mut batches: impl Iterator<Item = Result<T, E>>,
+    mut compute: impl FnMut(T, &EmbedSeconds) -> Result<(), TrainError>,
+) -> Result<EmbedSeconds, TrainError>
+where
+    TrainError: From<E>,
+{
+    let mut seconds = EmbedSeconds::default();
+    let mut last = Instant::now();
+    let mut lap = || {
+        let begun = std::mem::replace(&mut last, Instant::now());
+        last.duration_since(begun).as_secs_f64()
+    };
+    loop {
+        let batch = batches.next();
+        seconds.waiting += lap();
+        let Some(batch) = batch else {
+            return Ok(seconds);
+        };
+        compute(batch?, &seconds)?;
+        seconds.computing += lap();
     }
 }
 
@@ -143,6 +194,8 @@ pub struct CorpusEmbeddings {
     pub multimodal: Embeddings,
     /// The visual ones, with mICL.
     pub visual: Option<Embeddings>,
+    /// Where the time went.
+    pub seconds: EmbedSeconds,
 }
 
 fn place(all: &mut [f32], batch: &[f32], rows: &[usize], width: usize) {
@@ -154,4 +207,41 @@ fn place(all: &mut [f32], batch: &[f32], rows: &[usize], width: usize) {
 fn read(tensor: Tensor<2>) -> Result<Vec<f32>, TrainError> {
     transfer::read(tensor)
         .map_err(|e| TrainError::Run(format!("embeddings cannot be read from the device: {e:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread::sleep;
+    use std::time::Duration;
+
+    use mlrm_data::DataError;
+    use mlrm_data::loader::Ahead;
+
+    use super::*;
+
+    #[test]
+    fn reading_that_is_no_slower_than_the_device_is_not_waited_for() {
+        let pause = Duration::from_millis(8);
+        let seconds = |read_ahead: usize| {
+            let reading = (0..25).map(move |batch| {
+                sleep(pause);
+                Ok::<usize, DataError>(batch)
+            });
+            let batches = Ahead::new(reading, read_ahead, Arc::default()).unwrap();
+            let mut heard = Vec::new();
+            let seconds = each_timed(batches, |batch, _| {
+                sleep(pause + pause / 2);
+                heard.push(batch);
+                Ok(())
+            });
+            assert_eq!(heard, (0..25).collect::<Vec<_>>());
+            seconds.unwrap()
+        };
+        // Read when it is needed, all of the reading is waited for; ahead of it, that of the first batch.
+        let (apart, ahead) = (seconds(0), seconds(3));
+        assert!(apart.waiting >= 25.0 * pause.as_secs_f64(), "{apart:?}");
+        assert!(ahead.waiting < 0.4 * apart.waiting, "{ahead:?} {apart:?}");
+        assert!(ahead.share_waiting() < 0.25, "{ahead:?}");
+        assert!(ahead.computing >= 37.5 * pause.as_secs_f64(), "{ahead:?}");
+    }
 }

@@ -1,5 +1,7 @@
 //! Retrieval metrics of a model and its baselines (method §6).
 
+use std::sync::Arc;
+
 use mlrm_config::{Baseline, EvalSettings, Protocol, RunConfig, Variant};
 use mlrm_data::notes::{Note, NoteSet};
 use mlrm_data::split::{Pair, PairData, Part};
@@ -10,7 +12,7 @@ use mlrm_eval::{
 };
 
 use crate::corpus::{Encoding, Modality, Notes};
-use crate::encode::{CorpusEmbeddings, Inference};
+use crate::encode::{CorpusEmbeddings, EmbedSeconds, Inference};
 use crate::error::TrainError;
 
 /// Seed of the confidence intervals: the same ranking always has the same.
@@ -146,8 +148,9 @@ impl Retrieval {
         modality: Modality,
         batch_notes: usize,
     ) -> Result<CorpusEmbeddings, TrainError> {
-        let encoder = encoding.encoder(notes, model.embedder(), modality)?;
-        model.embed_corpus(&encoder, &self.all_rows, batch_notes, modality, &mut |_| {})
+        let encoder = Arc::new(encoding.encoder(notes, model.embedder(), modality)?);
+        let mut quiet = |_, _: &EmbedSeconds| {};
+        model.embed_corpus(&encoder, &self.all_rows, batch_notes, modality, &mut quiet)
     }
 
     fn bm25(&self, notes: &NoteSet) -> Result<Ranks, TrainError> {

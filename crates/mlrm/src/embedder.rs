@@ -1,6 +1,7 @@
 //! A model and what feeds it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use mlrm_config::{DataSettings, DataSource, DeviceNames, RunConfig};
 use mlrm_data::notes::{Note, NoteSet};
@@ -92,13 +93,13 @@ impl Embedder {
         };
         let OpenModel { embedder, encoding } = &self.model;
         let notes = Notes::of(set, &settings, embedder.reads_pictures(), &|_, _| {})?;
-        let encoder = encoding.encoder(&notes, embedder, Modality::Both)?;
+        let encoder = Arc::new(encoding.encoder(&notes, embedder, Modality::Both)?);
         let rows: Vec<u32> = (0..notes.set.len() as u32).collect();
         let batch = self.config.eval.batch_notes;
         let modality = Modality::Both;
         let embedded =
             self.inference
-                .embed_corpus(&encoder, &rows, batch, modality, &mut |_| {})?;
+                .embed_corpus(&encoder, &rows, batch, modality, &mut |_, _| {})?;
         Ok(embedded.multimodal)
     }
 

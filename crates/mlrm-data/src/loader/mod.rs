@@ -1,9 +1,12 @@
 //! From rows of a note set to batches: prompts encoded, pictures read, decoded and preprocessed.
 //!
 //! [`NoteEncoder`] makes one batch, on all threads of the current rayon pool. [`PairBatches`] makes
-//! the batches of training ahead of the step, on threads of its own.
+//! the batches of training ahead of the step, and [`Corpus`] those of a corpus that is embedded, on threads
+//! of their own.
 
+mod ahead;
 mod cache;
+mod corpus;
 mod pairs;
 mod swap;
 #[cfg(test)]
@@ -14,8 +17,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
+pub use ahead::{Ahead, Hand};
 pub use cache::PixelCache;
+pub use corpus::{Corpus, CorpusBatch, CorpusBatches};
 pub use pairs::{LoaderSettings, PairBatches, batch_notes};
 pub use swap::{Shown, Swap};
 
@@ -24,6 +30,9 @@ use crate::error::{DataError, Problem, Result, shorten};
 use crate::image::{DecodeOptions, ImagePreprocessor, decode};
 use crate::notes::{ByText, ImageStore, Note, NoteSet};
 use crate::prompt::{EncodedNote, PromptEncoder, PromptStyle};
+
+/// Most threads that `loader_threads = 0` takes.
+const MOST_AUTOMATIC_THREADS: usize = 16;
 
 /// Where features of pictures are kept: those of a picture that is known there are read in place of it.
 pub trait KnownPictures: std::fmt::Debug + Send + Sync {
@@ -370,5 +379,29 @@ fn no_picture(note: &Note) -> DataError {
             "this variant needs a picture of every note, and the note has none",
             "give the note an `image`, leave the note out, or set `model.variant = \"text\"`",
         ),
+    )
+}
+
+/// Threads that encode notes; 0 takes half of the machine's, at most 16.
+fn thread_pool(threads: usize) -> Result<ThreadPool> {
+    let threads = match threads {
+        0 => {
+            let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+            (cores / 2).clamp(1, MOST_AUTOMATIC_THREADS)
+        }
+        threads => threads,
+    };
+    ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|index| format!("mlrm-loader-{index}"))
+        .build()
+        .map_err(|error| no_threads(&error.to_string()))
+}
+
+fn no_threads(reason: &str) -> DataError {
+    DataError::setting(
+        "data.loader_threads",
+        format!("the system gives no threads: {reason}"),
+        "set fewer",
     )
 }

@@ -2,21 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::AtomicBool;
 
 use mlrm_config::{DataSettings, SwapSettings, TrainSettings};
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use rayon::ThreadPool;
 
-use super::{NoteEncoder, Shown, Swap};
+use super::{Ahead, NoteEncoder, Shown, Swap, thread_pool};
 use crate::batch::NoteBatch;
 use crate::error::{DataError, Result};
 use crate::order::{Cursor, LengthWindows, PairOrder};
 use crate::split::Pair;
-
-/// Most threads that `loader_threads = 0` takes.
-const MOST_AUTOMATIC_THREADS: usize = 16;
 
 /// How batches are made.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,23 +55,7 @@ type Item = Result<(Cursor, NoteBatch)>;
 /// Batches are the same for every number of threads. After an error there are no more. Dropping the
 /// iterator stops the threads; at most the notes that they are at are finished first.
 #[derive(Debug)]
-pub struct PairBatches {
-    source: Source,
-    stop: Arc<AtomicBool>,
-}
-
-#[derive(Debug)]
-enum Source {
-    /// Batches are made when they are asked for.
-    OnDemand(Producer),
-    /// A thread makes batches ahead.
-    Ahead {
-        receiver: Receiver<Item>,
-        worker: JoinHandle<()>,
-    },
-    /// There was an error.
-    Ended,
-}
+pub struct PairBatches(Ahead<Producer, Item>);
 
 impl PairBatches {
     /// Batches of `pairs` in the order of `seed`, from `cursor` on.
@@ -107,12 +86,15 @@ impl PairBatches {
             pool: thread_pool(settings.threads)?,
             stop: Arc::clone(&stop),
         };
-        let source = match settings.prefetch_batches {
-            0 => Source::OnDemand(producer),
-            // One more waits in the hands of the thread.
-            ready => Source::ahead(producer, ready - 1)?,
-        };
-        Ok(Self { source, stop })
+        Ok(Self(Ahead::new(producer, settings.prefetch_batches, stop)?))
+    }
+}
+
+impl Iterator for PairBatches {
+    type Item = Item;
+
+    fn next(&mut self) -> Option<Item> {
+        self.0.next()
     }
 }
 
@@ -151,53 +133,6 @@ fn length_windows(
         lengths: pairs.iter().map(length).collect(),
         batch_pairs: settings.batch_pairs,
         window_batches: settings.length_window_batches,
-    }
-}
-
-impl Source {
-    fn ahead(producer: Producer, capacity: usize) -> Result<Self> {
-        let (sender, receiver) = sync_channel(capacity);
-        let worker = thread::Builder::new()
-            .name("mlrm-batches".into())
-            .spawn(move || producer.send_all(&sender))
-            .map_err(|error| no_threads(&error.to_string()))?;
-        Ok(Self::Ahead { receiver, worker })
-    }
-}
-
-impl Iterator for PairBatches {
-    type Item = Item;
-
-    fn next(&mut self) -> Option<Item> {
-        let item = match &mut self.source {
-            Source::OnDemand(producer) => producer.next_batch(),
-            Source::Ahead { receiver, .. } => receiver.recv().ok(),
-            Source::Ended => return None,
-        };
-        if !matches!(item, Some(Ok(_))) {
-            let source = std::mem::replace(&mut self.source, Source::Ended);
-            // The thread ends without an item only by a panic, which is an error of this program:
-            // it goes on here, where it is seen.
-            if let (None, Source::Ahead { worker, .. }) = (&item, source)
-                && let Err(panic) = worker.join()
-            {
-                std::panic::resume_unwind(panic);
-            }
-        }
-        item
-    }
-}
-
-impl Drop for PairBatches {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Source::Ahead { receiver, worker } =
-            std::mem::replace(&mut self.source, Source::Ended)
-        {
-            // Wakes the thread where it waits to hand over a batch.
-            drop(receiver);
-            let _ = worker.join();
-        }
     }
 }
 
@@ -259,9 +194,11 @@ struct Producer {
     stop: Arc<AtomicBool>,
 }
 
-impl Producer {
+impl Iterator for Producer {
+    type Item = Item;
+
     /// The next batch; `None` once `stop` is set.
-    fn next_batch(&mut self) -> Option<Item> {
+    fn next(&mut self) -> Option<Item> {
         let shown = self.drawn.next_batch();
         let (notes, places) = self.arrange(&shown);
         let cursor = self.drawn.order.cursor();
@@ -269,7 +206,9 @@ impl Producer {
         let batch = self.pool.install(encode).transpose()?;
         Some(batch.map(|batch| (cursor, NoteBatch { places, ..batch })))
     }
+}
 
+impl Producer {
     /// The notes of a batch, short ones first, and which of them stands at each place of `shown`.
     fn arrange(&self, shown: &[Shown]) -> (Vec<Shown>, Vec<usize>) {
         let mut order: Vec<usize> = (0..shown.len()).collect();
@@ -289,37 +228,4 @@ impl Producer {
         }
         (notes, places)
     }
-
-    /// Sends batches until one fails, `stop` is set, or nobody receives them any more.
-    fn send_all(mut self, sender: &SyncSender<Item>) {
-        while let Some(item) = self.next_batch() {
-            let failed = item.is_err();
-            if sender.send(item).is_err() || failed {
-                return;
-            }
-        }
-    }
-}
-
-fn thread_pool(threads: usize) -> Result<ThreadPool> {
-    let threads = match threads {
-        0 => {
-            let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
-            (cores / 2).clamp(1, MOST_AUTOMATIC_THREADS)
-        }
-        threads => threads,
-    };
-    ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .thread_name(|index| format!("mlrm-loader-{index}"))
-        .build()
-        .map_err(|error| no_threads(&error.to_string()))
-}
-
-fn no_threads(reason: &str) -> DataError {
-    DataError::setting(
-        "data.loader_threads",
-        format!("the system gives no threads: {reason}"),
-        "set fewer",
-    )
 }

@@ -66,6 +66,15 @@ impl WithoutPicture {
     }
 }
 
+impl std::ops::AddAssign for WithoutPicture {
+    fn add_assign(&mut self, other: Self) {
+        self.missing_by_text += other.missing_by_text;
+        self.bad_by_text += other.bad_by_text;
+        self.missing_dropped += other.missing_dropped;
+        self.bad_dropped += other.bad_dropped;
+    }
+}
+
 /// A note whose picture could not be read, and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FailedPicture {
@@ -105,6 +114,31 @@ impl ByText {
         screened: &Screened,
         settings: &DataSettings,
     ) -> Result<(NoteSet, Self, WithoutPicture)> {
+        let resolved = Self::resolve_part(notes, screened, settings)?;
+        if resolved.0.is_empty() && resolved.2.dropped() > 0 {
+            return Err(Self::nothing_left());
+        }
+        Ok(resolved)
+    }
+
+    /// That of a set no note is left.
+    pub fn nothing_left() -> DataError {
+        DataError::setting(
+            "data.on_missing_image",
+            "every note is dropped: none has a picture that can be used",
+            "check `data.images`, or read the notes by their text: \"text\"",
+        )
+    }
+
+    /// As [`Self::resolve`], of a part of a set, of which no note need be left.
+    ///
+    /// # Errors
+    /// Where the settings say so.
+    pub fn resolve_part(
+        notes: NoteSet,
+        screened: &Screened,
+        settings: &DataSettings,
+    ) -> Result<(NoteSet, Self, WithoutPicture)> {
         let (on_missing, on_bad) = (settings.on_missing_image, settings.on_bad_image);
         refuse(&notes, screened, on_missing, on_bad)?;
         let missing: Vec<u32> = screened.missing.iter().map(|(row, _)| *row).collect();
@@ -128,13 +162,6 @@ impl ByText {
             .collect();
         let dropped: Vec<u32> = of(OnImageProblem::Drop).copied().collect();
         let failed = failed(&notes, screened, on_missing, on_bad);
-        if !dropped.is_empty() && dropped.len() == notes.len() {
-            return Err(DataError::setting(
-                "data.on_missing_image",
-                "every note is dropped: none has a picture that can be used",
-                "check `data.images`, or read the notes by their text: \"text\"",
-            ));
-        }
         let notes = notes.without(&dropped);
         let by_text = Self {
             notes: (0..notes.len()).map(|_| AtomicBool::new(false)).collect(),

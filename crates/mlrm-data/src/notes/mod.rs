@@ -7,6 +7,7 @@ mod near;
 mod parquet_images;
 mod read;
 mod screen;
+mod stream;
 mod tar_index;
 
 use std::collections::{HashMap, HashSet};
@@ -20,6 +21,7 @@ pub use by_text::{ByText, FailedPicture, WithoutPicture};
 pub use image_store::{ImageStore, picture_shards};
 pub use read::for_each_note;
 pub use screen::Screened;
+pub use stream::NoteFiles;
 
 pub(crate) use near::NearIds;
 
@@ -188,29 +190,19 @@ impl NoteSet {
             notices.add(file, said);
         }
         if notes.is_empty() {
-            return Err(DataError::file(
-                path,
-                "there are no notes in it",
-                "write one JSON object a line, as in {\"id\": \"1\", \"title\": \"…\"}",
-            ));
+            return Err(no_notes(path));
         }
         let set = Self::new(notes).map_err(|repeated| {
-            let file = |row: usize| files.get(ends.partition_point(|&end| end <= row));
-            let line = |row: usize| lines.get(row).copied().unwrap_or_default();
-            let (first, second) = (file(repeated.first), file(repeated.second));
-            let there = match first.filter(|_| first != second) {
-                Some(other) => format!(" of `{}`", shown(other)),
-                None => String::new(),
+            let place = |row: usize| Place {
+                file: files
+                    .get(ends.partition_point(|&end| end <= row))
+                    .map_or(path, PathBuf::as_path),
+                line: lines.get(row).copied().unwrap_or_default(),
             };
-            DataError::row(
-                second.map_or(path, PathBuf::as_path),
-                line(repeated.second),
-                format!(
-                    "the id `{}` is that of row {}{there} already",
-                    crate::error::shorten(&repeated.id),
-                    line(repeated.first),
-                ),
-                "give every note an id of its own; `mlrm data check --fix` keeps the first",
+            repeated_id(
+                &repeated.id,
+                &place(repeated.first),
+                &place(repeated.second),
             )
         })?;
         Ok(Self {
@@ -266,25 +258,6 @@ impl NoteSet {
         self
     }
 
-    /// The notes of these rows alone; the others are not known any more.
-    pub fn part(self, rows: std::ops::Range<usize>) -> Self {
-        let notes: Vec<Note> = self
-            .notes
-            .into_iter()
-            .take(rows.end)
-            .skip(rows.start)
-            .collect();
-        let ids = notes.iter().enumerate();
-        Self {
-            rows: ids
-                .map(|(row, note)| (note.id.clone(), row as u32))
-                .collect(),
-            notes,
-            notices: self.notices,
-            dropped: HashSet::new(),
-        }
-    }
-
     /// Whether this id is that of a note which the set is meant to be without.
     pub fn is_dropped(&self, id: &str) -> bool {
         self.dropped.contains(id)
@@ -323,6 +296,37 @@ impl std::ops::Index<u32> for NoteSet {
     fn index(&self, row: u32) -> &Note {
         &self.notes[row as usize]
     }
+}
+
+/// Where a note stands.
+struct Place<'a> {
+    file: &'a Path,
+    line: u64,
+}
+
+fn no_notes(path: &Path) -> DataError {
+    DataError::file(
+        path,
+        "there are no notes in it",
+        "write one JSON object a line, as in {\"id\": \"1\", \"title\": \"…\"}",
+    )
+}
+
+fn repeated_id(id: &str, first: &Place<'_>, second: &Place<'_>) -> DataError {
+    let there = match first.file == second.file {
+        false => format!(" of `{}`", shown(first.file)),
+        true => String::new(),
+    };
+    DataError::row(
+        second.file,
+        second.line,
+        format!(
+            "the id `{}` is that of row {}{there} already",
+            crate::error::shorten(id),
+            first.line,
+        ),
+        "give every note an id of its own; `mlrm data check --fix` keeps the first",
+    )
 }
 
 /// What was found out about the files of a set, each thing said once.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::image_store::{Stamp, stamp_of};
 use super::screen::cache_folder;
 use crate::error::{DataError, Result, shorten};
-use crate::write::write_file;
+use crate::write::{clear_unfinished, write_file};
 
 /// Fewer entries than this are listed faster than an index is kept.
 const LEAST_KEPT: usize = 256;
@@ -119,6 +119,8 @@ fn write_index(path: &Path, kept: &Kept) {
         return;
     };
     let hash = blake3::hash(text.as_bytes()).to_hex();
+    // What killed processes left; one that is at it now does without an index.
+    clear_unfinished(path);
     let _unkept = write_file(path, |out| write!(out, "{hash}\n{text}")).is_ok();
 }
 

@@ -14,7 +14,7 @@ mod timeline;
 
 pub use files::{RawPair, for_each_pair, read_pairs, write_pairs, write_pairs_csv};
 pub use losses::{EventLosses, Losses, PairLosses};
-pub use on_disk::{DiskLog, Log, folder_beside};
+pub use on_disk::{DiskLog, Log, Span, folder_beside};
 pub use score::{Scored, Scoring, score_pairs, score_pairs_where};
 
 use crate::interactions::Interner;

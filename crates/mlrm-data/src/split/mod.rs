@@ -197,7 +197,27 @@ pub fn split_log(
         Ok((scored, losses))
     };
     match rules.split {
-        Split::Time => split_by_time(log, notes, rules),
+        Split::Time => {
+            let mut times: Vec<i64> = log.events.iter().map(|e| e.timestamp_seconds).collect();
+            times.sort_unstable();
+            let spans = cut_by_time(times.len() as u64, rules, |place| {
+                let time = times[place as usize];
+                Ok((time, times.partition_point(|&other| other < time) as u64))
+            })?;
+            let events = spans.map(|span| -> Vec<Interaction> {
+                let within = |e: &&Interaction| span.contains(e.timestamp_seconds);
+                log.events.iter().filter(within).copied().collect()
+            });
+            let users = log.note_users(&events[0]);
+            split_by_time(&log.notes, &users, notes, rules, |part, scoring, known| {
+                let events = &events[part];
+                let scored = score_pairs_where(log, events, scoring, |query, target| {
+                    !known.contains(&unordered(query, target))
+                });
+                let losses = scored.losses(log, events, scoring);
+                Ok((scored, losses))
+            })
+        }
         Split::Note | Split::None => {
             let note_users = log.note_users(&log.events);
             split_scored(&log.notes, &note_users, notes, rules, seed, score_all)
@@ -208,7 +228,7 @@ pub fn split_log(
 /// As [`split_log`], of a log that may lie on disk.
 ///
 /// # Errors
-/// As [`split_log`]; a split by time of a log on disk; files that cannot be read.
+/// As [`split_log`]; files that cannot be read.
 pub fn split_any_log(
     log: &Log,
     notes: &NoteSet,
@@ -217,11 +237,15 @@ pub fn split_any_log(
 ) -> Result<PairData> {
     match (log, rules.split) {
         (Log::Memory(log), _) => split_log(log, notes, rules, seed),
-        (Log::Disk(_), Split::Time) => Err(DataError::setting(
-            "data.pairs.split",
-            "a log that does not fit in memory is not split by time",
-            "split by \"note\", give more memory, or let a SQL engine split it (`--sql`)",
-        )),
+        (Log::Disk(on_disk), Split::Time) => {
+            let spans = cut_by_time(log.events(), rules, |place| on_disk.time_at(place))?;
+            let users = on_disk.note_users_within(spans[0])?;
+            split_by_time(log.notes(), &users, notes, rules, |part, scoring, known| {
+                on_disk.score(spans[part], scoring, |query, target| {
+                    !known.contains(&unordered(query, target))
+                })
+            })
+        }
         (Log::Disk(_), Split::Note | Split::None) => {
             let score = |scoring: &Scoring, parts: &Eligible<'_>| {
                 log.score(scoring, |query, target| parts.allow(query, target))
@@ -302,31 +326,37 @@ fn split_scored(
     })
 }
 
-/// Cuts the log by time, and scores each part by itself.
-fn split_by_time(log: &Interactions, notes: &NoteSet, rules: &PairSettings) -> Result<PairData> {
+/// Pairs of two notes of a log, the smaller number first.
+type Known = HashSet<(u32, u32)>;
+
+/// The pairs of the parts of a log that is cut by time, each scored by itself: `score` is told which part, and the
+/// pairs of earlier ones. `ids` and `note_users`, which are of the training events, are of the log.
+fn split_by_time(
+    ids: &Interner,
+    note_users: &[u32],
+    notes: &NoteSet,
+    rules: &PairSettings,
+    score: impl Fn(usize, &Scoring, &Known) -> Result<(Scored, Option<Losses>)>,
+) -> Result<PairData> {
     let scoring = Scoring::new(rules)?;
-    check_fractions(rules)?;
-    let rows = note_rows(&log.notes, notes);
-    let [train, validation, test] = cut_by_time(&log.events, rules);
-    let mut known = HashSet::new();
-    let mut score = |events: &[Interaction], scoring: &Scoring| {
-        let fresh = |query, target| !known.contains(&unordered(query, target));
-        let scored = score_pairs_where(log, events, scoring, fresh);
+    let rows = note_rows(ids, notes);
+    let mut known = Known::new();
+    let mut score = |part: usize, scoring: &Scoring| -> Result<_> {
+        let (scored, losses) = score(part, scoring, &known)?;
         let ends = |pair: &ScoredPair| unordered(pair.query, pair.target);
         known.extend(scored.pairs.iter().map(ends));
-        let losses = scored.losses(log, events, scoring);
-        (to_pairs(scored.pairs, &rows), losses)
+        Ok((to_pairs(scored.pairs, &rows), losses))
     };
     let for_training = scoring.keeping(rules.training_partners());
-    let (train_pairs, losses) = score(&train, &for_training);
+    let (train, losses) = score(0, &for_training)?;
     Ok(PairData {
         pairs: PairSplit {
-            train: train_pairs,
-            validation: score(&validation, &scoring).0,
-            test: score(&test, &scoring).0,
+            train,
+            validation: score(1, &scoring)?.0,
+            test: score(2, &scoring)?.0,
         },
         parts: vec![Part::Train; notes.len()],
-        note_users: count_users(log, &train, notes),
+        note_users: of_rows(note_users, &rows, notes.len()),
         losses,
         notices: Vec::new(),
     })

@@ -3,8 +3,9 @@
 use mlrm_config::{PairSettings, TestTargets};
 
 use super::{Pair, PairSplit};
-use crate::interactions::Interaction;
+use crate::error::Result;
 use crate::notes::NoteSet;
+use crate::pairs::Span;
 
 /// Which part of a split a note belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -97,29 +98,40 @@ pub(super) fn by_part(pairs: Vec<Pair>, parts: &[Part]) -> PairSplit {
     split
 }
 
-/// Events before the validation part, of it, and of the test part. Events of one time stay
-/// together in the later part.
-pub(super) fn cut_by_time(events: &[Interaction], rules: &PairSettings) -> [Vec<Interaction>; 3] {
-    let mut times: Vec<i64> = events.iter().map(|event| event.timestamp_seconds).collect();
-    times.sort_unstable();
+/// The times before the validation part, of it, and of the test part, of a log of so many events. Events of one
+/// time stay together in the later part. `at` gives the time at a place of all times in their order, and how
+/// many events are earlier.
+///
+/// # Errors
+/// Shares that are none; what `at` gives.
+pub(super) fn cut_by_time(
+    events: u64,
+    rules: &PairSettings,
+    at: impl Fn(u64) -> Result<(i64, u64)>,
+) -> Result<[Span; 3]> {
+    super::check_fractions(rules)?;
     // The time from which on the last `share` of the first `count` events lies.
-    let cut = |count: usize, share: f64| {
-        let held_out = (count as f64 * share).round() as usize;
-        times[..count].get(count - held_out.min(count)).copied()
+    let cut = |count: u64, share: f64| {
+        let held_out = (count as f64 * share).round() as u64;
+        let place = count - held_out.min(count);
+        (place < count).then(|| at(place)).transpose()
     };
-    let test_from = cut(times.len(), rules.test_fraction).unwrap_or(i64::MAX);
-    let before_test = times.partition_point(|&time| time < test_from);
-    let validation_from = cut(before_test, rules.validation_fraction).unwrap_or(test_from);
-    let between = |from: i64, to: Option<i64>| {
-        let inside = |event: &&Interaction| {
-            let time = event.timestamp_seconds;
-            time >= from && to.is_none_or(|to| time < to)
-        };
-        events.iter().filter(inside).copied().collect()
-    };
-    [
-        between(i64::MIN, Some(validation_from)),
-        between(validation_from, Some(test_from)),
-        between(test_from, None),
-    ]
+    let test = cut(events, rules.test_fraction)?;
+    let (test_from, before_test) = test.unwrap_or((i64::MAX, events));
+    let validation = cut(before_test, rules.validation_fraction)?;
+    let validation_from = validation.map_or(test_from, |(from, _)| from);
+    Ok([
+        Span {
+            from: i64::MIN,
+            to: Some(validation_from),
+        },
+        Span {
+            from: validation_from,
+            to: Some(test_from),
+        },
+        Span {
+            from: test_from,
+            to: None,
+        },
+    ])
 }

@@ -13,6 +13,7 @@
 //! [`Numbers::Int8`] writes the same with numbers of eight bits. Files of other programs are read too where they
 //! mean the same: f64 and f16 numbers, Parquet lists of variable type but equal length, integer ids.
 
+mod join;
 mod npy;
 mod parquet;
 mod safetensors;
@@ -22,6 +23,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
+
+pub use self::join::{Joined, PartFile, join_embeddings};
 
 use crate::embeddings::{EmbeddingSet, Embeddings, eight_bits};
 use crate::error::Error;
@@ -92,11 +95,47 @@ pub fn read_embeddings(path: &Path) -> Result<EmbeddingSet, Error> {
 ///
 /// If the ending stands for no format or the file cannot be written.
 pub fn write_embeddings(path: &Path, set: &EmbeddingSet, numbers: Numbers) -> Result<(), Error> {
-    match Format::of(path)? {
-        Format::Parquet => parquet::write(path, set, numbers),
-        Format::Npy => npy::write(path, set, numbers),
-        Format::Safetensors => safetensors::write(path, set, numbers),
+    let mut ids = set.multimodal().ids().join("\n");
+    if !ids.is_empty() {
+        ids.push('\n');
     }
+    let shape = Shape {
+        notes: set.multimodal().len(),
+        dim: set.multimodal().dim(),
+        visual: set.visual().map(Embeddings::dim),
+        numbers,
+    };
+    let mut out = writer(path, &ids, shape)?;
+    out.append(set)?;
+    out.finish()
+}
+
+/// What an embedding file will hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Shape {
+    notes: usize,
+    dim: usize,
+    /// Dimensions of the visual embeddings, where there are any.
+    visual: Option<usize>,
+    numbers: Numbers,
+}
+
+/// An embedding file that is being written beside its place.
+trait Writer {
+    /// Adds the embeddings of the next notes.
+    fn append(&mut self, set: &EmbeddingSet) -> Result<(), Error>;
+
+    /// Puts the file, which is whole, in its place.
+    fn finish(self: Box<Self>) -> Result<(), Error>;
+}
+
+/// Begins the file `path` of notes with these `ids`, one a line.
+fn writer(path: &Path, ids: &str, shape: Shape) -> Result<Box<dyn Writer>, Error> {
+    Ok(match Format::of(path)? {
+        Format::Parquet => Box::new(parquet::Columns::begin(path, shape)?),
+        Format::Npy => Box::new(npy::Arrays::begin(path, ids, shape)?),
+        Format::Safetensors => Box::new(safetensors::Tensors::begin(path, ids, shape)?),
+    })
 }
 
 /// The files that the embedding file `path` consists of, whether or not they are there: itself first, then
@@ -133,6 +172,14 @@ pub(crate) fn prepare(
     path: &Path,
     fill: impl FnOnce(&mut File) -> Result<(), Error>,
 ) -> Result<NamedTempFile, Error> {
+    let mut file = begin(path)?;
+    fill(file.as_file_mut())?;
+    sync(&file, path)?;
+    Ok(file)
+}
+
+/// A temporary file in the folder of `path`, to be filled, [synced](sync) and renamed into place.
+fn begin(path: &Path) -> Result<NamedTempFile, Error> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -144,14 +191,14 @@ pub(crate) fn prepare(
     // A temporary file is private by default; an embedding file is as readable as any other.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder
+    builder
         .tempfile_in(folder)
-        .map_err(Error::io(path, "write"))?;
-    fill(file.as_file_mut())?;
-    file.as_file()
-        .sync_all()
-        .map_err(Error::io(path, "write"))?;
-    Ok(file)
+        .map_err(Error::io(path, "write"))
+}
+
+/// Waits until all that was written is on the disk.
+fn sync(file: &NamedTempFile, path: &Path) -> Result<(), Error> {
+    file.as_file().sync_all().map_err(Error::io(path, "write"))
 }
 
 /// Removes what killed writes of the embedding file or index `path`, of parts of it (`NAME.part-…`) or of what

@@ -1,14 +1,16 @@
 //! NumPy's `.npy` (version 1.0 written; 1.0, 2.0 and 3.0 read) with ids and visual embeddings beside.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
 use crate::embeddings::{EmbeddingSet, Embeddings};
 use crate::error::Error;
-use crate::files::{Numbers, decode, encode, open, prepare, remove, rename};
+use crate::files::{
+    Numbers, Shape, Writer, begin, decode, encode, open, prepare, remove, rename, sync,
+};
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// The array's data starts at a multiple of this.
@@ -27,12 +29,7 @@ pub(super) fn visual_path(path: &Path) -> PathBuf {
 pub(super) fn read(path: &Path) -> Result<EmbeddingSet, Error> {
     // First, so that a wrong name is reported under that name and not as missing ids.
     let file = open(path)?;
-    let ids_file = ids_path(path);
-    let ids = std::fs::read_to_string(&ids_file).map_err(Error::io(
-        &ids_file,
-        "read the ids of the rows (one a line)",
-    ))?;
-    let ids: Vec<String> = ids.lines().map(str::to_owned).collect();
+    let ids = ids(path)?;
     let multimodal = read_array(file, path, ids.clone())?;
     let visual = visual_path(path);
     let visual = match visual.try_exists() {
@@ -43,48 +40,81 @@ pub(super) fn read(path: &Path) -> Result<EmbeddingSet, Error> {
     EmbeddingSet::new(multimodal, visual).map_err(|error| error.in_file(path))
 }
 
+/// The ids of the array `path`.
+pub(super) fn ids(path: &Path) -> Result<Vec<String>, Error> {
+    let ids_file = ids_path(path);
+    let text = std::fs::read_to_string(&ids_file);
+    let text = text.map_err(Error::io(
+        &ids_file,
+        "read the ids of the rows (one a line)",
+    ))?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// Arrays that are being written, with their ids.
+///
 /// All files are written beside first. The array is renamed into place last and an older one of the
 /// name goes away before, so that an array never stands beside the ids of another.
-pub(super) fn write(path: &Path, set: &EmbeddingSet, numbers: Numbers) -> Result<(), Error> {
-    let (ids_file, visual_file) = (ids_path(path), visual_path(path));
-    let ids = prepare_ids(&ids_file, set.multimodal().ids())?;
-    let visual = set
-        .visual()
-        .map(|visual| prepare_array(&visual_file, visual, numbers))
-        .transpose()?;
-    let array = prepare_array(path, set.multimodal(), numbers)?;
-    remove(path)?;
-    remove(&visual_file)?;
-    rename(ids, &ids_file)?;
-    if let Some(visual) = visual {
-        rename(visual, &visual_file)?;
-    }
-    rename(array, path)
-}
-
-fn prepare_ids(path: &Path, ids: &[String]) -> Result<NamedTempFile, Error> {
-    prepare(path, |file| {
-        let mut out = BufWriter::new(file);
-        let mut lines = ids.iter();
-        lines
-            .try_for_each(|id| writeln!(out, "{id}"))
-            .and_then(|()| out.flush())
-            .map_err(Error::io(path, "write"))
-    })
-}
-
-fn prepare_array(
-    path: &Path,
-    embeddings: &Embeddings,
+pub(super) struct Arrays {
+    path: PathBuf,
+    ids: NamedTempFile,
+    array: NamedTempFile,
+    visual: Option<NamedTempFile>,
     numbers: Numbers,
-) -> Result<NamedTempFile, Error> {
-    prepare(path, |file| {
-        let mut out = BufWriter::new(file);
-        out.write_all(&header(embeddings.len(), embeddings.dim(), numbers))
-            .and_then(|()| out.write_all(&encode(embeddings, numbers)))
-            .and_then(|()| out.flush())
-            .map_err(Error::io(path, "write"))
-    })
+}
+
+impl Arrays {
+    pub(super) fn begin(path: &Path, ids: &str, shape: Shape) -> Result<Self, Error> {
+        let begin_array = |path: &Path, dim: usize| {
+            let mut file = begin(path)?;
+            let header = header(shape.notes, dim, shape.numbers);
+            file.write_all(&header).map_err(Error::io(path, "write"))?;
+            Ok(file)
+        };
+        let visual_file = visual_path(path);
+        Ok(Self {
+            ids: prepare(&ids_path(path), |file| {
+                file.write_all(ids.as_bytes())
+                    .map_err(Error::io(path, "write"))
+            })?,
+            visual: shape
+                .visual
+                .map(|dim| begin_array(&visual_file, dim))
+                .transpose()?,
+            array: begin_array(path, shape.dim)?,
+            path: path.to_owned(),
+            numbers: shape.numbers,
+        })
+    }
+}
+
+impl Writer for Arrays {
+    fn append(&mut self, set: &EmbeddingSet) -> Result<(), Error> {
+        let path = &self.path;
+        let append = |file: &mut NamedTempFile, embeddings: &Embeddings| {
+            file.write_all(&encode(embeddings, self.numbers))
+                .map_err(Error::io(path, "write"))
+        };
+        append(&mut self.array, set.multimodal())?;
+        match (&mut self.visual, set.visual()) {
+            (Some(file), Some(visual)) => append(file, visual),
+            _ => Ok(()),
+        }
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), Error> {
+        let (ids_file, visual_file) = (ids_path(&self.path), visual_path(&self.path));
+        for file in self.visual.iter().chain([&self.array]) {
+            sync(file, &self.path)?;
+        }
+        remove(&self.path)?;
+        remove(&visual_file)?;
+        rename(self.ids, &ids_file)?;
+        if let Some(visual) = self.visual {
+            rename(visual, &visual_file)?;
+        }
+        rename(self.array, &self.path)
+    }
 }
 
 /// Magic, version 1.0, header length, and the header padded with spaces and a line feed.

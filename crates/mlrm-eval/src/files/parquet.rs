@@ -1,6 +1,6 @@
 //! Parquet: one row a note.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -14,10 +14,11 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
+use tempfile::NamedTempFile;
 
 use crate::embeddings::{EmbeddingSet, Embeddings, eight_bits};
 use crate::error::Error;
-use crate::files::{Numbers, open, write_beside};
+use crate::files::{Numbers, Shape, Writer, begin, open, rename, sync};
 
 const ID: &str = "id";
 const EMBEDDING: &str = "embedding";
@@ -25,51 +26,103 @@ const VISUAL: &str = "visual_embedding";
 /// Notes turned into columns at a time.
 const BATCH_NOTES: usize = 16_384;
 
-pub(super) fn write(path: &Path, set: &EmbeddingSet, numbers: Numbers) -> Result<(), Error> {
-    let failed =
-        |error: &dyn std::fmt::Display| Error::file(path, format!("cannot write: {error}"));
-    let columns: Vec<(&str, &Embeddings)> =
-        [(EMBEDDING, Some(set.multimodal())), (VISUAL, set.visual())]
-            .into_iter()
-            .filter_map(|(name, embeddings)| Some((name, embeddings?)))
-            .collect();
-    for (_, embeddings) in &columns {
-        if i32::try_from(embeddings.dim()).is_err() {
-            return Err(failed(&format!(
-                "{} dimensions are too many",
-                embeddings.dim()
-            )));
+/// Columns that are being written.
+pub(super) struct Columns {
+    path: PathBuf,
+    shape: Shape,
+    schema: Arc<Schema>,
+    writer: ArrowWriter<NamedTempFile>,
+    /// Notes that are not enough for a batch yet, so that batches do not depend on who appends how many.
+    ids: Vec<String>,
+    values: Vec<f32>,
+    visual: Vec<f32>,
+}
+
+impl Columns {
+    pub(super) fn begin(path: &Path, shape: Shape) -> Result<Self, Error> {
+        let columns = [(EMBEDDING, Some(shape.dim)), (VISUAL, shape.visual)];
+        let mut fields = vec![Field::new(ID, DataType::Utf8, false)];
+        for (name, dim) in columns {
+            let Some(dim) = dim else { continue };
+            let dim = i32::try_from(dim)
+                .map_err(|_| failed(path, &format!("{dim} dimensions are too many")))?;
+            let list = DataType::FixedSizeList(list_item(shape.numbers), dim);
+            fields.push(Field::new(name, list, false));
         }
+        let schema = Arc::new(Schema::new(fields));
+        // Embeddings neither repeat nor compress.
+        let properties = WriterProperties::builder()
+            .set_dictionary_enabled(false)
+            .build();
+        let writer = ArrowWriter::try_new(begin(path)?, schema.clone(), Some(properties));
+        Ok(Self {
+            path: path.to_owned(),
+            shape,
+            schema,
+            writer: writer.map_err(|error| failed(path, &error))?,
+            ids: Vec::new(),
+            values: Vec::new(),
+            visual: Vec::new(),
+        })
     }
-    let mut fields = vec![Field::new(ID, DataType::Utf8, false)];
-    fields.extend(
-        columns
-            .iter()
-            .map(|(name, e)| Field::new(*name, list_type(e, numbers), false)),
-    );
-    let schema = Arc::new(Schema::new(fields));
-    // Embeddings neither repeat nor compress.
-    let properties = WriterProperties::builder()
-        .set_dictionary_enabled(false)
-        .build();
-    write_beside(path, |file| {
-        let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties))
-            .map_err(|error| failed(&error))?;
-        let notes = set.multimodal().len();
-        for first in (0..notes).step_by(BATCH_NOTES) {
-            let rows = first..(first + BATCH_NOTES).min(notes);
-            let ids = StringArray::from_iter_values(&set.multimodal().ids()[rows.clone()]);
-            let mut arrays: Vec<ArrayRef> = vec![Arc::new(ids)];
-            for (_, embeddings) in &columns {
-                let list = list_of(embeddings, rows.clone(), numbers);
-                arrays.push(list.map_err(|error| failed(&error))?);
+
+    /// Writes the first notes that wait.
+    fn write(&mut self, notes: usize) -> Result<(), Error> {
+        let Shape {
+            dim,
+            visual,
+            numbers,
+            ..
+        } = self.shape;
+        let mut write = || -> Result<(), ParquetError> {
+            let ids = StringArray::from_iter_values(self.ids.drain(..notes));
+            let values = self.values.drain(..notes * dim).collect();
+            let mut arrays: Vec<ArrayRef> = vec![Arc::new(ids), list_of(values, dim, numbers)?];
+            if let Some(dim) = visual {
+                let values = self.visual.drain(..notes * dim).collect();
+                arrays.push(list_of(values, dim, numbers)?);
             }
-            let batch = RecordBatch::try_new(schema.clone(), arrays).map_err(|e| failed(&e))?;
-            writer.write(&batch).map_err(|error| failed(&error))?;
+            let batch = RecordBatch::try_new(self.schema.clone(), arrays)?;
+            self.writer.write(&batch)
+        };
+        write().map_err(|error| failed(&self.path, &error))
+    }
+}
+
+impl Writer for Columns {
+    fn append(&mut self, set: &EmbeddingSet) -> Result<(), Error> {
+        let all = set.multimodal();
+        let mut first = 0;
+        while first < all.len() {
+            let end = all.len().min(first + BATCH_NOTES - self.ids.len());
+            let rows = |of: &Embeddings| first * of.dim()..end * of.dim();
+            self.ids.extend_from_slice(&all.ids()[first..end]);
+            self.values.extend_from_slice(&all.values()[rows(all)]);
+            if let Some(visual) = set.visual() {
+                self.visual
+                    .extend_from_slice(&visual.values()[rows(visual)]);
+            }
+            first = end;
+            if self.ids.len() == BATCH_NOTES {
+                self.write(BATCH_NOTES)?;
+            }
         }
-        writer.close().map_err(|error| failed(&error))?;
         Ok(())
-    })
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(), Error> {
+        if !self.ids.is_empty() {
+            self.write(self.ids.len())?;
+        }
+        let Self { path, writer, .. } = *self;
+        let file = writer.into_inner().map_err(|error| failed(&path, &error))?;
+        sync(&file, &path)?;
+        rename(file, &path)
+    }
+}
+
+fn failed(path: &Path, error: &dyn std::fmt::Display) -> Error {
+    Error::file(path, format!("cannot write: {error}"))
 }
 
 fn list_item(numbers: Numbers) -> Arc<Field> {
@@ -80,19 +133,9 @@ fn list_item(numbers: Numbers) -> Arc<Field> {
     Arc::new(Field::new("item", kind, false))
 }
 
-fn list_type(embeddings: &Embeddings, numbers: Numbers) -> DataType {
-    DataType::FixedSizeList(list_item(numbers), embeddings.dim() as i32)
-}
-
-fn list_of(
-    embeddings: &Embeddings,
-    rows: std::ops::Range<usize>,
-    numbers: Numbers,
-) -> Result<ArrayRef, ArrowError> {
-    let dim = embeddings.dim();
-    let values = &embeddings.values()[rows.start * dim..rows.end * dim];
+fn list_of(values: Vec<f32>, dim: usize, numbers: Numbers) -> Result<ArrayRef, ArrowError> {
     let values: ArrayRef = match numbers {
-        Numbers::F32 => Arc::new(Float32Array::from(values.to_vec())),
+        Numbers::F32 => Arc::new(Float32Array::from(values)),
         Numbers::Int8 => {
             let rounded = values.chunks_exact(dim).flat_map(eight_bits);
             Arc::new(Int8Array::from_iter_values(rounded))
@@ -104,6 +147,24 @@ fn list_of(
         values,
         None,
     )?))
+}
+
+/// The ids of the file.
+pub(super) fn ids(path: &Path) -> Result<Vec<String>, Error> {
+    let broken =
+        |error: ParquetError| Error::file(path, format!("not a whole Parquet file: {error}"));
+    let builder = ParquetRecordBatchReaderBuilder::try_new(open(path)?).map_err(broken)?;
+    let mask = ProjectionMask::columns(builder.parquet_schema(), [ID]);
+    let reader = builder.with_projection(mask).with_batch_size(BATCH_NOTES);
+    let mut ids = Vec::new();
+    for batch in reader.build().map_err(broken)? {
+        let batch = batch.map_err(|error| broken(ParquetError::from(error)))?;
+        for column in batch.columns() {
+            let first_row = ids.len();
+            read_ids(column, first_row, &mut ids).map_err(|problem| Error::file(path, problem))?;
+        }
+    }
+    Ok(ids)
 }
 
 pub(super) fn read(path: &Path) -> Result<EmbeddingSet, Error> {

@@ -1,21 +1,38 @@
 //! safetensors: everything in one file.
 
-use std::borrow::Cow;
-use std::io::Write;
-use std::path::Path;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors, View};
+use safetensors::{Dtype, SafeTensors};
+use tempfile::NamedTempFile;
 
 use crate::embeddings::{EmbeddingSet, Embeddings};
 use crate::error::Error;
-use crate::files::{Numbers, decode, encode, open, write_beside};
+use crate::files::{Numbers, Shape, Writer, begin, decode, encode, open, rename, sync};
 
 const EMBEDDINGS: &str = "embeddings";
 const VISUAL: &str = "visual_embeddings";
 const IDS: &str = "ids";
+/// The tensors begin at a multiple of this.
+const ALIGNMENT: usize = 8;
 
 pub(super) fn read(path: &Path) -> Result<EmbeddingSet, Error> {
+    with_tensors(path, |tensors| {
+        let ids = read_ids(tensors, path)?;
+        let multimodal = read_tensor(tensors, EMBEDDINGS, ids.clone(), path)?;
+        let visual = match tensors.tensor(VISUAL) {
+            Ok(_) => Some(read_tensor(tensors, VISUAL, ids, path)?),
+            Err(_) => None,
+        };
+        EmbeddingSet::new(multimodal, visual).map_err(|error| error.in_file(path))
+    })
+}
+
+fn with_tensors<T>(
+    path: &Path,
+    read: impl FnOnce(&SafeTensors) -> Result<T, Error>,
+) -> Result<T, Error> {
     let file = open(path)?;
     // SAFETY: a mapping is undefined behaviour only if the file is changed while it is mapped;
     // writers of this crate replace files and never change them, and the mapping ends with this
@@ -23,13 +40,7 @@ pub(super) fn read(path: &Path) -> Result<EmbeddingSet, Error> {
     let bytes = unsafe { Mmap::map(&file) }.map_err(Error::io(path, "read"))?;
     let tensors = SafeTensors::deserialize(&bytes)
         .map_err(|error| Error::file(path, format!("not a whole safetensors file: {error}")))?;
-    let ids = read_ids(&tensors, path)?;
-    let multimodal = read_tensor(&tensors, EMBEDDINGS, ids.clone(), path)?;
-    let visual = match tensors.tensor(VISUAL) {
-        Ok(_) => Some(read_tensor(&tensors, VISUAL, ids, path)?),
-        Err(_) => None,
-    };
-    EmbeddingSet::new(multimodal, visual).map_err(|error| error.in_file(path))
+    read(&tensors)
 }
 
 fn read_ids(tensors: &SafeTensors, path: &Path) -> Result<Vec<String>, Error> {
@@ -89,95 +100,138 @@ fn lacks(tensors: &SafeTensors, name: &str, path: &Path) -> Error {
     Error::file(path, format!("no tensor {name:?} in it; it has {names:?}"))
 }
 
-/// What goes into the file.
-enum Tensor<'a> {
-    Embeddings {
-        embeddings: &'a Embeddings,
-        shape: [usize; 2],
-        numbers: Numbers,
-    },
-    Ids {
-        shape: [usize; 1],
-        text: String,
-    },
+/// The ids of the file.
+pub(super) fn ids(path: &Path) -> Result<Vec<String>, Error> {
+    with_tensors(path, |tensors| read_ids(tensors, path))
 }
 
-impl<'a> Tensor<'a> {
-    fn embeddings(embeddings: &'a Embeddings, numbers: Numbers) -> Self {
-        Self::Embeddings {
-            embeddings,
-            shape: [embeddings.len(), embeddings.dim()],
+/// A file that is being written: the embeddings, the visual ones, then the ids, each behind the other.
+pub(super) struct Tensors {
+    path: PathBuf,
+    file: NamedTempFile,
+    numbers: Numbers,
+    /// Where the next embeddings go.
+    next: u64,
+    /// Where the next visual ones go.
+    next_visual: u64,
+}
+
+impl Tensors {
+    pub(super) fn begin(path: &Path, ids: &str, shape: Shape) -> Result<Self, Error> {
+        let (kind, bytes) = match shape.numbers {
+            Numbers::F32 => ("F32", size_of::<f32>()),
+            Numbers::Int8 => ("I8", size_of::<i8>()),
+        };
+        // In the order of the file: by the size of their numbers, then by name.
+        let mut entries = vec![(EMBEDDINGS, kind, vec![shape.notes, shape.dim], bytes)];
+        if let Some(dim) = shape.visual {
+            entries.push((VISUAL, kind, vec![shape.notes, dim], bytes));
+        }
+        entries.push((IDS, "U8", vec![ids.len()], 1));
+        let (header, starts) = header(&entries);
+        let at = |start: u64| header.len() as u64 + start;
+        let mut file = begin(path)?;
+        let mut write = || {
+            file.write_all(&header)?;
+            file.seek(SeekFrom::Start(at(starts[starts.len() - 1])))?;
+            file.write_all(ids.as_bytes())
+        };
+        write().map_err(Error::io(path, "write"))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            numbers: shape.numbers,
+            next: at(starts[0]),
+            next_visual: at(starts[1]),
+        })
+    }
+}
+
+impl Writer for Tensors {
+    fn append(&mut self, set: &EmbeddingSet) -> Result<(), Error> {
+        let Self {
+            path,
+            file,
             numbers,
-        }
+            next,
+            next_visual,
+        } = self;
+        let mut append = |place: &mut u64, embeddings: &Embeddings| -> Result<(), Error> {
+            let bytes = encode(embeddings, *numbers);
+            let mut write = || {
+                file.seek(SeekFrom::Start(*place))?;
+                file.write_all(&bytes)
+            };
+            write().map_err(Error::io(path, "write"))?;
+            *place += bytes.len() as u64;
+            Ok(())
+        };
+        append(next, set.multimodal())?;
+        set.visual()
+            .map_or(Ok(()), |visual| append(next_visual, visual))
     }
 
-    fn ids(embeddings: &Embeddings) -> Self {
-        let mut text = embeddings.ids().join("\n");
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        Self::Ids {
-            shape: [text.len()],
-            text,
-        }
+    fn finish(self: Box<Self>) -> Result<(), Error> {
+        sync(&self.file, &self.path)?;
+        rename(self.file, &self.path)
     }
 }
 
-impl View for &Tensor<'_> {
-    fn dtype(&self) -> Dtype {
-        match self {
-            Tensor::Embeddings { numbers, .. } => match numbers {
-                Numbers::F32 => Dtype::F32,
-                Numbers::Int8 => Dtype::I8,
-            },
-            Tensor::Ids { .. } => Dtype::U8,
-        }
-    }
+/// The header of a file of these tensors (name, type, shape, bytes of a number), and where each begins behind it.
+fn header(entries: &[(&str, &str, Vec<usize>, usize)]) -> (Vec<u8>, Vec<u64>) {
+    let (mut start, mut starts) = (0_usize, Vec::new());
+    let entry = |(name, kind, shape, bytes): &(&str, &str, Vec<usize>, usize)| {
+        let end = start + shape.iter().product::<usize>() * bytes;
+        let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
+        let text = format!(
+            "\"{name}\":{{\"dtype\":\"{kind}\",\"shape\":[{}],\"data_offsets\":[{start},{end}]}}",
+            sizes.join(",")
+        );
+        starts.push(start as u64);
+        start = end;
+        text
+    };
+    let entries: Vec<String> = entries.iter().map(entry).collect();
+    let mut text = format!("{{{}}}", entries.join(",")).into_bytes();
+    text.resize(text.len().next_multiple_of(ALIGNMENT), b' ');
+    let mut header = (text.len() as u64).to_le_bytes().to_vec();
+    header.append(&mut text);
+    (header, starts)
+}
 
-    fn shape(&self) -> &[usize] {
-        match self {
-            Tensor::Embeddings { shape, .. } => shape,
-            Tensor::Ids { shape, .. } => shape,
-        }
-    }
+#[cfg(test)]
+mod tests {
+    use safetensors::tensor::TensorView;
 
-    fn data(&self) -> Cow<'_, [u8]> {
-        match self {
-            Tensor::Embeddings {
-                embeddings,
-                numbers,
-                ..
-            } => Cow::Owned(encode(embeddings, *numbers)),
-            Tensor::Ids { text, .. } => Cow::Borrowed(text.as_bytes()),
-        }
-    }
+    use super::*;
 
-    fn data_len(&self) -> usize {
-        match self {
-            Tensor::Embeddings { shape, numbers, .. } => {
-                let bytes = match numbers {
-                    Numbers::F32 => size_of::<f32>(),
-                    Numbers::Int8 => size_of::<i8>(),
+    #[test]
+    fn the_header_is_that_of_the_format() {
+        for (notes, dim, visual) in [(3, 2, None), (0, 7, Some(7)), (1001, 33, Some(8))] {
+            for (numbers, kind) in [(Numbers::F32, Dtype::F32), (Numbers::Int8, Dtype::I8)] {
+                let home = tempfile::tempdir().unwrap();
+                let path = home.path().join("x.safetensors");
+                let ids: String = (0..notes).map(|id| format!("{id}\n")).collect();
+                let shape = Shape {
+                    notes,
+                    dim,
+                    visual,
+                    numbers,
                 };
-                shape[0] * shape[1] * bytes
+                let begun = Tensors::begin(&path, &ids, shape).unwrap();
+                let bytes = std::fs::read(begun.file.path()).unwrap();
+                let width = if numbers == Numbers::F32 { 4 } else { 1 };
+                let zeros = vec![0; notes * 33 * 4];
+                let view = |dim: usize| {
+                    TensorView::new(kind, vec![notes, dim], &zeros[..notes * dim * width]).unwrap()
+                };
+                let ids = TensorView::new(Dtype::U8, vec![ids.len()], ids.as_bytes()).unwrap();
+                let mut tensors = vec![(IDS, ids), (EMBEDDINGS, view(dim))];
+                tensors.extend(visual.map(|dim| (VISUAL, view(dim))));
+                let expected = safetensors::serialize(tensors, None).unwrap();
+                // Nothing is written behind the ids; before them is what was not appended yet.
+                assert!(bytes == expected || notes == 0 && expected.starts_with(&bytes));
             }
-            Tensor::Ids { text, .. } => text.len(),
         }
     }
-}
-
-pub(super) fn write(path: &Path, set: &EmbeddingSet, numbers: Numbers) -> Result<(), Error> {
-    let mut tensors = vec![
-        (EMBEDDINGS, Tensor::embeddings(set.multimodal(), numbers)),
-        (IDS, Tensor::ids(set.multimodal())),
-    ];
-    if let Some(visual) = set.visual() {
-        tensors.push((VISUAL, Tensor::embeddings(visual, numbers)));
-    }
-    let views = tensors.iter().map(|(name, tensor)| (*name, tensor));
-    let bytes = safetensors::serialize(views, None)
-        .map_err(|error| Error::file(path, format!("cannot be made: {error}")))?;
-    write_beside(path, |file| {
-        file.write_all(&bytes).map_err(Error::io(path, "write"))
-    })
 }

@@ -4,7 +4,7 @@ use mlrm_events::{Evaluation, Event, Split};
 
 use super::{Trainer, event_slices};
 use crate::corpus::Modality;
-use crate::encode::Inference;
+use crate::encode::{EmbedSeconds, Inference};
 use crate::error::TrainError;
 
 impl Trainer<'_> {
@@ -26,7 +26,7 @@ impl Trainer<'_> {
         let model = Inference::new(&self.plan.embedder);
         let eval = &self.plan.config.eval;
         let rows: Vec<u32> = (0..self.plan.notes.set.len() as u32).collect();
-        let (batch, mut quiet) = (eval.batch_notes, |_| {});
+        let (batch, mut quiet) = (eval.batch_notes, |_, _: &EmbedSeconds| {});
         let embedded = model.embed_corpus(&self.encoder, &rows, batch, Modality::Both, &mut quiet);
         let embeddings = match embedded {
             Err(TrainError::Diverged(_)) => {

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use miette::{IntoDiagnostic, WrapErr, miette};
-use mlrm_eval::{Numbers, read_embeddings, write_embeddings};
+use mlrm_eval::{Numbers, PartFile, join_embeddings};
 
 use super::failed::{self, read_failed, write_failed};
 use super::shard::{MANIFEST, Manifest};
-use super::{NumbersArg, concat, tell};
+use super::{NumbersArg, tell};
 
 /// Most names that a message lists.
 const NAMED: usize = 20;
@@ -26,7 +26,7 @@ pub fn run(folder: &Path, out: &Path) -> miette::Result<ExitCode> {
         false => Numbers::F32,
     };
     let mut failed = Vec::new();
-    let mut sets = Vec::new();
+    let mut parts = Vec::new();
     for (path, manifest) in shards.values() {
         let embeddings = embeddings_of(path, manifest)?;
         if is_same(&embeddings, out) {
@@ -36,23 +36,17 @@ pub fn run(folder: &Path, out: &Path) -> miette::Result<ExitCode> {
                 out.display()
             ));
         }
-        let set = read_embeddings(&embeddings).map_err(mlrm_train::TrainError::from)?;
-        if set.multimodal().len() != manifest.embeddings {
-            return Err(miette!(
-                "{} has {} embeddings, and its manifest says {}",
-                embeddings.display(),
-                set.multimodal().len(),
-                manifest.embeddings
-            ));
-        }
         failed.extend(read_failed(&failed::path_of(&embeddings))?);
-        sets.push(set);
+        parts.push(PartFile {
+            path: embeddings,
+            notes: manifest.embeddings,
+        });
     }
-    let whole = concat(sets)?;
     failed.sort();
     write_failed(&failed::path_of(out), &failed)?;
-    write_embeddings(out, &whole, numbers).map_err(mlrm_train::TrainError::from)?;
-    tell(&whole, &failed, out);
+    let joined =
+        join_embeddings(out, &parts, None, numbers).map_err(mlrm_train::TrainError::from)?;
+    tell(joined.notes, joined.dim, failed.len(), out);
     Ok(ExitCode::SUCCESS)
 }
 

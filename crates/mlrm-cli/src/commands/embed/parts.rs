@@ -74,7 +74,8 @@ impl Content {
         self.text(&format!("{} {changed:?}", seen.len()));
     }
 
-    fn text(&mut self, text: &str) {
+    /// Adds a text.
+    pub fn text(&mut self, text: &str) {
         // The length first, so that no two lists of texts are the same bytes.
         self.0.update(&(text.len() as u64).to_le_bytes());
         self.0.update(text.as_bytes());
@@ -114,6 +115,7 @@ pub struct Parts {
     folder: PathBuf,
     /// `OUT.part-`
     prefix: String,
+    /// All that the numbers depend on but the pictures.
     job: String,
 }
 
@@ -127,8 +129,8 @@ struct PartFile {
 
 /// What was kept of a part.
 pub enum Kept {
-    /// It is whole and of this job.
-    Whole(EmbeddingSet, Vec<FailedPicture>),
+    /// It is there, whole and of this job.
+    Whole(PathBuf, Vec<FailedPicture>),
     /// There is none.
     Nothing,
     /// There is one that is not taken, and why.
@@ -136,19 +138,28 @@ pub enum Kept {
 }
 
 impl Parts {
-    /// The parts of the result `out`, for the job of which `job` says all that its numbers depend on.
+    /// The parts of the result `out`, for the job of which `job` says all that its numbers depend on but the
+    /// pictures, which each part has its own of.
     pub fn of(out: &Path, job: &str) -> Self {
         let name = out.file_name().unwrap_or_default().to_string_lossy();
         Self {
             folder: folder_of(out).to_owned(),
             prefix: format!("{name}.part-"),
-            job: short(blake3::hash(job.as_bytes())),
+            job: job.to_owned(),
         }
     }
 
-    /// The list of what could not be read of part `number`.
-    fn failed_path(&self, number: usize) -> PathBuf {
-        let name = format!("{}{number}-{}.failed.jsonl", self.prefix, self.job);
+    /// The job of a part with these pictures.
+    fn job(&self, pictures: Option<&str>) -> String {
+        let mut job = Content::new();
+        job.text(&self.job);
+        job.text(pictures.unwrap_or("none"));
+        short(job.0.finalize())
+    }
+
+    /// The list of what could not be read of part `number` of a job.
+    fn failed_path(&self, number: usize, job: &str) -> PathBuf {
+        let name = format!("{}{number}-{job}.failed.jsonl", self.prefix);
         self.folder.join(name)
     }
 
@@ -173,12 +184,13 @@ impl Parts {
             .collect()
     }
 
-    /// Part `number`, which should hold the notes `ids`.
-    pub fn kept(&self, number: usize, ids: &[&str]) -> Kept {
+    /// Part `number`, which should hold the notes `ids`, with these pictures.
+    pub fn kept(&self, number: usize, pictures: Option<&str>, ids: &[&str]) -> Kept {
+        let own = self.job(pictures);
         let mut found = Kept::Nothing;
         let of_number = |file: &PartFile| file.number == number && file.sum != UNSEALED;
         for PartFile { path, job, sum, .. } in self.files().into_iter().filter(of_number) {
-            if job != self.job {
+            if job != own {
                 let why = "it is of another model, other notes, pictures or options";
                 found = Kept::Refused(path, why);
             } else if hash_of(&path).map(short).ok().as_ref() != Some(&sum) {
@@ -186,10 +198,10 @@ impl Parts {
             } else {
                 match (
                     read_embeddings(&path),
-                    read_failed(&self.failed_path(number)),
+                    read_failed(&self.failed_path(number, &own)),
                 ) {
                     (Ok(set), Ok(failed)) if set.multimodal().ids().iter().eq(ids) => {
-                        return Kept::Whole(set, failed);
+                        return Kept::Whole(path, failed);
                     }
                     _ => found = Kept::Refused(path, "it does not hold these notes"),
                 }
@@ -198,8 +210,8 @@ impl Parts {
         found
     }
 
-    /// Keeps part `number`, with the pictures that could not be read when it was computed. Its name, and
-    /// so the part, is there once all of it is written.
+    /// Keeps part `number`, with the pictures that could not be read when it was computed, and tells where. Its
+    /// name, and so the part, is there once all of it is written.
     ///
     /// # Errors
     ///
@@ -207,17 +219,20 @@ impl Parts {
     pub fn keep(
         &self,
         number: usize,
+        pictures: Option<&str>,
         set: &EmbeddingSet,
         failed: &[FailedPicture],
-    ) -> miette::Result<()> {
-        write_failed(&self.failed_path(number), failed)?;
-        let stem = format!("{}{number}-{}", self.prefix, self.job);
+    ) -> miette::Result<PathBuf> {
+        let job = self.job(pictures);
+        write_failed(&self.failed_path(number, &job), failed)?;
+        let stem = format!("{}{number}-{job}", self.prefix);
         let written = self.folder.join(format!("{stem}-{UNSEALED}.safetensors"));
         write_embeddings(&written, set, Numbers::F32).map_err(mlrm_train::TrainError::from)?;
         let seal = || {
             let sum = short(hash_of(&written)?);
             let sealed = self.folder.join(format!("{stem}-{sum}.safetensors"));
-            fs::rename(&written, sealed)
+            fs::rename(&written, &sealed)?;
+            Ok::<_, io::Error>(sealed)
         };
         seal()
             .into_diagnostic()

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use mlrm_train::encode::EmbedSeconds;
 
 /// Time between two lines where there is no terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(60);
@@ -14,6 +15,8 @@ pub struct View {
     /// Notes that an earlier process embedded, which say nothing of the rate.
     taken: usize,
     failed: usize,
+    /// Where the time went in the parts that are done.
+    seconds: EmbedSeconds,
     begun: Instant,
     said: Instant,
 }
@@ -32,6 +35,7 @@ impl View {
             all,
             taken: 0,
             failed: 0,
+            seconds: EmbedSeconds::default(),
             begun: now,
             said: now,
         }
@@ -40,7 +44,7 @@ impl View {
     /// So many more notes were there already.
     pub fn take(&mut self, notes: usize, done: usize) {
         self.taken += notes;
-        self.show(done);
+        self.show(done, &EmbedSeconds::default());
     }
 
     /// So many more pictures failed.
@@ -48,9 +52,21 @@ impl View {
         self.failed += pictures;
     }
 
-    /// So many notes are done in all.
-    pub fn show(&mut self, done: usize) {
-        let said = self.said(done, self.begun.elapsed());
+    /// A part is done, for which the time went so.
+    pub fn add(&mut self, seconds: EmbedSeconds) {
+        self.seconds += seconds;
+    }
+
+    /// Where the time went in the parts that are done.
+    pub fn seconds(&self) -> EmbedSeconds {
+        self.seconds
+    }
+
+    /// So many notes are done in all; for those of the part that is not done yet the time went so.
+    pub fn show(&mut self, done: usize, of_part: &EmbedSeconds) {
+        let mut seconds = self.seconds;
+        seconds += *of_part;
+        let said = self.said(done, self.begun.elapsed(), &seconds);
         if self.bar.is_hidden() {
             if self.said.elapsed() >= BETWEEN_LINES {
                 self.said = Instant::now();
@@ -73,7 +89,7 @@ impl View {
         self.bar.finish_and_clear();
     }
 
-    fn said(&self, done: usize, passed: Duration) -> String {
+    fn said(&self, done: usize, passed: Duration, seconds: &EmbedSeconds) -> String {
         let mut said = String::new();
         let computed = done.saturating_sub(self.taken);
         let rate = computed as f64 / passed.as_secs_f64();
@@ -85,6 +101,8 @@ impl View {
                 left / 60 % 60,
                 left % 60
             );
+            let waiting = 100.0 * seconds.share_waiting();
+            said += &format!(", {waiting:.0} % of the time waiting for notes");
         }
         if self.failed > 0 {
             said += &format!(", {} pictures failed", self.failed);
@@ -100,13 +118,20 @@ mod tests {
     #[test]
     fn rate_and_time_left_are_those_of_what_was_computed() {
         let mut view = View::new(1000);
-        assert_eq!(view.said(0, Duration::from_secs(5)), "");
+        let seconds = EmbedSeconds {
+            waiting: 1.0,
+            computing: 19.0,
+        };
+        assert_eq!(view.said(0, Duration::from_secs(5), &seconds), "");
         view.take(400, 400);
         view.fail(2);
         assert_eq!(
-            view.said(500, Duration::from_secs(20)),
-            ", 5.0 a second, 0:01:40 left, 2 pictures failed"
+            view.said(500, Duration::from_secs(20), &seconds),
+            ", 5.0 a second, 0:01:40 left, 5 % of the time waiting for notes, 2 pictures failed"
         );
-        assert_eq!(view.said(1000, Duration::ZERO), ", 2 pictures failed");
+        assert_eq!(
+            view.said(1000, Duration::ZERO, &seconds),
+            ", 2 pictures failed"
+        );
     }
 }

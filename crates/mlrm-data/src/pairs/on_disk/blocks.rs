@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use mlrm_config::PairWeight;
 use rayon::prelude::*;
 
-use super::DiskLog;
+use super::{DiskLog, Span};
 use crate::error::Result;
 use crate::pairs::ScoredPair;
 use crate::pairs::inverse_sum::fixed_inverse;
@@ -41,17 +41,23 @@ struct Survey {
     audience: Vec<u32>,
     /// For each rank the most co-occurrences that begin with it.
     reach: Vec<u64>,
+    /// Events of these times.
+    events: u64,
     losses: EventLosses,
 }
 
 impl DiskLog {
-    /// All pairs, and why there are few.
-    pub(super) fn score(
+    /// All pairs of the events of some times, and why there are few.
+    ///
+    /// # Errors
+    /// Files that cannot be read.
+    pub(crate) fn score(
         &self,
+        span: Span,
         scoring: &Scoring,
         eligible: impl Fn(u32, u32) -> bool + Sync,
     ) -> Result<(Scored, Option<Losses>)> {
-        let survey = self.survey(scoring)?;
+        let survey = self.survey(span, scoring)?;
         let notes = self.by_rank.len();
         let ranks: Vec<u32> = (0..notes as u32).collect();
         let of_ranks =
@@ -61,7 +67,7 @@ impl DiskLog {
         for range in blocks(&survey.reach, most) {
             let block = match self.pieces(&survey, &range, most) {
                 1 => {
-                    let block = self.gather(scoring, &survey, range.clone(), (1, 0))?;
+                    let block = self.gather((span, scoring), &survey, range.clone(), (1, 0))?;
                     let context = Context {
                         scoring,
                         ranks: &ranks,
@@ -71,7 +77,8 @@ impl DiskLog {
                     score_notes(&context, &queries, of_ranks)
                 }
                 pieces => {
-                    self.score_piecewise(scoring, &survey, &ranks, range.start, pieces, of_ranks)?
+                    let rules = (span, scoring);
+                    self.score_piecewise(rules, &survey, &ranks, range.start, pieces, of_ranks)?
                 }
             };
             scored.dropped += block.dropped;
@@ -83,7 +90,7 @@ impl DiskLog {
             scored.pairs.extend(block.pairs.into_iter().map(named));
         }
         let losses = Losses {
-            events: self.events,
+            events: survey.events,
             lost_events: survey.losses,
             lost_pairs: scored.dropped,
         };
@@ -105,7 +112,7 @@ impl DiskLog {
     /// The pairs of one note whose co-occurrences are gathered for some of the targets at a time.
     fn score_piecewise(
         &self,
-        scoring: &Scoring,
+        (span, scoring): (Span, &Scoring),
         survey: &Survey,
         ranks: &[u32],
         query: u32,
@@ -115,7 +122,7 @@ impl DiskLog {
         let mut scores = Scores::new(ranks.len(), scoring.weight);
         let mut unsure = HashMap::new();
         for piece in 0..pieces {
-            let block = self.gather(scoring, survey, query..query + 1, (pieces, piece))?;
+            let block = self.gather((span, scoring), survey, query..query + 1, (pieces, piece))?;
             let before = scores.partners().len();
             block.walk(query, |target, user, term| scores.add(target, user, term));
             for &target in &scores.partners()[before..] {
@@ -141,16 +148,18 @@ impl DiskLog {
         })
     }
 
-    fn survey(&self, scoring: &Scoring) -> Result<Survey> {
+    fn survey(&self, span: Span, scoring: &Scoring) -> Result<Survey> {
         let notes = self.by_rank.len();
         let audience: Vec<AtomicU32> = (0..notes).map(|_| AtomicU32::new(0)).collect();
         let reach: Vec<AtomicU64> = (0..notes).map(|_| AtomicU64::new(0)).collect();
         let window = Window::new(scoring);
-        let look = |part: &super::Part| -> Result<EventLosses> {
-            let mut losses = EventLosses::default();
+        let look = |part: &super::Part| -> Result<(u64, EventLosses)> {
+            let (mut events, mut losses) = (0, EventLosses::default());
             let (mut distinct, mut rows) = (Vec::new(), Vec::new());
             part.each_user(|_, views| {
+                let views = span.of(views);
                 let kept = kept(views, scoring);
+                events += views.len() as u64;
                 losses.activity_cap += (views.len() - kept.len()) as u64;
                 rows.clear();
                 rows.extend(kept.iter().map(|view| (0, view.time, view.note)));
@@ -166,26 +175,31 @@ impl DiskLog {
                     reach[note as usize].fetch_add(most as u64, Ordering::Relaxed);
                 });
             })?;
-            Ok(losses)
+            Ok((events, losses))
         };
-        let losses = self
+        let looked = self
             .parts
             .par_iter()
             .map(look)
             .collect::<Result<Vec<_>>>()?;
-        let mut all = EventLosses::default();
-        losses.into_iter().for_each(|losses| all += losses);
+        let (mut events, mut all) = (0, EventLosses::default());
+        for (of_part, losses) in looked {
+            events += of_part;
+            all += losses;
+        }
         Ok(Survey {
             audience: audience.into_iter().map(AtomicU32::into_inner).collect(),
             reach: reach.into_iter().map(AtomicU64::into_inner).collect(),
+            events,
             losses: all,
         })
     }
 
-    /// The co-occurrences that begin with a note of these ranks; of `pieces` of them, by target, one.
+    /// The co-occurrences of some times that begin with a note of these ranks; of `pieces` of them, by target,
+    /// one.
     fn gather<'a>(
         &self,
-        scoring: &Scoring,
+        (span, scoring): (Span, &Scoring),
         survey: &'a Survey,
         range: Range<u32>,
         (pieces, piece): (u32, u32),
@@ -210,10 +224,10 @@ impl DiskLog {
             let mut own = Vec::with_capacity(BATCH);
             let mut user = first_user;
             let mut walked: HashMap<u32, usize> = HashMap::new();
-            part.each_user(|notes, views| {
-                let kept = kept(views, scoring);
+            part.each_user(|notes, all| {
+                let kept = kept(span.of(all), scoring);
                 walked.clear();
-                let mut activity = (kept.len() == views.len()).then_some(notes);
+                let mut activity = (kept.len() == all.len()).then_some(notes);
                 for (index, view) in kept.iter().enumerate() {
                     if !range.contains(&view.note) {
                         continue;

@@ -10,11 +10,14 @@
 
 mod blocks;
 mod parts;
+mod times;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use mlrm_config::{TimeUnit, id_ranks};
+
+pub use self::times::Span;
 
 use self::parts::{Part, Spill};
 use super::losses::Losses;
@@ -147,7 +150,7 @@ impl Log {
                 let losses = scored.losses(log, &log.events, scoring);
                 Ok((scored, losses))
             }
-            Self::Disk(log) => log.score(scoring, eligible),
+            Self::Disk(log) => log.score(Span::ALL, scoring, eligible),
         }
     }
 
@@ -198,10 +201,12 @@ pub fn folder_beside(out: Option<&Path>) -> PathBuf {
 mod tests {
     use std::fs;
 
-    use mlrm_config::{PairWeight, Ties};
+    use mlrm_config::{PairSettings, PairWeight, Split, Ties};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::notes::{Note, NoteSet};
+    use crate::split::split_any_log;
 
     fn scorings() -> impl Strategy<Value = Scoring> {
         let weights = vec![
@@ -264,6 +269,57 @@ mod tests {
         });
         // The files of the events have no name.
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_split_by_time_on_disk_is_the_one_in_memory() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("log.csv");
+        let events = prop::collection::vec((0u16..30, 0u16..25, 0i64..60), 1..400);
+        let shares = (0usize..5, 0usize..5).prop_map(|(test, validation)| {
+            [test, validation].map(|share| [0.0, 0.1, 0.3, 0.5, 0.99][share])
+        });
+        // Times near each other and far apart, before 1970 and after it.
+        let times = (prop::sample::select(vec![1i64, 977, 86_400_001]), 0i64..50);
+        proptest!(ProptestConfig::with_cases(200), |(
+            events in events,
+            rules in scorings(),
+            (test_fraction, validation_fraction) in shares.prop_map(|[a, b]| (a, b)),
+            (unit, before) in times,
+            train_top_k in prop::option::of(0usize..4),
+            block in 1usize..400,
+        )| {
+            let mut text = "user_id,note_id,timestamp\n".to_owned();
+            for (user, note, time) in &events {
+                text += &format!("u{user},{},{}\n", note * 7, (time - before) * unit);
+            }
+            fs::write(&path, text).unwrap();
+            let rules = PairSettings {
+                window_days: (rules.window_seconds * unit) as f64 / 86_400.0,
+                ties: rules.ties,
+                weight: rules.weight,
+                min_users: rules.min_users,
+                lower: rules.lower,
+                upper: rules.upper,
+                top_k: rules.top_k,
+                train_top_k,
+                max_events_per_user: rules.max_events_per_user,
+                split: Split::Time,
+                test_fraction,
+                validation_fraction,
+                ..PairSettings::default()
+            };
+            let memory = Log::read(&path, TimeUnit::S, u64::MAX, home.path()).unwrap();
+            let mut disk = Log::read(&path, TimeUnit::S, 0, home.path()).unwrap();
+            if let Log::Disk(log) = &mut disk {
+                log.memory_bytes = (block * 2 * size_of::<blocks::Occurrence>()) as u64;
+            }
+            // Not in the order of the log.
+            let note = |id: u16| Note { id: (id * 7).to_string(), ..Note::default() };
+            let notes = NoteSet::new((0..30).rev().map(note).collect()).unwrap();
+            let split = |log: &Log| split_any_log(log, &notes, &rules, 0).map_err(|e| e.to_string());
+            prop_assert_eq!(split(&memory), split(&disk));
+        });
     }
 
     #[test]
