@@ -100,7 +100,7 @@ fn pooled(config: &EmbedderConfig) -> usize {
 /// A connector's queries over each other and over the vision features.
 fn connector_attention(config: &EmbedderConfig, notes: usize) -> f64 {
     match &config.connector {
-        None | Some(ConnectorConfig::Mlp(_)) => 0.0,
+        None | Some(ConnectorConfig::Mlp(_) | ConnectorConfig::Merger(_)) => 0.0,
         Some(ConnectorConfig::QFormer(connector)) => {
             let (queries, width) = (connector.num_query_tokens, connector.hidden_size);
             let layers = connector.num_hidden_layers;

@@ -1,4 +1,4 @@
-//! Checkpoints that hold a whole multimodal model: BLIP-2, Qwen-VL, and the authors' NoteLLM-2.
+//! Checkpoints that hold a whole multimodal model: BLIP-2, Qwen-VL, Qwen2.5-VL, Qwen3-VL, and the authors' NoteLLM-2.
 //!
 //! Each system is a table of where its tensors belong and of which sections of
 //! `config.json` describe which part. A tensor that no table places is refused by name.
@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use mlrm_config::SelectFeature;
 
-use crate::connector::{ConnectorConfig, QFormerConfig, ResamplerConfig};
-use crate::decoder::DecoderConfig;
+use crate::connector::{ConnectorConfig, MergerConfig, QFormerConfig, ResamplerConfig};
+use crate::decoder::{DecoderConfig, families};
 use crate::error::ModelError;
 use crate::hf_config::{Accepted, HfConfig, Noted};
 use crate::vision::{FeatureSelection, VisionConfig};
@@ -22,6 +22,10 @@ pub enum System {
     Blip2,
     /// Visual tower and resampler inside Qwen 1 (`qwen` with a section `visual`).
     QwenVl,
+    /// Tower with windows, merger and Qwen 2.5 (Hugging Face `qwen2_5_vl`).
+    Qwen25Vl,
+    /// Tower of which several layers are read, mergers and Qwen 3 (Hugging Face `qwen3_vl`).
+    Qwen3Vl,
     /// What the code released with NoteLLM-2 saves (`MLlama`, `Qwen_selfvl` and their ablations): a
     /// decoder with the frozen CLIP encoder, Q-Former, projector, gate and last projection beside it.
     NoteLlm2,
@@ -55,6 +59,8 @@ impl System {
         match self {
             Self::Blip2 => "blip-2",
             Self::QwenVl => "Qwen-VL",
+            Self::Qwen25Vl => "Qwen2.5-VL",
+            Self::Qwen3Vl => "Qwen3-VL",
             Self::NoteLlm2 => "NoteLLM-2",
         }
     }
@@ -62,8 +68,9 @@ impl System {
     /// The section of `config.json` that describes a part; `None` where the whole file does, or nothing.
     pub(crate) fn section(self, part: SystemPart) -> Option<&'static str> {
         match (self, part) {
-            (Self::Blip2, SystemPart::Llm) => Some("text_config"),
-            (Self::Blip2, SystemPart::Vision) => Some("vision_config"),
+            (Self::Qwen25Vl | Self::Qwen3Vl, SystemPart::Head) => Some("vision_config"),
+            (Self::Blip2 | Self::Qwen25Vl | Self::Qwen3Vl, SystemPart::Llm) => Some("text_config"),
+            (Self::Blip2 | Self::Qwen25Vl | Self::Qwen3Vl, SystemPart::Vision) => Some("vision_config"),
             (Self::Blip2, SystemPart::Head) => Some("qformer_config"),
             (Self::QwenVl, SystemPart::Vision | SystemPart::Head) => Some("visual"),
             (Self::QwenVl, SystemPart::Llm) | (Self::NoteLlm2, _) => None,
@@ -103,6 +110,21 @@ impl System {
                 }
                 None => None,
             },
+            Self::Qwen25Vl | Self::Qwen3Vl => {
+                let visual = ["visual.", "model.visual."];
+                if let Some(rest) = visual.iter().find_map(|part| name.strip_prefix(part)) {
+                    Some(match merger(rest) {
+                        Some(own) => (SystemPart::Head, own),
+                        None => (SystemPart::Vision, rest.to_owned()),
+                    })
+                } else if let Some(rest) = name.strip_prefix("model.language_model.") {
+                    Some((SystemPart::Llm, format!("model.{rest}")))
+                } else {
+                    let decoder = ["model.", "lm_head."];
+                    let is_llm = decoder.iter().any(|part| name.starts_with(part));
+                    is_llm.then(|| (SystemPart::Llm, name.to_owned()))
+                }
+            }
             Self::NoteLlm2 => {
                 if let Some(rest) = name.strip_prefix("vision_tower.vision_tower.") {
                     Some((SystemPart::Vision, rest.to_owned()))
@@ -142,6 +164,8 @@ impl WholeSystem {
         let system = match (model_type.as_str(), &checkpoint) {
             ("blip-2", _) => System::Blip2,
             ("qwen", _) if config.take("visual").is_some() => System::QwenVl,
+            ("qwen2_5_vl", _) => System::Qwen25Vl,
+            ("qwen3_vl", _) => System::Qwen3Vl,
             (_, Ok(checkpoint)) if is_notellm2(checkpoint) => System::NoteLlm2,
             // Whoever reads a plain decoder says what is wrong with its files.
             _ => return Ok(None),
@@ -159,7 +183,8 @@ impl WholeSystem {
     pub fn open(root: &Path) -> Result<Self, ModelError> {
         Self::find(root)?.ok_or_else(|| {
             let message = "is no whole multimodal model: mlrm reads BLIP-2 (`model_type` = \"blip-2\"), \
-                           Qwen-VL (\"qwen\" with a section `visual`), and what NoteLLM-2's released \
+                           Qwen-VL (\"qwen\" with a section `visual`), Qwen2.5-VL (\"qwen2_5_vl\"), Qwen3-VL \
+                           (\"qwen3_vl\"), and what NoteLLM-2's released \
                            code saves (a decoder with `temperature` and its other tensors beside it)";
             ModelError::format(root, message)
         })
@@ -209,8 +234,16 @@ impl WholeSystem {
     pub fn llm(&self, accept_keys: &[String]) -> Result<Noted<DecoderConfig>, ModelError> {
         let path = self.config_path();
         let mut config = HfConfig::read(&path)?;
+        if self.system == System::Qwen25Vl && config.peek("text_config").is_none() {
+            return flat_qwen(&path, config, accept_keys);
+        }
+        // What transformers 5 says of the LM head outside of the section.
+        let tied = config.peek("tie_word_embeddings").cloned();
         if let Some(section) = self.system.section(SystemPart::Llm) {
             config = config.section(section)?;
+        }
+        if let (System::Qwen25Vl | System::Qwen3Vl, Some(tied)) = (self.system, tied) {
+            config.default_to("tie_word_embeddings", tied);
         }
         // Of Qwen-VL, whose file is that of the language model, but for this.
         config.take("visual");
@@ -226,7 +259,7 @@ impl WholeSystem {
         accept_keys: &[String],
     ) -> Result<Option<Noted<VisionConfig>>, ModelError> {
         match self.system {
-            System::Blip2 | System::QwenVl => {
+            System::Blip2 | System::QwenVl | System::Qwen25Vl | System::Qwen3Vl => {
                 VisionConfig::read_accepting(&self.config_path(), accept_keys).map(Some)
             }
             System::NoteLlm2 => Ok(None),
@@ -237,7 +270,7 @@ impl WholeSystem {
     pub fn features(&self) -> Option<FeatureSelection> {
         let (positions, post_layernorm) = match self.system {
             System::Blip2 => (SelectFeature::ClsPatch, true),
-            System::QwenVl => (SelectFeature::Patch, false),
+            System::QwenVl | System::Qwen25Vl | System::Qwen3Vl => (SelectFeature::Patch, false),
             System::NoteLlm2 => return None,
         };
         Some(FeatureSelection {
@@ -250,8 +283,8 @@ impl WholeSystem {
     /// The projector behind the connector; `None` where that is the config's to say.
     pub fn projector(&self) -> Option<&'static str> {
         match self.system {
-            // Of a resampler's kind no projector is read.
-            System::Blip2 | System::QwenVl => Some("linear"),
+            // Of the others no projector is read.
+            System::Blip2 | System::QwenVl | System::Qwen25Vl | System::Qwen3Vl => Some("linear"),
             System::NoteLlm2 => None,
         }
     }
@@ -273,9 +306,57 @@ impl WholeSystem {
         match self.system {
             System::Blip2 => qformer(config).map(Some),
             System::QwenVl => resampler(config).map(Some),
+            // The section is that of the vision encoder, which answers for its keys.
+            System::Qwen25Vl | System::Qwen3Vl => {
+                let vision = VisionConfig::read(&path)?;
+                let merger = MergerConfig::behind(&vision).map(ConnectorConfig::Merger);
+                Ok(merger.map(|config| Noted {
+                    config,
+                    notes: Vec::new(),
+                }))
+            }
             System::NoteLlm2 => Ok(None),
         }
     }
+}
+
+/// The name in a head of a tensor of Qwen2.5-VL's or Qwen3-VL's mergers; `None` for those of the tower.
+fn merger(name: &str) -> Option<String> {
+    let parts = [
+        ("ln_q.", "norm."),
+        ("mlp.0.", "fc1."),
+        ("mlp.2.", "fc2."),
+        ("linear_fc", "fc"),
+    ];
+    let own = |rest: &str| {
+        let part = parts
+            .iter()
+            .find_map(|(theirs, own)| Some(format!("{own}{}", rest.strip_prefix(theirs)?)));
+        part.unwrap_or_else(|| rest.to_owned())
+    };
+    if let Some(rest) = name.strip_prefix("merger.") {
+        return Some(format!("merger.last.{}", own(rest)));
+    }
+    let (index, rest) = name.strip_prefix("deepstack_merger_list.")?.split_once('.')?;
+    Some(format!("merger.deep.{index}.{}", own(rest)))
+}
+
+/// The language model of a Qwen2.5-VL as first published: its keys stand beside the section of the tower.
+fn flat_qwen(
+    path: &Path,
+    config: HfConfig<'_>,
+    accept_keys: &[String],
+) -> Result<Noted<DecoderConfig>, ModelError> {
+    let mut config = config.accepting(Accepted {
+        keys: accept_keys,
+        setting: "model.llm.accept_keys",
+    });
+    config.take("vision_config");
+    // Of prompts.
+    for token in ["image", "video", "vision", "vision_start", "vision_end"] {
+        config.take(&format!("{token}_token_id"));
+    }
+    DecoderConfig::of_family(&families::qwen2_5_vl::FAMILY, path, config)
 }
 
 /// Whether a decoder's checkpoint holds more of NoteLLM-2, which its config.json does not tell.
@@ -295,7 +376,13 @@ pub(crate) fn is_bare_connector(name: &str) -> bool {
 
 /// Whether a tensor of the head is the connector's or the projector's.
 pub(crate) fn is_connector(name: &str) -> bool {
-    let parts = ["query_tokens", "qformer.", "mm_projector.", "resampler."];
+    let parts = [
+        "query_tokens",
+        "qformer.",
+        "mm_projector.",
+        "resampler.",
+        "merger.",
+    ];
     parts.iter().any(|part| name.starts_with(part))
 }
 

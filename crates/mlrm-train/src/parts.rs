@@ -31,6 +31,13 @@ impl Parts {
             None => return Ok(parts),
             Some(System::Blip2) => ConnectorKind::QFormer,
             Some(System::QwenVl) => ConnectorKind::Resampler,
+            Some(System::Qwen25Vl | System::Qwen3Vl) => {
+                return Err(TrainError::Run(
+                    "model.connector.path: the merger of this model belongs to its own vision encoder and \
+                     language model; start from the whole of it with model.checkpoint"
+                        .into(),
+                ));
+            }
             Some(System::NoteLlm2) => {
                 return Err(TrainError::Run(
                     "model.connector.path: the config.json of a NoteLLM-2 does not describe its \

@@ -174,7 +174,7 @@ fn embedder_config(
     let brought = whole.map(|whole| whole.connector(&[])).transpose()?;
     let brought = brought.flatten().map(|connector| connector.config);
     let connector = match (&vision, brought) {
-        (Some(_), Some(connector)) => Some(connector),
+        (Some(vision), Some(connector)) => Some(connector.fitted(vision)),
         (Some(vision), None) if flags.image_tokens => Some(connector_config(case, vision)?),
         _ => None,
     };

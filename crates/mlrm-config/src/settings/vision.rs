@@ -12,7 +12,7 @@ use crate::ModelPath;
 #[schemars(extend("x-source" = "Hugging Face config.json"))]
 pub struct VisionSettings {
     /// A Hugging Face folder: config.json, model*.safetensors, preprocessor_config.json. Of a whole
-    /// model (clip, siglip, blip-2, Qwen-VL) the vision half is read. Or `hf:owner/name@revision`.
+    /// model (clip, siglip, blip-2, Qwen-VL, Qwen2.5-VL, Qwen3-VL) the vision half is read. Or `hf:owner/name@revision`.
     pub path: Option<ModelPath>,
     /// Keys of its config.json that mlrm does not know and that do not change the forward pass.
     pub accept_keys: Vec<String>,
@@ -33,6 +33,11 @@ pub struct VisionSettings {
     /// Side of the square input in pixels.
     #[schemars(range(min = 1, max = 65536))]
     pub image_size: usize,
+    /// Most pixels of a picture, for the vision encoders of Qwen2.5-VL and Qwen3-VL, which read any size: all pictures
+    /// become the largest square within it whose side whole visual tokens fill. Not set: 448 by 448, or what the
+    /// preprocessor_config.json allows where that is less.
+    #[schemars(range(min = 1, max = 268435456))]
+    pub max_pixels: Option<usize>,
     /// Side of a patch in pixels.
     #[schemars(range(min = 1, max = 65536))]
     pub patch_size: usize,
@@ -61,6 +66,7 @@ impl Default for VisionSettings {
             num_attention_heads: 3,
             intermediate_size: 768,
             image_size: 64,
+            max_pixels: None,
             patch_size: 16,
             hidden_act: VisionActivation::QuickGelu,
             select_layer: -1,

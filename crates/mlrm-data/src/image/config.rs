@@ -1,5 +1,5 @@
 //! `preprocessor_config.json` of a Hugging Face vision model: CLIP's in all forms that it has had,
-//! SigLIP's, BLIP's, DINOv2's and ViT's.
+//! SigLIP's, BLIP's, DINOv2's, ViT's and Qwen2-VL's.
 
 use std::fs;
 use std::path::Path;
@@ -39,6 +39,8 @@ enum Processor {
     Vit,
     /// `DINOv3ViTImageProcessor`: the same with ImageNet's mean and deviation.
     Dinov3,
+    /// `Qwen2VLImageProcessor`: sizes of each picture's own, within a number of pixels.
+    Qwen2Vl,
 }
 
 impl Processor {
@@ -60,6 +62,10 @@ impl Processor {
             Self::Blip => usual(PictureDefaults::Blip, BLIP_SIZE),
             Self::Vit => usual(PictureDefaults::Vit, CLIP_SIZE),
             Self::Dinov3 => usual(PictureDefaults::Dinov3, CLIP_SIZE),
+            Self::Qwen2Vl => PreprocessorConfig {
+                resize: Some(Resize::Within(PixelRange::QWEN2_VL)),
+                ..usual(PictureDefaults::Blip, CLIP_SIZE)
+            },
         }
     }
 
@@ -102,6 +108,54 @@ pub enum Resize {
     ShortestEdge(u32),
     /// Height and width, whatever the proportions.
     Exact(u32, u32),
+    /// About the picture's own height and width.
+    Within(PixelRange),
+}
+
+/// What heights and widths a picture may get: multiples of a number, within a range of their product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PixelRange {
+    /// Fewest pixels.
+    pub least: u32,
+    /// Most pixels.
+    pub most: u32,
+    /// What divides height and width.
+    pub factor: u32,
+}
+
+impl PixelRange {
+    /// That of `Qwen2VLImageProcessor` where a file says nothing.
+    const QWEN2_VL: Self = Self {
+        least: 56 * 56,
+        most: 28 * 28 * 1280,
+        factor: 28,
+    };
+
+    /// Height and width of a picture that has these: the nearest multiples, or what keeps the proportions where
+    /// these are outside the range.
+    pub fn fit(&self, height: u32, width: u32) -> (u64, u64) {
+        let factor = f64::from(self.factor);
+        let (least, most) = (f64::from(self.least), f64::from(self.most));
+        let sides = [f64::from(height), f64::from(width)];
+        let pixels = sides[0] * sides[1];
+        let [rows, columns] = sides.map(|side| (side / factor).round_ties_even() * factor);
+        let [rows, columns] = if rows * columns > most {
+            let smaller = (pixels / most).sqrt();
+            sides.map(|side| ((side / smaller / factor).floor() * factor).max(factor))
+        } else if rows * columns < least {
+            let larger = (least / pixels).sqrt();
+            sides.map(|side| (side * larger / factor).ceil() * factor)
+        } else {
+            [rows, columns]
+        };
+        (rows as u64, columns as u64)
+    }
+
+    /// The side of the largest square of at most `side` pixels along it.
+    pub fn square(&self, side: u32) -> u32 {
+        let whole = side.min(self.most.isqrt()) / self.factor;
+        whole.max(1) * self.factor
+    }
 }
 
 /// The filter of a resize, by Pillow's numbers. All are antialiased: the filter widens with the
@@ -198,7 +252,7 @@ impl PreprocessorConfig {
             Err(error) => return Err(DataError::io("read", path)(error)),
         };
         let mend =
-            "use a `preprocessor_config.json` of a CLIP, SigLIP, BLIP, DINOv2, DINOv3 or ViT model";
+            "use a `preprocessor_config.json` of a CLIP, SigLIP, BLIP, DINOv2, DINOv3, ViT, Qwen2.5-VL or Qwen3-VL model";
         let fail = |message: String| DataError::file(path, message, mend);
         let mut keys: Map<String, Value> = serde_json::from_str(&text)
             .map_err(|error| fail(format!("no JSON object: {error}")))?;
@@ -217,12 +271,20 @@ impl PreprocessorConfig {
     fn parse(keys: &Map<String, Value>, unnamed: Processor) -> Result<Self, String> {
         let processor = processor(keys)?.unwrap_or(unnamed);
         let mut config = processor.defaults();
+        if processor == Processor::Qwen2Vl {
+            config.resize = Some(Resize::Within(pixel_range(keys)?));
+        }
         let (mut resize, mut crop, mut rescale, mut normalize) = (true, true, true, true);
         for (key, value) in keys {
             if value.is_null() {
                 continue;
             }
             match key.as_str() {
+                // `pixel_range` has read them.
+                "size" | "min_pixels" | "max_pixels" | "patch_size" | "merge_size"
+                    if processor == Processor::Qwen2Vl => {}
+                // A still picture stands for all pictures of a film.
+                "temporal_patch_size" if processor == Processor::Qwen2Vl => {}
                 "do_resize" => resize = truth(key, value)?,
                 "do_center_crop" if processor.crops() => crop = truth(key, value)?,
                 "do_rescale" => rescale = truth(key, value)?,
@@ -272,6 +334,16 @@ impl PreprocessorConfig {
         Ok(config)
     }
 
+    /// The same with one size for all pictures, where each would have one of its own: the largest square of at most
+    /// `side` pixels along it.
+    pub fn squared(mut self, side: u32) -> Self {
+        if let Some(Resize::Within(range)) = self.resize {
+            let side = range.square(side);
+            self.resize = Some(Resize::Exact(side, side));
+        }
+        self
+    }
+
     /// Height and width of what comes out, where that does not depend on the picture.
     pub fn output_size(&self) -> Option<(u32, u32)> {
         match (self.crop, self.resize) {
@@ -279,6 +351,43 @@ impl PreprocessorConfig {
             (None, Some(Resize::Exact(height, width))) => Some((height, width)),
             (None, _) => None,
         }
+    }
+}
+
+/// What `Qwen2VLImageProcessor`'s keys say of sizes: `size` counts pixels there, and `min_pixels` and `max_pixels`, which
+/// older files have, count more.
+fn pixel_range(keys: &Map<String, Value>) -> Result<PixelRange, String> {
+    let size = keys.get("size").filter(|size| !size.is_null());
+    let whole = |names: [(Option<&Value>, &str); 2], default: u32| -> Result<u32, String> {
+        let found = names
+            .into_iter()
+            .find_map(|(map, name)| Some((name, map?.get(name).filter(|v| !v.is_null())?)));
+        let Some((name, value)) = found else {
+            return Ok(default);
+        };
+        let number = value.as_u64().and_then(|value| u32::try_from(value).ok());
+        number
+            .filter(|&value| value > 0)
+            .ok_or_else(|| format!("`{name}` must be a positive number, found {value}"))
+    };
+    let top = Value::Object(keys.clone());
+    let usual = PixelRange::QWEN2_VL;
+    let patch = whole([(Some(&top), "patch_size"), (None, "")], 14)?;
+    let merge = whole([(Some(&top), "merge_size"), (None, "")], 2)?;
+    let range = PixelRange {
+        least: whole([(Some(&top), "min_pixels"), (size, "shortest_edge")], usual.least)?,
+        most: whole([(Some(&top), "max_pixels"), (size, "longest_edge")], usual.most)?,
+        factor: patch
+            .checked_mul(merge)
+            .filter(|&factor| factor <= 16_384)
+            .ok_or("`patch_size` times `merge_size` must be at most 16384")?,
+    };
+    match range.least <= range.most {
+        true => Ok(range),
+        false => Err(format!(
+            "pictures of at least {} and at most {} pixels are asked for",
+            range.least, range.most
+        )),
     }
 }
 
@@ -372,9 +481,11 @@ fn processor(keys: &Map<String, Value>) -> Result<Option<Processor>, String> {
             Some("Blip") => Ok(Some(Processor::Blip)),
             Some("ViT") => Ok(Some(Processor::Vit)),
             Some("DINOv3ViT") => Ok(Some(Processor::Dinov3)),
+            Some("Qwen2VL") => Ok(Some(Processor::Qwen2Vl)),
             _ => Err(format!(
                 "`{key}` = {value} is not supported; CLIPImageProcessor, BitImageProcessor, \
-                 SiglipImageProcessor, BlipImageProcessor, ViTImageProcessor and DINOv3ViTImageProcessor are"
+                 SiglipImageProcessor, BlipImageProcessor, ViTImageProcessor, DINOv3ViTImageProcessor and \
+                 Qwen2VLImageProcessor are"
             )),
         };
     }

@@ -35,6 +35,11 @@ impl PreprocessorConfig {
         match self.resize {
             Some(Resize::ShortestEdge(side)) => keys["size"] = json!({"shortest_edge": side}),
             Some(Resize::Exact(height, width)) => keys["size"] = size(height, width),
+            Some(Resize::Within(range)) => {
+                keys["image_processor_type"] = json!("Qwen2VLImageProcessor");
+                keys["size"] = json!({"shortest_edge": range.least, "longest_edge": range.most});
+                (keys["patch_size"], keys["merge_size"]) = (json!(range.factor), json!(1));
+            }
             None => {}
         }
         if let Some((height, width)) = self.crop {

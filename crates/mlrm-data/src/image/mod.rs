@@ -15,7 +15,7 @@ mod resample;
 #[cfg(test)]
 mod tests;
 
-pub use config::{PreprocessorConfig, Resample, Resize};
+pub use config::{PixelRange, PreprocessorConfig, Resample, Resize};
 pub use decode::{DecodeOptions, PictureTraits, decode, decode_with_traits};
 pub(crate) use header::{HEAD_BYTES, TAIL_BYTES, check_ends};
 pub use preprocess::ImagePreprocessor;

@@ -91,6 +91,7 @@ impl ImagePreprocessor {
         match self.config.resize {
             None => (height.into(), width.into()),
             Some(Resize::Exact(height, width)) => (height.into(), width.into()),
+            Some(Resize::Within(range)) => range.fit(height, width),
             Some(Resize::ShortestEdge(edge)) => {
                 let long =
                     |short: u32, long: u32| u64::from(edge) * u64::from(long) / u64::from(short);

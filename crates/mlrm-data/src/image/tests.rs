@@ -422,6 +422,67 @@ fn all_forms_of_a_config_are_read() {
     assert_eq!(default, None);
 }
 
+/// Sizes of each picture's own, as `smart_resize` of transformers 5.24 gives them, and the one size that stands for them.
+#[test]
+fn sizes_within_a_range_of_pixels() {
+    let range = PixelRange {
+        least: 56 * 56,
+        most: 28 * 28 * 1280,
+        factor: 28,
+    };
+    for ((height, width), fitted) in [
+        ((480, 640), (476, 644)),
+        ((42, 70), (56, 84)),
+        ((14, 14), (56, 56)),
+        ((3, 500), (28, 728)),
+        ((3000, 2000), (1204, 812)),
+        ((70, 98), (56, 112)),
+    ] {
+        assert_eq!(range.fit(height, width), fitted, "{height} by {width}");
+    }
+    assert_eq!(range.square(448), 448);
+    assert_eq!(range.square(460), 448);
+    assert_eq!(range.square(5000), 980);
+    assert_eq!(range.square(3), 28);
+    let keys = json!({
+        "image_processor_type": "Qwen2VLImageProcessorFast", "patch_size": 16, "merge_size": 2,
+        "temporal_patch_size": 2, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+        "size": {"longest_edge": 16_777_216, "shortest_edge": 65_536}, "processor_class": "Qwen3VLProcessor",
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let read = |keys: &serde_json::Value| {
+        let path = folder.path().join("preprocessor_config.json");
+        std::fs::write(path, keys.to_string()).unwrap();
+        PreprocessorConfig::load(folder.path(), PictureDefaults::Clip)
+    };
+    let config = read(&keys).unwrap().unwrap();
+    assert_eq!(config.mean, [0.5; 3]);
+    assert_eq!(config.resample, Resample::Bicubic);
+    let range = PixelRange {
+        least: 65_536,
+        most: 16_777_216,
+        factor: 32,
+    };
+    assert_eq!(config.resize, Some(Resize::Within(range)));
+    assert_eq!(config.output_size(), None);
+    assert_eq!(read(&config.to_json()).unwrap().unwrap(), config);
+    assert_eq!(config.squared(448).output_size(), Some((448, 448)));
+    let mut old = keys.clone();
+    (old["min_pixels"], old["max_pixels"]) = (json!(4), json!(40_000));
+    let config = read(&old).unwrap().unwrap();
+    assert_eq!(config.squared(448).output_size(), Some((192, 192)));
+    for (key, value) in [
+        ("max_pixels", json!(-3)),
+        ("min_pixels", json!(50_000)),
+        ("patch_size", json!(0)),
+        ("do_center_crop", json!(true)),
+    ] {
+        let mut wrong = old.clone();
+        wrong[key] = value;
+        assert!(read(&wrong).is_err(), "{key}");
+    }
+}
+
 /// A file that names no processor means its model's; one that does is believed.
 #[test]
 fn a_file_without_a_processor_means_that_of_its_model() {

@@ -1,10 +1,12 @@
 //! From vision features to visual tokens (method §2.2). One file a kind; the rest of the model sees
 //! [`Connector`] alone.
 
+mod merger;
 mod projector;
 mod qformer;
 mod resampler;
 
+pub use merger::{MergerConfig, Mergers};
 pub use projector::{MlpConfig, Projector, projector_layers};
 pub use qformer::{QFormer, QFormerConfig};
 pub use resampler::{Resampler, ResamplerConfig};
@@ -28,6 +30,8 @@ pub enum ConnectorConfig {
     Mlp(MlpConfig),
     /// One cross-attention layer.
     Resampler(ResamplerConfig),
+    /// Blocks of patches made one visual token each; it comes with whole models alone.
+    Merger(MergerConfig),
 }
 
 /// Reads a connector's table; one without `kind` is of the time when there were only Q-Formers.
@@ -49,7 +53,7 @@ impl ConnectorConfig {
         vision: &VisionConfig,
         select: SelectFeature,
     ) -> Self {
-        let width = vision.hidden_size;
+        let width = vision.feature_width();
         match settings.kind {
             ConnectorKind::QFormer => Self::QFormer(QFormerConfig::from_settings(settings, width)),
             ConnectorKind::Mlp => Self::Mlp(MlpConfig {
@@ -68,6 +72,34 @@ impl ConnectorConfig {
             Self::QFormer(config) => config.num_query_tokens,
             Self::Mlp(config) => config.positions,
             Self::Resampler(config) => config.num_query_tokens,
+            Self::Merger(config) => config.grid.pow(2),
+        }
+    }
+
+    /// Side of the square in which visual tokens stand, where rows and columns of it mean places of the picture.
+    pub fn grid(&self) -> Option<usize> {
+        match self {
+            Self::Merger(config) => Some(config.grid),
+            Self::QFormer(_) | Self::Mlp(_) | Self::Resampler(_) => None,
+        }
+    }
+
+    /// The same for pictures of the size that `vision` reads.
+    pub fn fitted(self, vision: &VisionConfig) -> Self {
+        match (self, MergerConfig::behind(vision)) {
+            (Self::Merger(config), Some(behind)) => Self::Merger(MergerConfig {
+                grid: behind.grid,
+                ..config
+            }),
+            (other, _) => other,
+        }
+    }
+
+    /// Layers of a language model to whose outputs it adds.
+    pub fn deep_layers(&self) -> usize {
+        match self {
+            Self::Merger(config) => config.deep,
+            Self::QFormer(_) | Self::Mlp(_) | Self::Resampler(_) => 0,
         }
     }
 
@@ -76,6 +108,7 @@ impl ConnectorConfig {
             Self::QFormer(config) => config.encoder_hidden_size,
             Self::Mlp(config) => config.encoder_hidden_size,
             Self::Resampler(config) => config.encoder_hidden_size,
+            Self::Merger(config) => config.encoder_hidden_size * (1 + config.deep),
         }
     }
 
@@ -84,7 +117,7 @@ impl ConnectorConfig {
         match self {
             Self::QFormer(config) => Some(config.hidden_size),
             Self::Mlp(config) => Some(config.encoder_hidden_size),
-            Self::Resampler(_) => None,
+            Self::Resampler(_) | Self::Merger(_) => None,
         }
     }
 
@@ -97,7 +130,7 @@ impl ConnectorConfig {
         select: SelectFeature,
         width: usize,
     ) -> Result<(), ModelError> {
-        let (reads, gives) = (self.encoder_hidden_size(), vision.hidden_size);
+        let (reads, gives) = (self.encoder_hidden_size(), vision.feature_width());
         if reads != gives {
             return Err(ModelError::Input(format!(
                 "connector: it reads features of width {reads}, but the vision encoder gives {gives}"
@@ -115,6 +148,7 @@ impl ConnectorConfig {
             )),
             Self::Mlp(_) => Ok(()),
             Self::Resampler(config) => config.check(width, positions),
+            Self::Merger(config) => config.check(vision),
         };
         checked.map_err(ModelError::Input)
     }
@@ -129,6 +163,7 @@ pub struct Connector {
     qformer: Option<QFormer>,
     mm_projector: Option<Projector>,
     resampler: Option<Resampler>,
+    merger: Option<Mergers>,
 }
 
 /// What a connector computes.
@@ -138,6 +173,8 @@ pub struct ConnectorOutput {
     pub qformer: Option<Tensor<3>>,
     /// What stands at the image positions, `[notes, V, d]`.
     pub visual_tokens: Tensor<3>,
+    /// What is added to the outputs of the language model's first layers there, `[notes, V, d]` each.
+    pub deep: Vec<Tensor<3>>,
 }
 
 impl Connector {
@@ -163,6 +200,10 @@ impl Connector {
                 ConnectorConfig::Resampler(config) => Some(Resampler::new(config, width, device)),
                 _ => None,
             },
+            merger: match config {
+                ConnectorConfig::Merger(config) => Some(Mergers::new(config, width, device)),
+                _ => None,
+            },
         })
     }
 
@@ -179,9 +220,14 @@ impl Connector {
         if let Some(resampler) = &self.resampler {
             x = resampler.forward(x);
         }
+        let mut deep = Vec::new();
+        if let Some(merger) = &self.merger {
+            (x, deep) = merger.forward(x);
+        }
         ConnectorOutput {
             qformer: states,
             visual_tokens: x,
+            deep,
         }
     }
 }

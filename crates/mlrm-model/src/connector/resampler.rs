@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounds;
 use crate::nn::{
-    CrossAttention, LayerNorm, Linear, fixed_zeros, linear, resize_positions, sin_cos_2d, zeros,
+    CrossAttention, Interpolation, LayerNorm, Linear, fixed_zeros, linear, resize_positions,
+    sin_cos_2d, zeros,
 };
 use crate::ops;
 use crate::weights::InitRule;
@@ -111,7 +112,7 @@ impl Resampler {
         let features = self.ln_kv.forward(features);
         let own = self.pos_embed.val();
         let [queries, width] = own.dims();
-        let theirs = resize_positions(own.clone(), patches, false);
+        let theirs = resize_positions(own.clone(), patches, Interpolation::Bicubic);
         let query = self.ln_q.forward(self.query.val()) + own;
         let query = query.unsqueeze::<3>().expand([batch, queries, width]);
         let key = features.clone() + theirs.unsqueeze();

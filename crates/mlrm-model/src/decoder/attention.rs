@@ -180,6 +180,7 @@ impl SelfAttention {
         let v = self.heads(v, self.num_key_value_heads, None);
         if let Some(rope) = &context.rope {
             q = match wanted {
+                Some(rows) if rope.is_by_item() => rope.apply_at(q, rows.flat.clone()),
                 Some(rows) => rope.apply_at(q, rows.positions.clone()),
                 None => rope.apply(q),
             };

@@ -3,7 +3,11 @@
 
 use burn::tensor::{Gradients, Tensor};
 
-use super::Decoder;
+use std::sync::Arc;
+
+use super::input::deepened;
+use super::{Decoder, DecoderInput};
+use crate::nn::Place;
 use crate::weights::trained_parameter_count;
 
 /// What the layers of a pass read.
@@ -17,31 +21,48 @@ pub struct DecoderCheckpoints {
     last: Tensor<3>,
     /// The positions that leave the decoder.
     wanted: Vec<usize>,
+    /// See [`DecoderInput::places`].
+    places: Option<Arc<[Place]>>,
+    /// See [`DecoderInput::deep`]: in the graph of what made them.
+    deep: Vec<Tensor<3>>,
 }
 
 impl DecoderCheckpoints {
     /// Runs the layers of `decoder` but the last, without a graph: `frozen` is the same decoder
     /// outside autodiff. Shapes are those of [`Decoder::forward_pooled`].
-    pub fn new(decoder: &Decoder, frozen: &Decoder, embeds: Tensor<3>, wanted: &[usize]) -> Self {
+    pub fn new(
+        decoder: &Decoder,
+        frozen: &Decoder,
+        input: impl Into<DecoderInput>,
+        wanted: &[usize],
+    ) -> Self {
+        let DecoderInput {
+            embeds,
+            places,
+            deep,
+        } = input.into();
         let entered = decoder.enter(embeds);
         let mut x = entered.clone().inner();
-        let pass = frozen.pooled_pass(&x, wanted);
+        let pass = frozen.pooled_pass(&x, places.as_deref(), wanted);
+        let values: Vec<_> = deep.iter().map(|all| all.clone().inner()).collect();
         let mut states = Vec::with_capacity(decoder.layers.len());
-        for layer in frozen.inner_layers() {
+        for (index, layer) in frozen.inner_layers().iter().enumerate() {
             states.push(x.clone());
-            x = layer.forward(x, &pass.all, None);
+            x = deepened(layer.forward(x, &pass.all, None), &values, index);
         }
         Self {
             entered,
             states,
             last: x,
             wanted: wanted.to_vec(),
+            places,
+            deep,
         }
     }
 
     /// What leaves the decoder, `[batch, count, width]`, without a graph.
     pub fn output(&self, frozen: &Decoder) -> Tensor<3> {
-        let pass = frozen.pooled_pass(&self.last, &self.wanted);
+        let pass = frozen.pooled_pass(&self.last, self.places.as_deref(), &self.wanted);
         frozen.finish(self.last.clone(), &pass)
     }
 
@@ -56,11 +77,12 @@ impl DecoderCheckpoints {
         collect: &mut dyn FnMut(Gradients),
     ) -> Option<Tensor<1>> {
         let x = leaf(self.last);
-        let pass = decoder.pooled_pass(&x, &self.wanted);
+        let pass = decoder.pooled_pass(&x, self.places.as_deref(), &self.wanted);
         let mut gradients = of_output(decoder.finish(x.clone(), &pass)).backward();
         let mut upstream = x.grad_remove(&mut gradients);
         collect(gradients);
-        let learns = self.entered.is_tracked();
+        let tracked = |x: &Tensor<3>| x.is_tracked();
+        let learns = tracked(&self.entered) || self.deep.iter().any(tracked);
         let layers = decoder.inner_layers();
         // Below the first layer that learns nothing asks for a gradient.
         let first = match learns {
@@ -70,16 +92,23 @@ impl DecoderCheckpoints {
                 .position(|layer| trained_parameter_count(layer) > 0),
         };
         let first = first.unwrap_or(layers.len());
-        for (layer, state) in layers.iter().zip(self.states).skip(first).rev() {
+        let mut inputs = Vec::new();
+        for (index, state) in self.states.into_iter().enumerate().skip(first).rev() {
+            let layer = &layers[index];
+            // What is added to the layer's output has the gradient of that.
+            if let Some(deep) = self.deep.get(index).filter(|deep| tracked(deep)) {
+                inputs.push(along(deep.clone(), upstream.clone()?));
+            }
             let x = leaf(state);
             let y = layer.forward(x.clone(), &pass.all, None);
             let mut gradients = along(y, upstream?).backward();
             upstream = x.grad_remove(&mut gradients);
             collect(gradients);
         }
-        learns
-            .then(|| Some(along(self.entered, upstream?)))
-            .flatten()
+        if tracked(&self.entered) {
+            inputs.push(along(self.entered, upstream?));
+        }
+        inputs.into_iter().reduce(|a, b| a + b)
     }
 }
 

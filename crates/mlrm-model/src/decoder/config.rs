@@ -12,7 +12,7 @@ use super::families::{self, DecoderFamily};
 use crate::bounds;
 use crate::error::ModelError;
 use crate::hf_config::{Accepted, HfConfig, Noted};
-use crate::nn::Rope;
+use crate::nn::{MultimodalRope, Rope};
 
 /// Sizes and options of a decoder; names are those of Hugging Face's configs where these agree.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +47,8 @@ pub struct DecoderConfig {
     pub layer_kinds: Vec<LayerKind>,
     /// Rotary angles of [`LayerKind::Sliding`] layers where these have others.
     pub local_rope: Option<Rope>,
+    /// Rotary angles of visual tokens by row and column of their picture, where these are told apart.
+    pub multimodal_rope: Option<MultimodalRope>,
     /// What the vectors of words are multiplied with.
     pub word_scale: f64,
     /// What everything that enters the first layer is multiplied with.
@@ -168,6 +170,15 @@ impl DecoderConfig {
             let hint = format!("decoders that mlrm implements: {}", families::types());
             return Err(hf.unsupported("model_type", &json!(model_type), &hint));
         };
+        Self::of_family(family, path, hf)
+    }
+
+    /// What the keys `hf` of the file `path` say of a decoder of `family`.
+    pub(crate) fn of_family(
+        family: &DecoderFamily,
+        path: &Path,
+        mut hf: HfConfig<'_>,
+    ) -> Result<Noted<Self>, ModelError> {
         let mut config = (family.read)(&mut hf)?;
         let default = Some(config.tie_word_embeddings);
         config.tie_word_embeddings = hf.get("tie_word_embeddings", default)?;
@@ -294,6 +305,16 @@ impl DecoderConfig {
             .all(|s| s.is_finite() && s > 0.0)
         {
             return Err("multipliers and caps must be positive numbers".into());
+        }
+        if let Some(rope) = self.multimodal_rope {
+            let (pairs, [time, row, column]) = (self.head_dim / 2, rope.sections);
+            let fits = time.checked_add(row).and_then(|sum| sum.checked_add(column)) == Some(pairs);
+            if !fits {
+                return Err(format!(
+                    "`mrope_section` = {:?} must add up to half of `head_dim` = {}",
+                    rope.sections, self.head_dim
+                ));
+            }
         }
         let rotary = matches!(self.positions, Positions::Rotary(_));
         if rotary && !self.head_dim.is_multiple_of(2) {

@@ -118,7 +118,7 @@ impl DecoderLayer {
     ) -> Tensor<3> {
         let context = context.of(self.kind);
         let plain = match (&context.rope, &probe) {
-            (Some(rope), None) => self.plain_attention().zip(Some(rope)),
+            (Some(rope), None) if !rope.is_by_item() => self.plain_attention().zip(Some(rope)),
             _ => None,
         };
         let sum = match plain {

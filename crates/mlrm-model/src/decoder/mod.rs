@@ -8,6 +8,7 @@ mod attention;
 mod checkpointed;
 mod config;
 pub mod families;
+mod input;
 mod layer;
 mod rope_config;
 
@@ -16,15 +17,20 @@ pub(crate) use checkpointed::leaf;
 pub use checkpointed::{DecoderCheckpoints, along};
 pub use config::{DecoderConfig, FeedForwardKind, LayerKind, NormKind, Positions};
 pub use families::DecoderFamily;
+pub use input::DecoderInput;
 pub use layer::DecoderLayer;
 
 use burn::module::Module;
 use burn::nn::Embedding;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::nn::{AttentionMask, AttentionProbe, Linear, Norm, RotaryCache, embedding, linear};
+use crate::nn::{
+    AttentionMask, AttentionProbe, Linear, MultimodalRope, Norm, Place, RotaryCache, RotaryTable,
+    embedding, linear,
+};
 use crate::transfer::upload;
 use attention::{LayerContext, PassContext, WantedRows};
+use input::deepened;
 
 /// Rows of a table of learnt positions before that of position 0 (HF's OPT).
 const LEARNT_POSITIONS_OFFSET: usize = 2;
@@ -50,6 +56,9 @@ pub struct Decoder {
     /// Of the layers with a window, where these have other angles.
     #[module(skip)]
     local_rotary: Option<RotaryCache>,
+    /// How visual tokens turn, where that is otherwise than text does.
+    #[module(skip)]
+    multimodal_rope: Option<MultimodalRope>,
     groups: usize,
     sliding_window: Option<usize>,
     word_scale: f64,
@@ -102,6 +111,7 @@ impl Decoder {
             local_rotary: config
                 .local_rope
                 .map(|rope| RotaryCache::new(rope, config.head_dim)),
+            multimodal_rope: config.multimodal_rope,
             groups: config.num_attention_heads / config.num_key_value_heads.max(1),
             sliding_window: config.sliding_window,
             word_scale: config.word_scale,
@@ -116,13 +126,22 @@ impl Decoder {
 
     /// States that leave the decoder at every position, `[batch, seq, width]` → the same. States at
     /// padding are not defined.
-    pub fn forward(&self, embeds: Tensor<3>, mut trace: Option<&mut DecoderTrace>) -> Tensor<3> {
-        let context = self.context(&embeds);
+    pub fn forward(
+        &self,
+        input: impl Into<DecoderInput>,
+        mut trace: Option<&mut DecoderTrace>,
+    ) -> Tensor<3> {
+        let DecoderInput {
+            embeds,
+            places,
+            deep,
+        } = input.into();
+        let context = self.context(&embeds, places.as_deref());
         let mut x = self.enter(embeds);
-        for layer in &self.layers {
+        for (index, layer) in self.layers.iter().enumerate() {
             record(&mut trace, &x);
             let probe = trace.as_deref_mut().and_then(|t| t.probe.as_mut());
-            x = layer.forward(x, &context, probe);
+            x = deepened(layer.forward(x, &context, probe), &deep, index);
         }
         let x = self.leave(x);
         record(&mut trace, &x);
@@ -132,14 +151,21 @@ impl Decoder {
     /// States that leave the decoder at the wanted positions only: the same numbers as
     /// [`Self::forward`] there, without the last layer's work at all others.
     ///
+    /// Of what is added to the layers' outputs nothing may be for the last one.
+    ///
     /// # Shapes
-    /// `embeds`: `[batch, seq, width]`; `wanted`: positions, row-major `[batch, count]`;
+    /// Embeddings: `[batch, seq, width]`; `wanted`: positions, row-major `[batch, count]`;
     /// result `[batch, count, width]`
-    pub fn forward_pooled(&self, embeds: Tensor<3>, wanted: &[usize]) -> Tensor<3> {
-        let pass = self.pooled_pass(&embeds, wanted);
+    pub fn forward_pooled(&self, input: impl Into<DecoderInput>, wanted: &[usize]) -> Tensor<3> {
+        let DecoderInput {
+            embeds,
+            places,
+            deep,
+        } = input.into();
+        let pass = self.pooled_pass(&embeds, places.as_deref(), wanted);
         let mut x = self.enter(embeds);
-        for layer in self.inner_layers() {
-            x = layer.forward(x, &pass.all, None);
+        for (index, layer) in self.inner_layers().iter().enumerate() {
+            x = deepened(layer.forward(x, &pass.all, None), &deep, index);
         }
         self.finish(x, &pass)
     }
@@ -157,8 +183,14 @@ impl Decoder {
         }
     }
 
-    /// What a pass over `x` `[batch, seq, width]` to the `wanted` positions needs beside it.
-    fn pooled_pass(&self, x: &Tensor<3>, wanted: &[usize]) -> PooledPass {
+    /// What a pass over `x` `[batch, seq, width]`, whose positions stand at `places`, to the `wanted` positions needs
+    /// beside it.
+    fn pooled_pass(
+        &self,
+        x: &Tensor<3>,
+        places: Option<&[Place]>,
+        wanted: &[usize],
+    ) -> PooledPass {
         let [batch, seq, _] = x.dims();
         let device = x.device();
         let count = wanted.len() / batch;
@@ -176,9 +208,11 @@ impl Decoder {
             keys: seq,
             window,
         };
+        let all = self.context(x, places);
+        let ropes = all.kinds.each_ref().map(|kind| kind.rope.clone());
         PooledPass {
-            all: self.context(x),
-            last: self.pass(batch, seq, &device, mask),
+            last: self.pass(batch, ropes, &device, mask),
+            all,
             rows,
         }
     }
@@ -212,10 +246,34 @@ impl Decoder {
         }
     }
 
-    fn context(&self, embeds: &Tensor<3>) -> PassContext {
+    fn context(&self, embeds: &Tensor<3>, places: Option<&[Place]>) -> PassContext {
         let [batch, seq, _] = embeds.dims();
         let mask = |window| AttentionMask::Causal { seq, window };
-        self.pass(batch, seq, &embeds.device(), mask)
+        let device = embeds.device();
+        let ropes = self.ropes(seq, places, &device);
+        self.pass(batch, ropes, &device, mask)
+    }
+
+    /// The rotary angles of each kind of layer, in the order of [`LayerKind::ALL`], for `seq` positions.
+    fn ropes(
+        &self,
+        seq: usize,
+        places: Option<&[Place]>,
+        device: &Device,
+    ) -> [Option<RotaryTable>; 3] {
+        // Constants stay outside the autodiff graph.
+        let device = &device.clone().without_autodiff();
+        LayerKind::ALL.map(|kind| {
+            let rotary = match kind {
+                LayerKind::Full => self.rotary.as_ref(),
+                LayerKind::Sliding => self.local_rotary.as_ref().or(self.rotary.as_ref()),
+                LayerKind::Unrotated => None,
+            };
+            rotary.map(|cache| match (places, self.multimodal_rope) {
+                (Some(places), Some(rope)) => cache.table_at(places, seq, rope, device),
+                _ => cache.table(seq, device),
+            })
+        })
     }
 
     /// What each kind of layer needs beside its input, `[batch, seq, hidden]`; `mask` makes the mask of
@@ -223,23 +281,20 @@ impl Decoder {
     fn pass(
         &self,
         batch: usize,
-        seq: usize,
+        ropes: [Option<RotaryTable>; 3],
         device: &Device,
         mask: impl Fn(Option<usize>) -> AttentionMask,
     ) -> PassContext {
         // Constants stay outside the autodiff graph.
         let device = device.clone().without_autodiff();
+        let mut ropes = ropes.into_iter();
         let kinds = LayerKind::ALL.map(|kind| {
-            let (rotary, window) = match kind {
-                LayerKind::Full => (self.rotary.as_ref(), None),
-                LayerKind::Sliding => {
-                    let rotary = self.local_rotary.as_ref().or(self.rotary.as_ref());
-                    (rotary, self.sliding_window)
-                }
-                LayerKind::Unrotated => (None, None),
+            let window = match kind {
+                LayerKind::Sliding => self.sliding_window,
+                LayerKind::Full | LayerKind::Unrotated => None,
             };
             LayerContext {
-                rope: rotary.map(|cache| cache.table(seq, &device)),
+                rope: ropes.next().flatten(),
                 mask: mask(window).prepare(batch, self.groups, &device),
             }
         });

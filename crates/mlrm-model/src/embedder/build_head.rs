@@ -134,6 +134,14 @@ fn head_rule(
     if let Some(part) = name.strip_prefix("resampler.") {
         return Resampler::initial(part, config.llm.word_embed_proj_dim);
     }
+    if name.starts_with("merger.") {
+        let norm = name.ends_with("norm.weight");
+        return Some(match name.ends_with(".bias") {
+            true => InitRule::Constant(0.0),
+            false if norm => InitRule::Constant(1.0),
+            false => InitRule::Normal(config.llm.initializer_range),
+        });
+    }
     Some(match name {
         "temperature" => InitRule::Constant(options.temperature_logit as f32),
         "query_tokens" => InitRule::Normal(options.query_init_std),

@@ -18,7 +18,7 @@ impl EmbedderCheckpoints {
     pub fn new(core: &EmbedderCore, frozen: &EmbedderCore, inputs: LlmInputs) -> Self {
         let wanted = inputs.layout.pooled_positions();
         Self {
-            decoder: DecoderCheckpoints::new(&core.llm, &frozen.llm, inputs.embeds, &wanted),
+            decoder: DecoderCheckpoints::new(&core.llm, &frozen.llm, inputs.input, &wanted),
             picture: inputs.picture,
         }
     }

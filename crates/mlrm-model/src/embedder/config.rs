@@ -99,7 +99,7 @@ impl EmbedderConfig {
                 .as_ref()
                 .filter(|_| variant.image_tokens())
                 .map(|v| match connector {
-                    Some(connector) => connector,
+                    Some(connector) => connector.fitted(v),
                     None => {
                         ConnectorConfig::from_settings(&settings.connector, v, features.positions)
                     }
@@ -156,6 +156,13 @@ impl EmbedderConfig {
         if let Some(connector) = &self.connector {
             let width = self.llm.word_embed_proj_dim;
             connector.check(&self.projector, vision, self.features.positions, width)?;
+            let (deep, layers) = (connector.deep_layers(), self.llm.num_hidden_layers);
+            if deep >= layers {
+                return fail(format!(
+                    "the connector adds to {deep} layers of the language model and its last one must not be \
+                     among them, but there are {layers}"
+                ));
+            }
         }
         Ok(())
     }

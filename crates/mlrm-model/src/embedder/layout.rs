@@ -3,6 +3,7 @@
 use mlrm_config::ImageLayout;
 
 use crate::error::ModelError;
+use crate::nn::Place;
 
 /// A batch of prompts as token ids, before the visual tokens are put in.
 #[derive(Debug, Clone, PartialEq)]
@@ -131,6 +132,28 @@ impl SequenceLayout {
             pictures += usize::from(start.is_some());
         }
         rows
+    }
+
+    /// Where each position of each row stands for the rotary angles, row-major `[notes, T]`, the visual tokens being a
+    /// square of `grid` rows and columns. Text counts on behind a picture from its largest place.
+    pub fn places(&self, grid: usize) -> Vec<Place> {
+        let start_of = |note: usize| {
+            let start = self.image_start.as_ref().map(|starts| starts[note]);
+            start.filter(|_| self.by_text.get(note) != Some(&true))
+        };
+        let row = |note: usize| {
+            let start = start_of(note).unwrap_or(self.seq);
+            let end = start + self.visual_tokens;
+            (0..self.seq).map(move |position| match position {
+                _ if position < start => [position; 3],
+                _ if position < end => {
+                    let at = position - start;
+                    [start, start + at / grid, start + at % grid]
+                }
+                _ => [position - end + start + grid; 3],
+            })
+        };
+        (0..self.lengths.len()).flat_map(row).collect()
     }
 
     /// The positions to pool, row-major `[notes, 1 or 2]`: final, then visual with mICL.

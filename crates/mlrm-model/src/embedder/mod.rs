@@ -25,8 +25,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use mlrm_config::{Quantisation, Tune};
 
 use crate::adapter::AdapterConfig;
-use crate::connector::Connector;
-use crate::decoder::{Decoder, DecoderTrace};
+use crate::connector::{Connector, ConnectorConfig, ConnectorOutput};
+use crate::decoder::{Decoder, DecoderInput, DecoderTrace};
 use crate::error::ModelError;
 use crate::fusion::Gate;
 use crate::nn::{DropoutClock, Linear, linear, zeros};
@@ -148,7 +148,7 @@ pub struct PooledStages {
 pub struct LlmInputs {
     layout: SequenceLayout,
     /// Token embeddings with the visual tokens in their places, `[notes, T, d]`.
-    embeds: Tensor<3>,
+    input: DecoderInput,
     /// u = W_f c of the rows that have a picture; absent without late fusion or a picture.
     picture: Option<Picture>,
 }
@@ -196,18 +196,18 @@ impl Head {
         })
     }
 
-    /// Visual tokens from the features that the connector reads, `[notes, V, d]`.
+    /// Visual tokens from the features that the connector reads, `[notes, V, d]`, and what belongs to them.
     fn visual_tokens(
         &self,
         features: Tensor<3>,
         trace: &mut Option<&mut EmbedderTrace>,
-    ) -> Option<Tensor<3>> {
+    ) -> Option<ConnectorOutput> {
         let output = self.connector.as_ref()?.forward(features);
         if let Some(trace) = trace {
-            trace.qformer_output = output.qformer;
+            trace.qformer_output = output.qformer.clone();
             trace.visual_tokens = Some(output.visual_tokens.clone());
         }
-        Some(output.visual_tokens)
+        Some(output)
     }
 
     /// Embeddings from the pooled states, `[notes, 1 or 2, d]`, and the stages of each position.
@@ -328,10 +328,10 @@ impl EmbedderCore {
         };
         let picture = self.picture(features.as_ref(), &mut trace);
         let picture = picture.map(|values| Picture { values, rows });
-        let embeds = self.input_embeds(tokens, &layout, features, &mut trace)?;
+        let input = self.decoder_input(config, tokens, &layout, features, &mut trace)?;
         Ok(LlmInputs {
             layout,
-            embeds,
+            input,
             picture,
         })
     }
@@ -342,7 +342,7 @@ impl EmbedderCore {
         inputs: LlmInputs,
         mut trace: Option<&mut EmbedderTrace>,
     ) -> Embeddings {
-        let pooled = self.pooled(inputs.embeds, &inputs.layout, &mut trace);
+        let pooled = self.pooled(inputs.input, &inputs.layout, &mut trace);
         let (embeddings, stages) = self.head.embeddings(pooled, inputs.picture.as_ref());
         if let Some(trace) = trace {
             trace.stages = stages;
@@ -373,48 +373,65 @@ impl EmbedderCore {
         Some(picture)
     }
 
-    /// Token embeddings with the visual tokens in their places, `[notes, T, d]`.
-    fn input_embeds(
+    /// Token embeddings with the visual tokens in their places, `[notes, T, d]`, and what else is read of the pictures.
+    fn decoder_input(
         &self,
+        config: &EmbedderConfig,
         tokens: &TokenBatch,
         layout: &SequenceLayout,
         features: Option<VisionFeatures>,
         trace: &mut Option<&mut EmbedderTrace>,
-    ) -> Result<Tensor<3>, ModelError> {
+    ) -> Result<DecoderInput, ModelError> {
         let (notes, seq) = (tokens.notes(), tokens.seq);
         let device = self.head.temperature.val().device();
         let data = TensorData::new(tokens.input_ids.clone(), [notes, seq]);
         let words = self.llm.embed(upload(data, &device));
         let none = tokens.picture_rows().is_some_and(|rows| rows.is_empty());
-        let embeds = if tokens.image_index.is_some() && !none {
+        let input = if tokens.image_index.is_some() && !none {
             let missing = "the prompt holds an image token but the batch has no picture";
             let features = features.ok_or_else(|| ModelError::Input(missing.into()))?;
             let visual = self.head.visual_tokens(features.positions, trace);
             let missing = "the prompt holds an image token but the model has no connector";
             let visual = visual.ok_or_else(|| ModelError::Input(missing.into()))?;
-            splice(words, visual, layout)
+            let grid = config.connector.as_ref().and_then(ConnectorConfig::grid);
+            let grid = grid.filter(|_| config.llm.multimodal_rope.is_some());
+            let elsewhere = words.zeros_like().inner();
+            let deep = visual.deep.into_iter();
+            DecoderInput {
+                embeds: splice(words, visual.visual_tokens, layout),
+                places: grid.map(|grid| layout.places(grid).into()),
+                deep: deep
+                    .map(|deep| {
+                        let elsewhere = match deep.is_autodiff() {
+                            true => elsewhere.clone().autodiff(),
+                            false => elsewhere.clone(),
+                        };
+                        splice(elsewhere, deep, layout)
+                    })
+                    .collect(),
+            }
         } else {
-            words
+            words.into()
         };
         if let Some(trace) = trace {
-            trace.inputs_embeds = Some(embeds.clone());
+            trace.inputs_embeds = Some(input.embeds.clone());
         }
-        Ok(embeds)
+        Ok(input)
     }
 
     /// Hidden states at the pooled positions, `[notes, 1 or 2, d]`.
     fn pooled(
         &self,
-        embeds: Tensor<3>,
+        input: DecoderInput,
         layout: &SequenceLayout,
         trace: &mut Option<&mut EmbedderTrace>,
     ) -> Tensor<3> {
         let wanted = layout.pooled_positions();
         let Some(trace) = trace else {
-            return self.llm.forward_pooled(embeds, &wanted);
+            return self.llm.forward_pooled(input, &wanted);
         };
-        let [notes, seq, width] = embeds.dims();
-        let hidden = self.llm.forward(embeds, Some(&mut trace.decoder));
+        let [notes, seq, width] = input.embeds.dims();
+        let hidden = self.llm.forward(input, Some(&mut trace.decoder));
         let count = wanted.len() / notes;
         let row = |(n, p): (usize, &usize)| (n / count * seq + p) as i64;
         let rows: Vec<i64> = wanted.iter().enumerate().map(row).collect();

@@ -21,5 +21,5 @@ pub(crate) use linear::{fixed_zeros, zeros};
 pub use lora::{AdapterShape, LowRank, attach_adapters};
 pub use mlp::{FusedSwiGlu, SwiGlu, TwoLayerMlp};
 pub use norm::{LayerNorm, Norm, RmsNorm};
-pub use positions::{resize_positions, sin_cos_2d};
-pub use rope::{LastTables, Rope, RopeScaling, RotaryCache, RotaryTable};
+pub use positions::{Interpolation, resize_positions, sin_cos_2d};
+pub use rope::{LastTables, MultimodalRope, Place, Rope, RopeScaling, RotaryCache, RotaryTable};

@@ -22,19 +22,34 @@ pub fn sin_cos_2d(width: usize, grid: usize) -> Vec<f32> {
     values
 }
 
+/// How positions are interpolated, by the arguments of PyTorch's `interpolate`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interpolation {
+    /// `mode="bicubic"`
+    Bicubic,
+    /// `mode="bicubic", antialias=True`
+    BicubicAntialiased,
+    /// `mode="bilinear", align_corners=True`
+    BilinearCorners,
+}
+
 /// Positions `[stored, width]` of one square grid, stretched to another of `wanted` positions.
 ///
-/// As PyTorch's `interpolate(mode="bicubic", align_corners=False, antialias=…)` does, which is linear in
-/// the stored values: one matrix product, in f32. Both counts must be squares.
-pub fn resize_positions(stored: Tensor<2>, wanted: usize, antialias: bool) -> Tensor<2> {
+/// That is linear in the stored values: one matrix product, in f32. Both counts must be squares.
+pub fn resize_positions(
+    stored: Tensor<2>,
+    wanted: usize,
+    interpolation: Interpolation,
+) -> Tensor<2> {
     let [count, _] = stored.dims();
     if count == wanted {
         return stored;
     }
     let (from, to) = (count.isqrt(), wanted.isqrt());
-    let along = match antialias {
-        true => bicubic_antialiased(from, to),
-        false => bicubic(from, to),
+    let along = match interpolation {
+        Interpolation::Bicubic => bicubic(from, to),
+        Interpolation::BicubicAntialiased => bicubic_antialiased(from, to),
+        Interpolation::BilinearCorners => bilinear_corners(from, to),
     };
     let mut both = Vec::with_capacity(wanted * count);
     for rows in &along {
@@ -74,6 +89,20 @@ fn bicubic(from: usize, to: usize) -> Vec<Vec<f64>> {
             let inside = sample.clamp(0.0, from as f64 - 1.0) as usize;
             weights[inside] += keys(at - sample, -0.75);
         }
+        weights
+    };
+    (0..to).map(weights).collect()
+}
+
+/// Weights of the two samples that a new one lies between, the first and the last of both being the same.
+fn bilinear_corners(from: usize, to: usize) -> Vec<Vec<f64>> {
+    let step = (from - 1) as f64 / (to - 1).max(1) as f64;
+    let weights = |index: usize| {
+        let at = index as f64 * step;
+        let mut weights = vec![0.0; from];
+        let first = (at.floor() as usize).min(from - 1);
+        weights[first] += 1.0 - at.fract();
+        weights[(first + 1).min(from - 1)] += at.fract();
         weights
     };
     (0..to).map(weights).collect()

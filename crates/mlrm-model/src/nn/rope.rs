@@ -86,6 +86,34 @@ impl Rope {
     }
 }
 
+/// Time, row and column of a position: the same number thrice in text, the place in its picture of a visual token.
+pub type Place = [usize; 3];
+
+/// Which channel pairs turn with time, which with row and which with column (M-RoPE, arXiv 2409.12191).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MultimodalRope {
+    /// Channel pairs of each of the three.
+    pub sections: [usize; 3],
+    /// The three take turns from the first pair on, time has what is left (Qwen3-VL); else one section follows the
+    /// other (Qwen2.5-VL).
+    pub interleaved: bool,
+}
+
+impl MultimodalRope {
+    /// The entry of a [`Place`] that channel pair `pair` turns with.
+    fn axis(&self, pair: usize) -> usize {
+        let [time, row, _] = self.sections;
+        if !self.interleaved {
+            return usize::from(pair >= time) + usize::from(pair >= time + row);
+        }
+        match pair % 3 {
+            0 => 0,
+            axis if pair < 3 * self.sections[axis] => axis,
+            _ => 0,
+        }
+    }
+}
+
 /// Cosines and sines of the rotary angles of positions 0…T−1, computed in f64 and stored in f32.
 ///
 /// One table serves every layer and both queries and keys.
@@ -95,6 +123,8 @@ pub struct RotaryTable {
     cos: Tensor<2>,
     /// `[seq or more, head_dim / 2]`
     sin: Tensor<2>,
+    /// Every item of a batch has angles of its own, `[batch * seq, head_dim / 2]`.
+    by_item: bool,
 }
 
 /// The last [`RotaryTable`] that a model needed on each device, with what it was made from, so that it is not
@@ -160,6 +190,26 @@ impl RotaryCache {
         }
     }
 
+    /// The table of a batch whose positions, item after item, stand at `places`, `seq` of each item.
+    pub fn table_at(
+        &self,
+        places: &[Place],
+        seq: usize,
+        rope: MultimodalRope,
+        device: &Device,
+    ) -> RotaryTable {
+        let frequencies = self.rope.frequencies(self.head_dim, seq);
+        let of_pair: Vec<usize> = (0..frequencies.len()).map(|pair| rope.axis(pair)).collect();
+        let angles = |place: &Place| {
+            let pairs = frequencies.iter().zip(&of_pair);
+            pairs.map(|(w, &axis)| place[axis] as f64 * w).collect()
+        };
+        RotaryTable {
+            by_item: true,
+            ..RotaryTable::of_angles(&places.iter().map(angles).collect::<Vec<_>>(), device)
+        }
+    }
+
     /// The table for input of `seq` positions on `device`.
     pub fn table(&self, seq: usize, device: &Device) -> RotaryTable {
         let frequencies = self.rope.frequencies(self.head_dim, seq);
@@ -196,7 +246,13 @@ impl RotaryTable {
         Self {
             cos: table(f64::cos),
             sin: table(f64::sin),
+            by_item: false,
         }
+    }
+
+    /// Whether items of a batch have angles of their own.
+    pub fn is_by_item(&self) -> bool {
+        self.by_item
     }
 
     /// Positions that it has angles for.
@@ -214,13 +270,19 @@ impl RotaryTable {
     /// # Shapes
     /// `[batch, seq, heads, head_dim]` → the same
     pub fn apply(&self, x: Tensor<4>) -> Tensor<4> {
-        crate::ops::rotate(x, self.cos.clone(), self.sin.clone())
+        let [batch, seq, heads, head_dim] = x.dims();
+        let x = match self.by_item {
+            true => x.reshape([1, batch * seq, heads, head_dim]),
+            false => x,
+        };
+        let x = crate::ops::rotate(x, self.cos.clone(), self.sin.clone());
+        x.reshape([batch, seq, heads, head_dim])
     }
 
     /// Rotates rows whose positions differ from row to row (the pooled rows of the last layer).
     ///
     /// # Shapes
-    /// `x`: `[batch, rows, heads, head_dim]`; `positions`: batch · rows values.
+    /// `x`: `[batch, rows, heads, head_dim]`; `positions`: batch · rows rows of the table.
     pub fn apply_at(&self, x: Tensor<4>, positions: Tensor<1, Int>) -> Tensor<4> {
         let [batch, rows, heads, head_dim] = x.dims();
         let cos = self.cos.clone().select(0, positions.clone());

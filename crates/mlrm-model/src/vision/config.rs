@@ -8,6 +8,7 @@ use std::path::Path;
 use mlrm_config::{SelectFeature, VisionActivation, VisionSettings};
 use serde_json::{Value, json};
 
+use super::PatchBlocks;
 use super::families::{self, VisionEncoderFamily};
 use crate::bounds;
 use crate::error::ModelError;
@@ -42,7 +43,7 @@ pub struct VisionConfig {
     /// Whether the key has one, where they do.
     pub key_bias: bool,
     /// Base of the angles by which queries and keys turn with the place of their patch; such an encoder stores no
-    /// positions.
+    /// positions, unless its `blocks` say so.
     pub rope_theta: Option<f64>,
     /// Side of the grid of stored positions: that of the patches, where positions do not stretch.
     pub position_grid: usize,
@@ -64,6 +65,8 @@ pub struct VisionConfig {
     pub mask_token: MaskToken,
     /// Whether checkpoints store class token and positions as a batch of one picture.
     pub tables_in_batches: bool,
+    /// How patches go together, where several become one visual token.
+    pub blocks: Option<PatchBlocks>,
     /// The picture as one vector.
     pub summary: Summary,
 }
@@ -88,6 +91,8 @@ pub enum Stretch {
     Bicubic,
     /// They are interpolated, with a wider filter where there are fewer patches.
     Antialiased,
+    /// They are interpolated linearly, the outermost ones staying where they are.
+    Corners,
 }
 
 /// The feed-forward network of a vision encoder.
@@ -233,11 +238,22 @@ impl VisionConfig {
             ));
         }
         let patch = self.patch_size;
-        if patch == 0 || self.image_size < patch {
+        let merge = self.merge();
+        if patch == 0 || merge == 0 || self.image_size / patch < merge {
             return Err(format!(
                 "`patch_size` = {patch} must fit into `image_size` = {}",
                 self.image_size
             ));
+        }
+        if let Some(blocks) = &self.blocks {
+            let deepest = blocks.deep.last().max(blocks.full.last());
+            let layers = self.num_hidden_layers;
+            if blocks.frames == 0 || blocks.window == Some(0) {
+                return Err("windows and the pictures of a patch start at 1".into());
+            }
+            if let Some(index) = deepest.filter(|index| *index >= layers) {
+                return Err(format!("layer {index} is spoken of, but there are {layers}"));
+            }
         }
         if self.num_hidden_layers == 0 || self.intermediate_size == 0 || self.position_grid == 0 {
             return Err("layers, widths and positions start at 1".into());
@@ -287,6 +303,13 @@ impl VisionConfig {
         }
     }
 
+    /// Reads pictures of at most `pixels` pixels, in the largest square of whole blocks of patches; at least one block.
+    /// Only where patches go in blocks, which is for pictures of any size.
+    pub fn fit_pixels(&mut self, pixels: usize) {
+        let side = self.patch_size * self.merge();
+        self.fit_pictures((pixels.isqrt() / side).max(1) * side);
+    }
+
     /// Side of the pictures, where the config.json tells another.
     pub(crate) fn own_image_size(&self) -> Option<usize> {
         (self.image_size != self.stored_image_size()).then_some(self.image_size)
@@ -296,14 +319,35 @@ impl VisionConfig {
     pub(super) fn stored_image_size(&self) -> usize {
         match self.stretch {
             Stretch::No => self.image_size,
-            Stretch::Bicubic | Stretch::Antialiased => self.position_grid * self.patch_size,
+            Stretch::Bicubic | Stretch::Antialiased | Stretch::Corners => {
+                self.position_grid * self.patch_size
+            }
         }
     }
 
     /// Whole patches along one side of the picture; pixels past the last one are not read, as in a
     /// convolution (SigLIP so400m: 384 pixels are 27 patches of 14).
+    ///
+    /// Where patches go in blocks, whole blocks are read.
     pub fn grid(&self) -> usize {
-        self.image_size / self.patch_size
+        self.whole_grid(self.image_size)
+    }
+
+    /// [`Self::grid`] of a picture of `side` pixels.
+    pub(super) fn whole_grid(&self, side: usize) -> usize {
+        let merge = self.merge();
+        side / (self.patch_size * merge) * merge
+    }
+
+    /// Side of a block of patches; 1 where each stands for itself.
+    pub fn merge(&self) -> usize {
+        self.blocks.map_or(1, |blocks| blocks.merge)
+    }
+
+    /// Values of each position that is read: the width of the selected state, and as much for each layer beside it.
+    pub fn feature_width(&self) -> usize {
+        let deep = self.blocks.map_or(0, |blocks| blocks.deep.count());
+        self.hidden_size * (1 + deep)
     }
 
     /// Patches of one picture (P).

@@ -1,22 +1,46 @@
 //! What vision transformers are made of: patches, attention, pre-norm layers.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use super::{AttentionKind, MlpKind, VisionConfig};
 use crate::nn::{
-    Activation, FusedSwiGlu, LayerNorm, Linear, PreparedMask, RotaryTable, SwiGlu, TwoLayerMlp,
-    attend, linear, zeros,
+    Activation, FusedSwiGlu, LayerNorm, Linear, Norm, PreparedMask, RmsNorm, RotaryTable, SwiGlu,
+    TwoLayerMlp, attend, linear, zeros,
 };
 use crate::ops;
 
 /// Cuts a picture into patches and projects each.
 #[derive(Module, Debug)]
 pub struct PatchEmbedding {
-    /// `[hidden, 3, patch, patch]`: a convolution whose stride is its kernel.
-    weight: Param<Tensor<4>>,
+    weight: Kernel,
     /// `[hidden]`
     bias: Option<Param<Tensor<1>>>,
+}
+
+/// A convolution whose stride is its kernel.
+#[derive(Module, Debug)]
+enum Kernel {
+    /// Over a picture, `[hidden, 3, patch, patch]`.
+    Still(Param<Tensor<4>>),
+    /// Over the pictures of a film, `[hidden, 3, frames, patch, patch]`.
+    Film(Param<Tensor<5>>),
+}
+
+impl Kernel {
+    /// `[hidden, 3, patch, patch]`: of a film the sum, since all its pictures are the same one.
+    fn weight(&self) -> Tensor<4> {
+        match self {
+            Self::Still(weight) => weight.val(),
+            Self::Film(weight) => {
+                let weight = weight.val();
+                let [width, channels, _, patch, _] = weight.dims();
+                let sum = weight.clone().cast(DType::F32).sum_dim(2);
+                sum.reshape([width, channels, patch, patch])
+                    .cast(weight.dtype())
+            }
+        }
+    }
 }
 
 impl PatchEmbedding {
@@ -24,14 +48,17 @@ impl PatchEmbedding {
     pub fn new(config: &VisionConfig, device: &Device) -> Self {
         let (width, patch) = (config.hidden_size, config.patch_size);
         Self {
-            weight: zeros([width, 3, patch, patch], device),
+            weight: match &config.blocks {
+                Some(blocks) => Kernel::Film(zeros([width, 3, blocks.frames, patch, patch], device)),
+                None => Kernel::Still(zeros([width, 3, patch, patch], device)),
+            },
             bias: config.patch_bias.then(|| zeros([width], device)),
         }
     }
 
     /// `[batch, 3, side, side]` → `[batch, patches, hidden]`, row by row of the picture.
     pub fn forward(&self, pixels: Tensor<4>) -> Tensor<3> {
-        let weight = self.weight.val();
+        let weight = self.weight.weight();
         let [width, channels, patch, _] = weight.dims();
         let [batch, _, side, _] = pixels.dims();
         // A remainder at the right and lower edges is left out, as a convolution does.
@@ -72,7 +99,7 @@ impl SelfAttention {
     fn forward(&self, x: Tensor<3>, context: &LayerContext<'_>) -> Tensor<3> {
         match self {
             Self::Separate(attention) => attention.forward(x, context),
-            Self::Fused(attention) => attention.forward(x, context.mask),
+            Self::Fused(attention) => attention.forward(x, context),
         }
     }
 }
@@ -112,11 +139,7 @@ impl SeparateAttention {
             heads(&self.k_proj),
             heads(&self.v_proj),
         );
-        let (q, k) = match context.rotary {
-            Some(table) => (table.apply(q), table.apply(k)),
-            None => (q, k),
-        };
-        self.out_proj.forward(attend(q, k, v, context.mask, None))
+        self.out_proj.forward(context.attend(q, k, v))
     }
 }
 
@@ -141,7 +164,7 @@ impl FusedAttention {
         }
     }
 
-    fn forward(&self, x: Tensor<3>, mask: &PreparedMask) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, context: &LayerContext<'_>) -> Tensor<3> {
         let [batch, seq, width] = x.dims();
         let (heads, head_dim) = (self.heads, width / self.heads);
         let qkv = self.qkv.forward(x);
@@ -155,7 +178,7 @@ impl FusedAttention {
             };
             part.reshape([batch, seq, heads, head_dim])
         };
-        let mixed = attend(part(0), part(1), part(2), mask, None);
+        let mixed = context.attend(part(0), part(1), part(2));
         self.projection.forward(mixed)
     }
 }
@@ -191,7 +214,7 @@ impl FeedForward {
 }
 
 /// What every layer of a pass reads beside its input.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct LayerContext<'a> {
     /// Hides no position.
     pub mask: &'a PreparedMask,
@@ -199,17 +222,56 @@ pub struct LayerContext<'a> {
     pub rotary: Option<&'a RotaryTable>,
     /// Activation of the feed-forward network.
     pub activation: Activation,
+    /// Positions of each window that queries attend within, in their order; `None`: they attend to all.
+    pub windows: Option<&'a [usize]>,
+}
+
+impl LayerContext<'_> {
+    /// `[batch, seq, heads, head_dim]` each → `[batch, seq, heads * head_dim]`
+    fn attend(&self, q: Tensor<4>, k: Tensor<4>, v: Tensor<4>) -> Tensor<3> {
+        let (q, k) = match self.rotary {
+            Some(table) => (table.apply(q), table.apply(k)),
+            None => (q, k),
+        };
+        let Some(windows) = self.windows else {
+            return attend(q, k, v, self.mask, None);
+        };
+        let [batch, _, heads, head_dim] = q.dims();
+        let mut start = 0;
+        let mut parts = Vec::new();
+        // Windows of one length that follow each other are a batch of their own.
+        for run in windows.chunk_by(|a, b| a == b) {
+            let (count, length) = (run.len(), run[0]);
+            let part = |x: &Tensor<4>| {
+                let part = x.clone().narrow(1, start, count * length);
+                part.reshape([batch * count, length, heads, head_dim])
+            };
+            let mixed = attend(part(&q), part(&k), part(&v), self.mask, None);
+            parts.push(mixed.reshape([batch, count * length, heads * head_dim]));
+            start += count * length;
+        }
+        Tensor::cat(parts, 1)
+    }
+}
+
+/// The norm of an encoder, over its width.
+pub(super) fn norm(config: &VisionConfig, device: &Device) -> Norm {
+    let (width, epsilon) = (config.hidden_size, config.layer_norm_eps);
+    match config.blocks.is_some_and(|blocks| blocks.rms_norm) {
+        true => Norm::Rms(RmsNorm::new(width, epsilon, device)),
+        false => Norm::Layer(LayerNorm::new(width, epsilon, device)),
+    }
 }
 
 /// A pre-norm layer: attention, then a feed-forward network, each added to its input.
 #[derive(Module, Debug)]
 pub struct EncoderLayer {
     self_attn: SelfAttention,
-    layer_norm1: LayerNorm,
+    layer_norm1: Norm,
     /// Scales of what attention adds, `[hidden]`.
     layer_scale1: Option<Param<Tensor<1>>>,
     mlp: FeedForward,
-    layer_norm2: LayerNorm,
+    layer_norm2: Norm,
     /// Scales of what the feed-forward network adds, `[hidden]`.
     layer_scale2: Option<Param<Tensor<1>>>,
 }
@@ -218,7 +280,7 @@ impl EncoderLayer {
     /// A layer of zeros.
     pub fn new(config: &VisionConfig, device: &Device) -> Self {
         let width = config.hidden_size;
-        let norm = || LayerNorm::new(width, config.layer_norm_eps, device);
+        let norm = || norm(config, device);
         let scale = || config.layer_scale.then(|| zeros([width], device));
         Self {
             self_attn: SelfAttention::new(config, device),

@@ -5,6 +5,7 @@
 //! A family's file ([`families`]) reads its `config.json` into a [`VisionConfig`] and names its tensors;
 //! the guide's "Adding a model" walks through one.
 
+mod blocks;
 mod cache;
 mod config;
 mod encoder;
@@ -15,6 +16,7 @@ mod tower;
 #[cfg(test)]
 mod tests;
 
+pub use blocks::{LayerSet, PatchBlocks};
 pub use cache::{FeatureCache, FeatureKey, FeatureShape, PictureHash};
 pub use config::{AttentionKind, MaskToken, MlpKind, Stretch, Summary, VisionConfig};
 pub use families::VisionEncoderFamily;

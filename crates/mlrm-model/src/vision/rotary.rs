@@ -1,10 +1,12 @@
-//! Rotary positions of patches (DINOv3, arXiv 2508.10104): half the channels of a head turn with the row of
-//! their patch, half with its column.
+//! Rotary positions of patches: half the channels of a head turn with the row of their patch, half with its column. Of
+//! DINOv3 (arXiv 2508.10104) it is the place within the picture that counts; where patches go in blocks, rows and columns
+//! are counted.
 
 use std::f64::consts::TAU;
 
 use burn::tensor::Device;
 
+use super::PatchBlocks;
 use crate::nn::{LastTables, RotaryTable};
 
 /// The angles of an encoder, by the side of the grid of patches and the positions before it.
@@ -12,15 +14,17 @@ use crate::nn::{LastTables, RotaryTable};
 pub struct PatchRotary {
     theta: f64,
     head_dim: usize,
+    blocks: Option<PatchBlocks>,
     last: LastTables<(usize, usize)>,
 }
 
 impl PatchRotary {
     /// Angles of base `theta` for heads of `head_dim` channels, a multiple of 4.
-    pub fn new(theta: f64, head_dim: usize) -> Self {
+    pub fn new(theta: f64, head_dim: usize, blocks: Option<PatchBlocks>) -> Self {
         Self {
             theta,
             head_dim,
+            blocks,
             last: LastTables::default(),
         }
     }
@@ -34,15 +38,23 @@ impl PatchRotary {
             .get(device, |found, _| *found == key, || (key, make()))
     }
 
-    /// The angle of each channel pair at each position, `[before + grid²][head_dim / 2]`: centres of patches run
-    /// from −1 to 1 along each side, whatever the size of the picture.
+    /// The angle of each channel pair at each position, `[before + grid²][head_dim / 2]`. Without blocks centres of
+    /// patches run from −1 to 1 along each side, whatever the size of the picture.
     fn angles(&self, grid: usize, before: usize) -> Vec<Vec<f64>> {
         let count = self.head_dim / 4;
-        let frequency = |i: usize| TAU * self.theta.powf(-(i as f64) / count as f64);
+        let turns = |i: usize| self.theta.powf(-(i as f64) / count as f64);
         let centre = |place: usize| 2.0 * (place as f64 + 0.5) / grid as f64 - 1.0;
+        let angle = |place: usize, i: usize| match self.blocks {
+            Some(_) => place as f64 * turns(i),
+            None => TAU * centre(place) * turns(i),
+        };
+        let order = match &self.blocks {
+            Some(blocks) => blocks.order(grid),
+            None => (0..grid * grid).collect(),
+        };
         let still = (0..before).map(|_| vec![0.0; 2 * count]);
-        let patches = (0..grid * grid).map(|patch| {
-            let along = |place: usize| (0..count).map(move |i| centre(place) * frequency(i));
+        let patches = order.into_iter().map(|patch| {
+            let along = |place: usize| (0..count).map(move |i| angle(place, i));
             along(patch / grid).chain(along(patch % grid)).collect()
         });
         still.chain(patches).collect()
@@ -55,7 +67,7 @@ mod tests {
 
     #[test]
     fn angles_run_over_the_picture_by_rows_and_columns() {
-        let rotary = PatchRotary::new(100.0, 8);
+        let rotary = PatchRotary::new(100.0, 8, None);
         let angles = rotary.angles(2, 3);
         assert_eq!(angles.len(), 3 + 4);
         assert!(angles[..3].iter().flatten().all(|&angle| angle == 0.0));

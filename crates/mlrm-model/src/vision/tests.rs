@@ -40,6 +40,23 @@ fn small(family: VisionFamily) -> VisionConfig {
     }
 }
 
+/// What a `config.json` is read as.
+pub(super) fn parsed(config: &Value) -> VisionConfig {
+    of(config).expect("a config")
+}
+
+/// Why it is refused.
+pub(super) fn refusal(config: &Value) -> String {
+    of(config).expect_err("a refusal").to_string()
+}
+
+fn of(config: &Value) -> Result<VisionConfig, ModelError> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("config.json");
+    std::fs::write(&path, config.to_string()).expect("config.json");
+    VisionConfig::read(&path)
+}
+
 fn write(folder: &Path, config: &Value, tensors: &[ExportedTensor]) {
     std::fs::write(folder.join("config.json"), config.to_string()).expect("config.json");
     write_safetensors(&folder.join("model.safetensors"), tensors).expect("weights");
@@ -132,13 +149,6 @@ fn the_vision_half_of_a_whole_model_is_read() {
 
 #[test]
 fn what_is_not_implemented_is_refused_by_name() {
-    let refusal = |config: Value| {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("config.json");
-        std::fs::write(&path, config.to_string()).expect("config.json");
-        let error = VisionConfig::read(&path).expect_err("a refusal");
-        error.to_string()
-    };
     let with = |family: VisionFamily, key: &str, value: Value| {
         let mut config = small(family).to_json();
         config[key] = value;
@@ -189,7 +199,7 @@ fn what_is_not_implemented_is_refused_by_name() {
             "vision_config.hidden_act",
         ),
     ] {
-        let message = refusal(config.clone());
+        let message = refusal(&config);
         assert!(message.contains(named), "{config}: {message}");
     }
 }
@@ -198,12 +208,7 @@ fn what_is_not_implemented_is_refused_by_name() {
 /// nothing but what differs, under `vision_config_dict`.
 #[test]
 fn absent_keys_have_the_defaults_of_transformers() {
-    let parse = |config: Value| {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("config.json");
-        std::fs::write(&path, config.to_string()).expect("config.json");
-        VisionConfig::read(&path).expect("a config")
-    };
+    let parse = |config: Value| parsed(&config);
     let clip = parse(json!({
         "model_type": "clip", "logit_scale_init_value": 2.6592, "projection_dim": 512,
         "vision_config": {"top_k": 50, "is_decoder": false, "pruned_heads": {}, "patch_size": 32},

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use mlrm_config::SelectFeature;
 
 use super::encoder::{EncoderLayer, LayerContext, PatchEmbedding};
@@ -14,8 +14,10 @@ use super::{
 };
 use crate::error::ModelError;
 use crate::nn::{
-    AttentionMask, CrossAttention, LayerNorm, RotaryTable, TwoLayerMlp, resize_positions, zeros,
+    AttentionMask, CrossAttention, Interpolation, LayerNorm, RotaryTable, TwoLayerMlp,
+    resize_positions, zeros,
 };
+use crate::transfer::upload;
 use crate::weights::{
     Checkpoint, Fit, LoadOptions, NamedTensor, Tensors, WriteOptions, Written, each_value, fill,
     fit, initial_values, load, write_module,
@@ -37,7 +39,7 @@ pub struct VisionTower {
     /// `[1, registers, hidden]`
     register_tokens: Option<Param<Tensor<3>>>,
     patch_embedding: PatchEmbedding,
-    /// One a stored position, that of the class token first; absent where positions are rotary.
+    /// One a stored position, that of the class token first; absent where positions are rotary alone.
     position_embedding: Option<Vectors>,
     #[module(skip)]
     rotary: Option<PatchRotary>,
@@ -116,6 +118,8 @@ impl VisionTower {
             |wanted: bool| wanted.then(|| LayerNorm::new(width, config.layer_norm_eps, device));
         let layer = |_| EncoderLayer::new(config, device);
         let batches = config.tables_in_batches;
+        let stored =
+            config.rope_theta.is_none() || config.blocks.is_some_and(|b| b.stored_positions);
         Self {
             config: config.clone(),
             class_embedding: class.then(|| match batches {
@@ -130,13 +134,16 @@ impl VisionTower {
             register_tokens: (config.register_tokens > 0)
                 .then(|| zeros([1, config.register_tokens, width], device)),
             patch_embedding: PatchEmbedding::new(config, device),
-            position_embedding: config.rope_theta.is_none().then(|| match batches {
+            position_embedding: stored.then(|| match batches {
                 true => Vectors::Batch(zeros([1, positions, width], device)),
                 false => Vectors::Table(zeros([positions, width], device)),
             }),
             rotary: config
                 .rope_theta
-                .map(|theta| PatchRotary::new(theta, width / config.num_attention_heads)),
+                .map(|theta| {
+                let head_dim = width / config.num_attention_heads;
+                PatchRotary::new(theta, head_dim, config.blocks)
+            }),
             pre_layernorm: norm(config.pre_layernorm),
             layers: (0..config.num_hidden_layers).map(layer).collect(),
             post_layernorm: norm(config.has_post_layernorm()),
@@ -240,12 +247,12 @@ impl VisionTower {
         let selected = selected_state(selection.layer, depth).unwrap_or(depth);
         let pooled = if self.head.is_some() { depth } else { selected };
         let table = self.rotary.as_ref().map(|rotary| {
-            let grid = pixels.dims()[3] / self.config.patch_size;
+            let grid = self.config.whole_grid(pixels.dims()[3]);
             let before = usize::from(self.config.has_class_token()) + self.config.register_tokens;
             rotary.table(grid, before, &pixels.device())
         });
         let x = self.enter(pixels);
-        let [state, last] = self.states(x, table.as_ref(), [selected, pooled], every);
+        let ([state, last], deep) = self.states(x, table.as_ref(), [selected, pooled], every);
         let state = match selection.post_layernorm {
             true => self.leave(state),
             false => state,
@@ -256,12 +263,23 @@ impl VisionTower {
         };
         VisionFeatures {
             summary,
-            positions: self.readable(state, selection.positions),
+            positions: self.readable(
+                match deep.is_empty() {
+                    true => state,
+                    false => Tensor::cat([vec![state], deep].concat(), 2),
+                },
+                selection.positions,
+            ),
         }
     }
 
     /// What enters the first layer, `[notes, positions, hidden]`.
     fn enter(&self, pixels: Tensor<4>) -> Tensor<3> {
+        let read = self.config.whole_grid(pixels.dims()[3]) * self.config.patch_size;
+        let pixels = match self.config.blocks {
+            Some(_) => pixels.narrow(2, 0, read).narrow(3, 0, read),
+            None => pixels,
+        };
         let patches = self.patch_embedding.forward(pixels);
         let [notes, count, width] = patches.dims();
         let x = match &self.class_embedding {
@@ -287,6 +305,10 @@ impl VisionTower {
             }
             None => x,
         };
+        let x = match &self.config.blocks {
+            Some(blocks) => pick(x, blocks.order(count.isqrt())),
+            None => x,
+        };
         match &self.pre_layernorm {
             Some(norm) => norm.forward(x),
             None => x,
@@ -305,12 +327,21 @@ impl VisionTower {
     }
 
     fn stretched(&self, stored: Tensor<2>, patches: usize) -> Tensor<2> {
-        let antialias = self.config.stretch == Stretch::Antialiased;
-        resize_positions(stored, patches, antialias)
+        let interpolation = match self.config.stretch {
+            Stretch::No | Stretch::Bicubic => Interpolation::Bicubic,
+            Stretch::Antialiased => Interpolation::BicubicAntialiased,
+            Stretch::Corners => Interpolation::BilinearCorners,
+        };
+        resize_positions(stored, patches, interpolation)
     }
 
-    /// The positions of a hidden state that `select` means; registers are never among them.
+    /// The positions of a hidden state that `select` means; registers are never among them. Blocks of patches stand
+    /// row by row.
     pub(super) fn readable(&self, state: Tensor<3>, select: SelectFeature) -> Tensor<3> {
+        if let Some(blocks) = &self.config.blocks {
+            let grid = state.dims()[1].isqrt();
+            return pick(state, blocks.by_rows(grid));
+        }
         if !self.config.has_class_token() {
             return state;
         }
@@ -343,7 +374,7 @@ impl VisionTower {
     }
 
     /// Hidden states at the indices `wanted`, `[batch, positions, hidden]` each: 0 is `x` itself,
-    /// i the output of layer i, as in Hugging Face.
+    /// i the output of layer i, as in Hugging Face. Also those that are read beside the selected one.
     ///
     /// Layers above the last wanted one are not computed, unless `every` asks for all states.
     fn states<const W: usize>(
@@ -352,15 +383,25 @@ impl VisionTower {
         rotary: Option<&RotaryTable>,
         wanted: [usize; W],
         mut every: Option<&mut Vec<Tensor<3>>>,
-    ) -> [Tensor<3>; W] {
-        let context = LayerContext {
+    ) -> ([Tensor<3>; W], Vec<Tensor<3>>) {
+        let blocks = self.config.blocks;
+        let windows = blocks
+            .filter(|blocks| blocks.window.is_some())
+            .map(|blocks| blocks.window_lengths(x.dims()[1].isqrt()));
+        let full = LayerContext {
             mask: &AttentionMask::None.prepare(1, 1, &x.device()),
             rotary,
             activation: self.config.hidden_act,
+            windows: None,
         };
+        let beside = blocks.map(|blocks| blocks.deep).unwrap_or_default();
+        let mut deep = Vec::new();
         let last = match every {
             Some(_) => self.layers.len(),
-            None => wanted.into_iter().max().unwrap_or(0),
+            None => {
+                let deepest = beside.last().map_or(0, |index| index + 1);
+                wanted.into_iter().max().unwrap_or(0).max(deepest)
+            }
         };
         // States that nobody wants are let go at once.
         let mut chosen = wanted.map(|_| x.clone());
@@ -375,9 +416,25 @@ impl VisionTower {
                 }
             }
             if let Some(layer) = self.layers.get(index).filter(|_| index < last) {
+                let whole = blocks.is_none_or(|blocks| blocks.full.contains(index));
+                let context = LayerContext {
+                    windows: windows.as_deref().filter(|_| !whole),
+                    ..full
+                };
                 x = layer.forward(x, &context);
+                if beside.contains(index) {
+                    deep.push(x.clone());
+                }
             }
         }
-        chosen
+        (chosen, deep)
     }
+}
+
+/// The positions `order` of `x` `[notes, positions, width]`, in that order.
+fn pick(x: Tensor<3>, order: Vec<usize>) -> Tensor<3> {
+    let count = order.len();
+    let order: Vec<i64> = order.into_iter().map(|place| place as i64).collect();
+    let index: Tensor<1, Int> = upload(TensorData::new(order, [count]), &x.device());
+    x.select(1, index)
 }

@@ -190,7 +190,7 @@ fn shape(embedder: &Embedder, config: &RunConfig) -> Option<FeatureShape> {
     let kept = config.train.feature_cache_dtype;
     Some(FeatureShape {
         positions: vision.positions(sizes.features.positions),
-        width: vision.hidden_size,
+        width: vision.feature_width(),
         kept: kept.map_or(computed, device::dtype),
         computed,
     })

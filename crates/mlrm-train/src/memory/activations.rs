@@ -187,7 +187,7 @@ impl PictureActivations {
             // In attention: state, its norm, queries, keys, values, result; in the network: state, its
             // norm, both sides of the activation.
             encoder: positions * (6 * v).max(2 * v + 2 * inner) * number,
-            features: (read + 1) * v * number,
+            features: (read * vision.feature_width() as u64 + v) * number,
             connector: connector(model.connector.as_ref(), read, shape.llm.hidden_size as u64)
                 * number,
         }
@@ -199,6 +199,11 @@ impl PictureActivations {
 fn connector(config: Option<&ConnectorConfig>, read: u64, d: u64) -> u64 {
     match config {
         None => 0,
+        Some(ConnectorConfig::Merger(config)) => {
+            let unit = config.merge.pow(2) as u64;
+            let tokens = (1 + config.deep as u64) * read / unit.max(1);
+            tokens * (3 * unit * config.encoder_hidden_size as u64 + d)
+        }
         Some(ConnectorConfig::Mlp(config)) => read * (config.encoder_hidden_size as u64 + 3 * d),
         Some(ConnectorConfig::Resampler(config)) => {
             let queries = config.num_query_tokens as u64;

@@ -124,7 +124,8 @@ pub fn picture_settings(
     let defaults = vision.family().traits.pictures;
     let said = folder.map(|folder| PreprocessorConfig::load(folder, defaults));
     let usual = || PreprocessorConfig::usual(defaults, vision.image_size as u32);
-    Ok(said.transpose()?.flatten().unwrap_or_else(usual))
+    let pictures = said.transpose()?.flatten().unwrap_or_else(usual);
+    Ok(pictures.squared(vision.image_size as u32))
 }
 
 /// The model that a run of `config` begins with: a model folder, or built from its parts.
@@ -179,6 +180,7 @@ fn build_model(
     let preprocessor = vision
         .as_mut()
         .map(|vision| -> Result<ImagePreprocessor, TrainError> {
+            fit_pixels(vision, settings.vision.max_pixels)?;
             let pictures = picture_settings(parts.pictures(settings), vision)?;
             if let Some((side, _)) = pictures.output_size() {
                 vision.fit_pictures(side as usize);
@@ -205,6 +207,22 @@ fn build_model(
     memory::check_weights(&sizes, &config.backend)?;
     let embedder = Embedder::build(sizes, &options, device)?;
     Ok(OpenModel { embedder, encoding })
+}
+
+/// Reads pictures within `model.vision.max_pixels`.
+fn fit_pixels(vision: &mut VisionConfig, most: Option<usize>) -> Result<(), TrainError> {
+    match most {
+        Some(most) if vision.blocks.is_some() => vision.fit_pixels(most),
+        Some(most) => {
+            return Err(TrainError::Run(format!(
+                "model.vision.max_pixels = {most}: the size of the pictures of a {} is told by its preprocessing; \
+                 leave the key out",
+                vision.family().name
+            )));
+        }
+        None => {}
+    }
+    Ok(())
 }
 
 /// Rows of the embedding table: one a token, or as many as `model.llm.vocab_size` says.

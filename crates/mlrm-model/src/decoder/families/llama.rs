@@ -142,6 +142,7 @@ pub fn plain(family: &'static DecoderFamily) -> DecoderConfig {
         sliding_window: None,
         layer_kinds: Vec::new(),
         local_rope: None,
+        multimodal_rope: None,
         word_scale: 1.0,
         input_scale: 1.0,
         residual_scale: 1.0,

@@ -10,7 +10,9 @@ mod opt;
 mod phi3;
 mod qwen;
 mod qwen2;
+pub(crate) mod qwen2_5_vl;
 mod qwen3;
+pub(crate) mod qwen3_vl;
 mod smollm3;
 
 use mlrm_config::{LlmFamily, LlmSettings};
@@ -77,8 +79,12 @@ pub fn of(family: LlmFamily) -> &'static DecoderFamily {
     }
 }
 
+/// Language models of whole models, which no config builds from scratch.
+const OF_WHOLE_MODELS: [&DecoderFamily; 2] = [&qwen2_5_vl::FAMILY, &qwen3_vl::FAMILY];
+
 fn built_in() -> impl Iterator<Item = &'static DecoderFamily> {
-    LlmFamily::ALL.iter().copied().map(of)
+    let alone = LlmFamily::ALL.iter().copied().map(of);
+    alone.chain(OF_WHOLE_MODELS)
 }
 
 /// The family of a Hugging Face `model_type`.

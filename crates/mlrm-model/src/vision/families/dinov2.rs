@@ -93,6 +93,7 @@ pub(super) const DEFAULTS: VisionConfig = VisionConfig {
     register_tokens: 0,
     mask_token: MaskToken::Row,
     tables_in_batches: true,
+    blocks: None,
     summary: Summary::ClassToken,
 };
 

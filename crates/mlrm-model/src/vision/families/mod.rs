@@ -6,6 +6,8 @@ mod clip;
 mod dinov2;
 mod dinov2_with_registers;
 mod dinov3_vit;
+mod qwen2_5_vl;
+mod qwen3_vl;
 mod qwen_vl;
 mod siglip;
 mod vit;
@@ -80,8 +82,12 @@ pub fn of(family: VisionFamily) -> &'static VisionEncoderFamily {
     }
 }
 
+/// Towers of whole models, which no config builds from scratch.
+const OF_WHOLE_MODELS: [&VisionEncoderFamily; 2] = [&qwen2_5_vl::FAMILY, &qwen3_vl::FAMILY];
+
 fn built_in() -> impl Iterator<Item = &'static VisionEncoderFamily> {
-    VisionFamily::ALL.iter().copied().map(of)
+    let alone = VisionFamily::ALL.iter().copied().map(of);
+    alone.chain(OF_WHOLE_MODELS)
 }
 
 /// The family of a `model_type`, and the section that describes the encoder where the file is a whole

@@ -85,6 +85,7 @@ const DEFAULTS: VisionConfig = VisionConfig {
     register_tokens: 0,
     mask_token: MaskToken::Absent,
     tables_in_batches: false,
+    blocks: None,
     summary: Summary::MeanPatch,
 };
 

@@ -81,6 +81,7 @@ const DEFAULTS: VisionConfig = VisionConfig {
     register_tokens: 0,
     mask_token: MaskToken::Absent,
     tables_in_batches: true,
+    blocks: None,
     summary: Summary::ClassToken,
 };
 
