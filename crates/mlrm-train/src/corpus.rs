@@ -69,7 +69,7 @@ impl Notes {
         if settings.source == DataSource::Synth {
             ensure_synth(&settings.root, &settings.synth)?;
         }
-        let set = NoteSet::read(&settings.root.join(&settings.notes))?;
+        let set = NoteSet::read(&settings.place(&settings.notes))?;
         let part = part(set.len());
         let set = match part == (0..set.len()) {
             true => set,
@@ -100,7 +100,10 @@ impl Notes {
                 without_picture: WithoutPicture::default(),
             });
         }
-        let images = ImageStore::open(&settings.root.join(&settings.images))?;
+        let images = ImageStore::open_with(
+            &settings.place(&settings.images),
+            settings.image_cache_max_bytes,
+        )?;
         let rows: Vec<u32> = (0..set.len() as u32).collect();
         let screened = images.screen(&set, &rows, &decoding, progress);
         let (set, by_text, without_picture) = ByText::resolve(set, &screened, settings)?;

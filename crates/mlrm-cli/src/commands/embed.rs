@@ -15,6 +15,7 @@ use miette::miette;
 use mlrm_config::{DataSettings, DataSource, RunConfig};
 use mlrm_data::files::table_files;
 use mlrm_data::notes::FailedPicture;
+use mlrm_data::store::local;
 use mlrm_eval::{EmbeddingSet, Embeddings, Numbers, clear_unfinished, write_embeddings};
 use mlrm_train::corpus::{Modality, Notes};
 use mlrm_train::encode::{CorpusEmbeddings, Inference};
@@ -301,15 +302,15 @@ impl<'a> Job<'a> {
         model.add(&self.source.folder()?)?;
         let mut notes = Content::new();
         for file in table_files(&settings.notes).map_err(mlrm_train::TrainError::from)? {
-            notes.add(&file)?;
+            notes.add(&local(&file).map_err(mlrm_train::TrainError::from)?)?;
         }
         let pictures = match &self.notes.images {
             None => None,
-            Some(_) => {
+            Some(store) => {
                 let mut pictures = Content::new();
                 let notes = self.notes.set.rows().iter();
                 let keys = notes.filter_map(|note| note.image.as_deref());
-                pictures.pictures(&settings.images, keys)?;
+                pictures.pictures(store, &settings.images, keys)?;
                 Some(pictures.hash())
             }
         };

@@ -196,8 +196,8 @@ impl Plan {
                         path.display()
                     )
                 })?;
-                plan.log = data.root.join(log);
-                plan.notes = plan.notes.or(Some(data.root.join(data.notes)));
+                plan.log = data.place(&log);
+                plan.notes = plan.notes.or(Some(data.place(&data.notes)));
             }
             plan.time_unit = args.time_unit.unwrap_or(data.time_unit);
             plan.rules = args.rules.over(data.pairs);
