@@ -81,6 +81,11 @@ impl Web {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// How many requests there were.
+    pub fn requests(&self) -> usize {
+        self.inner.requests.load(Ordering::Relaxed)
+    }
+
     /// What was asked for since the last call.
     pub fn take_asked(&self) -> Vec<String> {
         std::mem::take(&mut self.inner.asked.lock().expect("no panic"))

@@ -138,14 +138,16 @@ impl Client {
         runtime()?.block_on(self.get(object, range))
     }
 
-    /// As [`Self::read`] of several at once, in their order.
-    pub fn read_all(&self, wanted: &[(&Object, Range<u64>)]) -> Vec<Result<Vec<u8>, Fault>> {
+    /// As [`Self::read`] of several at once: `each` hears the place of a part in the list, and its bytes, as they come.
+    pub fn read_all(
+        &self,
+        wanted: &[(&Object, Range<u64>)],
+        mut each: impl FnMut(usize, Result<Vec<u8>, Fault>),
+    ) {
         let runtime = match runtime() {
             Ok(runtime) => runtime,
-            Err(fault) => return vec![Err(fault); wanted.len()],
+            Err(fault) => return (0..wanted.len()).for_each(|at| each(at, Err(fault.clone()))),
         };
-        let failed = || Fault::new("a request was given up", "start again");
-        let mut read = vec![Err(failed()); wanted.len()];
         runtime.block_on(async {
             let mut asked = JoinSet::new();
             for (at, (object, range)) in wanted.iter().enumerate() {
@@ -154,12 +156,13 @@ impl Client {
                 asked.spawn(async move { (at, client.get(&object, range).await) });
             }
             while let Some(done) = asked.join_next().await {
-                if let Ok((at, bytes)) = done {
-                    read[at] = bytes;
+                match done {
+                    Ok((at, bytes)) => each(at, bytes),
+                    // An error of this program goes on here, where it is seen.
+                    Err(error) => std::panic::resume_unwind(error.into_panic()),
                 }
             }
         });
-        read
     }
 
     async fn get(&self, object: &Object, range: Range<u64>) -> Result<Vec<u8>, Fault> {

@@ -81,8 +81,16 @@ fn fetch(client: &Client, object: &Object, mut file: &File) -> Result<String> {
             parts.push((object, start..ends(start)));
             start = ends(start);
         }
-        for part in client.read_all(&parts) {
-            let part = part.map_err(|fault| fault.of_place(address))?;
+        let mut read: Vec<Option<Vec<u8>>> = vec![None; parts.len()];
+        let mut failed = None;
+        client.read_all(&parts, |at, part| match part {
+            Ok(part) => read[at] = Some(part),
+            Err(fault) => failed = Some(fault),
+        });
+        if let Some(fault) = failed {
+            return Err(fault.of_place(address));
+        }
+        for part in read.into_iter().flatten() {
             hasher.update(&part);
             let place = address.with_key(&address.key);
             file.write_all(&part)

@@ -129,18 +129,14 @@ impl Store {
             .collect();
         let asked: Vec<_> = absent.iter().map(|&at| wanted[at].clone()).collect();
         let mut read = vec![None; wanted.len()];
-        for (at, content) in absent.into_iter().zip(self.client.read_all(&asked)) {
+        self.client.read_all(&asked, |number, content| {
+            let at = absent[number];
             if let Ok(content) = content {
                 self.keep(&entries[at], &content);
                 read[at] = Some(content);
             }
-        }
+        });
         read
-    }
-
-    /// As [`Self::read`], past the cache: what is read once.
-    pub(super) fn pass(&self, object: &Object, range: Range<u64>) -> Result<Vec<u8>, Problem> {
-        self.client.read(object, range).map_err(Fault::problem)
     }
 
     pub(super) fn client(&self) -> &Client {
