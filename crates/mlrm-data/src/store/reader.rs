@@ -24,7 +24,12 @@ impl Store {
     /// # Errors
     /// No address that can be read; credentials that are none.
     pub fn open(path: &Path, cache_bytes: u64) -> Result<Self> {
-        Ok(Self::with(Client::of(path)?, Cache::open(cache_bytes)))
+        let cache = Cache::open(cache_bytes);
+        if let Some(cache) = &cache {
+            // The bound may be a smaller one than before.
+            cache.make_room(0);
+        }
+        Ok(Self::with(Client::of(path)?, cache))
     }
 
     pub(super) fn with(client: Client, cache: Option<Cache>) -> Self {
