@@ -49,20 +49,15 @@ pub(super) fn entries(path: &Path) -> Result<Vec<TarEntry>> {
 /// # Errors
 /// As [`entries`]; a store that does not answer.
 pub(super) fn entries_of(store: &Store, object: &Object) -> Result<Vec<TarEntry>> {
-    let address = store.address(object);
-    let stamp = Stamp {
-        bytes: object.bytes,
-        modified_nanoseconds: object.version(),
-    };
-    let index = index_of(address.as_os_str().as_encoded_bytes());
-    if let Some(entries) = index.as_deref().and_then(|index| read_index(index, stamp)) {
+    let kept = store.kept_index(object);
+    if let Some(entries) = kept.and_then(|kept| serde_json::from_slice(&kept).ok()) {
         return Ok(entries);
     }
+    let address = store.address(object);
     let entries = list_in(&address, RangeReader::new(store, object), object.bytes)?;
     // However few they are: each took a request.
-    if let Some(index) = index {
-        let entries = entries.clone();
-        write_index(&index, &Kept { stamp, entries });
+    if let Ok(text) = serde_json::to_vec(&entries) {
+        store.keep_index(object, &text);
     }
     Ok(entries)
 }
@@ -125,11 +120,7 @@ fn list_in(path: &Path, file: impl Read + Seek, file_bytes: u64) -> Result<Vec<T
 /// Where the index of a tar file is kept; `None` on systems without a cache folder.
 fn index_path(path: &Path) -> Option<PathBuf> {
     let real = fs::canonicalize(path).ok()?;
-    index_of(real.as_os_str().as_encoded_bytes())
-}
-
-fn index_of(place: &[u8]) -> Option<PathBuf> {
-    let name = blake3::hash(place).to_hex();
+    let name = blake3::hash(real.as_os_str().as_encoded_bytes()).to_hex();
     Some(cache_folder()?.join(format!("{name}.tar.json")))
 }
 

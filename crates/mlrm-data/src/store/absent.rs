@@ -30,6 +30,14 @@ impl Store {
         match *self {}
     }
 
+    pub fn kept_index(&self, _object: &Object) -> Option<Vec<u8>> {
+        match *self {}
+    }
+
+    pub fn keep_index(&self, _object: &Object, _content: &[u8]) {
+        match *self {}
+    }
+
     pub fn read(&self, _object: &Object, _range: Range<u64>) -> Result<Vec<u8>, Problem> {
         match *self {}
     }

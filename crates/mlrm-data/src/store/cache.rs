@@ -4,7 +4,7 @@
 //! none. Any number of processes may share the folder: whoever writes looks what is there, and removes what was not
 //! read for longest.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -180,8 +180,9 @@ struct Found {
 impl Found {
     /// Whether it is gone. What a process reads as it is stays: it holds a lock on it.
     fn remove(&self) -> bool {
-        let free = File::open(&self.path).is_ok_and(|file| file.try_lock().is_ok());
-        free && fs::remove_file(&self.path).is_ok()
+        let locked = |file: File| matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+        let used = File::open(&self.path).is_ok_and(locked);
+        !used && fs::remove_file(&self.path).is_ok()
     }
 }
 

@@ -63,7 +63,7 @@ pub(super) fn copy_to(client: &Client, cache: &Cache) -> Result<(PathBuf, File)>
     let name = place.file_name().unwrap_or_default().to_string_lossy();
     let path = folder.join(format!("{}-{hash}-{name}", &entry.name()[..32]));
     let lock = File::open(file.path()).map_err(DataError::io("read", &path))?;
-    lock.lock_shared().map_err(DataError::io("lock", &path))?;
+    keep_in_place(&lock);
     file.persist(&path)
         .map_err(|error| DataError::io("write", &path)(error.error))?;
     Ok((path, lock))
@@ -112,7 +112,7 @@ fn kept(folder: &Path, entry: &Entry) -> Option<(PathBuf, File)> {
             continue;
         };
         let lock = File::open(found.path()).ok()?;
-        lock.lock_shared().ok()?;
+        keep_in_place(&lock);
         if hash_of(&lock).is_ok_and(|found| found == hash) {
             // Whoever reads it keeps it longest.
             let _ = lock.set_modified(std::time::SystemTime::now());
@@ -122,6 +122,11 @@ fn kept(folder: &Path, entry: &Entry) -> Option<(PathBuf, File)> {
         let _ = fs::remove_file(found.path());
     }
     None
+}
+
+/// Some file systems have no locks: there a copy may go while it is read, as any file may.
+fn keep_in_place(file: &File) {
+    let _unlocked = file.lock_shared().is_err();
 }
 
 fn hash_of(mut file: &File) -> io::Result<String> {

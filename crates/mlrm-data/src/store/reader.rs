@@ -144,6 +144,21 @@ impl Store {
         read
     }
 
+    /// What was kept of a tar file's headers.
+    pub fn kept_index(&self, object: &Object) -> Option<Vec<u8>> {
+        self.cache.as_ref()?.get(&self.index(object))
+    }
+
+    /// Keeps what a tar file's headers say.
+    pub fn keep_index(&self, object: &Object, content: &[u8]) {
+        self.keep(&self.index(object), content);
+    }
+
+    /// The entry of an index: no range that a picture may have.
+    fn index(&self, object: &Object) -> Entry {
+        Entry::of(&self.bucket, object, u64::MAX, 0)
+    }
+
     pub(super) fn client(&self) -> &Client {
         &self.client
     }

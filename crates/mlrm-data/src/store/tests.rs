@@ -12,6 +12,7 @@ use super::files::copy_to;
 use super::http::Patience;
 use super::{RangeReader, Store};
 use crate::error::ProblemKind;
+use crate::notes::ImageStore;
 
 #[path = "../../../../tests/web.rs"]
 mod web;
@@ -94,6 +95,74 @@ fn what_passes_is_tried_again_and_what_does_not_is_told() {
         busy.message.contains("503") && busy.message.contains("after 4 further tries"),
         "{busy:?}"
     );
+}
+
+#[test]
+fn pictures_of_far_shards_are_those_of_near_ones() {
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(home.path().join("web")).unwrap();
+    let keys: Vec<String> = (0..150).map(|number| format!("sub/{number}.png")).collect();
+    let content = |key: &str| [key.as_bytes(), &bytes(1000 + key.len() * 37)].concat();
+    for shard in 0..2 {
+        let file = fs::File::create(home.path().join(format!("web/s-0{shard}.tar"))).unwrap();
+        let mut builder = tar::Builder::new(file);
+        for key in keys.iter().skip(shard).step_by(2) {
+            let content = content(key);
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            builder
+                .append_data(&mut header, key, content.as_slice())
+                .unwrap();
+        }
+        builder.finish().unwrap();
+    }
+    let web = Web::serve(&home.path().join("web"), |number, _| match number % 11 {
+        3 => Mishap::Busy,
+        6 => Mishap::Cut,
+        _ => Mishap::None,
+    });
+    let path = format!("{}/s-{{00..01}}.tar", web.address());
+    let open = |most: u64| {
+        let cache = Cache::in_folder(home.path().join(format!("cache-{most}")), most);
+        let store = Store::with(client(&web, "s-{00..01}.tar"), Some(cache));
+        ImageStore::of_store(Path::new(&path), store).unwrap()
+    };
+    let all: Vec<&str> = keys.iter().map(String::as_str).collect();
+    // All, a part of them, and nothing fits.
+    for (most, warm) in [(1 << 20, 0), (60_000, 100), (0, 150)] {
+        for turn in 0..2 {
+            let images = open(most);
+            if turn == 1 {
+                web.take_asked();
+            }
+            let hashes: Vec<_> = images
+                .look_all(&all)
+                .into_iter()
+                .map(Result::unwrap)
+                .collect();
+            for (key, hash) in keys.iter().zip(hashes) {
+                assert_eq!(hash, *blake3::hash(&content(key)).as_bytes(), "{key}");
+            }
+            let asked = web.take_asked().len();
+            assert!(turn == 0 || asked >= warm, "{most}: {asked}");
+            assert!(turn == 0 || warm > 0 || asked == 0, "{most}: {asked}");
+            assert_eq!(images.read(&keys[7]).unwrap(), content(&keys[7]));
+            assert_eq!(
+                images.size(&keys[8]).unwrap(),
+                content(&keys[8]).len() as u64
+            );
+            assert!(
+                images
+                    .read("none.png")
+                    .unwrap_err()
+                    .to_string()
+                    .contains("no such picture")
+            );
+        }
+    }
+    let again = open(1 << 20).listing(&all);
+    assert!(again.is_some() && again == open(0).listing(&all));
 }
 
 #[test]

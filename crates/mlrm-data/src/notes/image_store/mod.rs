@@ -137,18 +137,10 @@ impl ImageStore {
     /// # Errors
     /// As [`Self::open`]; a store that does not answer.
     pub fn open_with(path: &Path, cache_bytes: u64) -> Result<Self> {
-        let mut store = Self {
-            folder: None,
-            remote: None,
-            shards: Vec::new(),
-            entries: HashMap::new(),
-            composed_entries: HashMap::new(),
-            hashes: RwLock::default(),
-        };
         if is_address(path) {
-            store.open_address(path, cache_bytes)?;
-            return Ok(store);
+            return Self::of_store(path, Store::open(path, cache_bytes)?);
         }
+        let mut store = Self::empty();
         for shard in &picture_shards(path)? {
             store.index(shard)?;
         }
@@ -161,6 +153,17 @@ impl ImageStore {
             });
         }
         Ok(store)
+    }
+
+    fn empty() -> Self {
+        Self {
+            folder: None,
+            remote: None,
+            shards: Vec::new(),
+            entries: HashMap::new(),
+            composed_entries: HashMap::new(),
+            hashes: RwLock::default(),
+        }
     }
 
     /// Lists the pictures of a shard. As in any tar file, a later entry replaces an earlier one of its

@@ -21,9 +21,15 @@ const TOGETHER: usize = 64;
 pub struct Ahead(HashMap<String, Vec<u8>>);
 
 impl ImageStore {
+    /// The pictures of a store, at an address of it.
+    pub(crate) fn of_store(path: &Path, store: Store) -> Result<Self> {
+        let mut images = Self::empty();
+        images.open_address(path, store)?;
+        Ok(images)
+    }
+
     /// Lists a prefix, or the entries of tar files.
-    pub(super) fn open_address(&mut self, path: &Path, cache_bytes: u64) -> Result<()> {
-        let store = Store::open(path, cache_bytes)?;
+    fn open_address(&mut self, path: &Path, store: Store) -> Result<()> {
         let listed = store.listed()?;
         let shards = match &listed {
             Some((skip, objects)) => {
