@@ -121,6 +121,9 @@ fn main() -> ExitCode {
         Command::Completions(args) => commands::completions::run(args, Cli::command()),
         Command::Man(args) => commands::man::run(args, Cli::command()),
     };
+    if let Some(told) = mlrm_data::store::told() {
+        eprintln!("{told}");
+    }
     match result {
         Ok(_) if output::lost() && !trains => {
             errors::print(&miette::miette!("standard output could not be written"))

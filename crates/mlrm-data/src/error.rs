@@ -167,6 +167,8 @@ pub enum ProblemKind {
     MissingImage,
     /// More pixels or bytes than allowed.
     OversizedImage,
+    /// An object store that does not answer, or not to this user.
+    UnreachableStore,
     /// A picture whose file ends too early.
     TruncatedImage,
     /// A file that no decoder takes.
@@ -209,6 +211,7 @@ impl ProblemKind {
             Self::BadImageKey => "bad_image_key",
             Self::MissingImage => "missing_image",
             Self::OversizedImage => "oversized_image",
+            Self::UnreachableStore => "unreachable_store",
             Self::TruncatedImage => "truncated_image",
             Self::UndecodableImage => "undecodable_image",
             Self::NoImage => "no_image",

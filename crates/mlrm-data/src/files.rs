@@ -3,7 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use mlrm_config::is_address;
+
 use crate::error::{DataError, Result};
+use crate::store::list_files;
 
 /// Endings of tables.
 const TABLES: [&str; 7] = ["jsonl", "ndjson", "json", "csv", "tsv", "tab", "parquet"];
@@ -13,11 +16,15 @@ const PACKINGS: [&str; 3] = [".gz", ".zst", ".zstd"];
 
 /// The files of a table, by their names: `path` itself; the tables that lie in it, where it is a
 /// folder; or, where a `*` stands in its last part, the files of that folder whose names fit.
+/// Of an address the objects directly below it, or those that fit the braces and the `*` of its last part.
 /// Names that begin with a dot or an underscore are those of what other programs say about a table.
 ///
 /// # Errors
 /// A folder that cannot be listed, or in which there is no such file.
 pub fn table_files(path: &Path) -> Result<Vec<PathBuf>> {
+    if is_address(path) {
+        return list_files(path, |name| is_table(name) && !is_about(name));
+    }
     if path.is_dir() {
         let files = files_in(path, |name| is_table(name) && !is_about(name))?;
         return match files.is_empty() {

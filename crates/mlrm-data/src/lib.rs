@@ -9,6 +9,7 @@
 //! | [`interactions`] | the behaviour log |
 //! | [`pairs`] | log → scored pairs of related notes (method §5), and files of pairs |
 //! | [`pair_sql`] | the same as a SQL query, for logs that an engine holds |
+//! | [`store`] | objects in S3, Google Cloud, Azure and behind HTTP, with a cache on disk |
 //! | [`split`] | training, validation and test pairs without leakage |
 //! | [`import`] | any tables → notes, log and pictures, as a spec or a preset says |
 //! | [`check`] | every problem of a data set, by file and row, and the clean rest |
@@ -37,6 +38,7 @@ pub mod pair_sql;
 pub mod pairs;
 pub mod prompt;
 pub mod split;
+pub mod store;
 pub mod table;
 mod time;
 pub mod tokenizer;

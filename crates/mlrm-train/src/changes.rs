@@ -27,7 +27,7 @@ const TOLD: [&str; 12] = [
 
 /// Settings that change nothing of what is learnt. Where the data lies is not asked: what it holds is
 /// compared by itself.
-const FREE: [&str; 31] = [
+const FREE: [&str; 32] = [
     "run.dir",
     "backend.device",
     "backend.max_memory_bytes",
@@ -36,6 +36,7 @@ const FREE: [&str; 31] = [
     "data.interactions",
     "data.pairs_file",
     "data.images",
+    "data.image_cache_max_bytes",
     "data.source",
     "data.synth",
     "data.loader_threads",

@@ -59,7 +59,7 @@ impl Notes {
         if settings.source == DataSource::Synth {
             ensure_synth(&settings.root, &settings.synth)?;
         }
-        let set = NoteSet::read(&settings.root.join(&settings.notes))?;
+        let set = NoteSet::read(&settings.place(&settings.notes))?;
         Self::of(set, settings, pictures, progress)
     }
 
@@ -87,7 +87,7 @@ impl Notes {
     /// # Errors
     /// A folder or file that cannot be read.
     pub fn images(settings: &DataSettings) -> Result<Arc<ImageStore>, TrainError> {
-        let images = ImageStore::open(&settings.root.join(&settings.images))?;
+        let images = ImageStore::open_with(&settings.place(&settings.images), settings.image_cache_max_bytes)?;
         Ok(Arc::new(images))
     }
 

@@ -12,6 +12,7 @@ use std::time::UNIX_EPOCH;
 use mlrm_config::{DataSettings, RunConfig};
 use mlrm_data::files::table_files;
 use mlrm_data::notes::{ImageStore, picture_shards};
+use mlrm_data::store::{is_named, local};
 use mlrm_model::checksums::FileSum;
 use serde::{Deserialize, Serialize};
 
@@ -62,9 +63,9 @@ impl DataRecord {
     ) -> Result<Self, TrainError> {
         let data = &config.data;
         let sum = |path: &Path| -> Result<Option<FileSum>, TrainError> {
-            let path = data.root.join(path);
-            let file = path.is_file().then(|| FileSum::of(&path));
-            Ok(file.transpose()?)
+            let path = data.place(path);
+            let file = is_named(&path).then(|| sum_of(&path));
+            file.transpose()
         };
         let of_path = |path: &Option<PathBuf>| match path {
             Some(path) => sum(path),
@@ -73,7 +74,7 @@ impl DataRecord {
         let earlier = earlier.and_then(|earlier| earlier.images.as_ref());
         let images = notes.images.as_ref();
         Ok(Self {
-            notes: notes_sum(&data.root.join(&data.notes))?,
+            notes: notes_sum(&data.place(&data.notes))?,
             interactions: of_path(&data.interactions)?,
             pairs_file: of_path(&data.pairs_file)?,
             images: images.map(|store| Pictures::of(data, notes, store, earlier)),
@@ -146,21 +147,26 @@ impl DataRecord {
     }
 }
 
+/// The hash of a file, or of the copy of what an address names.
+fn sum_of(path: &Path) -> Result<FileSum, TrainError> {
+    Ok(FileSum::of(&local(path)?)?)
+}
+
 /// The notes: of one file its hash, of several one of their names and hashes.
 fn notes_sum(path: &Path) -> Result<Option<FileSum>, TrainError> {
     if path.is_file() {
-        return Ok(Some(FileSum::of(path)?));
+        return Ok(Some(sum_of(path)?));
     }
     // That there is none was said when the notes were opened.
     let files = table_files(path).unwrap_or_default();
-    let files: Vec<_> = files.iter().filter(|file| file.is_file()).collect();
+    let files: Vec<_> = files.iter().filter(|file| is_named(file)).collect();
     if files.is_empty() {
         return Ok(None);
     }
     let mut hasher = blake3::Hasher::new();
     let mut bytes = 0;
     for file in files {
-        let sum = FileSum::of(file)?;
+        let sum = sum_of(file)?;
         bytes += sum.bytes;
         let name = file.file_name().unwrap_or_default();
         hasher.update(format!("{}\0{}\n", name.to_string_lossy(), sum.blake3).as_bytes());
@@ -176,7 +182,9 @@ impl Pictures {
         let rows = notes.set.rows().iter();
         let keys: BTreeSet<&str> = rows.filter_map(|note| note.image.as_deref()).collect();
         let keys: Vec<&str> = keys.into_iter().collect();
-        let listing = listing(&data.root.join(&data.images), &keys);
+        let listing = store
+            .listing(&keys)
+            .unwrap_or_else(|| listing(&data.place(&data.images), &keys));
         let content = match earlier.filter(|earlier| earlier.listing == listing) {
             Some(earlier) => earlier.content.clone(),
             None => content(store, &keys),
@@ -217,12 +225,17 @@ fn listing(images: &Path, keys: &[&str]) -> String {
 /// A hash of keys and what the pictures hold, read by all cores.
 fn content(store: &ImageStore, keys: &[&str]) -> String {
     // Training says what is wrong with what cannot be read.
-    let hash = |key: &&str| store.look(key).unwrap_or([0; blake3::OUT_LEN]);
+    let hashes = |keys: &[&str]| {
+        let looked = store.look_all(keys).into_iter();
+        looked
+            .map(|hash| hash.unwrap_or([0; blake3::OUT_LEN]))
+            .collect()
+    };
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let share = keys.len().div_ceil(cores).max(1);
     let hashes = std::thread::scope(|scope| {
         let parts = keys.chunks(share);
-        let workers = parts.map(|part| scope.spawn(move || part.iter().map(hash).collect()));
+        let workers = parts.map(|part| scope.spawn(move || hashes(part)));
         let workers: Vec<_> = workers.collect();
         let hashes = workers.into_iter().map(|worker| match worker.join() {
             Ok(hashes) => hashes,

@@ -122,7 +122,7 @@ impl Run {
     /// What the user should know of how the data was read, one line each.
     pub fn notices(&self) -> Vec<String> {
         let data = &self.plan.config.data;
-        let path = data.root.join(&data.notes);
+        let path = data.place(&data.notes);
         let notes = self.plan.notes.set.notices().iter();
         let notes = notes.map(|notice| format!("{}: {notice}", path.display()));
         let pairs = &self.plan.pairs;
@@ -292,7 +292,7 @@ fn measure(
         write_beside(&path, format!("{json}\n"))?;
     }
     let models: Vec<_> = embeddings.iter().map(|(name, all)| (*name, all)).collect();
-    let images = plan.config.data.root.join(&plan.config.data.images);
+    let images = plan.config.data.place(&plan.config.data.images);
     let seed = plan.config.run.seed;
     let task = retrieval.task();
     write_examples(&folder.root, &plan.notes, &images, task, &models, seed)?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use indicatif::ProgressBar;
-use mlrm_config::{DataSettings, DeviceNames, RunConfig};
+use mlrm_config::{DataSettings, DeviceNames, RunConfig, is_address};
 use mlrm_model::embedder::Embedder;
 use mlrm_train::corpus::Notes;
 use mlrm_train::device::{self, Device};
@@ -95,14 +95,17 @@ impl ModelSource {
 pub fn images_of(notes: &Path, images: Option<&Path>, data: &DataSettings) -> PathBuf {
     // A pattern of names is no file, but its folder is one.
     let place = |path: &Path| {
+        if is_address(path) {
+            return Some(path.to_path_buf());
+        }
         let folder = || folder_of(path).canonicalize().ok();
         let pattern = || Some(folder()?.join(path.file_name()?));
         path.canonicalize().ok().or_else(pattern)
     };
-    let same = place(notes).is_some_and(|notes| Some(notes) == place(&data.root.join(&data.notes)));
+    let same = place(notes).is_some_and(|notes| Some(notes) == place(&data.place(&data.notes)));
     match images {
         Some(images) => images.to_owned(),
-        None if same => data.root.join(&data.images),
+        None if same => data.place(&data.images),
         None => notes.parent().unwrap_or(Path::new(".")).to_owned(),
     }
 }

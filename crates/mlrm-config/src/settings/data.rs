@@ -15,7 +15,8 @@ pub struct DataSettings {
     /// `folder` reads files below `root`; `synth` draws a sample set into `root` first, if it is
     /// not there yet.
     pub source: DataSource,
-    /// Folder that the other paths of this section are relative to.
+    /// Folder that the other paths of this section are relative to. This and the other places may be addresses in an object
+    /// store, such as `s3://bucket/folder` (cargo feature `object-store`).
     #[schemars(length(min = 1))]
     pub root: PathBuf,
     /// Notes, a table (JSON Lines, CSV, Parquet): id, title, topics, content, image, category.
@@ -33,6 +34,9 @@ pub struct DataSettings {
     /// Folder (or `.tar` shard) that the notes' `image` keys are relative to.
     #[schemars(length(min = 1))]
     pub images: PathBuf,
+    /// Most bytes of what is kept in the user's cache folder of pictures and files from object stores; what was
+    /// not read for longest goes first. 0 keeps no picture.
+    pub image_cache_max_bytes: u64,
     /// What becomes of a note without a picture (none named, or none there) in a variant that looks
     /// at pictures: `error` stops before training, `text` reads the note by its text prompt, `drop`
     /// leaves it out of pool, pairs and queries.
@@ -71,6 +75,7 @@ impl Default for DataSettings {
             time_unit: TimeUnit::Auto,
             pairs_file: None,
             images: PathBuf::from("."),
+            image_cache_max_bytes: 20 << 30,
             on_missing_image: OnImageProblem::Error,
             on_bad_image: OnImageProblem::Error,
             exif_orientation: ExifOrientation::Ignore,

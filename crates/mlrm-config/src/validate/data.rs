@@ -4,18 +4,38 @@ use std::path::Path;
 
 use super::Finding;
 use crate::suggest::closest;
-use crate::{DataSource, PromptSettings, RunConfig};
+use crate::{DataSource, PromptSettings, RunConfig, check_address};
 
 /// The templates that ship with mlrm.
 const LANGUAGES: [&str; 2] = ["en", "zh"];
 
 pub(super) fn check(config: &RunConfig, findings: &mut Vec<Finding>) {
+    places(config, findings);
     source(config, findings);
     scores(config, findings);
     tokenizer(config, findings);
     language(&config.prompt, findings);
     special_tokens(&config.prompt, findings);
     token_budget(config, findings);
+}
+
+/// Addresses in object stores.
+fn places(config: &RunConfig, findings: &mut Vec<Finding>) {
+    for (key, path) in config.data.places() {
+        if let Err(error) = check_address(path) {
+            findings.push(Finding::new(key, error.message).help(error.help));
+        }
+    }
+    if config.data.draws_at_address() {
+        findings.push(
+            Finding::new(
+                "data.root",
+                "the sample set is drawn into a folder, not at an address",
+            )
+            .related(["data.source"])
+            .help("name a folder of this machine: root = \"runs/sample\""),
+        );
+    }
 }
 
 fn source(config: &RunConfig, findings: &mut Vec<Finding>) {

@@ -207,7 +207,7 @@ fn copy_images(sources: &Sources, notes: &[Note], folder: &Path) -> Result<u64> 
     if keys.is_empty() {
         return Ok(0);
     }
-    let store = ImageStore::open(&sources.images)?;
+    let store = ImageStore::open_with(&sources.images, sources.image_cache_max_bytes)?;
     keys.par_iter().try_for_each(|key| {
         let path = folder.join(key);
         let names = [NOTES, INTERACTIONS, PAIRS, LEFT_OUT];

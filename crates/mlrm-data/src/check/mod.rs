@@ -18,8 +18,9 @@ use crate::error::{DataError, Problem, ProblemKind, Result, shorten, shown};
 use crate::files::table_files;
 use crate::image::{DecodeOptions, PictureTraits, decode_with_traits};
 use crate::interactions::{Interner, for_each_interaction};
-use crate::notes::{ImageStore, NearIds, Note, for_each_note};
+use crate::notes::{Ahead, ImageStore, NearIds, Note, for_each_note};
 use crate::pairs::for_each_pair;
+use crate::store::is_named;
 
 /// The files of a data set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,20 +35,23 @@ pub struct Sources {
     pub images: PathBuf,
     /// Unit of the log's times.
     pub time_unit: TimeUnit,
+    /// Most bytes of pictures from an object store that are kept on this machine.
+    pub image_cache_max_bytes: u64,
 }
 
 impl Sources {
     /// The files that these settings name. Beside ready-made pairs the log may be missing, as for
     /// [`load_pairs`](crate::split::load_pairs).
     pub fn of(settings: &DataSettings) -> Self {
-        let path = |file: &PathBuf| settings.root.join(file);
+        let path = |file: &PathBuf| settings.place(file);
         let log = settings.interactions.as_ref().map(path);
         Self {
             notes: path(&settings.notes),
-            interactions: log.filter(|log| settings.pairs_file.is_none() || log.is_file()),
+            interactions: log.filter(|log| settings.pairs_file.is_none() || is_named(log)),
             pairs: settings.pairs_file.as_ref().map(path),
             images: path(&settings.images),
             time_unit: settings.time_unit,
+            image_cache_max_bytes: settings.image_cache_max_bytes,
         }
     }
 }
@@ -157,7 +161,7 @@ pub fn check(sources: &Sources, options: &DecodeOptions) -> CheckReport {
         let warn = |&at: &Place| notes.finding(at, warnings::no_image());
         report.warnings.extend(notes.without_image.iter().map(warn));
     }
-    check_images(&sources.images, &notes, options, &mut report);
+    check_images(sources, &notes, options, &mut report);
     if let Some(path) = &sources.interactions {
         check_interactions(path, sources.time_unit, &notes.ids, &mut report);
     }
@@ -248,7 +252,7 @@ fn note_problem(note: &Note, at: Place, seen: &mut SeenNotes) -> Option<Problem>
 }
 
 fn check_images(
-    images: &Path,
+    sources: &Sources,
     notes: &SeenNotes,
     options: &DecodeOptions,
     report: &mut CheckReport,
@@ -256,10 +260,12 @@ fn check_images(
     if notes.images.is_empty() {
         return;
     }
-    let store = match ImageStore::open(images) {
+    let store = match ImageStore::open_with(&sources.images, sources.image_cache_max_bytes) {
         Ok(store) => store,
         Err(error) => {
-            report.findings.push(Finding::of_file(images, error));
+            report
+                .findings
+                .push(Finding::of_file(&sources.images, error));
             return;
         }
     };
@@ -269,8 +275,8 @@ fn check_images(
     keys.dedup();
     report.images = keys.len() as u64;
     let judged: HashMap<&str, Judged> = keys
-        .into_par_iter()
-        .map(|key| (key, judge(&store, key, options)))
+        .par_chunks(store.together())
+        .flat_map_iter(|keys| judge_together(&store, keys, options))
         .collect();
     for (at, key) in &notes.images {
         let of_note = |mut problem: Problem| {
@@ -288,9 +294,20 @@ fn check_images(
 /// What is wrong with a picture, or what may not be meant.
 type Judged = Result<Vec<Problem>, Problem>;
 
+fn judge_together<'a>(
+    store: &ImageStore,
+    keys: &[&'a str],
+    options: &DecodeOptions,
+) -> Vec<(&'a str, Judged)> {
+    let ahead = store.ahead(keys.iter().copied());
+    keys.iter()
+        .map(|&key| (key, judge(store, key, options, &ahead)))
+        .collect()
+}
+
 /// Decodes a picture as training will, and throws the result away.
-fn judge(store: &ImageStore, key: &str, options: &DecodeOptions) -> Judged {
-    let bytes = store.read_within(key, options)?;
+fn judge(store: &ImageStore, key: &str, options: &DecodeOptions, ahead: &Ahead) -> Judged {
+    let bytes = store.content(key, options, ahead)?;
     let (_, traits): (_, PictureTraits) = decode_with_traits(&bytes, options)?;
     let twins = warnings::of_twins(&store.twins(key));
     Ok(warnings::of_picture(&traits, options)

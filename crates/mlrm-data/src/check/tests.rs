@@ -54,6 +54,7 @@ fn broken() -> (tempfile::TempDir, Sources) {
         pairs: Some(home.path().join("pairs.csv")),
         images: home.path().into(),
         time_unit: TimeUnit::Auto,
+        image_cache_max_bytes: 1 << 30,
     };
     (home, sources)
 }
@@ -138,6 +139,7 @@ fn notes_in_several_files_are_checked_and_cleaned_as_one() {
         pairs: None,
         images: home.path().into(),
         time_unit: TimeUnit::Auto,
+        image_cache_max_bytes: 1 << 30,
     };
     let report = check(&sources, &limits());
     let found: Vec<_> = report
@@ -202,6 +204,7 @@ fn the_clean_rest_is_clean_and_the_list_is_complete() {
         pairs: Some(out.join("pairs.csv")),
         images: out.clone(),
         time_unit: TimeUnit::Auto,
+        image_cache_max_bytes: 1 << 30,
     };
     let again = check(&clean, &limits());
     assert_eq!(again.findings, []);
@@ -346,6 +349,7 @@ fn what_may_not_be_meant_is_a_warning_and_no_finding() {
         pairs: None,
         images: home.path().into(),
         time_unit: mlrm_config::TimeUnit::Auto,
+        image_cache_max_bytes: 1 << 30,
     };
     let report = check(&sources, &DecodeOptions::default());
     assert_eq!(report.findings, []);

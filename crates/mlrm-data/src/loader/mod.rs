@@ -28,7 +28,7 @@ pub use swap::{Shown, Swap};
 use crate::batch::{BatchPictures, NoteBatch, Picture, PictureHash};
 use crate::error::{DataError, Problem, Result, shorten};
 use crate::image::{DecodeOptions, ImagePreprocessor, decode};
-use crate::notes::{ByText, ImageStore, Note, NoteSet};
+use crate::notes::{Ahead, ByText, ImageStore, Note, NoteSet};
 use crate::prompt::{EncodedNote, PromptEncoder, PromptStyle};
 
 /// Most threads that `loader_threads = 0` takes.
@@ -105,18 +105,18 @@ impl Pictures {
     }
 
     /// The picture of the note in `row`; `None` where the note is read without one.
-    fn picture(&self, row: u32, note: &Note) -> Result<Option<Picture>> {
+    fn picture(&self, row: u32, note: &Note, ahead: &Ahead) -> Result<Option<Picture>> {
         let by_text = self.fallback.as_ref().map(|fallback| &fallback.by_text);
         if by_text.is_some_and(|by_text| by_text.reads(row)) {
             return Ok(None);
         }
         let key = note.image.as_deref().ok_or_else(|| no_picture(note))?;
         let read = match &self.known {
-            None => self.pixels(row, key).map(|pixels| Picture {
+            None => self.pixels(row, key, ahead).map(|pixels| Picture {
                 hash: None,
                 values: Some(self.values(&pixels)),
             }),
-            Some(known) => self.known_or_read(row, key, known.as_ref()),
+            Some(known) => self.known_or_read(row, key, known.as_ref(), ahead),
         };
         match read {
             Ok(picture) => Ok(Some(picture)),
@@ -132,6 +132,22 @@ impl Pictures {
                 problem.map(|()| None).map_err(error)
             }
         }
+    }
+
+    /// The pictures of these rows that have to be read, asked for together where they are far away.
+    fn ahead(&self, rows: &[u32], notes: &NoteSet) -> Ahead {
+        let by_text = self.fallback.as_ref().map(|fallback| &fallback.by_text);
+        let is_read = |row: &&u32| !by_text.is_some_and(|by_text| by_text.reads(**row));
+        let is_known = |key: &str| {
+            let known = self.known.as_ref().zip(self.store.seen(key));
+            known.is_some_and(|(known, hash)| known.knows(&hash))
+        };
+        let rows = rows
+            .iter()
+            .filter(is_read)
+            .filter(|row| self.cached(**row).is_none());
+        let keys = rows.filter_map(|&row| notes[row].image.as_deref());
+        self.store.ahead(keys.filter(|key| !is_known(key)))
     }
 
     /// What notes without a picture show.
@@ -155,6 +171,7 @@ impl Pictures {
         row: u32,
         key: &str,
         known: &dyn KnownPictures,
+        ahead: &Ahead,
     ) -> Result<Picture, Problem> {
         let of_hash = |hash: PictureHash, values| Picture {
             hash: Some(hash),
@@ -168,7 +185,7 @@ impl Pictures {
                 return Ok(of_hash(hash, Some(self.values(&pixels))));
             }
         }
-        let bytes = self.store.read_within(key, &self.options)?;
+        let bytes = self.store.content(key, &self.options, ahead)?;
         let hash = self.store.see(key, &bytes);
         if known.knows(&hash) {
             return Ok(of_hash(hash, None));
@@ -182,11 +199,11 @@ impl Pictures {
         Ok(of_hash(hash, Some(values)))
     }
 
-    fn pixels(&self, row: u32, key: &str) -> Result<Arc<[u8]>, Problem> {
+    fn pixels(&self, row: u32, key: &str, ahead: &Ahead) -> Result<Arc<[u8]>, Problem> {
         if let Some(pixels) = self.cached(row) {
             return Ok(pixels);
         }
-        let bytes = self.store.read_within(key, &self.options)?;
+        let bytes = self.store.content(key, &self.options, ahead)?;
         let pixels: Arc<[u8]> = self.decoded(&bytes)?.into();
         self.keep(row, &pixels);
         Ok(pixels)
@@ -329,10 +346,11 @@ impl NoteEncoder {
             })
         };
         let of_note: Vec<usize> = shown.iter().map(|shown| place(shown.image)).collect();
+        let ahead = pictures.ahead(&rows, &self.notes);
         let read = |&row: &u32| -> Result<Option<Option<Picture>>> {
             match stop.load(Ordering::Relaxed) {
                 true => Ok(None),
-                false => pictures.picture(row, &self.notes[row]).map(Some),
+                false => pictures.picture(row, &self.notes[row], &ahead).map(Some),
             }
         };
         let read: Vec<Result<Option<Option<Picture>>>> = rows.par_iter().map(read).collect();

@@ -140,6 +140,7 @@ impl ByText {
         settings: &DataSettings,
     ) -> Result<(NoteSet, Self, WithoutPicture)> {
         let (on_missing, on_bad) = (settings.on_missing_image, settings.on_bad_image);
+        refuse_unreachable(screened)?;
         refuse(&notes, screened, on_missing, on_bad)?;
         let missing: Vec<u32> = screened.missing.iter().map(|(row, _)| *row).collect();
         let bad: Vec<u32> = screened.bad.iter().map(|(row, _)| *row).collect();
@@ -203,6 +204,8 @@ impl ByText {
     /// `problem`, where that is what the settings say.
     pub(crate) fn late(&self, row: u32, note: &Note, problem: Problem) -> Result<(), Problem> {
         let (setting, name) = match problem.kind {
+            // A network that fails makes no note one without a picture.
+            ProblemKind::UnreachableStore => return Err(problem),
             ProblemKind::MissingImage => (self.on_missing, "data.on_missing_image"),
             _ => (self.on_bad, "data.on_bad_image"),
         };
@@ -269,6 +272,25 @@ fn failed(
         left_out: on == OnImageProblem::Drop,
     };
     missing.chain(bad).map(failed).collect()
+}
+
+/// The error of pictures that may be there, in a store that does not answer.
+fn refuse_unreachable(screened: &Screened) -> Result<()> {
+    let problems = screened.bad.iter().map(|(_, problem)| problem);
+    let mut unreachable = problems.filter(|problem| problem.kind == ProblemKind::UnreachableStore);
+    let Some(first) = unreachable.next() else {
+        return Ok(());
+    };
+    let more = match unreachable.count() {
+        0 => String::new(),
+        more => format!(" (and {more} more pictures)"),
+    };
+    let message = format!("{}{more}", first.message);
+    Err(DataError::setting(
+        "data.images",
+        message,
+        first.mend.clone(),
+    ))
 }
 
 /// The error of notes whose picture has to be there.

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::image_store::Stamp;
-use super::{ImageStore, NoteSet};
+use super::{Ahead, ImageStore, NoteSet};
 use crate::error::{Problem, ProblemKind};
 use crate::image::DecodeOptions;
 use crate::write::{clear_unfinished, write_file};
@@ -69,17 +69,32 @@ impl ImageStore {
             .and_then(|list| read_list(list, limits))
             .unwrap_or_default();
         let done = AtomicUsize::new(0);
-        let look = |key: &&str| {
+        let is_known = |key: &str, stamp: &Stamp| known.get(key) == Some(stamp);
+        let look = |key: &str, ahead: &Ahead| {
             let found = self.stamp(key).and_then(|stamp| {
-                if known.get(*key) != Some(&stamp) {
-                    self.check_ends(key, options)?;
+                if !is_known(key, &stamp) {
+                    self.check_ends(key, options, ahead)?;
                 }
                 Ok(stamp)
             });
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, keys.len());
             found
         };
-        let found: Vec<Result<Stamp, Problem>> = keys.par_iter().map(look).collect();
+        let look_together = |keys: &[&str]| {
+            let new = keys.iter().copied().filter(|key| {
+                let stamp = self.stamp(key);
+                stamp.is_ok_and(|stamp| {
+                    !is_known(key, &stamp) && options.check_bytes(stamp.bytes).is_ok()
+                })
+            });
+            let ahead = match self.together() {
+                1 => Ahead::default(),
+                _ => self.ahead(new),
+            };
+            keys.iter().map(|key| look(key, &ahead)).collect::<Vec<_>>()
+        };
+        let together = keys.par_chunks(self.together());
+        let found: Vec<Result<Stamp, Problem>> = together.flat_map_iter(look_together).collect();
         let (mut whole, mut problems) = (HashMap::new(), HashMap::new());
         for (key, found) in keys.iter().zip(found) {
             match found {
@@ -112,7 +127,7 @@ fn list_path(root: &Path) -> Option<PathBuf> {
 }
 
 /// Where it is kept what was found out about pictures.
-pub(super) fn cache_folder() -> Option<PathBuf> {
+pub(crate) fn cache_folder() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let cache = folder("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| folder("HOME").map(|home| Path::new(&home).join(".cache")))?;

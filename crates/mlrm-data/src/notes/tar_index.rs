@@ -1,7 +1,7 @@
 //! Where the entries of a tar file are, kept so that a large one is walked once.
 
 use std::fs::{self, File};
-use std::io::BufReader;
+use std::io::{BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::image_store::{Stamp, stamp_of};
 use super::screen::cache_folder;
 use crate::error::{DataError, Result, shorten};
+use crate::store::{Object, RangeReader, Store};
 use crate::write::{clear_unfinished, write_file};
 
 /// Fewer entries than this are listed faster than an index is kept.
@@ -42,6 +43,25 @@ pub(super) fn entries(path: &Path) -> Result<Vec<TarEntry>> {
     entries_with(path, index_path(path).as_deref(), LEAST_KEPT)
 }
 
+/// As [`entries`], of a tar file in an object store: its headers are read by ranges, and listed again when its size or
+/// entity tag is another.
+///
+/// # Errors
+/// As [`entries`]; a store that does not answer.
+pub(super) fn entries_of(store: &Store, object: &Object) -> Result<Vec<TarEntry>> {
+    let kept = store.kept_index(object);
+    if let Some(entries) = kept.and_then(|kept| serde_json::from_slice(&kept).ok()) {
+        return Ok(entries);
+    }
+    let address = store.address(object);
+    let entries = list_in(&address, RangeReader::new(store, object), object.bytes)?;
+    // However few they are: each took a request.
+    if let Ok(text) = serde_json::to_vec(&entries) {
+        store.keep_index(object, &text);
+    }
+    Ok(entries)
+}
+
 fn entries_with(path: &Path, index: Option<&Path>, least: usize) -> Result<Vec<TarEntry>> {
     let metadata = fs::metadata(path).map_err(DataError::io("read", path))?;
     let stamp = stamp_of(&metadata);
@@ -62,6 +82,12 @@ fn entries_with(path: &Path, index: Option<&Path>, least: usize) -> Result<Vec<T
 }
 
 fn list(path: &Path) -> Result<Vec<TarEntry>> {
+    let file = File::open(path).map_err(DataError::io("read", path))?;
+    let file_bytes = file.metadata().map_err(DataError::io("read", path))?.len();
+    list_in(path, BufReader::new(file), file_bytes)
+}
+
+fn list_in(path: &Path, file: impl Read + Seek, file_bytes: u64) -> Result<Vec<TarEntry>> {
     let broken = |error: std::io::Error| {
         DataError::file(
             path,
@@ -69,9 +95,7 @@ fn list(path: &Path) -> Result<Vec<TarEntry>> {
             "write the shard again, uncompressed",
         )
     };
-    let file = File::open(path).map_err(DataError::io("read", path))?;
-    let file_bytes = file.metadata().map_err(DataError::io("read", path))?.len();
-    let mut archive = tar::Archive::new(BufReader::new(file));
+    let mut archive = tar::Archive::new(file);
     let mut entries = Vec::new();
     for entry in archive.entries_with_seek().map_err(broken)? {
         let entry = entry.map_err(broken)?;

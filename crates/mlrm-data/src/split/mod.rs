@@ -26,6 +26,7 @@ use crate::pairs::{
     Log, Losses, PairList, RawPair, Scored, ScoredPair, Scoring, read_pairs, score_pairs_where,
     write_pairs,
 };
+use crate::store::is_named;
 use crate::write::write_folder;
 
 pub use partners::Partners;
@@ -109,7 +110,7 @@ pub struct PairData {
 /// # Errors
 /// What the readers refuse; ids that no note has; settings that cannot work; no training pair left.
 pub fn load_pairs(settings: &DataSettings, notes: &NoteSet, seed: u64) -> Result<PairData> {
-    let path = |file: &PathBuf| settings.root.join(file);
+    let path = |file: &PathBuf| settings.place(file);
     let rules = &settings.pairs;
     check_fractions(rules)?;
     let data = match (&settings.pairs_file, &settings.interactions) {
@@ -119,7 +120,7 @@ pub fn load_pairs(settings: &DataSettings, notes: &NoteSet, seed: u64) -> Result
             let mut data = split_pairs(&pairs, &pairs_path, notes, rules, seed)?;
             data.notices = said_of(&pairs_path, &pairs.notices);
             // The default log name is no promise that the file exists.
-            if let Some(log_path) = log.as_ref().map(path).filter(|log| log.is_file()) {
+            if let Some(log_path) = log.as_ref().map(path).filter(|log| is_named(log)) {
                 let log = Interactions::read(&log_path, settings.time_unit)?;
                 let log = log.without_dropped(notes);
                 data.notices.extend(said_of(&log_path, &log.notices));

@@ -5,6 +5,7 @@ use std::io::{self, Chain, Cursor, ErrorKind, Read, Seek};
 use std::path::Path;
 
 use crate::error::{DataError, LFS_POINTER, Result};
+use crate::store::local;
 
 /// How much of the beginning is looked at to find the form of a table.
 const HEAD_BYTES: u64 = 1 << 20;
@@ -132,7 +133,7 @@ pub(super) fn open(path: &Path, encoding: Encoding) -> Result<Input> {
             "name a file; `mlrm data import` reads all files of a pattern, such as `log/*.parquet`",
         ));
     }
-    let mut file = File::open(path).map_err(read)?;
+    let mut file = File::open(local(path)?).map_err(read)?;
     let mut magic = Vec::new();
     (&mut file).take(16).read_to_end(&mut magic).map_err(read)?;
     if magic.starts_with(b"PAR1") {

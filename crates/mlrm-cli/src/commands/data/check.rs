@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use miette::miette;
-use mlrm_config::{DataSettings, OnImageProblem, RunConfig, TimeUnit};
+use mlrm_config::{DataSettings, OnImageProblem, RunConfig, TimeUnit, place};
 use mlrm_data::check::{CheckReport, Finding, FixSummary, Sources, check, write_clean};
 use mlrm_data::error::{ProblemKind, visible};
 use mlrm_data::image::DecodeOptions;
@@ -22,7 +22,7 @@ const WARNINGS_OF_A_KIND: usize = 3;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// Folder of the data set; the other files are relative to it.
+    /// Folder or address of the data set; the other files are relative to it.
     #[arg(value_name = "DIR", default_value = ".")]
     root: PathBuf,
     /// Take the files from the `[data]` section of a run's config instead.
@@ -37,7 +37,7 @@ pub(super) struct CheckArgs {
     /// Ready-made pairs [default: pairs.csv, if it is there].
     #[arg(long, value_name = "FILE")]
     pairs: Option<PathBuf>,
-    /// Folder or .tar shard of the pictures [default: DIR].
+    /// Folder, address or .tar shard of the pictures [default: DIR].
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
     /// Unit of the log's times where they are numbers: auto, s, ms, us or ns [default: auto].
@@ -49,6 +49,10 @@ pub(super) struct CheckArgs {
     /// Most bytes of a picture's file [default: data.max_image_bytes].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_bytes: Option<u64>,
+    /// Most bytes of pictures from an object store that are kept on this machine [default:
+    /// data.image_cache_max_bytes].
+    #[arg(long, value_name = "N")]
+    cache_bytes: Option<u64>,
     /// Write the clean rest into this new folder, and left_out.jsonl with what was left out. The
     /// exit code still says whether there was anything to find.
     #[arg(long, value_name = "DIR")]
@@ -142,8 +146,8 @@ fn sources(args: &CheckArgs, settings: &DataSettings) -> Sources {
         return Sources::of(settings);
     }
     let file = |given: &Option<PathBuf>, name: &Path| match given {
-        Some(path) => args.root.join(path),
-        None => args.root.join(name),
+        Some(path) => place(&args.root, path),
+        None => place(&args.root, name),
     };
     let optional = |given: &Option<PathBuf>, name: &str| {
         let path = file(given, Path::new(name));
@@ -155,6 +159,7 @@ fn sources(args: &CheckArgs, settings: &DataSettings) -> Sources {
         pairs: optional(&args.pairs, "pairs.csv"),
         images: file(&args.images, &settings.images),
         time_unit: args.time_unit.unwrap_or(settings.time_unit),
+        image_cache_max_bytes: args.cache_bytes.unwrap_or(settings.image_cache_max_bytes),
     }
 }
 
@@ -270,6 +275,7 @@ mod tests {
             pairs: None,
             images: home.path().into(),
             time_unit: mlrm_config::TimeUnit::Auto,
+            image_cache_max_bytes: 1 << 30,
         };
         let found = super::check(&sources, &super::DecodeOptions::default());
         let text = super::text(&found);

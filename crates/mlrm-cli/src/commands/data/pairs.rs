@@ -189,15 +189,15 @@ impl Plan {
             if args.sql.is_some() {
                 plan.notes = plan.notes.or(Some(data.notes));
             } else if args.interactions.is_none() {
-                let log = data.interactions.ok_or_else(|| {
+                let log = data.interactions.as_deref().ok_or_else(|| {
                     miette!(
                         help = "set `data.interactions`, or give a log on the command line",
                         "{}: there is no log to score",
                         path.display()
                     )
                 })?;
-                plan.log = data.root.join(log);
-                plan.notes = plan.notes.or(Some(data.root.join(data.notes)));
+                plan.log = data.place(log);
+                plan.notes = plan.notes.or(Some(data.place(&data.notes)));
             }
             plan.time_unit = args.time_unit.unwrap_or(data.time_unit);
             plan.rules = args.rules.over(data.pairs);

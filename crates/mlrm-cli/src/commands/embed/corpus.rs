@@ -118,12 +118,12 @@ impl Corpus {
     /// # Errors
     /// Notes or pictures that cannot be read.
     pub fn pictures(&self) -> miette::Result<Option<String>> {
-        if self.images.is_none() {
+        let Some(images) = &self.images else {
             return Ok(None);
-        }
+        };
         let mut hashes = Vec::with_capacity(self.parts());
         let mut failed = None;
-        let each = |set: NoteSet| match hash_of_part(&self.settings, &set) {
+        let each = |set: NoteSet| match hash_of_part(images, &self.settings, &set) {
             Ok(hash) => {
                 hashes.push(hash);
                 ControlFlow::Continue(())
@@ -147,11 +147,15 @@ pub fn hash_of_pictures(parts: &[String]) -> Option<String> {
     (!parts.is_empty()).then(|| all.hash())
 }
 
-fn hash_of_part(settings: &DataSettings, set: &NoteSet) -> miette::Result<String> {
+fn hash_of_part(
+    images: &ImageStore,
+    settings: &DataSettings,
+    set: &NoteSet,
+) -> miette::Result<String> {
     let mut pictures = Content::new();
     let notes = set.rows().iter();
     let keys = notes.filter_map(|note| note.image.as_deref());
-    pictures.pictures(&settings.images, keys)?;
+    pictures.pictures(images, &settings.images, keys)?;
     Ok(pictures.hash())
 }
 
@@ -167,9 +171,11 @@ struct Look {
 impl Look {
     fn part(&self, number: usize, set: NoteSet) -> miette::Result<CorpusPart> {
         let (rows, settings) = (set.len(), &self.settings);
-        let looks = self.images.is_some();
-        let pictures = looks.then(|| hash_of_part(settings, &set)).transpose()?;
         let images = self.images.clone();
+        let pictures = match &images {
+            None => None,
+            Some(images) => Some(hash_of_part(images, settings, &set)?),
+        };
         let unnamed = set.rows().iter().filter(|note| note.image.is_none());
         let unnamed = unnamed.count();
         let notes = match self.alone {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use miette::miette;
 use mlrm_config::{DataSettings, DataSource, OnImageProblem, RunConfig};
 use mlrm_data::files::table_files;
+use mlrm_data::store::local;
 use mlrm_data::image::DecodeOptions;
 use mlrm_data::notes::ByText;
 use mlrm_eval::{EmbeddingSet, join_embeddings, write_embeddings};
@@ -253,7 +254,7 @@ impl<'a> Job<'a> {
         model.add(&self.source.folder()?)?;
         let mut notes = Content::new();
         for file in table_files(&settings.notes).map_err(mlrm_train::TrainError::from)? {
-            notes.add(&file)?;
+            notes.add(&local(&file).map_err(mlrm_train::TrainError::from)?)?;
         }
         let options = [
             ("backend.dtype", format!("{:?}", backend.dtype)),

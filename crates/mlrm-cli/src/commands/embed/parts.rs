@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use miette::{IntoDiagnostic, WrapErr};
-use mlrm_data::notes::{FailedPicture, picture_shards};
+use mlrm_data::notes::{FailedPicture, ImageStore, picture_shards};
 use mlrm_eval::{EmbeddingSet, Numbers, read_embeddings, write_embeddings};
 
 use super::failed::{read_failed, write_failed};
@@ -50,13 +50,19 @@ impl Content {
     /// [`Content::look`].
     pub fn pictures<'a>(
         &mut self,
+        store: &ImageStore,
         images: &Path,
         keys: impl Iterator<Item = &'a str>,
     ) -> miette::Result<()> {
+        let keys: Vec<&str> = keys.collect();
+        if let Some(listing) = store.listing(&keys) {
+            self.text(&listing);
+            return Ok(());
+        }
         let shards = picture_shards(images).map_err(mlrm_train::TrainError::from)?;
         shards.iter().for_each(|shard| self.look(shard));
         if images.is_dir() {
-            keys.for_each(|key| self.look(&images.join(key)));
+            keys.iter().for_each(|key| self.look(&images.join(key)));
         }
         Ok(())
     }

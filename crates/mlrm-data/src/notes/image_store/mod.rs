@@ -1,27 +1,39 @@
-//! Where the bytes of pictures come from: a folder, tar shards, or Parquet shards.
+//! Where the bytes of pictures come from: a folder, tar shards, Parquet shards, or an object store.
+
+mod find;
+mod remote;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range as Span;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 use std::time::UNIX_EPOCH;
 
-use super::image_keys::{FolderNames, check_key, composed};
+use mlrm_config::is_address;
+
+use self::find::{Folder, Place};
+pub use self::remote::Ahead;
+use super::image_keys::{FolderNames, composed};
 use super::parquet_images::ParquetImages;
 use super::tar_index::{self, TarEntry};
 use crate::batch::PictureHash;
 use crate::error::{DataError, Problem, ProblemKind, Result, shorten, shown};
 use crate::files::{files_in, pattern_files};
 use crate::image::{DecodeOptions, HEAD_BYTES, TAIL_BYTES, check_ends};
+use crate::store::{Object, Store};
 
 /// Pictures by key. A key is a relative path below a folder, or the name of an entry of a `.tar`
 /// shard: the shards that were opened, or any `*.tar` that lies directly in the folder that was
-/// opened; of a Parquet shard it is the path of the picture, or else the id of its row. A file of the folder goes before an entry of a shard. A key that no file has is looked for
-/// in the other Unicode normal forms of its name. Any number of threads may share a store.
+/// opened; of a Parquet shard it is the path of the picture, or else the id of its row. A file of the folder goes before an
+/// entry of a shard. A key that no file has is looked for in the other Unicode normal forms of its name. Folder and
+/// shards may be in an object store, as a prefix and its objects. Any number of threads may share a store.
 #[derive(Debug)]
 pub struct ImageStore {
     folder: Option<Folder>,
+    /// The object store that the shards are in, and the address that was opened.
+    remote: Option<(PathBuf, Store)>,
     shards: Vec<Shard>,
     entries: HashMap<String, Entry>,
     /// Names of entries that are not plain ASCII, by their composed form.
@@ -30,32 +42,18 @@ pub struct ImageStore {
     hashes: RwLock<HashMap<String, PictureHash>>,
 }
 
-/// The folder of a store.
-#[derive(Debug)]
-struct Folder {
-    path: PathBuf,
-    /// The same without links: what pictures must lie below.
-    real: PathBuf,
-    names: FolderNames,
-}
-
 /// A file of many pictures.
 #[derive(Debug)]
 enum Shard {
     Tar(PathBuf),
     Parquet(ParquetImages),
+    /// A tar file in an object store.
+    Object(Object),
+    /// All objects below a prefix, each a picture.
+    Listed(Vec<Object>),
 }
 
-impl Shard {
-    fn path(&self) -> &Path {
-        match self {
-            Self::Tar(path) => path,
-            Self::Parquet(images) => &images.path,
-        }
-    }
-}
-
-/// A picture in a shard: of a tar file its bytes, of a Parquet file its row.
+/// A picture in a shard: of a tar file its bytes, of a Parquet file its row, of a prefix the number of its object.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     shard: u32,
@@ -91,18 +89,14 @@ fn is_parquet(path: &Path) -> bool {
     ending.eq_ignore_ascii_case("parquet")
 }
 
-/// Where one picture is.
-enum Place {
-    File(PathBuf, fs::Metadata),
-    Entry(Entry),
-}
-
 /// What has to be read of which file.
 enum Range<'a> {
     /// File, place in it and how many bytes.
     Bytes(PathBuf, u64, u64),
     /// A row.
     Row(&'a ParquetImages, u64),
+    /// Bytes of an object of a store.
+    Object(&'a Store, &'a Object, Span<u64>),
 }
 
 /// What tells that a picture's file is still the one that was looked at.
@@ -111,7 +105,7 @@ pub(crate) struct Stamp {
     /// Bytes of the picture.
     pub bytes: u64,
     /// When its file (for entries the shard) was last written, in nanoseconds since 1970; 0 where
-    /// the system does not tell.
+    /// the system does not tell. Of objects of a store a number of their entity tag.
     pub modified_nanoseconds: u64,
 }
 
@@ -132,15 +126,22 @@ impl ImageStore {
     /// # Errors
     /// Nothing there; a shard that cannot be read; two shards with the same key.
     pub fn open(path: &Path) -> Result<Self> {
-        let shards = picture_shards(path)?;
-        let mut store = Self {
-            folder: None,
-            shards: Vec::new(),
-            entries: HashMap::new(),
-            composed_entries: HashMap::new(),
-            hashes: RwLock::default(),
-        };
-        for shard in &shards {
+        Self::open_with(
+            path,
+            mlrm_config::DataSettings::default().image_cache_max_bytes,
+        )
+    }
+
+    /// As [`Self::open`]; of what an object store holds, at most `cache_bytes` are kept on this machine.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; a store that does not answer.
+    pub fn open_with(path: &Path, cache_bytes: u64) -> Result<Self> {
+        if is_address(path) {
+            return Self::of_store(path, Store::open(path, cache_bytes)?);
+        }
+        let mut store = Self::empty();
+        for shard in &picture_shards(path)? {
             store.index(shard)?;
         }
         if path.is_dir() {
@@ -152,6 +153,17 @@ impl ImageStore {
             });
         }
         Ok(store)
+    }
+
+    fn empty() -> Self {
+        Self {
+            folder: None,
+            remote: None,
+            shards: Vec::new(),
+            entries: HashMap::new(),
+            composed_entries: HashMap::new(),
+            hashes: RwLock::default(),
+        }
     }
 
     /// Lists the pictures of a shard. As in any tar file, a later entry replaces an earlier one of its
@@ -170,6 +182,11 @@ impl ImageStore {
             }
             false => (Shard::Tar(path.to_path_buf()), tar_index::entries(path)?),
         };
+        self.add(shard, path, entries)
+    }
+
+    /// Adds the pictures of a shard, which is at `path`.
+    fn add(&mut self, shard: Shard, path: &Path, entries: Vec<TarEntry>) -> Result<()> {
         let number = self.shards.len() as u32;
         for TarEntry {
             name,
@@ -187,11 +204,12 @@ impl ImageStore {
                 same.push(name.clone());
             }
             let earlier = self.entries.insert(name.clone(), place);
-            let Some(earlier) = earlier else {
+            // A file of a folder goes before an entry of a shard.
+            let (Some(earlier), false) = (earlier, matches!(shard, Shard::Listed(_))) else {
                 continue;
             };
             if earlier.shard != number {
-                let other = self.shards[earlier.shard as usize].path();
+                let other = self.path_of(&self.shards[earlier.shard as usize]);
                 return Err(DataError::file(
                     path,
                     format!("`{}` is in `{}` too", shorten(&name), other.display()),
@@ -252,7 +270,7 @@ impl ImageStore {
         {
             Place::File(_, metadata) => Ok(metadata.len()),
             Place::Entry(entry) => match &self.shards[entry.shard as usize] {
-                Shard::Tar(_) => Ok(entry.bytes),
+                Shard::Tar(_) | Shard::Object(_) | Shard::Listed(_) => Ok(entry.bytes),
                 // What a page holds shows when it is unpacked.
                 Shard::Parquet(_) => Ok(self.read(key)?.len() as u64),
             },
@@ -261,9 +279,10 @@ impl ImageStore {
 
     /// The folder or the shard that was opened, without links.
     pub(crate) fn root(&self) -> Option<PathBuf> {
-        match &self.folder {
-            Some(folder) => Some(folder.real.clone()),
-            None => fs::canonicalize(self.shards.first()?.path()).ok(),
+        match (&self.folder, &self.remote) {
+            (Some(folder), _) => Some(folder.real.clone()),
+            (None, Some((path, _))) => Some(path.clone()),
+            (None, None) => fs::canonicalize(self.path_of(self.shards.first()?)).ok(),
         }
     }
 
@@ -293,6 +312,10 @@ impl ImageStore {
                 allow(content.len() as u64)?;
                 Ok(content)
             }
+            Range::Object(store, object, range) => {
+                allow(range.end - range.start)?;
+                store.read(object, range)
+            }
         }
     }
 
@@ -302,14 +325,19 @@ impl ImageStore {
             Place::File(_, metadata) => stamp_of(&metadata),
             Place::Entry(entry) => {
                 let shard = &self.shards[entry.shard as usize];
-                let of_shard = fs::metadata(shard.path()).map(|metadata| stamp_of(&metadata));
-                let of_shard = of_shard.map_err(|error| missing(shard.path(), &error))?;
-                match shard {
-                    Shard::Parquet(_) => of_shard,
-                    Shard::Tar(_) => Stamp {
-                        bytes: entry.bytes,
-                        ..of_shard
-                    },
+                let of_file = |path: &Path| {
+                    let stamp = fs::metadata(path).map(|metadata| stamp_of(&metadata));
+                    stamp.map_err(|error| missing(path, &error))
+                };
+                let modified_nanoseconds = match shard {
+                    Shard::Parquet(images) => return of_file(&images.path),
+                    Shard::Tar(path) => of_file(path)?.modified_nanoseconds,
+                    Shard::Object(object) => object.version(),
+                    Shard::Listed(objects) => objects[entry.offset as usize].version(),
+                };
+                Stamp {
+                    bytes: entry.bytes,
+                    modified_nanoseconds,
                 }
             }
         })
@@ -320,21 +348,23 @@ impl ImageStore {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(crate) fn check_ends(&self, key: &str, options: &DecodeOptions) -> Result<(), Problem> {
+    pub(crate) fn check_ends(
+        &self,
+        key: &str,
+        options: &DecodeOptions,
+        ahead: &Ahead,
+    ) -> Result<(), Problem> {
         let (path, offset, bytes) = match self.range(self.find(key)?) {
             Range::Bytes(path, offset, bytes) => (path, offset, bytes),
-            Range::Row(images, row) => {
-                let content = images
-                    .read(row)
-                    .map_err(|error| missing(&images.path, &error))?;
+            Range::Row(..) | Range::Object(..) => {
+                let content = self.content(key, options, ahead)?;
                 let bytes = content.len() as u64;
-                options.check_bytes(bytes)?;
                 let head = &content[..content.len().min(HEAD_BYTES)];
                 let tail = match head.len() == content.len() {
                     true => &[],
                     false => &content[content.len() - content.len().min(TAIL_BYTES)..],
                 };
-                return check_ends(head, tail, bytes, options, || Ok(content.clone()));
+                return check_ends(head, tail, bytes, options, || Ok(content.to_vec()));
             }
         };
         options.check_bytes(bytes)?;
@@ -350,145 +380,21 @@ impl ImageStore {
         check_ends(&head, &tail, bytes, options, || part(0, bytes))
     }
 
-    /// Keys that differ from `key` by their Unicode normal form only and have a picture of their
-    /// own.
-    pub(crate) fn twins(&self, key: &str) -> Vec<String> {
-        let key = key.strip_prefix("./").unwrap_or(key);
-        if key.is_ascii() || check_key(key).is_err() {
-            return Vec::new();
-        }
-        let mut names = match &self.folder {
-            Some(folder) => folder.names.same(&folder.path, key),
-            None => Vec::new(),
-        };
-        names.extend(
-            self.composed_entries
-                .get(&composed(key))
-                .into_iter()
-                .flatten()
-                .cloned(),
-        );
-        names.sort();
-        names.dedup();
-        names.retain(|name| name != key);
-        names
-    }
-
     fn range(&self, place: Place) -> Range<'_> {
         match place {
             Place::File(path, metadata) => Range::Bytes(path, 0, metadata.len()),
             Place::Entry(entry) => match &self.shards[entry.shard as usize] {
                 Shard::Tar(path) => Range::Bytes(path.clone(), entry.offset, entry.bytes),
                 Shard::Parquet(images) => Range::Row(images, entry.offset),
+                Shard::Object(object) => {
+                    self.of_object(object, entry.offset..entry.offset + entry.bytes)
+                }
+                Shard::Listed(objects) => {
+                    let object = &objects[entry.offset as usize];
+                    self.of_object(object, 0..object.bytes)
+                }
             },
         }
-    }
-
-    fn find(&self, key: &str) -> Result<Place, Problem> {
-        check_key(key)?;
-        let key = key.strip_prefix("./").unwrap_or(key);
-        if let Some(place) = self.find_name(key)? {
-            return Ok(place);
-        }
-        let twins = self.twins(key);
-        match twins.as_slice() {
-            [] => Err(self.not_there(key)),
-            [name] => self.find_name(name)?.ok_or_else(|| self.not_there(key)),
-            names => Err(Problem::new(
-                ProblemKind::MissingImage,
-                format!(
-                    "no picture has just this name, and {} differ from it by their Unicode normal \
-                     form only",
-                    names.len()
-                ),
-                "rename the pictures, so that the note's can be told",
-            )),
-        }
-    }
-
-    /// The picture of just this name.
-    fn find_name(&self, key: &str) -> Result<Option<Place>, Problem> {
-        let entry = self.entries.get(key).copied().map(Place::Entry);
-        let Some(folder) = &self.folder else {
-            return Ok(entry);
-        };
-        let path = folder.path.join(key);
-        match fs::metadata(&path) {
-            Ok(metadata) if metadata.is_file() => {
-                folder.refuse_outside(&path)?;
-                Ok(Some(Place::File(path, metadata)))
-            }
-            Ok(_) => {
-                let reason = std::io::Error::other("it is no regular file");
-                Err(missing(&path, &reason))
-            }
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound && entry.is_none() => {
-                Err(missing(&path, &error))
-            }
-            Err(_) => Ok(entry),
-        }
-    }
-
-    fn not_there(&self, key: &str) -> Problem {
-        let mut problem = self.nowhere(key);
-        if let Some(other) = self.spelt_otherwise(key) {
-            problem.message += &format!("; `{}` is there", shorten(&other));
-            problem.mend = "write the picture's name as its file has it".into();
-        }
-        problem
-    }
-
-    /// The name of a picture that differs from `key` as those of other systems do: by the separator, by
-    /// spaces at its ends, by the case of its ending or of all letters.
-    fn spelt_otherwise(&self, key: &str) -> Option<String> {
-        let plain = key.trim().replace('\\', "/");
-        let ending = plain.rsplit_once('.').map(|(stem, ending)| {
-            let other = match ending.chars().all(char::is_uppercase) {
-                true => ending.to_lowercase(),
-                false => ending.to_uppercase(),
-            };
-            format!("{stem}.{other}")
-        });
-        let names = [Some(plain.to_lowercase()), ending, Some(plain)];
-        let there = |name: &String| {
-            name != key && check_key(name).is_ok() && matches!(self.find_name(name), Ok(Some(_)))
-        };
-        names.into_iter().rev().flatten().find(there)
-    }
-
-    fn nowhere(&self, key: &str) -> Problem {
-        match &self.folder {
-            Some(folder) => {
-                let path = folder.path.join(key);
-                let looked = fs::metadata(&path).err();
-                let gone = || std::io::ErrorKind::NotFound.into();
-                missing(&path, &looked.unwrap_or_else(gone))
-            }
-            None => Problem::new(
-                ProblemKind::MissingImage,
-                "no shard has this entry",
-                MEND_MISSING,
-            ),
-        }
-    }
-}
-
-impl Folder {
-    /// Refuses files that are only reached by a link out of the folder: whoever wrote the set may be
-    /// a stranger, as with keys that lead outside.
-    fn refuse_outside(&self, path: &Path) -> Result<(), Problem> {
-        let real = fs::canonicalize(path).map_err(|error| missing(path, &error))?;
-        if real.starts_with(&self.real) {
-            return Ok(());
-        }
-        Err(Problem::new(
-            ProblemKind::BadImageKey,
-            format!(
-                "a link leads outside the image folder, to `{}`",
-                shown(&real)
-            ),
-            "copy the picture into the folder, or name the folder that holds it as `data.images`",
-        ))
     }
 }
 

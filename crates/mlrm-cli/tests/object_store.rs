@@ -1,0 +1,507 @@
+//! Data in object stores. They are behind the cargo feature `object-store`, which the binary under test has or has not
+//! (`MLRM_TEST_BINARY`). The store is a server of this test's own; where `MLRM_PYTHON` has moto, its S3 too.
+
+mod support;
+#[path = "../../../tests/web.rs"]
+mod web;
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::{Home, Ran, events, losses, skipped};
+use web::{Mishap, Web};
+
+/// Pictures of the drawn set, 80 notes.
+const NOTES: usize = 80;
+
+/// A folder with the drawn notes in `data/`, and a bucket `shop` below `stores/` that holds the same: the pictures as objects
+/// below `pictures/`, the same in two tar files below `shards/`, and the tables. `None` where the binary
+/// knows no stores.
+fn home(test: &str) -> Option<Home> {
+    let home = Home::with_notes();
+    let words = ["data", "check", "data", "--images", "s3://bucket/x"];
+    // Asked for nothing, as plain HTTP is not allowed.
+    let mut asked = command(&home, "http://127.0.0.1:9", &words);
+    let asked = home.ran(&words, asked.env_remove("AWS_ALLOW_HTTP"));
+    if asked.out.contains("cargo feature `object-store`") {
+        refused_without(&home);
+        skipped(
+            test,
+            "object-store",
+            "the binary was built without the feature `object-store`",
+        );
+        return None;
+    }
+    let keys = keys(&home);
+    assert_eq!(keys.len(), NOTES);
+    fs::create_dir_all(home.path("stores/shop/shards")).expect("a folder");
+    let mut shards = ["0", "1"].map(|name| {
+        let file = File::create(home.path(format!("stores/shop/shards/{name}.tar")));
+        tar::Builder::new(file.expect("a file"))
+    });
+    for (number, key) in keys.iter().enumerate() {
+        let content = fs::read(home.path("data").join(key)).expect("a picture");
+        home.write(&format!("stores/shop/pictures/{key}"), &content);
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        let shard = &mut shards[number % 2];
+        shard
+            .append_data(&mut header, key, content.as_slice())
+            .expect("an entry");
+    }
+    for mut shard in shards {
+        shard.finish().expect("a shard");
+    }
+    for name in ["notes.jsonl", "interactions.csv"] {
+        fs::copy(
+            home.path("data").join(name),
+            home.path("stores/shop").join(name),
+        )
+        .expect("a table");
+    }
+    Some(home)
+}
+
+/// What a binary without the feature says: before anything runs, of all keys at once.
+fn refused_without(home: &Home) {
+    let words = [
+        "train",
+        "folder.toml",
+        "--set",
+        "data.images=s3://b/x",
+        "--set",
+        "data.notes=gs://b/n.jsonl",
+    ];
+    home.refused(
+        &words,
+        &[
+            "data.images",
+            "data.notes",
+            "cargo feature `object-store`",
+            "--features mlrm-cli/object-store",
+        ],
+    );
+}
+
+/// The keys of the pictures, in the order of the notes.
+fn keys(home: &Home) -> Vec<String> {
+    let notes = home.read("data/notes.jsonl");
+    let key = |line: &str| {
+        let note: Value = serde_json::from_str(line).expect("a note");
+        note["image"].as_str().expect("a key").to_owned()
+    };
+    notes.lines().map(key).collect()
+}
+
+/// The binary, for which `web` is S3.
+fn command(home: &Home, endpoint: &str, words: &[&str]) -> Command {
+    let mut command = home.command(words);
+    command
+        .env("AWS_ENDPOINT_URL", endpoint)
+        .env("AWS_ALLOW_HTTP", "true")
+        .env("AWS_ACCESS_KEY_ID", "THE-KEY-ID")
+        .env("AWS_SECRET_ACCESS_KEY", "THE-SECRET")
+        .env("NO_PROXY", "127.0.0.1");
+    command
+}
+
+#[track_caller]
+fn mlrm(home: &Home, endpoint: &str, words: &[&str]) -> Ran {
+    let ran = home.ran(words, &mut command(home, endpoint, words));
+    assert!(!format!("{ran:?}").contains("THE-SECRET"), "{ran:?}");
+    ran
+}
+
+/// Trains into `run`, and gives every loss.
+#[track_caller]
+fn train(home: &Home, endpoint: &str, run: &str, sets: &[&str]) -> (Ran, String) {
+    let dir = format!("run.dir={run}");
+    let sets = [&[dir.as_str(), "eval.baselines=[]"], sets].concat();
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    let ran = mlrm(
+        home,
+        endpoint,
+        &[&["train", "folder.toml"], sets.as_slice()].concat(),
+    );
+    ran.done();
+    let text = losses(&events(home, run));
+    assert_eq!(text.len(), 6);
+    assert!(
+        !home
+            .read(format!("{run}/events.jsonl"))
+            .contains("THE-SECRET")
+    );
+    (ran, format!("{text:?}"))
+}
+
+/// Requests for content: pictures, parts of shards, tables.
+fn gets(web: &Web) -> usize {
+    web.take_asked()
+        .iter()
+        .filter(|asked| asked.starts_with("GET") && !asked.contains("list-type"))
+        .count()
+}
+
+#[test]
+fn a_run_is_the_same_from_wherever_its_pictures_come() {
+    let Some(home) = home("a_run_is_the_same_from_wherever_its_pictures_come") else {
+        return;
+    };
+    let web = Web::calm(&home.path("stores"));
+    let near = train(&home, &web.address(), "near", &[]).1;
+    assert_eq!(gets(&web), 0);
+    let shards = format!("data.images={}/shop/shards/{{0..1}}.tar", web.address());
+    for (run, images, cold) in [
+        ("prefix", "data.images=s3://shop/pictures", NOTES),
+        // Each picture, and each shard's headers.
+        ("pattern", "data.images=s3://shop/shards/*.tar", NOTES + 2),
+        ("braces", &shards, NOTES + 2),
+    ] {
+        let (ran, first) = train(&home, &web.address(), run, &[images]);
+        assert_eq!(first, near, "{run}");
+        assert_eq!(gets(&web), cold, "{run}");
+        assert!(ran.err.contains("object storage: "), "{ran:?}");
+        let (_, second) = train(&home, &web.address(), &format!("{run}-warm"), &[images]);
+        assert_eq!(second, near, "{run}");
+        assert_eq!(gets(&web), 0, "{run}");
+    }
+    // Less than the pictures take, and nothing at all.
+    for most in ["20000", "0"] {
+        let most = format!("data.image_cache_max_bytes={most}");
+        let sets = ["data.images=s3://shop/pictures", most.as_str()];
+        let (_, small) = train(&home, &web.address(), &most[27..], &sets);
+        assert_eq!(small, near, "{most}");
+        assert!(gets(&web) > 0);
+    }
+    let sets = ["data.root=s3://shop", "data.images=pictures"];
+    let (_, all) = train(&home, &web.address(), "tables", &sets);
+    assert_eq!(all, near);
+}
+
+#[test]
+fn a_store_that_fails_now_and_then_changes_nothing_and_is_told() {
+    let Some(home) = home("a_store_that_fails_now_and_then_changes_nothing_and_is_told") else {
+        return;
+    };
+    let near = train(&home, "http://127.0.0.1:9", "near", &[]).1;
+    let web = Web::serve(&home.path("stores"), |number, _| match number % 20 {
+        2 => Mishap::Busy,
+        7 => Mishap::Cut,
+        11 => Mishap::Drop,
+        _ => Mishap::None,
+    });
+    let sets = [
+        "data.images=s3://shop/shards/*.tar",
+        "data.notes=s3://shop/notes.jsonl",
+    ];
+    let (ran, flaky) = train(&home, &web.address(), "flaky", &sets);
+    assert_eq!(flaky, near);
+    assert!(
+        ran.err.contains("requests failed and were repeated"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn checks_embeddings_and_damaged_caches_work_from_a_store() {
+    let Some(home) = home("checks_embeddings_and_damaged_caches_work_from_a_store") else {
+        return;
+    };
+    let web = Web::calm(&home.path("stores"));
+    let words = [
+        "data",
+        "check",
+        "s3://shop",
+        "--images",
+        "pictures",
+        "--json",
+    ];
+    let checked = mlrm(&home, &web.address(), &words);
+    assert_eq!(checked.done().json()["images"], NOTES);
+    assert!(checked.err.contains("object storage: "), "{checked:?}");
+    // Every entry is damaged in another way, and fetched again.
+    let mut damaged = 0;
+    for folder in fs::read_dir(home.path(".cache/mlrm/objects"))
+        .expect("a cache")
+        .flatten()
+    {
+        for entry in fs::read_dir(folder.path()).expect("a folder").flatten() {
+            let content = fs::read(entry.path()).expect("an entry");
+            let cut = content.len() * damaged / NOTES;
+            fs::write(entry.path(), &content[..cut.min(content.len() - 1)]).expect("an entry");
+            damaged += 1;
+        }
+    }
+    assert!(damaged > NOTES, "{damaged}");
+    web.take_asked();
+    let again = mlrm(&home, &web.address(), &words);
+    assert_eq!(again.done().json(), checked.json());
+    assert!(
+        again
+            .err
+            .contains("damaged entries of the cache were fetched again"),
+        "{again:?}"
+    );
+    train(&home, &web.address(), "run", &[]);
+    let embed = |images: &str, out: &str| {
+        let words = [
+            "embed",
+            "run",
+            "--notes",
+            "data/notes.jsonl",
+            "--images",
+            images,
+            "--out",
+            out,
+        ];
+        mlrm(&home, &web.address(), &words).done();
+        fs::read(home.path(out)).expect("embeddings")
+    };
+    assert_eq!(
+        embed("data", "near.npy"),
+        embed("s3://shop/shards/*.tar", "far.npy")
+    );
+}
+
+#[test]
+fn what_does_not_pass_is_told_with_place_and_mend() {
+    let Some(home) = home("what_does_not_pass_is_told_with_place_and_mend") else {
+        return;
+    };
+    let web = Web::serve(&home.path("stores"), |_, path| {
+        match path.starts_with("/closed") {
+            true => Mishap::Refused,
+            false => Mishap::None,
+        }
+    });
+    let check = |images: &str, words: &[&str]| {
+        let ran = mlrm(
+            &home,
+            &web.address(),
+            &["data", "check", "data", "--images", images],
+        );
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        for word in words {
+            assert!(ran.out.contains(word), "no `{word}` in {ran:?}");
+        }
+        assert!(!ran.out.contains("LEAKED"), "{ran:?}");
+    };
+    check(
+        "s3://none/pictures",
+        &["no bucket `none`", "AWS_ENDPOINT_URL"],
+    );
+    check(
+        "s3://closed/pictures",
+        &["403", "InvalidAccessKeyId", "AWS_ACCESS_KEY_ID"],
+    );
+    check("s3://shop/none.tar", &["`s3://shop/none.tar` is not there"]);
+    check("s3://shop/none", &["s3://shop/none", "nothing is there"]);
+    check("s3://shop/shards/x*.tar", &["no object has such a name"]);
+    check("s3://KEY:THE-PASS@shop/x", &["environment variables"]);
+    check(
+        "ftp://shop/x",
+        &["`ftp://` addresses are not read", "s3://"],
+    );
+    check(
+        &format!("{}/shop/pictures", web.address()),
+        &["does not list", "{000..031}.tar"],
+    );
+    // A picture that is gone is missing; a store that refuses makes no note one without a picture.
+    fs::remove_file(home.path("stores/shop/pictures").join(&keys(&home)[3])).expect("a picture");
+    check("s3://shop/pictures", &["missing_image  1"]);
+    let words = [
+        "train",
+        "folder.toml",
+        "--set",
+        "data.images=s3://closed/x.tar",
+        "--set",
+        "data.on_missing_image=drop",
+        "--set",
+        "data.on_bad_image=drop",
+    ];
+    mlrm(&home, &web.address(), &words).failed_with(1, &["403", "s3://closed/x.tar"]);
+    assert!(!home.path("run").exists());
+    let plain = ["data", "check", "data", "--images", "s3://shop/pictures"];
+    let mut refused = command(&home, &web.address(), &plain);
+    let refused = home.ran(&plain, refused.env_remove("AWS_ALLOW_HTTP"));
+    assert!(refused.out.contains("AWS_ALLOW_HTTP=true"), "{refused:?}");
+}
+
+/// Waits until something is so.
+#[track_caller]
+fn wait_for(what: &str, so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !so() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_kill_during_a_fetch_leaves_nothing_that_is_taken_for_whole() {
+    let Some(home) = home("a_kill_during_a_fetch_leaves_nothing_that_is_taken_for_whole") else {
+        return;
+    };
+    // Half of the pictures come, the rest hangs.
+    let slow = Web::serve(&home.path("stores"), |number, _| match number > 40 {
+        true => Mishap::Stall(60),
+        false => Mishap::None,
+    });
+    let words = [
+        "data",
+        "check",
+        "data",
+        "--images",
+        "s3://shop/pictures",
+        "--json",
+    ];
+    let start = |web: &Web| {
+        let mut command = command(&home, &web.address(), &words);
+        command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary runs")
+    };
+    let mut killed: Child = start(&slow);
+    let entries = || {
+        let folders = fs::read_dir(home.path(".cache/mlrm/objects"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        folders
+            .flat_map(|folder| fs::read_dir(folder.path()).into_iter().flatten().flatten())
+            .count()
+    };
+    // The list, forty pictures, and what hangs.
+    wait_for("requests that hang", || {
+        slow.requests() > 60 && entries() >= 40
+    });
+    killed.kill().expect("a kill");
+    killed.wait().expect("an end");
+    let after = entries();
+    // Two at once, from a cache that a third has begun.
+    let web = Web::calm(&home.path("stores"));
+    let mut others = [start(&web), start(&web)];
+    for other in &mut others {
+        assert!(other.wait().expect("an end").success());
+    }
+    assert!(
+        entries() >= NOTES && (40..NOTES).contains(&after),
+        "{after}"
+    );
+    web.take_asked();
+    assert_eq!(
+        mlrm(&home, &web.address(), &words).done().json()["images"],
+        NOTES
+    );
+    assert_eq!(gets(&web), 0);
+}
+
+/// moto's S3 on a port of its own.
+struct Moto {
+    server: Child,
+    endpoint: String,
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+/// Starts moto, and puts everything below `stores/shop` into its bucket `shop`.
+fn moto(test: &str, home: &Home) -> Option<Moto> {
+    const PUT: &str = "import sys, pathlib, boto3
+endpoint, root = sys.argv[1:]
+s3 = boto3.client('s3', endpoint_url=endpoint, region_name='us-east-1')
+s3.create_bucket(Bucket='shop')
+root = pathlib.Path(root)
+for path in root.rglob('*'):
+    if path.is_file():
+        s3.put_object(Bucket='shop', Key=str(path.relative_to(root)), Body=path.read_bytes())
+";
+    let Some(python) = std::env::var_os("MLRM_PYTHON") else {
+        skipped(test, "moto", "MLRM_PYTHON names no Python");
+        return None;
+    };
+    let has = Command::new(&python)
+        .args(["-c", "import moto.server, boto3"])
+        .output();
+    if !has.is_ok_and(|has| has.status.success()) {
+        skipped(
+            test,
+            "moto",
+            "the Python of MLRM_PYTHON has no moto[server]",
+        );
+        return None;
+    }
+    let port = TcpListener::bind("127.0.0.1:0")
+        .and_then(|free| free.local_addr())
+        .expect("a port")
+        .port();
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let run = [
+        "-m",
+        "moto.server",
+        "-H",
+        "127.0.0.1",
+        "-p",
+        &port.to_string(),
+    ];
+    let mut server = Command::new(&python);
+    server.args(run).stdout(Stdio::null()).stderr(Stdio::null());
+    let moto = Moto {
+        server: server.spawn().expect("moto"),
+        endpoint,
+    };
+    wait_for("moto", || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    let root = home.path("stores/shop");
+    let mut put = Command::new(&python);
+    put.args(["-c", PUT, &moto.endpoint]).arg(Path::new(&root));
+    put.env("AWS_ACCESS_KEY_ID", "x")
+        .env("AWS_SECRET_ACCESS_KEY", "x");
+    let put = put.output().expect("Python");
+    assert!(put.status.success(), "{put:?}");
+    Some(moto)
+}
+
+#[test]
+fn a_run_from_motos_s3_is_the_same() {
+    let test = "a_run_from_motos_s3_is_the_same";
+    let Some(home) = home(test) else {
+        return;
+    };
+    let Some(moto) = moto(test, &home) else {
+        return;
+    };
+    let near = train(&home, &moto.endpoint, "near", &[]).1;
+    for (run, sets) in [
+        (
+            "prefix",
+            ["data.images=s3://shop/pictures", "data.root=data"],
+        ),
+        (
+            "shards",
+            ["data.images=s3://shop/shards/*.tar", "data.root=data"],
+        ),
+        ("all", ["data.images=pictures", "data.root=s3://shop"]),
+    ] {
+        for turn in ["cold", "warm"] {
+            let (_, far) = train(&home, &moto.endpoint, &format!("{run}-{turn}"), &sets);
+            assert_eq!(far, near, "{run} {turn}");
+        }
+    }
+    let words = ["data", "check", "data", "--images", "s3://none/x"];
+    let none = mlrm(&home, &moto.endpoint, &words);
+    assert!(none.out.contains("no bucket `none`"), "{none:?}");
+}
