@@ -22,6 +22,7 @@ pub use read::for_each_note;
 pub use screen::Screened;
 
 pub(crate) use near::NearIds;
+#[cfg(feature = "object-store")]
 pub(crate) use screen::cache_folder;
 
 use crate::error::{DataError, Problem, ProblemKind, Result, shown};

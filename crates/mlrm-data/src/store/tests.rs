@@ -5,12 +5,12 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
+use super::Store;
 use super::address::Address;
 use super::cache::Cache;
 use super::client::{Client, Tries};
 use super::files::copy_to;
 use super::http::Patience;
-use super::{RangeReader, Store};
 use crate::error::ProblemKind;
 use crate::notes::ImageStore;
 
@@ -188,8 +188,8 @@ fn parts_are_asked_for_once_and_again_where_the_cache_is_damaged() {
     fs::write(home.path().join("web/x.bin"), bytes(5000)).unwrap();
     let web = Web::calm(&home.path().join("web"));
     let cache = || Cache::in_folder(home.path().join("cache"), 1 << 20);
+    let object = client(&web, "x.bin").look("x.bin").unwrap();
     let store = Store::with(client(&web, "x.bin"), Some(cache()));
-    let object = store.client().look("x.bin").unwrap();
     let wanted = [(&object, 0..100), (&object, 100..300), (&object, 0..0)];
     let read = |store: &Store| store.read_ahead(&wanted);
     let expected = [bytes(100), bytes(300)[100..].to_vec(), Vec::new()];
@@ -218,9 +218,9 @@ fn a_far_file_reads_as_a_near_one() {
     let content = bytes(3 << 20);
     fs::write(home.path().join("x.bin"), &content).unwrap();
     let web = Web::calm(home.path());
+    let object = client(&web, "x.bin").look("x.bin").unwrap();
     let store = Store::with(client(&web, "x.bin"), None);
-    let object = store.client().look("x.bin").unwrap();
-    let mut reader = RangeReader::new(&store, &object);
+    let mut reader = store.reader(&object);
     let mut all = Vec::new();
     reader.read_to_end(&mut all).unwrap();
     assert!(all == content);
