@@ -160,7 +160,7 @@ fn a_run_is_the_same_from_wherever_its_pictures_come() {
         ("prefix", "data.images=s3://shop/pictures", NOTES),
         // Each picture, and each shard's headers.
         ("pattern", "data.images=s3://shop/shards/*.tar", NOTES + 2),
-        ("braces", &shards, NOTES + 2),
+        ("braces", shards.as_str(), NOTES + 2),
     ] {
         let (ran, first) = train(&home, &web.address(), run, &[images]);
         assert_eq!(first, near, "{run}");
@@ -171,10 +171,10 @@ fn a_run_is_the_same_from_wherever_its_pictures_come() {
         assert_eq!(gets(&web), 0, "{run}");
     }
     // Less than the pictures take, and nothing at all.
-    for most in ["20000", "0"] {
-        let most = format!("data.image_cache_max_bytes={most}");
+    for bytes in ["20000", "0"] {
+        let most = format!("data.image_cache_max_bytes={bytes}");
         let sets = ["data.images=s3://shop/pictures", most.as_str()];
-        let (_, small) = train(&home, &web.address(), &most[27..], &sets);
+        let (_, small) = train(&home, &web.address(), &format!("most-{bytes}"), &sets);
         assert_eq!(small, near, "{most}");
         assert!(gets(&web) > 0);
     }

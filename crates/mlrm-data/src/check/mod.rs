@@ -18,7 +18,7 @@ use crate::error::{DataError, Problem, ProblemKind, Result, shorten, shown};
 use crate::files::table_files;
 use crate::image::{DecodeOptions, PictureTraits, decode_with_traits};
 use crate::interactions::{Interner, for_each_interaction};
-use crate::notes::{Ahead, ImageStore, NearIds, Note, for_each_note};
+use crate::notes::{Fetched, ImageStore, NearIds, Note, for_each_note};
 use crate::pairs::for_each_pair;
 use crate::store::is_named;
 
@@ -306,7 +306,7 @@ fn judge_together<'a>(
 }
 
 /// Decodes a picture as training will, and throws the result away.
-fn judge(store: &ImageStore, key: &str, options: &DecodeOptions, ahead: &Ahead) -> Judged {
+fn judge(store: &ImageStore, key: &str, options: &DecodeOptions, ahead: &Fetched) -> Judged {
     let bytes = store.content(key, options, ahead)?;
     let (_, traits): (_, PictureTraits) = decode_with_traits(&bytes, options)?;
     let twins = warnings::of_twins(&store.twins(key));

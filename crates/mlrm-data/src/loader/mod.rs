@@ -28,7 +28,7 @@ pub use swap::{Shown, Swap};
 use crate::batch::{BatchPictures, NoteBatch, Picture, PictureHash};
 use crate::error::{DataError, Problem, Result, shorten};
 use crate::image::{DecodeOptions, ImagePreprocessor, decode};
-use crate::notes::{Ahead, ByText, ImageStore, Note, NoteSet};
+use crate::notes::{ByText, Fetched, ImageStore, Note, NoteSet};
 use crate::prompt::{EncodedNote, PromptEncoder, PromptStyle};
 
 /// Most threads that `loader_threads = 0` takes.
@@ -105,7 +105,7 @@ impl Pictures {
     }
 
     /// The picture of the note in `row`; `None` where the note is read without one.
-    fn picture(&self, row: u32, note: &Note, ahead: &Ahead) -> Result<Option<Picture>> {
+    fn picture(&self, row: u32, note: &Note, ahead: &Fetched) -> Result<Option<Picture>> {
         let by_text = self.fallback.as_ref().map(|fallback| &fallback.by_text);
         if by_text.is_some_and(|by_text| by_text.reads(row)) {
             return Ok(None);
@@ -135,7 +135,7 @@ impl Pictures {
     }
 
     /// The pictures of these rows that have to be read, asked for together where they are far away.
-    fn ahead(&self, rows: &[u32], notes: &NoteSet) -> Ahead {
+    fn ahead(&self, rows: &[u32], notes: &NoteSet) -> Fetched {
         let by_text = self.fallback.as_ref().map(|fallback| &fallback.by_text);
         let is_read = |row: &&u32| !by_text.is_some_and(|by_text| by_text.reads(**row));
         let is_known = |key: &str| {
@@ -171,7 +171,7 @@ impl Pictures {
         row: u32,
         key: &str,
         known: &dyn KnownPictures,
-        ahead: &Ahead,
+        ahead: &Fetched,
     ) -> Result<Picture, Problem> {
         let of_hash = |hash: PictureHash, values| Picture {
             hash: Some(hash),
@@ -199,7 +199,7 @@ impl Pictures {
         Ok(of_hash(hash, Some(values)))
     }
 
-    fn pixels(&self, row: u32, key: &str, ahead: &Ahead) -> Result<Arc<[u8]>, Problem> {
+    fn pixels(&self, row: u32, key: &str, ahead: &Fetched) -> Result<Arc<[u8]>, Problem> {
         if let Some(pixels) = self.cached(row) {
             return Ok(pixels);
         }

@@ -18,12 +18,13 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 pub use by_text::{ByText, FailedPicture, WithoutPicture};
-pub use image_store::{Ahead, ImageStore, picture_shards};
+pub use image_store::{Fetched, ImageStore, picture_shards};
 pub use read::for_each_note;
 pub use screen::Screened;
 pub use stream::NoteFiles;
 
 pub(crate) use near::NearIds;
+#[cfg(feature = "object-store")]
 pub(crate) use screen::cache_folder;
 
 use crate::error::{DataError, Problem, ProblemKind, Result, shown};

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::image_store::Stamp;
-use super::{Ahead, ImageStore, NoteSet};
+use super::{Fetched, ImageStore, NoteSet};
 use crate::error::{Problem, ProblemKind};
 use crate::image::DecodeOptions;
 use crate::write::{clear_unfinished, write_file};
@@ -70,7 +70,7 @@ impl ImageStore {
             .unwrap_or_default();
         let done = AtomicUsize::new(0);
         let is_known = |key: &str, stamp: &Stamp| known.get(key) == Some(stamp);
-        let look = |key: &str, ahead: &Ahead| {
+        let look = |key: &str, ahead: &Fetched| {
             let found = self.stamp(key).and_then(|stamp| {
                 if !is_known(key, &stamp) {
                     self.check_ends(key, options, ahead)?;
@@ -88,7 +88,7 @@ impl ImageStore {
                 })
             });
             let ahead = match self.together() {
-                1 => Ahead::default(),
+                1 => Fetched::default(),
                 _ => self.ahead(new),
             };
             keys.iter().map(|key| look(key, &ahead)).collect::<Vec<_>>()

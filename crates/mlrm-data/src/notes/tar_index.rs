@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::image_store::{Stamp, stamp_of};
 use super::screen::cache_folder;
 use crate::error::{DataError, Result, shorten};
-use crate::store::{Object, RangeReader, Store};
+use crate::store::{Object, Store};
 use crate::write::{clear_unfinished, write_file};
 
 /// Fewer entries than this are listed faster than an index is kept.
@@ -54,7 +54,7 @@ pub(super) fn entries_of(store: &Store, object: &Object) -> Result<Vec<TarEntry>
         return Ok(entries);
     }
     let address = store.address(object);
-    let entries = list_in(&address, RangeReader::new(store, object), object.bytes)?;
+    let entries = list_in(&address, store.reader(object), object.bytes)?;
     // However few they are: each took a request.
     if let Ok(text) = serde_json::to_vec(&entries) {
         store.keep_index(object, &text);

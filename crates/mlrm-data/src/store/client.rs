@@ -24,7 +24,7 @@ use super::Object;
 use super::address::Address;
 use super::fault::Fault;
 use super::http::{COUNTS, Connector, Patience};
-use crate::error::{DataError, Result};
+use crate::error::Result;
 
 /// Requests that are under way at the same time, of all threads of this process.
 pub(super) const IN_FLIGHT: usize = 32;
@@ -302,11 +302,4 @@ pub fn told() -> Option<String> {
     Some(format!(
         "object storage: {answers} answers of {megabytes:.1} MB{again}{damaged}"
     ))
-}
-
-impl From<Fault> for DataError {
-    fn from(fault: Fault) -> Self {
-        let problem = fault.problem();
-        Self::Several(format!("{}; {}", problem.message, problem.mend))
-    }
 }

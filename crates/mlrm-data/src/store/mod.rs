@@ -33,13 +33,11 @@ use mlrm_config::{check_address, is_address};
 #[cfg(not(feature = "object-store"))]
 pub use absent::told;
 #[cfg(not(feature = "object-store"))]
-pub(crate) use absent::{RangeReader, Store, copy_of, list_files};
+pub(crate) use absent::{Store, copy_of, list_files};
 #[cfg(feature = "object-store")]
 pub use client::told;
 #[cfg(feature = "object-store")]
 pub(crate) use files::{copy_of, list_files};
-#[cfg(feature = "object-store")]
-pub(crate) use ranges::RangeReader;
 #[cfg(feature = "object-store")]
 pub(crate) use reader::Store;
 

@@ -4,7 +4,6 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use super::Object;
 use super::client::Client;
-use super::reader::Store;
 
 /// Least bytes that are asked for at once. The headers of small pictures lie closer than this, so that the file is read
 /// in one pass; large ones are leapt over.
@@ -25,11 +24,11 @@ pub(crate) struct RangeReader {
 }
 
 impl RangeReader {
-    /// Of an object of this store. What it reads is not kept.
-    pub fn new(store: &Store, object: &Object) -> Self {
+    /// Of an object as it was looked up.
+    pub fn new(client: Client, object: Object) -> Self {
         Self {
-            client: store.client().clone(),
-            object: object.clone(),
+            client,
+            object,
             at: 0,
             held: Vec::new(),
             start: 0,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::cache::{Cache, Entry};
 use super::client::Client;
 use super::fault::Fault;
+use super::ranges::RangeReader;
 use super::{Object, files};
 use crate::error::{DataError, Problem, Result};
 
@@ -144,6 +145,11 @@ impl Store {
         read
     }
 
+    /// An object as a file. What is read of it is not kept.
+    pub fn reader(&self, object: &Object) -> RangeReader {
+        RangeReader::new(self.client.clone(), object.clone())
+    }
+
     /// What was kept of a tar file's headers.
     pub fn kept_index(&self, object: &Object) -> Option<Vec<u8>> {
         self.cache.as_ref()?.get(&self.index(object))
@@ -157,10 +163,6 @@ impl Store {
     /// The entry of an index: no range that a picture may have.
     fn index(&self, object: &Object) -> Entry {
         Entry::of(&self.bucket, object, u64::MAX, 0)
-    }
-
-    pub(super) fn client(&self) -> &Client {
-        &self.client
     }
 
     fn entry(&self, object: &Object, range: &Range<u64>) -> Entry {

@@ -14,7 +14,7 @@ use std::time::UNIX_EPOCH;
 use mlrm_config::is_address;
 
 use self::find::{Folder, Place};
-pub use self::remote::Ahead;
+pub use self::remote::Fetched;
 use super::image_keys::{FolderNames, composed};
 use super::parquet_images::ParquetImages;
 use super::tar_index::{self, TarEntry};
@@ -352,7 +352,7 @@ impl ImageStore {
         &self,
         key: &str,
         options: &DecodeOptions,
-        ahead: &Ahead,
+        ahead: &Fetched,
     ) -> Result<(), Problem> {
         let (path, offset, bytes) = match self.range(self.find(key)?) {
             Range::Bytes(path, offset, bytes) => (path, offset, bytes),

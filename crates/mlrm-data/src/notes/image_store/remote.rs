@@ -18,7 +18,7 @@ const TOGETHER: usize = 64;
 
 /// Contents of pictures that were asked for together, by key. Empty where pictures are near.
 #[derive(Debug, Default)]
-pub struct Ahead(HashMap<String, Vec<u8>>);
+pub struct Fetched(HashMap<String, Vec<u8>>);
 
 impl ImageStore {
     /// The pictures of a store, at an address of it.
@@ -87,9 +87,9 @@ impl ImageStore {
 
     /// Asks for the pictures of these keys together, where they are far away and not in the cache of this machine. What cannot
     /// be read is left out: whoever reads it hears why.
-    pub fn ahead<'a>(&self, keys: impl IntoIterator<Item = &'a str>) -> Ahead {
+    pub fn ahead<'a>(&self, keys: impl IntoIterator<Item = &'a str>) -> Fetched {
         let Some((_, store)) = &self.remote else {
-            return Ahead::default();
+            return Fetched::default();
         };
         let found = keys
             .into_iter()
@@ -99,7 +99,7 @@ impl ImageStore {
             });
         let (keys, wanted): (Vec<&str>, Vec<_>) = found.unzip();
         let read = keys.into_iter().zip(store.read_ahead(&wanted));
-        Ahead(
+        Fetched(
             read.filter_map(|(key, content)| Some((key.to_owned(), content?)))
                 .collect(),
         )
@@ -116,7 +116,7 @@ impl ImageStore {
         &self,
         key: &str,
         options: &DecodeOptions,
-        ahead: &'a Ahead,
+        ahead: &'a Fetched,
     ) -> Result<Cow<'a, [u8]>, Problem> {
         match ahead.0.get(key) {
             Some(content) => {
