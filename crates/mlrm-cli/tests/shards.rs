@@ -184,7 +184,6 @@ fn spoil(home: &Home, row: usize, cut: bool) -> String {
 fn pictures_that_fail_are_listed_and_stop_nothing() {
     let home = Home::trained();
     let failed = [(3, true), (25, false), (79, true)].map(|(row, cut)| spoil(&home, row, cut));
-    let text = ["--set", "data.on_bad_image=text"];
     let ids = |list: &str| -> Vec<String> {
         let text = home.read(list);
         let pictures = text
@@ -197,7 +196,7 @@ fn pictures_that_fail_are_listed_and_stop_nothing() {
             })
             .collect()
     };
-    let whole = home.mlrm(&words("run", "whole.npy", &text));
+    let whole = home.mlrm(&words("run", "whole.npy", &[]));
     assert!(
         whole
             .done()
@@ -207,7 +206,7 @@ fn pictures_that_fail_are_listed_and_stop_nothing() {
     );
     assert_eq!(ids("whole.npy.failed.jsonl"), failed);
     for number in 0..COUNT {
-        shard(&home, number, &text).done();
+        shard(&home, number, &[]).done();
     }
     merge(&home).done();
     assert_eq!(ids("merged.npy.failed.jsonl"), failed);
@@ -235,6 +234,45 @@ fn pictures_that_fail_are_listed_and_stop_nothing() {
     }
     home.mlrm(&words("run", "whole.npy", &[])).done();
     assert!(!home.path("whole.npy.failed.jsonl").exists());
+}
+
+#[test]
+fn pictures_that_fail_stop_only_who_is_strict() {
+    let home = Home::trained();
+    // All of the second part.
+    for row in 10..20 {
+        fs::remove_file(note(&home, row).1).expect("a picture");
+    }
+    spoil(&home, 33, true);
+    let embed = |out: &str, set: &[&str]| {
+        let sets: Vec<&str> = set.iter().flat_map(|set| ["--set", set]).collect();
+        home.mlrm(&words("run", out, &sets))
+    };
+    let ran = embed("default.npy", &[]);
+    assert!(ran.done().out.contains("80 embeddings"), "{ran:?}");
+    let told = "11 notes are read by text alone (10 without a picture, 1 with one";
+    assert!(ran.err.contains(told), "{ran:?}");
+    assert_eq!(home.read("default.npy.failed.jsonl").lines().count(), 11);
+    let ran = embed("left.npy", &["data.on_missing_image=drop"]);
+    assert!(ran.done().out.contains("70 embeddings"), "{ran:?}");
+    for (key, place) in [
+        ("data.on_missing_image", "10 of 10 notes"),
+        ("data.on_bad_image", "1 of 10 notes"),
+    ] {
+        embed("strict.npy", &[&format!("{key}=error")]).failed_with(1, &[key, place]);
+        assert!(!home.path("strict.npy").exists());
+    }
+    // Where none is there, the place is wrong, unless somebody says that it is not.
+    for row in (0..10).chain(20..80) {
+        fs::remove_file(note(&home, row).1).expect("a picture");
+    }
+    home.refused(
+        &words("run", "none.npy", &[]),
+        &["none of the first 10 pictures is there", "--images"],
+    );
+    let ran = embed("none.npy", &["data.on_missing_image=text"]);
+    assert!(ran.done().out.contains("80 embeddings"), "{ran:?}");
+    embed("none.npy", &["data.on_missing_image=drop"]).failed_with(1, &["every note is dropped"]);
 }
 
 #[test]

@@ -4,7 +4,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use super::{Format, Numbers, Shape, Writer, npy, parquet, read_embeddings, safetensors, writer};
-use crate::embeddings::EmbeddingSet;
 use crate::error::Error;
 
 /// A file that is to be joined.
@@ -27,11 +26,11 @@ pub struct Joined {
 
 /// Writes the parts of one corpus (the shards of `embed --shard i/n`), in the order given, as the file that
 /// [`write_embeddings`](super::write_embeddings) would write of all of them: the same bytes. All ids are held, and
-/// the embeddings of one part. With `dim` they are [cut](EmbeddingSet::cut_to).
+/// the embeddings of one part. With `dim` they are [cut](crate::EmbeddingSet::cut_to).
 ///
 /// # Errors
 ///
-/// If there is no part, one cannot be read, has another number of embeddings than it should have, or other
+/// If there is no embedding, one part cannot be read, has another number of embeddings than it should have, or other
 /// dimensions than the first; if an id is in two parts; if the file cannot be written.
 pub fn join_embeddings(
     path: &Path,
@@ -44,6 +43,10 @@ pub fn join_embeddings(
     for part in parts {
         let set = read_embeddings(&part.path)?;
         check_count(part, set.multimodal().len())?;
+        if set.multimodal().is_empty() {
+            // It does not tell how long its embeddings would be.
+            continue;
+        }
         let set = match dim {
             Some(dim) => set.cut_to(dim)?,
             None => set,
@@ -58,7 +61,7 @@ pub fn join_embeddings(
             Some(begun) => begun,
             None => begun.insert((writer(path, &ids.text, own)?, own)),
         };
-        same_shape(&set, shape, &own)?;
+        same_shape(shape, &own)?;
         out.append(&set)?;
     }
     let (out, shape) = begun.ok_or(Error::Mismatch {
@@ -82,10 +85,8 @@ fn check_count(part: &PartFile, notes: usize) -> Result<(), Error> {
     }
 }
 
-fn same_shape(set: &EmbeddingSet, first: &Shape, own: &Shape) -> Result<(), Error> {
-    // A part without notes does not tell how long its embeddings would be.
-    if first == own || set.multimodal().is_empty() && own.visual.is_some() == first.visual.is_some()
-    {
+fn same_shape(first: &Shape, own: &Shape) -> Result<(), Error> {
+    if first == own {
         return Ok(());
     }
     let visual = |shape: &Shape| match shape.visual {
@@ -153,7 +154,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::embeddings::Embeddings;
+    use crate::embeddings::{EmbeddingSet, Embeddings};
     use crate::files::{embedding_files, write_embeddings};
 
     fn set(rows: std::ops::Range<usize>, dim: usize, visual: bool) -> EmbeddingSet {
