@@ -11,7 +11,7 @@ use support::{Home, events, golden_cases, named, printed};
 use tensors::{RawTensor, copy_folder, edit, read};
 
 /// The golden cases that hold whole models, with what each needs of the config beside it.
-const SYSTEMS: [(&str, &[&str]); 4] = [
+const SYSTEMS: [(&str, &[&str]); 6] = [
     ("system_blip2", &["model.variant=basic", "model.head.dim=0"]),
     (
         "system_qwen_vl",
@@ -19,6 +19,23 @@ const SYSTEMS: [(&str, &[&str]); 4] = [
             "model.variant=basic",
             "model.head.dim=0",
             "prompt.layout=after",
+        ],
+    ),
+    (
+        "system_qwen2_5_vl",
+        &[
+            "model.variant=basic",
+            "model.head.dim=0",
+            "prompt.layout=after",
+            "model.vision.max_pixels=600",
+        ],
+    ),
+    (
+        "system_qwen3_vl",
+        &[
+            "model.variant=basic",
+            "model.head.dim=0",
+            "model.vision.max_pixels=576",
         ],
     ),
     (
@@ -97,6 +114,7 @@ fn without_a_step_the_model_is_evaluated_as_it_is() {
         for name in norms {
             let theirs = match system {
                 "system_blip2" => format!("language_model.{name}"),
+                "system_qwen3_vl" => name.replacen("model.", "model.language_model.", 1),
                 _ => name.clone(),
             };
             assert_eq!(llm[name].values(), stored[&theirs].values(), "{name}");
@@ -128,6 +146,11 @@ fn fine_tuning_changes_what_learns_and_leaves_the_encoder() {
         let head = read(&home.path("run/model/head.safetensors"));
         let (own, theirs) = match system {
             "system_qwen_vl" => ("resampler.query", "transformer.visual.attn_pool.query"),
+            "system_qwen2_5_vl" => ("merger.last.fc1.weight", "visual.merger.mlp.0.weight"),
+            "system_qwen3_vl" => (
+                "merger.deep.1.fc2.weight",
+                "model.visual.deepstack_merger_list.1.linear_fc2.weight",
+            ),
             _ => ("query_tokens", "query_tokens"),
         };
         assert_ne!(head[own].values(), stored[theirs].values(), "{system}");
@@ -151,6 +174,8 @@ fn inspect_names_the_parts() {
     for (system, family) in [
         ("system_blip2", "opt"),
         ("system_qwen_vl", "qwen"),
+        ("system_qwen2_5_vl", "qwen2_5_vl_text"),
+        ("system_qwen3_vl", "qwen3_vl_text"),
         ("system_notellm2_mllama", "llama"),
         ("system_notellm2_qwen_selfvl", "qwen"),
     ] {
@@ -200,6 +225,15 @@ fn of_half(system: &str, half: &str, stored: &str) -> Option<String> {
             let own = visual.is_some() && !head.iter().any(|part| stored.contains(part));
             own.then(|| stored.to_owned())
         }
+        ("system_qwen2_5_vl" | "system_qwen3_vl", "vision") => {
+            let own = stored.strip_prefix("model.").unwrap_or(stored);
+            let own = own.strip_prefix("visual.")?;
+            (!own.contains("merger")).then(|| own.to_owned())
+        }
+        ("system_qwen3_vl", _) => {
+            let own = stored.strip_prefix("model.language_model.")?;
+            Some(format!("model.{own}"))
+        }
         _ => {
             let decoder = ["model.", "transformer."];
             let own = visual.is_none() && decoder.iter().any(|part| stored.starts_with(part));
@@ -214,6 +248,17 @@ fn the_halves_of_a_whole_model_are_exported_each_with_its_own_config() {
         ("system_blip2", [Some("OPTModel"), Some("Blip2VisionModel")]),
         ("system_qwen_vl", [Some("QWenModel"), None]),
         ("system_notellm2_mllama", [Some("LlamaModel"), None]),
+        (
+            "system_qwen2_5_vl",
+            [
+                Some("Qwen2_5_VLTextModel"),
+                Some("Qwen2_5_VisionTransformerPretrainedModel"),
+            ],
+        ),
+        (
+            "system_qwen3_vl",
+            [Some("Qwen3VLTextModel"), Some("Qwen3VLVisionModel")],
+        ),
     ] {
         let home = home(system);
         for file in ["generation_config.json", "preprocessor_config.json"] {
@@ -454,6 +499,57 @@ fn configs_that_say_something_else() {
     }
     let arguments = [train.as_slice(), &["model.vision.path=system"]].concat();
     home.refused(&arguments, &["model.vision.path", "its own vision encoder"]);
+}
+
+/// The first files of Qwen2.5-VL hold the keys of the language model beside the section of the tower.
+#[test]
+fn a_flat_config_of_qwen2_5_vl_means_the_same() {
+    let home = home("system_qwen2_5_vl");
+    let parts = || {
+        let report = home.mlrm(&["inspect", "system", "--json"]).done().json();
+        report["parts"].clone()
+    };
+    let sectioned = parts();
+    edit_config(&home, |config| {
+        let text = config["text_config"].take();
+        for (key, value) in text.as_object().expect("keys") {
+            if key != "model_type" {
+                config[key] = value.clone();
+            }
+        }
+        let keys = config.as_object_mut().expect("keys");
+        keys.remove("text_config");
+        keys.remove("rope_parameters");
+        keys.insert("rope_theta".into(), 10_000.0.into());
+        let rope = serde_json::json!({"type": "mrope", "mrope_section": [1, 2, 3]});
+        keys.insert("rope_scaling".into(), rope);
+    });
+    assert_eq!(parts(), sectioned);
+}
+
+/// What a run can say of the size of pictures, and where it cannot.
+#[test]
+fn pictures_are_of_the_size_that_the_run_allows() {
+    let home = home("system_qwen3_vl");
+    train(&home, "system_qwen3_vl", 0);
+    let written = home.read("run/model/mlrm.toml");
+    // Three blocks of 8 pixels each way.
+    assert!(written.contains("image_size = 24"), "{written}");
+    assert!(written.contains("grid = 3"), "{written}");
+    // Without a step a model that was written gives what it gave.
+    let embed = |model: &str, out: &str| {
+        let words = ["embed", model, "--notes", "data/notes.jsonl", "--out", out];
+        home.mlrm(&words).done();
+        read(&home.path(out))["embeddings"].values()
+    };
+    let first = embed("run", "a.safetensors");
+    home.mlrm(&["export", "run", "--out", "copy"]).done();
+    assert_eq!(embed("copy", "b.safetensors"), first);
+    let train = ["train", "tiny.toml", "--set", "run.dir=other", "--set"];
+    let refused = [train.as_slice(), &["model.vision.max_pixels=900"]].concat();
+    home.refused(&refused, &["model.vision.max_pixels", "leave the key out"]);
+    let python = ["export", "run", "--python", "python"];
+    home.refused(&python, &["--python", "merger"]);
 }
 
 #[test]

@@ -71,6 +71,28 @@ fn published() -> Vec<(PathBuf, &'static [&'static str])> {
         .collect()
 }
 
+/// Whole models of another seed and batch than the golden cases.
+#[test]
+fn held_out_whole_models_compute_what_transformers_does() {
+    let Some(python) = python("held_out_whole_models_compute_what_transformers_does") else {
+        return;
+    };
+    let home = Home::with_config();
+    let script =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/oracle/make_qwen_vl.py");
+    for kind in ["qwen2_5_vl", "qwen3_vl"] {
+        let case = text(&home.path(kind));
+        let output = Command::new(&python)
+            .arg(&script)
+            .args([kind, &case, "--seed", "145", "--pairs", "3"])
+            .env("OMP_NUM_THREADS", "1")
+            .output()
+            .expect("python runs");
+        assert!(output.status.success(), "{output:?}");
+        home.mlrm(&["verify", &case]).done();
+    }
+}
+
 #[test]
 fn exported_folders_give_the_same_hidden_states() {
     let Some(python) = python("exported_folders_give_the_same_hidden_states") else {

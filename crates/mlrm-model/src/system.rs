@@ -308,7 +308,7 @@ impl WholeSystem {
             System::QwenVl => resampler(config).map(Some),
             // The section is that of the vision encoder, which answers for its keys.
             System::Qwen25Vl | System::Qwen3Vl => {
-                let vision = VisionConfig::read(&path)?;
+                let (vision, _) = VisionConfig::glance(config)?;
                 let merger = MergerConfig::behind(&vision).map(ConnectorConfig::Merger);
                 Ok(merger.map(|config| Noted {
                     config,

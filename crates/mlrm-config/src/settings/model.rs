@@ -15,8 +15,8 @@ pub struct ModelSettings {
     /// A model folder that mlrm wrote, to start from; the sections below are then not read. Or
     /// `hf:owner/name@revision`.
     pub path: Option<ModelPath>,
-    /// A whole multimodal model as others published it, to start from: BLIP-2 or Qwen-VL in Hugging
-    /// Face's layout, or what NoteLLM-2's released code saves. It brings the language model, the vision
+    /// A whole multimodal model as others published it, to start from: BLIP-2, Qwen-VL,
+    /// Qwen2.5-VL or Qwen3-VL in Hugging Face's layout, or what NoteLLM-2's released code saves. It brings the language model, the vision
     /// encoder and the connector; what the variant has beside them starts from scratch. NoteLLM-2's
     /// brings all weights, but its config.json describes the language model alone: `vision.path` names
     /// the encoder's folder, `connector` and `head` the sizes. Or `hf:owner/name@revision`.

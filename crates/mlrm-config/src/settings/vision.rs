@@ -36,7 +36,7 @@ pub struct VisionSettings {
     /// Most pixels of a picture, for the vision encoders of Qwen2.5-VL and Qwen3-VL, which read any size: all pictures
     /// become the largest square within it whose side whole visual tokens fill. Not set: 448 by 448, or what the
     /// preprocessor_config.json allows where that is less.
-    #[schemars(range(min = 1, max = 268435456))]
+    #[schemars(range(min = 1))]
     pub max_pixels: Option<usize>,
     /// Side of a patch in pixels.
     #[schemars(range(min = 1, max = 65536))]

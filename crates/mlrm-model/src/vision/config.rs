@@ -144,7 +144,14 @@ impl VisionConfig {
             keys: accept_keys,
             setting: "model.vision.accept_keys",
         };
-        let mut hf = HfConfig::read(path)?.accepting(accepted);
+        let (config, rest) = Self::glance(HfConfig::read(path)?.accepting(accepted))?;
+        let notes = rest.finish()?;
+        config.check().map_err(|m| ModelError::format(path, m))?;
+        Ok(Noted { config, notes })
+    }
+
+    /// What the keys `hf` say, before sizes and the keys that are left over are judged.
+    pub(crate) fn glance(mut hf: HfConfig<'_>) -> Result<(Self, HfConfig<'_>), ModelError> {
         let model_type: String = hf.get("model_type", None)?;
         let Some((family, section)) = families::of_type(&model_type) else {
             let hint = format!(
@@ -157,10 +164,7 @@ impl VisionConfig {
             None => hf,
             Some(section) => hf.section(section)?,
         };
-        let config = (family.read)(&mut vision)?;
-        let notes = vision.finish()?;
-        config.check().map_err(|m| ModelError::format(path, m))?;
-        Ok(Noted { config, notes })
+        Ok(((family.read)(&mut vision)?, vision))
     }
 
     /// The family's entry: its tensor names among others.

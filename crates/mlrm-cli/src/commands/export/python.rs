@@ -8,6 +8,7 @@ use std::sync::Arc;
 use miette::miette;
 use mlrm_data::prompt::{PromptEncoder, PromptStyle};
 use mlrm_data::tokenizer::Tokenizer;
+use mlrm_model::connector::ConnectorConfig;
 use mlrm_model::embedder::ModelFolder;
 use mlrm_model::source::ModelSource;
 use mlrm_model::vision::Summary;
@@ -46,6 +47,12 @@ pub fn exportable(source: &ModelSource) -> miette::Result<&ModelFolder> {
                 json["model_type"].as_str().unwrap_or_default()
             ));
         }
+    }
+    if let Some(ConnectorConfig::Merger(_)) = config.connector {
+        return Err(miette!(
+            help = "export it by --out; transformers has classes for the whole models that it came from",
+            "--python: the code of an exported model has no merger"
+        ));
     }
     Ok(folder)
 }

@@ -23,7 +23,12 @@ pub(super) static FAMILY: VisionEncoderFamily = VisionEncoderFamily {
     own_prefix: "",
     names: NameTable {
         rename: |path| renamed(path, NAMES),
-        ignored: IGNORED,
+        ignored: &[
+            ("merger.", "the connector of a whole model"),
+            ("visual.merger.", "the connector of a whole model"),
+            ("model.", "the language model of a whole model"),
+            ("lm_head.", "no LM head is ever computed"),
+        ],
     },
     read,
     write,
@@ -39,16 +44,6 @@ pub(super) const TRAITS: VisionTraits = VisionTraits {
     rotary: true,
     pictures: PictureDefaults::Blip,
 };
-
-/// What whole models of both hold beside the tower.
-pub(super) const IGNORED: &[(&str, &str)] = &[
-    ("merger.", "the connector of a whole model"),
-    ("visual.merger.", "the connector of a whole model"),
-    ("deepstack_merger_list.", "the connector of a whole model"),
-    ("visual.deepstack_merger_list.", "the connector of a whole model"),
-    ("model.", "the language model of a whole model"),
-    ("lm_head.", "no LM head is ever computed"),
-];
 
 const NAMES: &[(&str, &str)] = &[
     ("patch_embedding.", "patch_embed.proj."),

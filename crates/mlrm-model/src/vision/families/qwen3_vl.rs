@@ -20,17 +20,27 @@ pub(super) static FAMILY: VisionEncoderFamily = VisionEncoderFamily {
     },
     architecture: "Qwen3VLVisionModel",
     whole: Some(("qwen3_vl", "vision_config")),
-    prefix: "visual.",
+    prefix: "model.visual.",
     own_prefix: "",
     names: NameTable {
         rename: |path| renamed(path, NAMES),
-        ignored: qwen2_5_vl::IGNORED,
+        ignored: IGNORED,
     },
     read,
     write,
     scratch: |settings| DEFAULTS.sized(settings),
     initial,
 };
+
+/// What whole models hold beside the tower.
+const IGNORED: &[(&str, &str)] = &[
+    ("merger.", "the connector of a whole model"),
+    ("deepstack_merger_list.", "the connector of a whole model"),
+    ("model.visual.merger.", "the connector of a whole model"),
+    ("model.visual.deepstack_merger_list.", "the connector of a whole model"),
+    ("model.language_model.", "the language model of a whole model"),
+    ("lm_head.", "no LM head is ever computed"),
+];
 
 const NAMES: &[(&str, &str)] = &[
     ("patch_embedding.", "patch_embed.proj."),
