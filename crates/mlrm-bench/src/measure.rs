@@ -35,6 +35,9 @@ const PRODUCT_SECONDS: f64 = 0.005;
 /// A sample is a chain of products that depend on each other, so that none can be left out; the end
 /// of the chain is read back and has to be finite. The first product is not timed: kernels are
 /// compiled and chosen there.
+///
+/// # Errors
+/// A device without arithmetic in `dtype`, that fails, or whose products are not finite.
 pub fn matmul_rate(
     device: &Device,
     dtype: Format,
@@ -62,6 +65,9 @@ pub fn matmul_rate(
 }
 
 /// A side at which one product keeps this device busy for some milliseconds.
+///
+/// # Errors
+/// A device without arithmetic in `dtype`, or that fails.
 pub fn matmul_size(device: &Device, dtype: Format) -> Result<usize, TrainError> {
     let (start, factor) = operands(device, dtype, SIZES[0])?;
     let product = || start.clone().matmul(factor.clone());
@@ -76,6 +82,9 @@ pub fn matmul_size(device: &Device, dtype: Format) -> Result<usize, TrainError> 
 
 /// Bytes/s, read and written together, of one element-wise pass over `bytes` of f32 in the device's
 /// memory. `bytes` ought to be far larger than its caches.
+///
+/// # Errors
+/// A device that fails, or whose copies are not finite.
 pub fn copy_bandwidth(
     device: &Device,
     bytes: usize,
@@ -111,7 +120,7 @@ fn operands(
 ) -> Result<(Tensor<2>, Tensor<2>), TrainError> {
     let device = device.clone().without_autodiff();
     if !device.supports_dtype(dtype) {
-        return Err(TrainError::Run(format!(
+        return Err(TrainError::Refused(format!(
             "the device has no arithmetic in {dtype:?}"
         )));
     }
@@ -136,20 +145,21 @@ fn timed<T>(device: &Device, count: usize, work: impl Fn() -> T) -> Result<f64, 
 fn wait(device: &Device) -> Result<(), TrainError> {
     device
         .sync()
-        .map_err(|e| TrainError::Run(format!("the device failed while it was measured: {e}")))
+        .map_err(|e| TrainError::device("the device failed while it was measured", e))
 }
 
 fn require_finite(value: Tensor<2>, what: &str) -> Result<(), TrainError> {
     let sum = value.cast(Format::F32).abs().mean();
     let sum = sum
         .try_into_scalar::<f32>()
-        .map_err(|e| TrainError::Run(format!("the device failed while it was measured: {e:?}")))?;
+        .map_err(|e| TrainError::device("the device failed while it was measured", e))?;
     if sum.is_finite() && sum > 0.0 {
         Ok(())
     } else {
-        Err(TrainError::Run(format!(
-            "{what} on this device gives {sum}: its figures mean nothing"
-        )))
+        Err(TrainError::Device {
+            what: format!("{what} on this device gives {sum}"),
+            reason: "its figures mean nothing".into(),
+        })
     }
 }
 

@@ -6,21 +6,7 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use support::{Home, Ran, events, losses, named};
-
-/// Four steps, a checkpoint after two and at the end.
-const FOUR: [&str; 5] = [
-    "train.max_steps=4",
-    "train.save_every_steps=2",
-    "train.eval_every_steps=0",
-    "data.pairs.validation_fraction=0",
-    "eval.baselines=[]",
-];
-
-fn resume(home: &Home, run: &str, more: &[&str]) -> Ran {
-    let config = format!("{run}/config.toml");
-    home.mlrm(&[&["train", config.as_str(), "--resume"], more].concat())
-}
+use support::{FOUR, Home, events, losses, named, resume};
 
 /// Copies a folder, links as links, no file shared with the original.
 fn copy(from: &Path, to: &Path) {

@@ -126,19 +126,7 @@ impl Server {
         command
             .env("HF_ENDPOINT", &self.endpoint)
             .env("HF_HOME", home.path("hf"));
-        let output = command
-            .envs(variables.iter().copied())
-            .output()
-            .expect("the binary runs");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let ran = Ran {
-            words: arguments.join(" "),
-            code: output.status.code(),
-            out: text(&output.stdout),
-            err: text(&output.stderr),
-        };
-        assert!(!ran.err.contains("panicked at"), "{ran:?}");
-        ran
+        home.ran(arguments, command.envs(variables.iter().copied()))
     }
 }
 

@@ -7,21 +7,7 @@ use std::fs;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{Home, Ran, events, losses, named};
-
-/// Four steps, a checkpoint after two and at the end.
-const FOUR: [&str; 5] = [
-    "train.max_steps=4",
-    "train.save_every_steps=2",
-    "train.eval_every_steps=0",
-    "data.pairs.validation_fraction=0",
-    "eval.baselines=[]",
-];
-
-fn resume(home: &Home, run: &str, more: &[&str]) -> Ran {
-    let config = format!("{run}/config.toml");
-    home.mlrm(&[&["train", config.as_str(), "--resume"], more].concat())
-}
+use support::{FOUR, Home, events, losses, named, resume};
 
 /// Enough steps to be caught in their midst.
 const LONG: [&str; 5] = [
@@ -177,7 +163,7 @@ fn what_was_learnt_is_saved_before_an_error() {
     let output = child.wait_with_output().expect("an end");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    for words in ["images/", "is saved: once that is mended, go on with"] {
+    for words in ["images/", "is saved: once that is corrected, go on with"] {
         assert!(said.contains(words), "no `{words}`: {said}");
     }
     let ended = events(&home, "run");

@@ -358,7 +358,7 @@ fn a_config_is_written_whole_and_what_tells_nothing_is_refused() {
             "--test-fraction",
             "1.5",
         ],
-        &["data.pairs.test_fraction", "1.5 is no share"],
+        &["data.pairs.test_fraction", "1.5", "[0, 1)"],
     );
     home.mlrm(&["data", "pairs", "log.csv", "--sql", "spark"])
         .failed_with(2, &["cannot be used with"]);

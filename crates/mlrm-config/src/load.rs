@@ -10,7 +10,7 @@ use crate::check::{Report, check};
 use crate::document::{Node, Source, SourceName, Value};
 use crate::error::{ConfigError, Finding, Location};
 use crate::validate::{cross_checks, unread_keys};
-use crate::{RunConfig, overrides};
+use crate::{PairSettings, RunConfig, overrides};
 
 /// A checked config and where its values were written.
 #[derive(Debug, Clone)]
@@ -132,6 +132,10 @@ impl RunConfig {
     ///
     /// With everything that was found.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        refuse_if_any(self.findings()?)
+    }
+
+    fn findings(&self) -> Result<Vec<Finding>, ConfigError> {
         let value = toml::Value::try_from(self).map_err(not_writable)?;
         let mut root = Node::from_value(value);
         let Report {
@@ -139,7 +143,7 @@ impl RunConfig {
             tainted,
         } = check(&mut root);
         findings.extend(without_tainted(cross_checks(self), &tainted));
-        refuse_if_any(findings)
+        Ok(findings)
     }
 
     /// The settings as TOML, every key written out: what is stored with a run. Reading it back
@@ -152,6 +156,21 @@ impl RunConfig {
         // The writer puts integers past 64 bits down, which no reader takes; this refuses them.
         toml::Value::try_from(self).map_err(not_writable)?;
         toml::to_string(self).map_err(not_writable)
+    }
+}
+
+impl PairSettings {
+    /// Checks this section alone, as [`RunConfig::validate`] checks all of them.
+    ///
+    /// # Errors
+    ///
+    /// With everything that was found.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let mut config = RunConfig::default();
+        config.data.pairs = self.clone();
+        let mut findings = config.findings()?;
+        findings.retain(|finding| finding.key.starts_with("data.pairs."));
+        refuse_if_any(findings)
     }
 }
 

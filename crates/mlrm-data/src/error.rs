@@ -135,6 +135,18 @@ impl DataError {
     }
 }
 
+/// What is wrong with settings, each finding with what helps.
+impl From<mlrm_config::ConfigError> for DataError {
+    fn from(error: mlrm_config::ConfigError) -> Self {
+        let said = |finding: &mlrm_config::Finding| match &finding.help {
+            Some(help) => format!("{finding}; {help}"),
+            None => finding.to_string(),
+        };
+        let all: Vec<String> = error.findings().iter().map(said).collect();
+        Self::Several(all.join("\n"))
+    }
+}
+
 /// What kind of problem a row, a file or a picture has; the names are those of `mlrm data check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]

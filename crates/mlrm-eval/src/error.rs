@@ -130,7 +130,7 @@ pub enum Error {
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong and how to mend it.
+        /// What is wrong and how to correct it.
         problem: String,
     },
     /// A file whose content is not a valid set of embeddings.

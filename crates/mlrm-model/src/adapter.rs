@@ -54,6 +54,9 @@ impl AdapterConfig {
     }
 
     /// Reads `adapter_config.json` of `folder`; refuses what mlrm does not compute, by name.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or describes adapters of another kind.
     pub fn read(folder: &Path) -> Result<Self, ModelError> {
         let path = folder.join(CONFIG);
         let mut peft = HfConfig::read(&path)?;
@@ -142,6 +145,9 @@ impl AdapterConfig {
     }
 
     /// The maps that are adapted; an error names the target that is none and what was meant.
+    ///
+    /// # Errors
+    /// A pattern that is none, or that names no linear map.
     pub fn targets<'a>(&self, maps: &'a [LinearMap]) -> Result<Vec<&'a LinearMap>, ModelError> {
         if self.target_modules == [ALL_LINEAR] {
             return Ok(maps.iter().collect());
@@ -273,6 +279,9 @@ pub struct AdapterNames {
 }
 
 /// Whether two configs mean the same adapters of `module`, dropout aside.
+///
+/// # Errors
+/// Targets that the module does not have.
 pub fn same_adapters<M: Module>(
     module: &M,
     names: AdapterNames,
@@ -286,6 +295,9 @@ pub fn same_adapters<M: Module>(
 }
 
 /// Refuses targets that `module` does not have; cheap, so that it can come before any weights.
+///
+/// # Errors
+/// Targets that the model does not have.
 pub fn check_targets<M: Module>(
     module: &M,
     names: AdapterNames,
@@ -298,6 +310,9 @@ pub fn check_targets<M: Module>(
 /// ± 1 / sqrt(inputs)), B of zeros. Whatever else of the module learns is left as it is.
 ///
 /// Initial values and dropout masks derive from `seed` and the map's name alone.
+///
+/// # Errors
+/// Targets that the model does not have, or that have an adapter.
 pub fn add_adapters<M: Module>(
     module: M,
     names: AdapterNames,
@@ -342,6 +357,9 @@ fn attach<M: Module>(
 
 /// `module` with the adapters of a PEFT folder that `config` was read from, strictly: every target
 /// must be there in its shape, and nothing else but a table of words ([`saved_words`]) and an LM head.
+///
+/// # Errors
+/// A folder that is no adapter, or one of another model.
 pub fn load_folder<M: Module>(
     module: M,
     names: AdapterNames,
@@ -396,6 +414,9 @@ pub fn saved_words(folder: &Path) -> Result<Option<StoredTensor>, ModelError> {
 }
 
 /// Writes the adapters of `module` as a PEFT folder, names as for a causal language model.
+///
+/// # Errors
+/// Tensors that cannot be read back, or a folder that cannot be written.
 pub fn write_folder<M: Module>(
     module: &M,
     names: AdapterNames,

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::hf_config::Refusal;
 
-/// An error of this crate: says what is wrong, where, and how to mend it.
+/// An error of this crate: says what is wrong, where, and how to correct it.
 #[derive(Debug, Error)]
 pub enum ModelError {
     /// A file could not be read or written.
@@ -24,7 +24,7 @@ pub enum ModelError {
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it and how to mend it.
+        /// What is wrong with it and how to correct it.
         message: String,
     },
     /// A `config.json` asks for something that mlrm does not implement.
@@ -48,7 +48,7 @@ pub enum ModelError {
     Device {
         /// The name as written.
         name: String,
-        /// What is wrong and how to mend it.
+        /// What is wrong and how to correct it.
         message: String,
     },
     /// Inputs that the model cannot take.

@@ -171,12 +171,18 @@ pub struct Refusal {
 
 impl<'a> HfConfig<'a> {
     /// Reads `path`, a JSON object.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is no JSON object.
     pub fn read(path: &'a Path) -> Result<Self, ModelError> {
         let text = std::fs::read_to_string(path).map_err(|e| ModelError::io("read", path, e))?;
         Self::parse(path, &text)
     }
 
     /// Reads `text`, the content of `path`.
+    ///
+    /// # Errors
+    /// A text that is no JSON object.
     pub fn parse(path: &'a Path, text: &str) -> Result<Self, ModelError> {
         // Editors of Windows put a byte order mark before it.
         let keys = serde_json::from_str(text.trim_start_matches('\u{feff}'))
@@ -198,6 +204,9 @@ impl<'a> HfConfig<'a> {
     /// The section `key` of a file that describes several models; the rest of the file is for others.
     ///
     /// Old CLIP files repeat what differs from the defaults under `<key>_dict`, which counts more.
+    ///
+    /// # Errors
+    /// A key that is not there, or is no object.
     pub fn section(mut self, key: &str) -> Result<Self, ModelError> {
         let mut keys: Map<String, Value> = self.get(key, None)?;
         let more: Map<String, Value> = self.get(&format!("{key}_dict"), Some(Map::new()))?;
@@ -231,6 +240,9 @@ impl<'a> HfConfig<'a> {
     }
 
     /// The value of `key` as `T`, or `default` where the key is absent.
+    ///
+    /// # Errors
+    /// A value of another type; a key that is missing and has no default.
     pub fn get<T: serde::de::DeserializeOwned>(
         &mut self,
         key: &str,
@@ -253,6 +265,9 @@ impl<'a> HfConfig<'a> {
     }
 
     /// The value of `key`, where `null` has a meaning of its own; `default` where the key is absent.
+    ///
+    /// # Errors
+    /// A value of another type.
     pub fn get_nullable<T: serde::de::DeserializeOwned>(
         &mut self,
         key: &str,

@@ -66,6 +66,9 @@ pub struct Saliency {
 /// multimodal embeddings.
 ///
 /// `core` must be on an autodiff device. `features` as in [`EmbedderCore::forward`].
+///
+/// # Errors
+/// A device that cannot be read.
 pub fn saliency(
     core: &EmbedderCore,
     config: &EmbedderConfig,
@@ -98,6 +101,9 @@ pub fn saliency(
 
 /// The same three scores of the attention probabilities alone, without the gradient: a cheap live
 /// probe (`attention mass`, heads averaged).
+///
+/// # Errors
+/// A device that cannot be read.
 pub fn attention_mass(
     core: &EmbedderCore,
     config: &EmbedderConfig,

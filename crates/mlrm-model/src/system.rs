@@ -180,6 +180,9 @@ impl WholeSystem {
     }
 
     /// As [`Self::find`]; that it is none is an error.
+    ///
+    /// # Errors
+    /// A folder that is no such system, or whose config is not supported.
     pub fn open(root: &Path) -> Result<Self, ModelError> {
         Self::find(root)?.ok_or_else(|| {
             let message = "is no whole multimodal model: mlrm reads BLIP-2 (`model_type` = \"blip-2\"), \
@@ -218,6 +221,9 @@ impl WholeSystem {
     }
 
     /// The tensors of a part, under the names that the part has alone.
+    ///
+    /// # Errors
+    /// Weights that are not there or cannot be read.
     pub fn checkpoint(&self, part: SystemPart) -> Result<Checkpoint, ModelError> {
         let system = self.system;
         let own = move |name: &str| {

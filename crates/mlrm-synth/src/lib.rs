@@ -29,7 +29,7 @@ use mlrm_data::interactions::{RawInteraction, write_interactions};
 use mlrm_data::notes::{Note, write_notes};
 use mlrm_data::{write_file, write_folder};
 use random::{Random, Stream};
-use vocabulary::TEXT_THEMES;
+use vocabulary::VOCABULARY;
 
 /// Raised when the same settings give another set: sets made before are then refused.
 const FORMAT: u32 = 1;
@@ -60,7 +60,7 @@ impl Themes {
             SynthStyle::Photographs => photograph::VISUAL_THEMES,
         };
         let tastes = notes as f64 / NOTES_PER_TASTE;
-        let text = (tastes.sqrt().round() as usize).clamp(2, TEXT_THEMES.len());
+        let text = (tastes.sqrt().round() as usize).clamp(2, VOCABULARY.themes.len());
         let visual = (tastes / text as f64).round() as usize;
         Self {
             visual: visual.clamp(2, most_visual),
@@ -229,7 +229,7 @@ fn id(number: usize) -> String {
 
 fn note(number: usize, taste: Taste, seed: u64) -> Note {
     let mut random = Random::new(seed, Stream::Text, number);
-    let text = text::write(&TEXT_THEMES[taste.text], &mut random);
+    let text = text::write(&VOCABULARY.themes[taste.text], &mut random);
     let mut extra = serde_json::Map::new();
     extra.insert("visual_theme".into(), taste.visual.into());
     extra.insert("text_theme".into(), taste.text.into());

@@ -150,7 +150,7 @@ fn texts_fit_the_prompt_and_never_name_what_is_drawn() {
 #[test]
 fn words_of_a_theme_are_its_own_and_shared_by_some_of_its_notes() {
     let mut owner = HashMap::new();
-    for (theme, words) in TEXT_THEMES.iter().enumerate() {
+    for (theme, words) in VOCABULARY.themes.iter().enumerate() {
         for word in words.topics.iter().chain(&words.things).chain(&words.acts) {
             assert_eq!(owner.insert(*word, theme), None, "{word}");
         }

@@ -2,7 +2,7 @@
 //! budgets (title 20, content 80 characters).
 
 use super::random::Random;
-use super::vocabulary::{CLOSERS, MOODS, NAMES, PLACES, TextTheme, WHENS};
+use super::vocabulary::{TextTheme, VOCABULARY};
 
 /// The text of a note.
 pub(super) struct Text {
@@ -17,11 +17,11 @@ pub(super) fn write(theme: &TextTheme, random: &mut Random) -> Text {
     let things = random.pick_some(&theme.things, 3);
     let [headline, first, second] = [things[0], things[1], things[2]];
     let act = random.pick(&theme.acts);
-    let name = random.pick(&NAMES);
-    let place = random.pick(&PLACES);
-    let when = random.pick(&WHENS);
-    let closer = random.pick(&CLOSERS);
-    let mood = random.pick(&MOODS);
+    let name = random.pick(&VOCABULARY.names);
+    let place = random.pick(&VOCABULARY.places);
+    let when = random.pick(&VOCABULARY.times);
+    let closer = random.pick(&VOCABULARY.closers);
+    let mood = random.pick(&VOCABULARY.moods);
     let (category, content) = match random.below(4) {
         0 => (
             "diary",

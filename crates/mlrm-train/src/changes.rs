@@ -147,7 +147,7 @@ pub fn check_names(accepted: &[String]) -> Result<(), TrainError> {
     let known = leaves(&RunConfig::default())?;
     for name in accepted {
         if !known.iter().any(|(key, _)| is_below(key, name)) {
-            return Err(TrainError::Run(format!(
+            return Err(TrainError::Refused(format!(
                 "--accept-change {name}: there is no such setting; name one that the message on the \
                  change names, such as run.seed or data.notes, or a section of them"
             )));
@@ -221,7 +221,7 @@ fn leaves(config: &RunConfig) -> Result<Vec<(String, Value)>, TrainError> {
         }
     }
     let value = serde_json::to_value(config)
-        .map_err(|e| TrainError::Run(format!("the settings cannot be compared: {e}")))?;
+        .map_err(|e| TrainError::Refused(format!("the settings cannot be compared: {e}")))?;
     let mut found = Vec::new();
     walk("", value, &mut found);
     Ok(found)

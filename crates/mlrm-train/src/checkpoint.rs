@@ -91,6 +91,9 @@ const OPTIMISER: &str = "optimiser.safetensors";
 
 /// Writes the model folder `root`: weights, configs, tokenizer, preprocessor, template. `earlier` is
 /// a model folder of the same run, to share on disk what training does not change.
+///
+/// # Errors
+/// What cannot be read from the device, or written.
 pub fn write_model(
     root: &Path,
     embedder: &Embedder,
@@ -115,6 +118,9 @@ pub fn write_model(
 }
 
 /// Writes `checkpoints/step-N` of a run, with the checksums of its files, and returns its path relative to the run folder.
+///
+/// # Errors
+/// What cannot be read from the device, or written; nothing half-written is left.
 pub fn save(
     run: &Path,
     embedder: &Embedder,
@@ -135,7 +141,7 @@ pub fn save(
             ..state.clone()
         };
         let text = serde_json::to_string_pretty(&state)
-            .map_err(|e| TrainError::Run(format!("{} cannot be written: {e}", path.display())))?;
+            .map_err(|e| TrainError::io("write", &path)(e.into()))?;
         std::fs::write(&path, text).map_err(TrainError::io("write", &path))?;
         let earlier = earlier.and_then(Path::parent);
         Ok(Checksums::write(folder, earlier)?)
@@ -158,9 +164,7 @@ fn write_moments(path: &Path, optimiser: &AdamW) -> Result<(), TrainError> {
     let values = moments.map(|(name, tensor)| {
         let values = tensor.clone().try_into_vec_as::<f32>();
         let values = values.map_err(|e| {
-            TrainError::Run(format!(
-                "moment `{name}` cannot be read from the device: {e:?}"
-            ))
+            TrainError::device(format!("moment `{name}` cannot be read from the device"), e)
         });
         values.map(Cow::Owned)
     });
@@ -195,9 +199,8 @@ pub fn load(
             }))
         };
         let required = |kind: &str| {
-            read(kind)?.ok_or_else(|| {
-                TrainError::Run(format!("{}: `{name}.{kind}` is missing", folder.display()))
-            })
+            read(kind)?
+                .ok_or_else(|| TrainError::file(folder, format!("`{name}.{kind}` is missing")))
         };
         let all = Moments {
             first: required("first")?,
@@ -257,18 +260,20 @@ pub fn linked_step(run: &Path, name: &str) -> Option<usize> {
 pub fn check(folder: &Path) -> Result<RunState, TrainError> {
     let path = folder.join(STATE);
     let text = std::fs::read_to_string(&path).map_err(TrainError::io("read", &path))?;
-    let state: RunState = serde_json::from_str(&text)
-        .map_err(|e| TrainError::Run(format!("{}: {e}", path.display())))?;
+    let state: RunState =
+        serde_json::from_str(&text).map_err(|e| TrainError::file(&path, e.to_string()))?;
     if state.format > FORMAT {
-        return Err(TrainError::Run(format!(
-            "{}: format {} is newer than the format {FORMAT} that this version reads",
-            path.display(),
-            state.format
-        )));
+        return Err(TrainError::file(
+            &path,
+            format!(
+                "format {} is newer than the format {FORMAT} that this version reads",
+                state.format
+            ),
+        ));
     }
     let sums = folder.join(CHECKSUMS);
     if state.format >= CHECKED_FORMAT && !sums.is_file() {
-        return Err(TrainError::Run(format!("{} is missing", sums.display())));
+        return Err(TrainError::file(&sums, "it is missing"));
     }
     verify(folder)?;
     Ok(state)

@@ -178,6 +178,9 @@ impl Encoding {
 
     /// The encoder of `notes` for `model`, restricted to `modality`. Pictures whose features the model
     /// keeps are not decoded.
+    ///
+    /// # Errors
+    /// Prompts that the tokenizer does not fit, and settings that do not work with these notes.
     pub fn encoder(
         &self,
         notes: &Notes,
@@ -242,6 +245,9 @@ impl Encoding {
 
 /// The tokenizer of a run from scratch, trained or read, and the tokens that were added to it.
 /// Held-out notes train no tokenizer.
+///
+/// # Errors
+/// No tokenizer where the settings say, or one that cannot be read.
 pub fn run_tokenizer(
     settings: &TokenizerSettings,
     prompt: &PromptSettings,
@@ -261,6 +267,9 @@ pub fn run_tokenizer(
 }
 
 /// The pairs of a run.
+///
+/// # Errors
+/// A log or pairs that cannot be read, or leave nothing to learn from.
 pub fn run_pairs(
     settings: &DataSettings,
     notes: &NoteSet,

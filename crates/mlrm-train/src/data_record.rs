@@ -95,7 +95,7 @@ impl DataRecord {
         let record = serde_json::from_str(&text);
         record
             .map(Some)
-            .map_err(|e| TrainError::Run(format!("{}: {e}", path.display())))
+            .map_err(|e| TrainError::file(&path, e.to_string()))
     }
 
     /// Writes the record into the folder of a run.
@@ -106,7 +106,7 @@ impl DataRecord {
     pub fn write(&self, run: &Path) -> Result<(), TrainError> {
         let path = run.join(FILE);
         let text = serde_json::to_string_pretty(self)
-            .map_err(|e| TrainError::Run(format!("{} cannot be written: {e}", path.display())))?;
+            .map_err(|e| TrainError::io("write", &path)(e.into()))?;
         write_beside(&path, &(text + "\n"))
     }
 

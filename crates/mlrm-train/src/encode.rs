@@ -52,17 +52,21 @@ impl Inference {
     }
 
     /// τ = exp(−t): logits are cosines over it (method §3).
+    ///
+    /// # Errors
+    /// A device that cannot be read.
     pub fn temperature(&self) -> Result<f64, TrainError> {
         let logit = self.core.head.temperature.val().cast(DType::F32);
-        let logit = logit.try_into_vec_as::<f32>().map_err(|e| {
-            TrainError::Run(format!(
-                "the temperature cannot be read from the device: {e:?}"
-            ))
-        })?;
+        let logit = logit
+            .try_into_vec_as::<f32>()
+            .map_err(|e| TrainError::device("the temperature cannot be read from the device", e))?;
         Ok((-f64::from(logit[0])).exp())
     }
 
     /// Multimodal and, with mICL, visual embeddings of a batch, row-major.
+    ///
+    /// # Errors
+    /// Inputs that the model does not take; a device that fails.
     pub fn embed(
         &self,
         mut batch: NoteBatch,
@@ -84,6 +88,10 @@ impl Inference {
     /// Embeddings of `rows` of the encoder's notes, in that order. Rows are encoded in the order of
     /// their length, so that little is padded, and read, decoded and prepared while the batches before are
     /// computed; `progress` hears how many are done, and where the time went.
+    ///
+    /// # Errors
+    /// Notes that cannot be encoded, a device that fails, and embeddings that are not finite
+    /// ([`TrainError::Diverged`]).
     pub fn embed_corpus(
         &self,
         encoder: &Arc<NoteEncoder>,
@@ -206,7 +214,7 @@ fn place(all: &mut [f32], batch: &[f32], rows: &[usize], width: usize) {
 
 fn read(tensor: Tensor<2>) -> Result<Vec<f32>, TrainError> {
     transfer::read(tensor)
-        .map_err(|e| TrainError::Run(format!("embeddings cannot be read from the device: {e:?}")))
+        .map_err(|e| TrainError::device("embeddings cannot be read from the device", e))
 }
 
 #[cfg(test)]

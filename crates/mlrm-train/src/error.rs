@@ -1,10 +1,11 @@
 //! What can stop a run.
 
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// An error of a run: says what is wrong, where, and how to mend it.
+/// An error of a run: says what is wrong, where, and how to correct it.
 #[derive(Debug, Error)]
 pub enum TrainError {
     /// Notes, logs, prompts or pictures.
@@ -35,15 +36,62 @@ pub enum TrainError {
     /// A device has too little memory for what it was given.
     #[error("the device has too little memory: {0}")]
     OutOfMemory(String),
-    /// The run cannot start or go on.
+    /// What settings, options or files ask for cannot be done; says what to change.
     #[error("{0}")]
-    Run(String),
+    Refused(String),
+    /// A file or folder of a run or checkpoint is not what it should be.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A device fails.
+    #[error("{what}: {reason}")]
+    Device {
+        /// At what: `the weights cannot be read from the device`.
+        what: String,
+        /// What backend or driver say.
+        reason: String,
+    },
+    /// A batch that no step can be taken with, or none where there should be one.
+    #[error("{0}")]
+    Batch(String),
+    /// Another worker of the run is gone, failed, or holds something else than the first.
+    #[error("{0}")]
+    Worker(String),
+    /// An event could not be kept.
+    #[error("an event cannot be written: {0}")]
+    Event(#[source] std::io::Error),
+    /// A run's events cannot be read.
+    #[error(transparent)]
+    Log(#[from] mlrm_events::ReadError),
+    /// The run failed, and what became of its last step.
+    #[error("{error}\n{saved}")]
+    Failed {
+        /// Why.
+        error: Box<Self>,
+        /// Whether its last step was saved, and how to go on.
+        saved: String,
+    },
 }
 
 impl TrainError {
-    /// An event that could not be kept.
-    pub(crate) fn event(error: std::io::Error) -> Self {
-        Self::Run(format!("an event cannot be written: {error}"))
+    /// A file or folder that is not what it should be.
+    pub fn file(path: &Path, reason: impl Into<String>) -> Self {
+        Self::File {
+            path: path.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    /// A device that failed at something, with what it said.
+    pub fn device(what: impl Into<String>, said: impl Debug) -> Self {
+        Self::Device {
+            what: what.into(),
+            reason: format!("{said:?}"),
+        }
     }
 
     /// A file operation that failed.

@@ -55,6 +55,9 @@ fn popularity_logits(data: &PairData, weight: f64) -> Vec<f64> {
 
 impl Retrieval {
     /// The task of the held-out pairs `pairs` of `data` over all of `notes`.
+    ///
+    /// # Errors
+    /// Pairs that make no retrieval task.
     pub fn new(
         notes: &NoteSet,
         data: &PairData,
@@ -110,6 +113,9 @@ impl Retrieval {
 
     /// Metrics of `model`'s embeddings of all notes, ranked by cosine and, where the settings say so,
     /// by popularity; with confidence intervals where `bootstrap` is given.
+    ///
+    /// # Errors
+    /// Embeddings of other notes.
     pub fn measure(
         &self,
         model: &Inference,
@@ -135,11 +141,17 @@ impl Retrieval {
     }
 
     /// How embeddings of all notes lie on the sphere.
+    ///
+    /// # Errors
+    /// Embeddings of other notes.
     pub fn geometry(&self, embeddings: &Embeddings) -> Result<Geometry, TrainError> {
         Ok(geometry(&self.task, embeddings)?)
     }
 
     /// Embeddings of all notes by `model`.
+    ///
+    /// # Errors
+    /// As [`Inference::embed_corpus`].
     pub fn embed(
         &self,
         model: &Inference,
@@ -189,6 +201,9 @@ pub struct Measured {
 /// The full report, with 95 % confidence intervals over the queries: the model, then every baseline
 /// of the settings, then the model's embeddings cut to each of `objective.matryoshka_dims` (`dim_16`). What
 /// does not apply to its variant or cannot be computed is left out, with the reason.
+///
+/// # Errors
+/// As [`Inference::embed_corpus`]; baselines that cannot be ranked.
 pub fn full_report(
     retrieval: &Retrieval,
     model: &Inference,

@@ -109,15 +109,16 @@ pub fn write_examples(
         pictures: folder.join("pictures"),
         shown: BTreeMap::new(),
     };
+    let path = folder.join("examples.jsonl");
     let mut lines = String::new();
     for (place, &index) in chosen.iter().enumerate() {
         let example = example(&task.queries()[index], (place, index), &found, &mut album)?;
         let line = serde_json::to_string(&example)
-            .map_err(|e| TrainError::Run(format!("an example cannot be written: {e}")))?;
+            .map_err(|e| TrainError::io("write", &path)(e.into()))?;
         lines += &line;
         lines.push('\n');
     }
-    write_beside(&folder.join("examples.jsonl"), &lines)
+    write_beside(&path, &lines)
 }
 
 /// Rank of the first true partner of every query, from 1.

@@ -122,7 +122,7 @@ fn known_or_new(
     }
     let mut parts = Vec::new();
     if !known.is_empty() {
-        let lost = || TrainError::Run("features of a picture were lost while in use".into());
+        let lost = || TrainError::Batch("features of a picture were lost while in use".into());
         let features = cache.get(&known, &device(embedder));
         parts.push(features.ok_or_else(lost)?);
     }
@@ -141,5 +141,5 @@ fn device(embedder: &Embedder) -> Device {
 }
 
 fn lacks(what: &str) -> TrainError {
-    TrainError::Run(format!("a batch lacks the {what} of a picture"))
+    TrainError::Batch(format!("a batch lacks the {what} of a picture"))
 }

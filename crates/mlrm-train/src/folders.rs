@@ -279,7 +279,7 @@ mod tests {
             }
         };
         replace_folder(&place, fill("old")).unwrap();
-        let fails = replace_folder(&place, |_| Err(TrainError::Run("disk full".into())));
+        let fails = replace_folder(&place, |_| Err(TrainError::Refused("disk full".into())));
         assert_eq!(fails.unwrap_err().to_string(), "disk full");
         assert_eq!(fs::read_to_string(place.join("sub/file")).unwrap(), "old");
         replace_folder(&place, fill("new")).unwrap();

@@ -39,7 +39,7 @@ impl Parts {
                 ));
             }
             Some(System::NoteLlm2) => {
-                return Err(TrainError::Run(
+                return Err(TrainError::Refused(
                     "model.connector.path: the config.json of a NoteLLM-2 does not describe its \
                      Q-Former; start from the whole of it with model.checkpoint"
                         .into(),
@@ -47,7 +47,7 @@ impl Parts {
             }
         };
         if found != wanted {
-            return Err(TrainError::Run(format!(
+            return Err(TrainError::Refused(format!(
                 "model.connector.path holds a connector of the kind {found:?}, but \
                  model.connector.kind says {wanted:?}; make them agree"
             )));
@@ -91,7 +91,7 @@ impl Parts {
         let described = whole.map(|whole| whole.vision(accepted)).transpose()?;
         let described = described.flatten().map(|vision| vision.config);
         match (described, &settings.vision.path) {
-            (Some(_), Some(path)) => Err(TrainError::Run(format!(
+            (Some(_), Some(path)) => Err(TrainError::Refused(format!(
                 "model.vision.path = {}: model.checkpoint brings its own vision encoder; leave one of \
                  them out",
                 path.display()
@@ -101,7 +101,7 @@ impl Parts {
                 let config = folder.join("config.json");
                 Ok(VisionConfig::read_accepting(&config, accepted)?.config)
             }
-            (None, None) if whole.is_some() => Err(TrainError::Run(
+            (None, None) if whole.is_some() => Err(TrainError::Refused(
                 "model.checkpoint: its config.json describes the language model alone; set \
                  model.vision.path to the folder of the CLIP encoder that it was trained with"
                     .into(),

@@ -35,7 +35,7 @@ impl<'a> PhaseClock<'a> {
     pub fn lap(&mut self, phase: &str) -> Result<(), TrainError> {
         if let Some(device) = self.waits_for {
             let synced = device.sync();
-            synced.map_err(|e| TrainError::Run(format!("the device failed: {e:?}")))?;
+            synced.map_err(|e| TrainError::device("the device failed", e))?;
         }
         let now = Instant::now();
         let seconds = now.duration_since(self.last).as_secs_f64();

@@ -166,7 +166,7 @@ fn check_batch(settings: &TrainSettings, pairs: usize, steps: usize) -> Result<(
     if steps == 0 || pairs >= batch {
         return Ok(());
     }
-    Err(TrainError::Run(format!(
+    Err(TrainError::Refused(format!(
         "there are {pairs} training pairs, fewer than the {batch} of a batch (train.batch_pairs); lower \
          it, or get more pairs: see `mlrm data check`, and the bounds and fractions of data.pairs"
     )))
@@ -175,7 +175,7 @@ fn check_batch(settings: &TrainSettings, pairs: usize, steps: usize) -> Result<(
 /// Refuses leading dimensions that the embeddings do not have.
 fn check_sizes(settings: &ObjectiveSettings, size: usize) -> Result<(), TrainError> {
     match settings.matryoshka_dims.iter().find(|&&dim| dim > size) {
-        Some(dim) => Err(TrainError::Run(format!(
+        Some(dim) => Err(TrainError::Refused(format!(
             "objective.matryoshka_dims has {dim}, but the embeddings of this model have {size} dimensions; list \
              sizes up to {size}"
         ))),
@@ -223,7 +223,7 @@ fn open_devices(
             let place = process % names.len();
             let name = &names[place];
             if processes > names.len() && !name.starts_with(BackendName::Flex.name()) {
-                return Err(TrainError::Run(format!(
+                return Err(TrainError::Refused(format!(
                     "{processes} processes of this run are on this machine, but backend.device lists {} \
                      devices, and `{name}` serves one process: start as many as there are devices, or \
                      list more",

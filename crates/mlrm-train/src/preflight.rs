@@ -122,7 +122,7 @@ impl Preflight {
         message.push_str(
             "backend.max_memory_bytes sets the limit, where the machine has more than is said here",
         );
-        Err(TrainError::Run(message))
+        Err(TrainError::Refused(message))
     }
 
     fn check_disk(&self, plan: &RunPlan) -> Result<(), TrainError> {
@@ -133,7 +133,7 @@ impl Preflight {
         let Some(free) = self.disk_free_bytes.filter(|free| *free < needed) else {
             return Ok(());
         };
-        Err(TrainError::Run(format!(
+        Err(TrainError::Refused(format!(
             "the run may take {} on the disk{}, but {} are free at {}: make room, name another `run.dir`, or \
              lower train.keep_checkpoints = {}{}",
             bytes(needed),

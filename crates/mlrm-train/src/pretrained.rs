@@ -17,7 +17,7 @@ pub fn model_folder(path: &Path) -> Result<PathBuf, TrainError> {
         .into_iter()
         .find(|folder| folder.join("mlrm.toml").is_file())
         .ok_or_else(|| {
-            TrainError::Run(format!(
+            TrainError::Refused(format!(
                 "{} is neither a model folder (no mlrm.toml) nor a run folder with a `model/`",
                 path.display()
             ))

@@ -25,6 +25,9 @@ pub struct SaliencyProbe {
 impl SaliencyProbe {
     /// A probe over the first of `pairs`; `None` where the variant has no visual tokens or probing is
     /// off.
+    ///
+    /// # Errors
+    /// Notes that cannot be encoded.
     pub fn new(
         encoder: &NoteEncoder,
         pairs: &[Pair],
@@ -49,6 +52,9 @@ impl SaliencyProbe {
     }
 
     /// Measures what is due after `step`, `elapsed` seconds into the run, and returns its event.
+    ///
+    /// # Errors
+    /// As [`batch_saliency`].
     pub fn measure_due(
         &mut self,
         step: usize,
@@ -151,6 +157,9 @@ impl Turns {
 
 /// Attention mass of every note of a batch, `[notes][layers]` of the same three scores without the
 /// gradient.
+///
+/// # Errors
+/// Inputs that the model does not take; a device that fails.
 pub fn batch_attention_mass(
     embedder: &Embedder,
     mut batch: NoteBatch,
@@ -167,6 +176,9 @@ pub fn batch_attention_mass(
 }
 
 /// Saliency scores of every note of a batch of pairs, `[notes][layers]` of `[S_v, S_t, S_o]`.
+///
+/// # Errors
+/// Inputs that the model does not take; a device that fails.
 pub fn batch_saliency(
     embedder: &Embedder,
     objective: &Objective,

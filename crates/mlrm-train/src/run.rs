@@ -191,7 +191,7 @@ impl Run {
         }));
         // The error of the run goes before that of its log.
         let (trained, report) = measured?;
-        ended.map_err(TrainError::event)?;
+        ended.map_err(TrainError::Event)?;
         Ok(Finished {
             plan,
             folder,
@@ -255,7 +255,7 @@ fn measure(
     for message in plan.news() {
         let step = Some(trained.chosen_step as u64);
         let warning = Event::Warning(Warning { step, message });
-        sink.emit_now(warning).map_err(TrainError::event)?;
+        sink.emit_now(warning).map_err(TrainError::Event)?;
     }
     let (_, own) = &embeddings[0];
     let geometry = retrieval.geometry(own)?;
@@ -279,7 +279,7 @@ fn measure(
         Event::Warning(Warning { step, message })
     }));
     for event in events {
-        sink.emit_now(event).map_err(TrainError::event)?;
+        sink.emit_now(event).map_err(TrainError::Event)?;
     }
     // The table last: where it is, the run is whole.
     for (name, json) in [
@@ -287,8 +287,7 @@ fn measure(
         ("eval.json", serde_json::to_string_pretty(&report)),
     ] {
         let path = folder.root.join(name);
-        let json = json
-            .map_err(|e| TrainError::Run(format!("{} cannot be written: {e}", path.display())))?;
+        let json = json.map_err(|e| TrainError::io("write", &path)(e.into()))?;
         write_beside(&path, format!("{json}\n"))?;
     }
     let models: Vec<_> = embeddings.iter().map(|(name, all)| (*name, all)).collect();

@@ -93,7 +93,7 @@ impl RunFolder {
             lock(root)?;
         }
         match options.existing {
-            Existing::Refuse if holds_run(root) => Err(TrainError::Run(format!(
+            Existing::Refuse if holds_run(root) => Err(TrainError::Refused(format!(
                 "{} already holds a run; go on with it by --resume, replace it by --overwrite, or \
                  name another folder by --set run.dir=…",
                 root.display()
@@ -101,7 +101,7 @@ impl RunFolder {
             Existing::Refuse | Existing::Overwrite => Ok(()),
             Existing::Resume => {
                 if checkpoint::list(root)?.is_empty() && !is_before_checkpoints(root) {
-                    return Err(TrainError::Run(format!(
+                    return Err(TrainError::Refused(format!(
                         "{} holds no checkpoint to resume from",
                         root.display()
                     )));
@@ -253,7 +253,7 @@ pub fn check_measured(
     if changes.refused.is_empty() {
         return Ok(changes.told);
     }
-    Err(TrainError::Run(format!(
+    Err(TrainError::Refused(format!(
         "{} was trained with other data: {}. Notes that it is measured on may be notes that it was \
          trained on; to measure it all the same: {}",
         root.display(),
@@ -328,7 +328,7 @@ fn refuse(root: &Path, changes: &Changes) -> Result<(), TrainError> {
     if !refused.is_empty() {
         message += &format!("; to go on all the same: {}", flags(refused));
     }
-    Err(TrainError::Run(message))
+    Err(TrainError::Refused(message))
 }
 
 /// Who holds a run folder.
@@ -354,7 +354,7 @@ fn lock(root: &Path) -> Result<Option<File>, TrainError> {
                 Some(Holder { host, process }) => format!("process {process} on {host}"),
                 None => "another process".into(),
             };
-            return Err(TrainError::Run(format!(
+            return Err(TrainError::Refused(format!(
                 "{} is in use: {holder} trains in it; stop that one first, or name another folder by \
                  --set run.dir=…",
                 root.display()

@@ -178,9 +178,7 @@ pub fn train_step(
             let gradients = batch_gradients(embedder, batch, step, context, group)?;
             // What fails on a device shows only when it is waited for.
             let synced = context.device.sync();
-            synced.map_err(|e| {
-                TrainError::Run(format!("the device failed during the step: {e:?}"))
-            })?;
+            synced.map_err(|e| TrainError::device("the device failed during the step", e))?;
             Ok(gradients)
         })?,
     };
@@ -253,5 +251,5 @@ fn bound_temperature(head: &mut Head, optimiser: &mut AdamW, most: f64) {
 const TEMPERATURE: &str = "head.temperature";
 
 fn nothing_learns() -> TrainError {
-    TrainError::Run("no parameter has a gradient: the model has nothing to learn".into())
+    TrainError::Batch("no parameter has a gradient: the model has nothing to learn".into())
 }

@@ -303,7 +303,7 @@ impl<'a> Trainer<'a> {
         for message in self.plan.news() {
             self.warn(message)?;
         }
-        self.obey_requests()
+        self.take_requests()
     }
 
     /// Of the next step.
@@ -335,7 +335,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn emit(&mut self, event: Event) -> Result<(), TrainError> {
-        self.sink.emit_now(event).map_err(TrainError::event)
+        self.sink.emit_now(event).map_err(TrainError::Event)
     }
 
     fn emit_step(
@@ -377,5 +377,5 @@ fn due(step: usize, every: usize) -> bool {
 }
 
 fn no_batches() -> TrainError {
-    TrainError::Run("the data loader ended before the run did".into())
+    TrainError::Batch("the data loader ended before the run did".into())
 }

@@ -80,7 +80,7 @@ fn train(config: RunConfig, home: &Path) -> Result<(), Error> {
         ],
         vec![warm_up],
     );
-    let schedule = schedule.init().map_err(Error::Run)?;
+    let schedule = schedule.init().map_err(Error::Refused)?;
     let optimiser = AdamWConfig::new()
         .with_weight_decay(settings.weight_decay as f32)
         .with_grad_clipping(Some(GradientClippingConfig::Norm(
@@ -111,7 +111,7 @@ fn train(config: RunConfig, home: &Path) -> Result<(), Error> {
     let learner = Learner::new(learner, optimiser.init(), schedule);
     let result = training.renderer(Box::new(renderer)).launch(learner);
     if let Some(error) = result.error {
-        return Err(Error::Run(error.to_string()));
+        return Err(Error::Refused(error.to_string()));
     }
     drop(result.renderer);
 

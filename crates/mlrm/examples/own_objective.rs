@@ -91,7 +91,8 @@ pub fn run(home: &Path) -> Result<(), Error> {
         model = optimiser.step(model, gradients, 1e-3, clipping);
         // Both numbers in one read.
         let read = Tensor::cat(vec![value, taken], 0).try_into_vec_as::<f32>();
-        let read = read.map_err(|error| Error::Run(format!("{error:?}")))?;
+        let read = read
+            .map_err(|error| Error::device("the numbers cannot be read from the device", error))?;
         optimiser.count(read[1] == 1.0);
         println!("step {}: loss {:.4}", step + 1, read[0]);
     }

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use burn::data::dataloader::batcher::Batcher;
 use burn::data::dataset::{Dataset, DatasetError};
 use burn::tensor::{Device, Tensor, TensorData};
+use mlrm_data::DataError;
 use mlrm_data::batch::NoteBatch;
 use mlrm_data::image::{DecodeOptions, ImagePreprocessor, decode};
 use mlrm_data::loader::NoteEncoder;
 use mlrm_data::notes::ImageStore;
 use mlrm_data::split::{Pair, Partners};
-use mlrm_train::TrainError;
 use mlrm_train::objective::Exclusions;
 
 /// Some of the notes of an encoder, each as a batch of one: its prompt's ids and its picture's values.
@@ -152,8 +152,7 @@ impl Dataset<EncodedPicture> for PictureDataset {
         let key = &self.keys[index];
         let bytes = self.store.read(key).map_err(DatasetError::new)?;
         let picture = decode(&bytes, &self.options).map_err(|problem| {
-            let message = format!("{key}: {}; {}", problem.message, problem.mend);
-            DatasetError::new(TrainError::Run(message))
+            DatasetError::new(DataError::image(key, problem.message, problem.mend))
         })?;
         let side = self.preprocessor.image_size();
         let mut values = vec![0.0; 3 * side * side];

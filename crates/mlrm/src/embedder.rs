@@ -84,7 +84,7 @@ impl Embedder {
         notes: Vec<Note>,
         images: impl Into<PathBuf>,
     ) -> Result<Embeddings, TrainError> {
-        let set = NoteSet::new(notes).map_err(|error| TrainError::Run(error.to_string()))?;
+        let set = NoteSet::new(notes).map_err(|error| TrainError::Refused(error.to_string()))?;
         let settings = DataSettings {
             source: DataSource::Folder,
             root: PathBuf::new(),
@@ -111,7 +111,7 @@ impl Embedder {
     pub fn save_pretrained(&self, path: impl AsRef<Path>) -> Result<(), TrainError> {
         let path = path.as_ref();
         if path.exists() && !path.join("mlrm.toml").is_file() {
-            return Err(TrainError::Run(format!(
+            return Err(TrainError::Refused(format!(
                 "{} is there already and is no model folder (no mlrm.toml): name another place",
                 path.display()
             )));

@@ -45,7 +45,7 @@ impl PairLearner {
     /// The correction of sampling bias, which is not here.
     pub fn new(embedder: Embedder, settings: &ObjectiveSettings) -> Result<Self, TrainError> {
         if settings.correct_sampling_bias {
-            return Err(TrainError::Run(
+            return Err(TrainError::Refused(
                 "objective.correct_sampling_bias: Burn's learner does not know how often notes are drawn; \
                  leave it out, or train by `mlrm::run`"
                     .into(),

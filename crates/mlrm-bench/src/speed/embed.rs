@@ -12,6 +12,9 @@ use mlrm_train::plan::RunPlan;
 
 /// Measures embedding of batches of `eval.batch_notes` notes at the full token budget, without
 /// reading and decoding them.
+///
+/// # Errors
+/// Notes that cannot be read; a device that fails.
 pub fn bench_embed(plan: &RunPlan, samples: Samples) -> Result<BenchReport, TrainError> {
     let config = &plan.embedder.config;
     let encoder = plan
@@ -36,7 +39,7 @@ pub fn bench_embed(plan: &RunPlan, samples: Samples) -> Result<BenchReport, Trai
         clock.lap("connector")?;
         let embeddings = core.embeddings(inputs, None);
         let read = embeddings.multimodal.try_into_vec_as::<f32>();
-        read.map_err(|e| TrainError::Run(format!("embeddings cannot be read: {e:?}")))?;
+        read.map_err(|e| TrainError::device("embeddings cannot be read from the device", e))?;
         clock.lap("llm_forward")?;
         run.record(clock.seconds);
     }

@@ -32,6 +32,9 @@ pub struct LoadOptions {
 ///
 /// The system keeps files in memory that were read once. Without warm-up the first of the runs may
 /// read from the disk, and shows in the spread.
+///
+/// # Errors
+/// A folder that is no model; a device that is not there, or fails.
 pub fn bench_load(options: &LoadOptions) -> Result<BenchReport, TrainError> {
     let device = device::open_for(&options.device, options.dtype, MatmulPrecision::F32)?;
     let mut config = RunConfig::default();
@@ -44,7 +47,7 @@ pub fn bench_load(options: &LoadOptions) -> Result<BenchReport, TrainError> {
         let model = open_model(&options.folder, &device, &config)?;
         device
             .sync()
-            .map_err(|e| TrainError::Run(format!("the device failed: {e:?}")))?;
+            .map_err(|e| TrainError::device("the device failed", e))?;
         if run >= options.samples.warmup {
             seconds.push(begin.elapsed().as_secs_f64());
         }

@@ -24,6 +24,9 @@ pub struct ProductOptions {
 }
 
 /// Measures products of square matrices.
+///
+/// # Errors
+/// A device that is not there, or fails.
 pub fn bench_matmul(options: &ProductOptions) -> Result<BenchReport, TrainError> {
     let device = device::open_for(&options.device, options.dtype, MatmulPrecision::F32)?;
     let dtype = device::dtype(options.dtype);

@@ -43,7 +43,7 @@ pub fn bench_train(mut plan: RunPlan, samples: Samples) -> Result<BenchReport, T
     let mut run = ModelRun::new(samples, &plan.device);
     let mut positions = 0;
     while !run.done() {
-        let ended = || TrainError::Run("the data loader ended before the measurement did".into());
+        let ended = || TrainError::Batch("the data loader ended before the measurement did".into());
         let (_, mut batch) = batches.next().ok_or_else(ended)??;
         fill_to(&mut batch, budget);
         positions = batch.seq + added_positions(&plan);

@@ -89,6 +89,9 @@ pub struct GoldenCase {
 
 impl GoldenCase {
     /// Reads a case folder and builds its model on `device`.
+    ///
+    /// # Errors
+    /// A folder that is no golden case, or whose weights do not fit its config.
     pub fn open(folder: &Path, device: &Device, dtype: DType) -> Result<Self, ModelError> {
         let path = folder.join("case.json");
         let format = |message: String| ModelError::Format {

@@ -56,6 +56,9 @@ impl Collected {
 ///
 /// Intermediate tensors come from a traced pass; embeddings, losses and gradients from the pass
 /// that training uses, so that its shortcuts are checked too.
+///
+/// # Errors
+/// Inputs that the model does not take; a device that cannot be read.
 pub fn compute(case: &GoldenCase) -> Result<Vec<ExportedTensor>, ModelError> {
     let mut all = Collected::default();
     let features = vision_tensors(case, &mut all)?;
@@ -141,6 +144,9 @@ fn traced_tensors(
 }
 
 /// Embeddings and losses of the pass that training uses.
+///
+/// # Errors
+/// Inputs that the model does not take.
 pub fn training_losses(
     case: &GoldenCase,
     features: Option<VisionFeatures>,

@@ -72,6 +72,9 @@ impl CaseReport {
 
 /// Runs one case, with products of the precision `matmul`, and compares every expected tensor; also returns what was
 /// computed.
+///
+/// # Errors
+/// As [`GoldenCase::open`] and [`compute`].
 pub fn verify(
     folder: &Path,
     device: &Device,

@@ -166,7 +166,7 @@ fn movielens(args: &MovielensArgs) -> miette::Result<ExitCode> {
     print(&format!("{} made\n{}", args.out.display(), table(&counts)))
 }
 
-/// An error of the data crate, whose message says already what, where and how to mend it.
+/// An error of the data crate, whose message says already what, where and how to correct it.
 fn report(error: DataError) -> miette::Report {
     miette!("{error}")
 }

@@ -275,6 +275,21 @@ impl Home {
     }
 }
 
+/// Four steps, a checkpoint after two and at the end.
+pub const FOUR: [&str; 5] = [
+    "train.max_steps=4",
+    "train.save_every_steps=2",
+    "train.eval_every_steps=0",
+    "data.pairs.validation_fraction=0",
+    "eval.baselines=[]",
+];
+
+/// Goes on with the run in `run`.
+pub fn resume(home: &Home, run: &str, more: &[&str]) -> Ran {
+    let config = format!("{run}/config.toml");
+    home.mlrm(&[&["train", config.as_str(), "--resume"], more].concat())
+}
+
 /// The command that draws the notes of [`TINY`] into `data/`.
 pub const SYNTH: [&str; 11] = [
     "data",

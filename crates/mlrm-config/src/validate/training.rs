@@ -1,5 +1,7 @@
 //! `[backend]`, `[objective]`, `[train]` and `[eval]`.
 
+use serde::Serialize;
+
 use super::Finding;
 use crate::{
     BackendName, DType, DeviceName, DeviceNames, EvalSettings, MatmulPrecision, ObjectiveSettings,
@@ -204,42 +206,26 @@ fn swap(swap: &SwapSettings, findings: &mut Vec<Finding>) {
                 .help("name a part, such as fields = [\"title\"], or set share = 0"),
         );
     }
-    for (index, field) in swap.fields.iter().enumerate() {
-        if swap.fields[..index].contains(field) {
-            let name = toml::Value::try_from(field).map(|name| name.to_string());
-            findings.push(
-                Finding::new(
-                    format!("train.swap.fields[{index}]"),
-                    format!("the part {} is listed twice", name.unwrap_or_default()),
-                )
-                .help("list each part once"),
-            );
-        }
-    }
+    once("train.swap.fields", "part", &swap.fields, findings);
 }
 
 fn cut_offs(eval: &EvalSettings, findings: &mut Vec<Finding>) {
-    for (index, k) in eval.k.iter().enumerate() {
-        if eval.k[..index].contains(k) {
-            findings.push(
-                Finding::new(
-                    format!("eval.k[{index}]"),
-                    format!("the cut-off {k} is listed twice"),
-                )
-                .help("list each cut-off once"),
-            );
-        }
-    }
-    for (index, baseline) in eval.baselines.iter().enumerate() {
-        if eval.baselines[..index].contains(baseline) {
-            let name = toml::Value::try_from(baseline).map(|name| name.to_string());
-            findings.push(
-                Finding::new(
-                    format!("eval.baselines[{index}]"),
-                    format!("the baseline {} is listed twice", name.unwrap_or_default()),
-                )
-                .help("list each baseline once"),
-            );
+    once("eval.k", "cut-off", &eval.k, findings);
+    once("eval.baselines", "baseline", &eval.baselines, findings);
+}
+
+/// Refuses what a list has already; `what` names an item.
+fn once<T>(list: &str, what: &str, items: &[T], findings: &mut Vec<Finding>)
+where
+    T: PartialEq + Serialize,
+{
+    for (index, item) in items.iter().enumerate() {
+        if items[..index].contains(item) {
+            let name = toml::Value::try_from(item).map(|name| name.to_string());
+            let name = name.unwrap_or_default();
+            let message = format!("the {what} {name} is listed twice");
+            let finding = Finding::new(format!("{list}[{index}]"), message);
+            findings.push(finding.help(format!("list each {what} once")));
         }
     }
 }

@@ -17,7 +17,7 @@ use super::ScoredPair;
 use super::inverse_sum::{exact_sum, round_fixed};
 use super::losses::{EventLosses, Losses, PairLosses};
 use super::timeline::{Occurrences, Timeline};
-use crate::error::{DataError, Result};
+use crate::error::Result;
 use crate::interactions::{Interaction, Interactions};
 
 /// Checked numbers of [`PairSettings`].
@@ -43,40 +43,15 @@ pub struct Scoring {
 }
 
 impl Scoring {
-    /// Checks the settings. The window is rounded to whole seconds, as times are whole seconds.
+    /// Of settings that are valid. The window is rounded to whole seconds, as times are whole seconds.
+    ///
+    /// # Errors
+    /// What [`PairSettings::validate`] finds.
     pub fn new(settings: &PairSettings) -> Result<Self> {
         const SECONDS_PER_DAY: f64 = 86_400.0;
-        let days = settings.window_days;
-        if !(days.is_finite() && days > 0.0) {
-            return Err(DataError::setting(
-                "data.pairs.window_days",
-                format!("{days} days is no window"),
-                "set a number above 0, such as 7.0",
-            ));
-        }
-        for (key, bound) in [
-            ("data.pairs.lower", settings.lower),
-            ("data.pairs.upper", settings.upper),
-        ] {
-            if bound.is_some_and(f64::is_nan) {
-                return Err(DataError::setting(
-                    key,
-                    "NaN bounds nothing",
-                    "set a number",
-                ));
-            }
-        }
-        if let (Some(lower), Some(upper)) = (settings.lower, settings.upper)
-            && lower > upper
-        {
-            return Err(DataError::setting(
-                "data.pairs.lower",
-                format!("no score is at least {lower} (`lower`) and at most {upper} (`upper`)"),
-                "swap the two, or leave one out",
-            ));
-        }
+        settings.validate()?;
         Ok(Self {
-            window_seconds: (days * SECONDS_PER_DAY).round() as i64,
+            window_seconds: (settings.window_days * SECONDS_PER_DAY).round() as i64,
             ties: settings.ties,
             weight: settings.weight,
             min_users: settings.min_users,

@@ -163,21 +163,9 @@ fn said_of(path: &Path, notices: &[String]) -> Vec<String> {
     notices.iter().map(said).collect()
 }
 
-/// Refuses shares that are none.
+/// Refuses shares that are none, and whatever else the settings cannot be.
 pub(crate) fn check_fractions(rules: &PairSettings) -> Result<()> {
-    for (key, fraction) in [
-        ("data.pairs.test_fraction", rules.test_fraction),
-        ("data.pairs.validation_fraction", rules.validation_fraction),
-    ] {
-        if !(0.0..1.0).contains(&fraction) {
-            return Err(DataError::setting(
-                key,
-                format!("{fraction} is no share"),
-                "set at least 0 and less than 1",
-            ));
-        }
-    }
-    Ok(())
+    Ok(rules.validate()?)
 }
 
 /// Scores a log in memory and splits the pairs; ids that no note has must have been refused before.

@@ -123,6 +123,9 @@ impl ConnectorConfig {
 
     /// Refuses sizes that do not fit each other, the features of `vision`, or a language model that is
     /// `width` wide.
+    ///
+    /// # Errors
+    /// Sizes that do not fit the vision encoder.
     pub fn check(
         &self,
         projector: &str,
@@ -179,6 +182,9 @@ pub struct ConnectorOutput {
 
 impl Connector {
     /// A connector of zeros to a language model that is `width` wide.
+    ///
+    /// # Errors
+    /// A projector of a kind that is not known.
     pub fn new(
         config: &ConnectorConfig,
         projector: &str,

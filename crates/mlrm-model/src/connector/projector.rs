@@ -28,6 +28,9 @@ pub struct Projector {
 
 impl Projector {
     /// A projector of zeros. `kind` is `linear` or `mlp{n}x_gelu` with n ≥ 1.
+    ///
+    /// # Errors
+    /// A kind that is not known.
     pub fn new(
         kind: &str,
         inputs: usize,
@@ -50,6 +53,9 @@ impl Projector {
 }
 
 /// The number of linear maps that a projector kind means.
+///
+/// # Errors
+/// A kind that is not known.
 pub fn projector_layers(kind: &str) -> Result<usize, ModelError> {
     let depth = |kind: &str| -> Option<usize> {
         let inner = kind.strip_prefix("mlp")?.strip_suffix("x_gelu")?;

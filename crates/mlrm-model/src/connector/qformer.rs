@@ -47,6 +47,9 @@ impl QFormerConfig {
     }
 
     /// Refuses sizes that do not fit each other.
+    ///
+    /// # Errors
+    /// Says which size does not fit.
     pub fn check(&self) -> Result<(), String> {
         bounds::check(&[
             ("hidden_size", self.hidden_size, bounds::WIDTH),

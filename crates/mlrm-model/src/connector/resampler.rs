@@ -41,6 +41,9 @@ impl ResamplerConfig {
 
     /// Refuses sizes that do not fit each other or the model: `width` is the language model's,
     /// `positions` the number of patches.
+    ///
+    /// # Errors
+    /// Says which size does not fit.
     pub fn check(&self, width: usize, positions: usize) -> Result<(), String> {
         let (heads, queries) = (self.num_attention_heads, self.num_query_tokens);
         bounds::check(&[("num_query_tokens", queries, bounds::QUERIES)])

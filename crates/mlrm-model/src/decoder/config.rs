@@ -144,6 +144,9 @@ pub enum FeedForwardKind {
 
 impl DecoderConfig {
     /// Reads `config.json`; refuses options that are not implemented, by name.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or describes a decoder that is not supported.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
         Ok(Self::read_accepting(path, &[])?.config)
     }
@@ -239,6 +242,9 @@ impl DecoderConfig {
     }
 
     /// Refuses input of `seq` positions where the decoder has none so long.
+    ///
+    /// # Errors
+    /// More positions than the decoder has.
     pub fn check_length(&self, seq: usize) -> Result<(), ModelError> {
         let limit = self.max_position_embeddings;
         let why = if self.positions == Positions::Learnt {

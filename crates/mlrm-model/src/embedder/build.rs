@@ -123,6 +123,9 @@ pub(crate) fn llm_names(
 
 impl Embedder {
     /// Builds the embedder; the core on `device` with autodiff, the vision encoder beside it without.
+    ///
+    /// # Errors
+    /// Sizes that do not fit each other; weights that are not there or do not fit.
     pub fn build(
         config: EmbedderConfig,
         options: &BuildOptions,

@@ -73,6 +73,9 @@ pub struct EmbedderConfig {
 
 impl EmbedderConfig {
     /// The embedder that `settings` mean, over an LLM and a vision encoder of the given sizes.
+    ///
+    /// # Errors
+    /// Sizes that do not fit each other.
     pub fn from_settings(
         settings: &ModelSettings,
         layout: ImageLayout,
@@ -84,6 +87,9 @@ impl EmbedderConfig {
     }
 
     /// As [`Self::from_settings`], with the connector that a whole model brings, if it does.
+    ///
+    /// # Errors
+    /// Sizes that do not fit each other.
     pub fn with_connector(
         settings: &ModelSettings,
         layout: ImageLayout,
@@ -125,6 +131,9 @@ impl EmbedderConfig {
     }
 
     /// Refuses sizes that do not fit each other.
+    ///
+    /// # Errors
+    /// Sizes that do not fit each other.
     pub fn check(&self) -> Result<(), ModelError> {
         let fail = |message: String| Err(ModelError::Input(message));
         if self.variant.vision() != self.vision.is_some() {
@@ -199,6 +208,9 @@ impl EmbedderConfig {
     }
 
     /// Where everything stands in the sequences of `tokens`.
+    ///
+    /// # Errors
+    /// Tokens that do not fit this variant, or more of them than there are positions.
     pub fn layout(&self, tokens: &TokenBatch) -> Result<SequenceLayout, ModelError> {
         if tokens.image_index.is_some() && self.connector.is_none() {
             let message = format!(

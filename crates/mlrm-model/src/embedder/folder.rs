@@ -78,6 +78,9 @@ pub struct ModelFolder {
 
 impl ModelFolder {
     /// Reads the manifest and both `config.json`; no weights yet.
+    ///
+    /// # Errors
+    /// A folder without `mlrm.toml`, or whose configs cannot be read or are not supported.
     pub fn open(root: &Path) -> Result<Self, ModelError> {
         let path = root.join("mlrm.toml");
         let text = std::fs::read_to_string(&path).map_err(|e| ModelError::io("read", &path, e))?;
@@ -170,6 +173,9 @@ impl Embedder {
     /// is a folder that this model wrote before: what training does not change (the vision
     /// encoder, and an LLM that is frozen or has adapters) is shared with it on disk by hard links,
     /// and is not listed in the result.
+    ///
+    /// # Errors
+    /// Tensors that cannot be read back, or a folder that cannot be written.
     pub fn write(
         &self,
         root: &Path,

@@ -60,6 +60,9 @@ const SPAN_TAIL: usize = 2;
 
 impl SequenceLayout {
     /// The layout of `tokens` with `visual_tokens` (V) a note, which stand where `layout` says.
+    ///
+    /// # Errors
+    /// Indices that do not fit the ids.
     pub fn new(
         tokens: &TokenBatch,
         visual_tokens: usize,
@@ -169,6 +172,9 @@ impl SequenceLayout {
 
     /// The span of the picture in each row; an error where the prompt has none or where it reaches
     /// the final position.
+    ///
+    /// # Errors
+    /// A row without a picture, or whose picture reaches the final position.
     pub fn image_spans(&self) -> Result<Vec<ImageSpan>, ModelError> {
         let Some(starts) = &self.image_index else {
             let message = "saliency needs visual tokens in the prompt; this variant has none";
@@ -261,6 +267,9 @@ impl TokenBatch {
     }
 
     /// A batch from padded ids alone: lengths and special positions are found by token id.
+    ///
+    /// # Errors
+    /// A row that lacks a special token which is named, or has it more than once.
     pub fn from_padded(
         input_ids: Vec<i32>,
         seq: usize,

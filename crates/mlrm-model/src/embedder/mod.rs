@@ -285,6 +285,9 @@ impl Picture {
 
 impl EmbedderCore {
     /// A core of zeros; see [`crate::weights`] for its values.
+    ///
+    /// # Errors
+    /// Sizes that do not fit each other.
     pub fn new(config: &EmbedderConfig, device: &Device) -> Result<Self, ModelError> {
         Ok(Self {
             llm: Decoder::new(&config.llm, device),
@@ -298,6 +301,9 @@ impl EmbedderCore {
     /// `features` come from [`Embedder::encode_vision`], a row for each of `tokens`; without them the
     /// prompt's text alone is embedded: no visual tokens, no gate. So are rows that are
     /// [`TokenBatch::by_text`], whose features are not read.
+    ///
+    /// # Errors
+    /// Inputs that do not fit each other or this variant.
     pub fn forward(
         &self,
         config: &EmbedderConfig,
@@ -311,6 +317,9 @@ impl EmbedderCore {
 
     /// The first half of [`Self::forward`]: connector, token embeddings, and the picture's way to
     /// the gate.
+    ///
+    /// # Errors
+    /// Inputs that do not fit each other or this variant.
     pub fn llm_inputs(
         &self,
         config: &EmbedderConfig,
@@ -352,6 +361,9 @@ impl EmbedderCore {
 
     /// Embeddings of the picture alone where the gate is its only path (variant `latefusion`):
     /// the picture's vector in place of the fused state.
+    ///
+    /// # Errors
+    /// A variant without late fusion.
     pub fn forward_picture(&self, features: VisionFeatures) -> Result<Tensor<2>, ModelError> {
         let picture = self.picture(Some(&features), &mut None).ok_or_else(|| {
             ModelError::Input("this variant has no late fusion: it reads pictures as tokens".into())

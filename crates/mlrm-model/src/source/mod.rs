@@ -163,6 +163,9 @@ impl ModelSource {
 
     /// The number format that keeps every value: that of the weights where they have one in common,
     /// else f32.
+    ///
+    /// # Errors
+    /// Weights whose headers cannot be read.
     pub fn dtype(&self) -> Result<DType, ModelError> {
         let mut formats = Vec::new();
         match self {
@@ -182,6 +185,9 @@ impl ModelSource {
     }
 
     /// Reads the weights, strictly; a model folder with checksums must be as it was written.
+    ///
+    /// # Errors
+    /// Weights that are not there, or do not fit the config.
     pub fn load(&self, device: &Device, options: &LoadOptions) -> Result<Loaded, ModelError> {
         let device = &device.clone().without_autodiff();
         Ok(match self {

@@ -56,6 +56,9 @@ pub struct Unread {
 
 impl ModelSource {
     /// The parts; only headers of weights are read.
+    ///
+    /// # Errors
+    /// Weights whose headers cannot be read.
     pub fn parts(&self) -> Result<Vec<Part>, ModelError> {
         match self {
             Self::Model(folder) => {

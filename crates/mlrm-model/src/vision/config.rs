@@ -131,6 +131,9 @@ pub enum Summary {
 impl VisionConfig {
     /// Reads the `config.json` of a vision encoder, or the vision half of a whole model's; refuses
     /// what is not implemented, by name.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or describes an encoder that is not supported.
     pub fn read(path: &Path) -> Result<Self, ModelError> {
         Ok(Self::read_accepting(path, &[])?.config)
     }

@@ -154,6 +154,9 @@ impl VisionTower {
 
     /// The tower with the weights of a checkpoint, strictly: its own, or a whole model's that holds
     /// it, whose other tensors are left unread.
+    ///
+    /// # Errors
+    /// Weights that are not there, or do not fit the config.
     pub fn load(
         config: &VisionConfig,
         checkpoint: &Checkpoint,
@@ -185,6 +188,9 @@ impl VisionTower {
     }
 
     /// Writes the weights into `folder` under the names of a checkpoint of the encoder alone.
+    ///
+    /// # Errors
+    /// Tensors that cannot be read back, or a folder that cannot be written.
     pub fn write(&self, folder: &Path, options: WriteOptions) -> Result<Written, ModelError> {
         let family = self.config.family();
         let rename = family.names.rename;

@@ -62,6 +62,9 @@ fn weight_map(index: &Path) -> Result<Map<String, Value>, ModelError> {
 impl Checkpoint {
     /// Opens a `.safetensors` file, or the weights of a Hugging Face folder. Only the headers are
     /// read.
+    ///
+    /// # Errors
+    /// Files that are not there, cannot be read, or are no checkpoint.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         if let Some(message) = pickled(path) {
             return Err(ModelError::format(path, message));
@@ -254,6 +257,9 @@ impl Checkpoint {
     }
 
     /// A floating-point tensor, converted to f32; `None` where there is none of this name.
+    ///
+    /// # Errors
+    /// A damaged tensor, or one of numbers that are no floats.
     pub fn get(&self, name: &str) -> Result<Option<StoredTensor>, ModelError> {
         let wanted = Wanted {
             dtype: DType::F32,
@@ -271,6 +277,9 @@ impl Checkpoint {
     }
 
     /// An int64 tensor; `None` where there is none of this name.
+    ///
+    /// # Errors
+    /// A damaged tensor, or one of other numbers.
     pub fn get_i64(&self, name: &str) -> Result<Option<StoredIntegers>, ModelError> {
         let Some((shard, info)) = self.find(name) else {
             return Ok(None);

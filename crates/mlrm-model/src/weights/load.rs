@@ -186,6 +186,9 @@ fn fit_tensors<M: Module>(
 ///
 /// `prefix` is what the checkpoint puts before the module's names. Beside the parameters
 /// themselves, memory holds a part of one tensor at a time.
+///
+/// # Errors
+/// Tensors that are missing, left over, or of another shape; damaged files.
 pub fn load<M: Module>(
     module: M,
     checkpoint: &Checkpoint,
@@ -198,6 +201,9 @@ pub fn load<M: Module>(
 
 /// `module` with the factors of its adapters from `checkpoint`, as strictly as [`load`], in f32
 /// whatever the base is.
+///
+/// # Errors
+/// Tensors that are missing, left over, or of another shape; damaged files.
 pub fn load_adapters<M: Module>(
     module: M,
     checkpoint: &Checkpoint,

@@ -168,6 +168,9 @@ pub(super) fn tensors_of<M: Module>(
 
 /// The values of `module` as a checkpoint stores them, in f32, names behind `prefix`,
 /// without those of adapters.
+///
+/// # Errors
+/// A tensor that cannot be read back.
 pub fn export<M: Module>(
     module: &M,
     prefix: &str,
@@ -177,6 +180,9 @@ pub fn export<M: Module>(
 }
 
 /// The factors of `module`'s adapters in PEFT's layout, names behind `prefix`.
+///
+/// # Errors
+/// A tensor that cannot be read back.
 pub fn export_adapters<M: Module>(
     module: &M,
     prefix: &str,
@@ -187,6 +193,9 @@ pub fn export_adapters<M: Module>(
 
 /// The gradients of `module`'s parameters in checkpoint layout; parameters without one are left
 /// out. The adapters' come last.
+///
+/// # Errors
+/// A tensor that cannot be read back.
 pub fn export_gradients<M: Module>(
     module: &M,
     gradients: &Gradients,

@@ -37,6 +37,9 @@ pub struct Written {
 
 /// Writes the tensors of `module` into `folder` as Hugging Face's libraries read them, names behind
 /// `prefix`. Memory holds one tensor at a time. Files of these names are replaced.
+///
+/// # Errors
+/// Tensors that cannot be read back, or a folder that cannot be written.
 pub fn write_module<M: Module>(
     folder: &Path,
     module: &M,
@@ -85,6 +88,9 @@ pub fn write_module<M: Module>(
 }
 
 /// Writes f32 tensors as one safetensors file, beside and then renamed into place.
+///
+/// # Errors
+/// A file that cannot be written.
 pub fn write_safetensors(path: &Path, tensors: &[ExportedTensor]) -> Result<(), ModelError> {
     let shapes = tensors
         .iter()

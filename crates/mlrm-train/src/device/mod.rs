@@ -352,16 +352,18 @@ mod tests {
         assert!(
             matches!(full, Err(TrainError::OutOfMemory(text)) if text == "CUDA_ERROR_OUT_OF_MEMORY")
         );
-        let failed =
-            || TrainError::Run("ExecutionError: out of device memory allocating 9 bytes".into());
+        let failed = || {
+            let said = "out of device memory allocating 9 bytes";
+            TrainError::device("the device failed", said)
+        };
         assert!(matches!(
             within_memory::<()>(|| Err(failed())),
             Err(TrainError::OutOfMemory(_))
         ));
-        let lost = || TrainError::Run("the device is lost".into());
+        let lost = || TrainError::device("the device failed", "lost");
         assert!(matches!(
             within_memory::<()>(|| Err(lost())),
-            Err(TrainError::Run(_))
+            Err(TrainError::Device { .. })
         ));
         assert!(matches!(within_memory(|| Ok(3)), Ok(3)));
         let other = catch_unwind(|| within_memory::<()>(|| panic!("index out of bounds")));

@@ -17,7 +17,7 @@ impl World {
     pub fn join() -> Result<Option<Self>, TrainError> {
         match started_by_mpirun() {
             0 | 1 => Ok(None),
-            processes => Err(TrainError::Run(format!(
+            processes => Err(TrainError::Refused(format!(
                 "mpirun started {processes} processes, but this binary was built without MPI; build with \
                  `cargo build --release --features mpi`, or start it by itself"
             ))),

@@ -183,7 +183,7 @@ fn all_or_error<T>(
                 full.get_or_insert(format!("{}: {reason}", name(rank)));
             }
             Err(error) if rank == 0 => return Err(error),
-            Err(error) => return Err(TrainError::Run(format!("{}: {error}", name(rank)))),
+            Err(error) => return Err(TrainError::Worker(format!("{}: {error}", name(rank)))),
         }
     }
     match full {
@@ -203,8 +203,8 @@ mod tests {
         assert_eq!(all_or_error(vec![Ok(1), Ok(2)], name).unwrap(), [1, 2]);
         let error = all_or_error(vec![Ok(1), full(), full()], name).unwrap_err();
         assert!(matches!(error, TrainError::OutOfMemory(text) if text == "worker 1: full"));
-        let gone = Err(TrainError::Run("gone".into()));
+        let gone = Err(TrainError::Worker("gone".into()));
         let error = all_or_error(vec![full(), Ok(1), gone], name).unwrap_err();
-        assert!(matches!(error, TrainError::Run(text) if text == "worker 2: gone"));
+        assert!(matches!(error, TrainError::Worker(text) if text == "worker 2: gone"));
     }
 }

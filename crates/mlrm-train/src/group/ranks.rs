@@ -59,7 +59,7 @@ impl Ranks {
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
         for (path, tensor) in weights {
             let data = tensor.clone().try_into_data();
-            let data = data.map_err(|e| unreadable(path, &format!("{e:?}")))?;
+            let data = data.map_err(|e| unreadable(path, e))?;
             let mut bytes: &[u8] = data.as_bytes();
             while !bytes.is_empty() {
                 let (now, later) = bytes.split_at(bytes.len().min(CHUNK_BYTES - chunk.len()));
@@ -149,7 +149,7 @@ fn send<T: Serialize>(
     message: &T,
 ) -> Result<(), TrainError> {
     let bytes = serde_json::to_vec(message)
-        .map_err(|e| TrainError::Run(format!("a message cannot be written: {e}")))?;
+        .map_err(|e| TrainError::Worker(format!("a message cannot be written: {e}")))?;
     world
         .process_at_rank(rank as i32)
         .send_with_tag(bytes.as_slice(), tag);
@@ -164,7 +164,7 @@ fn receive<T: DeserializeOwned>(
     let process = world.process_at_rank(rank as i32);
     let (bytes, _) = process.receive_vec_with_tag::<u8>(tag);
     serde_json::from_slice(&bytes)
-        .map_err(|e| TrainError::Run(format!("a message of rank {rank} cannot be read: {e}")))
+        .map_err(|e| TrainError::Worker(format!("a message of rank {rank} cannot be read: {e}")))
 }
 
 /// Numbers that follow a message.
@@ -173,6 +173,6 @@ fn receive_values(world: &SimpleCommunicator, rank: usize) -> Vec<f32> {
     process.receive_vec_with_tag::<f32>(VALUES).0
 }
 
-fn unreadable(what: &str, reason: &str) -> TrainError {
-    TrainError::Run(format!("`{what}` cannot be read from the device: {reason}"))
+fn unreadable(what: &str, said: impl std::fmt::Debug) -> TrainError {
+    TrainError::device(format!("`{what}` cannot be read from the device"), said)
 }

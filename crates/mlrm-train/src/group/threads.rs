@@ -109,7 +109,7 @@ impl Threads {
 
     /// Why a worker answers no more.
     fn gone(&mut self, rank: usize) -> TrainError {
-        TrainError::Run(self.workers[rank - 1].end())
+        TrainError::Worker(self.workers[rank - 1].end())
     }
 
     fn took(&mut self, seconds: impl Iterator<Item = f64>) {
@@ -151,7 +151,7 @@ impl Group for Threads {
             let sent = orders.is_some_and(|orders| orders.send(order.clone()).is_ok());
             if !sent {
                 let name = self.name(rank);
-                return Err(TrainError::Run(format!("{name}: {}", self.gone(rank))));
+                return Err(TrainError::Worker(format!("{name}: {}", self.gone(rank))));
             }
         }
         Ok(())
@@ -223,7 +223,7 @@ impl Thread {
                 let _gone = worker.serve(&mut end);
             });
         let thread = thread.map_err(|e| {
-            TrainError::Run(format!("the system gives no thread for worker {rank}: {e}"))
+            TrainError::Worker(format!("the system gives no thread for worker {rank}: {e}"))
         })?;
         Ok(Self {
             orders: Some(orders),
@@ -276,5 +276,5 @@ impl Member for End {
 }
 
 fn left() -> TrainError {
-    TrainError::Run("the first worker is gone".into())
+    TrainError::Worker("the first worker is gone".into())
 }

@@ -51,10 +51,10 @@ pub fn with_weights<M: Module>(
         }
     });
     match other {
-        Some(path) => Err(TrainError::Run(format!(
+        Some(path) => Err(TrainError::Worker(format!(
             "`{path}` has another size here, or does not learn: the workers hold different models"
         ))),
-        None if written != weights.len() => Err(TrainError::Run(format!(
+        None if written != weights.len() => Err(TrainError::Worker(format!(
             "{} parameters learn, but {written} here: the workers hold different models",
             weights.len(),
         ))),

@@ -80,7 +80,8 @@ impl Worker {
                     member.embedded(share)?;
                 }
                 Order::Backward(gradients) => {
-                    let nothing = || TrainError::Run("there is no share to go back through".into());
+                    let nothing =
+                        || TrainError::Worker("there is no share to go back through".into());
                     let held = held.take().ok_or_else(nothing);
                     let summand = held.and_then(|held| self.backward(held, &gradients));
                     member.gradients(summand)?;
@@ -156,9 +157,7 @@ pub(crate) fn guarded<T>(
         let done = work()?;
         if may_run_out_of_memory || timed {
             let synced = device.sync();
-            synced.map_err(|e| {
-                TrainError::Run(format!("the device failed during the step: {e:?}"))
-            })?;
+            synced.map_err(|e| TrainError::device("the device failed during the step", e))?;
         }
         Ok(done)
     };

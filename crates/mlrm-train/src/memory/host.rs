@@ -47,7 +47,7 @@ fn check_within(
         return Ok(());
     }
     let gib = |bytes: f64| bytes / f64::from(1 << 30);
-    Err(TrainError::Run(format!(
+    Err(TrainError::Refused(format!(
         "the weights of this model take {:.1} GiB in {}, but this machine has {:.1} GiB of memory; the \
          largest is `{}` {:?}: lower the sizes that make it (`vocab_size` = {}, `hidden_size` = {}, \
          `intermediate_size` = {}, `num_hidden_layers` = {} of the language model)",

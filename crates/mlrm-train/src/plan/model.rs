@@ -72,6 +72,9 @@ fn build_options(
 
 /// Opens a model folder on `device`; of `config` only training, number format
 /// and the orientation of pictures are used.
+///
+/// # Errors
+/// A folder that is no model, or whose files do not fit each other.
 pub fn open_model(
     folder: &Path,
     device: &Device,
@@ -82,7 +85,7 @@ pub fn open_model(
     let tokenizer = Arc::new(Tokenizer::load(&files.tokenizer())?);
     let (words, rows) = (tokenizer.vocabulary_rows(), files.config.llm.vocab_size);
     if words > rows {
-        return Err(TrainError::Run(format!(
+        return Err(TrainError::Refused(format!(
             "{} has {words} words, but `vocab_size` in {} is {rows}: they are not of one model",
             files.tokenizer().display(),
             files.llm().join("config.json").display()
@@ -129,6 +132,9 @@ pub fn picture_settings(
 }
 
 /// The model that a run of `config` begins with: a model folder, or built from its parts.
+///
+/// # Errors
+/// Folders that are no models, parts that do not fit each other, and settings that do not fit them.
 pub fn starting_model(
     config: &RunConfig,
     device: &Device,
@@ -228,7 +234,7 @@ fn fit_pixels(vision: &mut VisionConfig, most: Option<usize>) -> Result<(), Trai
 /// Rows of the embedding table: one a token, or as many as `model.llm.vocab_size` says.
 fn padded_vocabulary(vocab_size: Option<usize>, tokens: usize) -> Result<usize, TrainError> {
     match vocab_size {
-        Some(rows) if rows < tokens => Err(TrainError::Run(format!(
+        Some(rows) if rows < tokens => Err(TrainError::Refused(format!(
             "model.llm.vocab_size = {rows}: the tokenizer has {tokens} tokens, and each needs a row \
              of the embedding table; set it to {tokens} or more, or leave it out"
         ))),

@@ -196,7 +196,7 @@ impl Own<'_> {
 }
 
 fn no_notes() -> TrainError {
-    TrainError::Run("a batch holds no notes".into())
+    TrainError::Batch("a batch holds no notes".into())
 }
 
 /// What a tensor says of the note at each place, as [`NoteBatch::at_places`].

@@ -46,8 +46,9 @@ impl StepNumbers {
             .map(|number| number.cast(DType::F32))
             .collect();
         let values = read::<1, f32>(Tensor::cat(all, 0));
-        let failed = |reason: String| {
-            TrainError::Run(format!("the device failed during the step: {reason}"))
+        let failed = |reason| TrainError::Device {
+            what: "the device failed during the step".into(),
+            reason,
         };
         let values = values.map_err(|e| failed(format!("{e:?}")))?;
         let Some((always, sometimes)) = values.split_first_chunk::<5>() else {

@@ -94,6 +94,9 @@ pub(crate) struct EmbeddedBatch {
 
 impl EmbeddedBatch {
     /// Embeds `batch`, which is the whole of a step's or a share of it that begins at the note `first`.
+    ///
+    /// # Errors
+    /// Pictures without features; inputs that the model does not take.
     pub fn new(
         passes: &Passes<'_>,
         mut batch: NoteBatch,
@@ -140,6 +143,9 @@ impl EmbeddedBatch {
     }
 
     /// What `gradients` of the share's embeddings are as gradients of the parameters.
+    ///
+    /// # Errors
+    /// A device that fails.
     pub fn backward(
         mut self,
         passes: &Passes<'_>,

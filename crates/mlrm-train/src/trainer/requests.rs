@@ -9,8 +9,8 @@ use super::Trainer;
 use crate::error::TrainError;
 
 impl Trainer<'_> {
-    /// Obeys what was asked for since the last step; waits here while paused.
-    pub(super) fn obey_requests(&mut self) -> Result<(), TrainError> {
+    /// Does what was asked for since the last step; waits here while paused.
+    pub(super) fn take_requests(&mut self) -> Result<(), TrainError> {
         let mut paused = None;
         loop {
             let action = match self.requests.try_recv() {

@@ -69,11 +69,11 @@ pub(super) fn resume(
             folder: path,
             notes,
         };
-        resumed.mend_best(root)?;
+        resumed.repair_best(root)?;
         resumed.notes.extend(schedule_note(folder, plan, step));
         return Ok(Some(resumed));
     }
-    Err(TrainError::Run(format!(
+    Err(TrainError::Refused(format!(
         "{} holds no checkpoint that is whole: {}; begin a new run by --overwrite or --set run.dir=…",
         root.display(),
         notes.join("; ")
@@ -107,7 +107,7 @@ fn check_place(
     let path = path.display();
     let (step, total) = (state.step, plan.total_steps);
     if step > total {
-        return Err(TrainError::Run(format!(
+        return Err(TrainError::Refused(format!(
             "{path} is at step {step}, past the end of a run of {total} steps; raise train.max_steps \
              (or train.epochs)"
         )));
@@ -122,7 +122,7 @@ fn check_place(
     // Before it was written down, batches may have changed without a word.
     let elsewhere = state.format > 0 && epoch * pairs + position != drawn;
     if position >= pairs.max(1) || elsewhere {
-        return Err(TrainError::Run(format!(
+        return Err(TrainError::Refused(format!(
             "{path} is at pair {position} of pass {epoch} over {pairs} pairs, which is not where step \
              {step} of {} pairs ends; its state.json was changed, or is of another run",
             plan.config.train.batch_pairs
@@ -133,7 +133,7 @@ fn check_place(
 
 impl Resumed {
     /// Forgets a best checkpoint that is damaged or gone, and points both links at what is there.
-    fn mend_best(&mut self, root: &Path) -> Result<(), TrainError> {
+    fn repair_best(&mut self, root: &Path) -> Result<(), TrainError> {
         let Some((score, best)) = self.state.best else {
             return remove(&root.join("best"));
         };
@@ -178,7 +178,7 @@ impl Trainer<'_> {
         self.in_step = true;
         let rate = self.plan.learning_rate.at(first_bad.saturating_sub(1)) * self.state.rate_factor;
         let give_up = |reason: &str| {
-            TrainError::Run(format!(
+            TrainError::Diverged(format!(
                 "the run has diverged at step {first_bad}: {what}. {reason} The learning rate was \
                  {rate:.3e} there: lower train.learning_rate, raise train.warmup_ratio, set \
                  train.clip_norm, or use backend.dtype = \"f32\""
@@ -214,7 +214,7 @@ impl Trainer<'_> {
             folder: path,
             notes: Vec::new(),
         };
-        resumed.mend_best(&root)?;
+        resumed.repair_best(&root)?;
         self.take_up(resumed);
         self.watch.forget();
         self.state.rate_factor = factor;

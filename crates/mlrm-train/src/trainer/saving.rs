@@ -129,14 +129,15 @@ impl Trainer<'_> {
             return error;
         }
         let config = self.folder.root.join("config.toml");
-        TrainError::Run(match self.save("failed") {
+        let saved = match self.save("failed") {
             Ok(()) => format!(
-                "{error}\nstep {step} is saved: once that is mended, go on with `mlrm train {} \
-                 --resume`",
+                "step {step} is saved: once that is corrected, go on with `mlrm train {} --resume`",
                 config.display()
             ),
-            Err(second) => format!("{error}\nstep {step} could not be saved either: {second}"),
-        })
+            Err(second) => format!("step {step} could not be saved either: {second}"),
+        };
+        let error = Box::new(error);
+        TrainError::Failed { error, saved }
     }
 
     /// Whether every weight that learns is a finite number.
@@ -154,9 +155,8 @@ impl Trainer<'_> {
         }
         // One read-back for all of them.
         let all = Tensor::cat(found, 0).try_into_vec_as::<f32>();
-        let all = all.map_err(|e| {
-            TrainError::Run(format!("the weights cannot be read from the device: {e:?}"))
-        })?;
+        let all =
+            all.map_err(|e| TrainError::device("the weights cannot be read from the device", e))?;
         Ok(all.iter().all(|&finite| finite == 1.0))
     }
 

@@ -183,7 +183,7 @@ fn picture_share(own: &[f32], others: &[f32], width: usize, negative: f64) -> f6
 
 fn read(tensor: Tensor<2>) -> Result<Vec<f32>, TrainError> {
     let values = tensor.cast(DType::F32).try_into_vec_as::<f32>();
-    values.map_err(|e| TrainError::Run(format!("the probe cannot be read from the device: {e:?}")))
+    values.map_err(|e| TrainError::device("the probe cannot be read from the device", e))
 }
 
 #[cfg(test)]

@@ -16,7 +16,9 @@ use mlrm_train::TrainError;
 /// A run whose log or settings cannot be read.
 pub fn card(folder: &ModelFolder, source: &Path, name: &str) -> Result<String, TrainError> {
     let run = match source.join("events.jsonl").is_file() {
-        true => Some(Run::read(source).map_err(|error| TrainError::Run(error.to_string()))?),
+        true => {
+            Some(Run::read(source).map_err(|error| TrainError::file(source, error.to_string()))?)
+        }
         false => None,
     };
     let mut text = metadata(name, run.as_ref());

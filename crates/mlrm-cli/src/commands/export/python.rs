@@ -84,8 +84,8 @@ fn config(folder: &ModelFolder) -> Result<Value, TrainError> {
     let config = &folder.config;
     let path = folder.llm().join("config.json");
     let text = fs::read_to_string(&path).map_err(TrainError::io("read", &path))?;
-    let llm: Value = serde_json::from_str(&text)
-        .map_err(|error| TrainError::Run(format!("{}: {error}", path.display())))?;
+    let llm: Value =
+        serde_json::from_str(&text).map_err(|error| TrainError::file(&path, error.to_string()))?;
     let vision = config.vision.as_ref();
     let picture = vision
         .map(|vision| picture_settings(Some(&folder.vision()), vision))

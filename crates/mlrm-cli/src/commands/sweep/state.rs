@@ -41,7 +41,7 @@ pub(super) fn state_of(dir: &Path) -> Result<State, TrainError> {
     if !path.is_file() {
         return Ok(State::Missing);
     }
-    let log = read_log(&path).map_err(|error| TrainError::Run(error.to_string()))?;
+    let log = read_log(&path)?;
     let last = log.events.last().map(|stamped| &stamped.event);
     Ok(match last {
         Some(Event::RunEnded(ended)) => match ended.reason {

@@ -26,6 +26,9 @@ pub(super) struct Records {
 
 impl Records {
     /// Whole records in the file.
+    ///
+    /// # Errors
+    /// A file whose length cannot be told.
     pub fn whole(&self, record_bytes: usize) -> Result<usize, ModelError> {
         let metadata = self.file.metadata();
         let metadata = metadata.map_err(|e| ModelError::io("read", &self.path, e))?;
@@ -33,6 +36,9 @@ impl Records {
     }
 
     /// Maps all whole records.
+    ///
+    /// # Errors
+    /// A file that cannot be mapped.
     pub fn map(&mut self, record_bytes: usize) -> Result<(), ModelError> {
         self.count = self.whole(record_bytes)?;
         self.map = match self.count {

@@ -73,7 +73,7 @@ pub(super) fn sum_gradients(
             None => vec![0.0; *elements],
             Some(gradient) => {
                 let values: Result<Vec<f32>, _> = read(gradient);
-                values.map_err(|e| unreadable(path, &format!("{e:?}")))?
+                values.map_err(|e| unreadable(path, e))?
             }
         };
         let mut values = values.as_slice();

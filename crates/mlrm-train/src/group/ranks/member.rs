@@ -48,7 +48,7 @@ pub(super) fn next_head(world: &SimpleCommunicator) -> Result<Head, TrainError> 
 impl Rank<'_> {
     fn weights(&self, model: u64) -> Result<Weights, TrainError> {
         if self.layout.fingerprint() != model {
-            return Err(TrainError::Run(
+            return Err(TrainError::Worker(
                 "the model here is not the one of the first process: give all of them the same config, \
                  and the same files of weights"
                     .into(),
@@ -83,7 +83,7 @@ impl Rank<'_> {
         to_all(self.world, &mut values);
         let device = self.device.clone().without_autodiff();
         let [multimodal, visual, _] = tensors.write(values, &device);
-        let missing = || TrainError::Run("gradients of no embeddings came".into());
+        let missing = || TrainError::Worker("gradients of no embeddings came".into());
         Ok(EmbeddingGradients {
             multimodal: multimodal.ok_or_else(missing)?,
             visual,
@@ -189,7 +189,7 @@ impl Batches {
             _ => self.draw(cursor)?,
         };
         if fingerprint(&batch) != expected {
-            return Err(TrainError::Run(
+            return Err(TrainError::Worker(
                 "the batch here is not the one of the first process: give all of them the same notes, \
                  pairs and pictures"
                     .into(),
@@ -209,7 +209,7 @@ impl Batches {
                 self.settings.clone(),
             )?,
         };
-        let ended = || TrainError::Run("the data loader ended before the run did".into());
+        let ended = || TrainError::Worker("the data loader ended before the run did".into());
         let (place, batch) = batches.next().ok_or_else(ended)??;
         let batch = Arc::new(batch);
         self.drawn = Some((batches, place));

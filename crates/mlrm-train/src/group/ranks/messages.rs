@@ -74,7 +74,7 @@ impl<T> Told<T> {
         match self {
             Self::Done(done) => Ok(done),
             Self::OutOfMemory(reason) => Err(TrainError::OutOfMemory(reason)),
-            Self::Failed(reason) => Err(TrainError::Run(reason)),
+            Self::Failed(reason) => Err(TrainError::Worker(reason)),
         }
     }
 }
@@ -94,7 +94,7 @@ impl Tensors {
         let mut all = Vec::new();
         for part in parts.into_iter().flatten() {
             let values: Result<Vec<f32>, _> = read(part);
-            all.extend(values.map_err(|e| unreadable("embeddings", &format!("{e:?}")))?);
+            all.extend(values.map_err(|e| unreadable("embeddings", e))?);
         }
         Ok((Self(shapes), all))
     }
@@ -143,7 +143,7 @@ impl ShareHead {
     /// The share, its embeddings on `device`.
     pub(super) fn share(self, values: Vec<f32>, device: &Device) -> Result<Share, TrainError> {
         if values.len() != self.tensors.len() {
-            return Err(TrainError::Run("embeddings came in parts".into()));
+            return Err(TrainError::Worker("embeddings came in parts".into()));
         }
         let device = device.clone().without_autodiff();
         let [multimodal, visual, gate] = self.tensors.write(values, &device);

@@ -31,7 +31,7 @@ impl World {
         }
         // One thread alone speaks to the others.
         let Some((universe, _)) = initialize_with_threading(Threading::Funneled) else {
-            return Err(TrainError::Run("MPI was started already".into()));
+            return Err(TrainError::Worker("MPI was started already".into()));
         };
         let world = universe.world();
         let here = world.split_shared(world.rank());
