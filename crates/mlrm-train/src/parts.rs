@@ -32,7 +32,7 @@ impl Parts {
             Some(System::Blip2) => ConnectorKind::QFormer,
             Some(System::QwenVl) => ConnectorKind::Resampler,
             Some(System::Qwen25Vl | System::Qwen3Vl) => {
-                return Err(TrainError::Run(
+                return Err(TrainError::Refused(
                     "model.connector.path: the merger of this model belongs to its own vision encoder and \
                      language model; start from the whole of it with model.checkpoint"
                         .into(),

@@ -220,7 +220,7 @@ fn fit_pixels(vision: &mut VisionConfig, most: Option<usize>) -> Result<(), Trai
     match most {
         Some(most) if vision.blocks.is_some() => vision.fit_pixels(most),
         Some(most) => {
-            return Err(TrainError::Run(format!(
+            return Err(TrainError::Refused(format!(
                 "model.vision.max_pixels = {most}: the size of the pictures of a {} is told by its preprocessing; \
                  leave the key out",
                 vision.family().name
