@@ -30,11 +30,11 @@ pub fn is_address(path: &Path) -> bool {
 
 /// `path` below `root`, where it is neither absolute nor an address.
 pub fn place(root: &Path, path: &Path) -> PathBuf {
-    if is_address(path) || !is_address(root) {
-        return match is_address(path) {
-            true => path.to_path_buf(),
-            false => root.join(path),
-        };
+    if is_address(path) {
+        return path.to_path_buf();
+    }
+    if !is_address(root) {
+        return root.join(path);
     }
     let root = root.to_string_lossy();
     let root = root.trim_end_matches('/');

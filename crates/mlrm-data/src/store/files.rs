@@ -135,7 +135,9 @@ fn hash_of(mut file: &File) -> io::Result<String> {
     loop {
         match file.read(&mut buffer)? {
             0 => return Ok(hasher.finalize().to_hex().to_string()),
-            bytes => drop(hasher.update(&buffer[..bytes])),
+            bytes => {
+                hasher.update(&buffer[..bytes]);
+            }
         }
     }
 }

@@ -71,12 +71,10 @@ impl Object {
 /// # Errors
 /// An address that cannot be read; a copy that cannot be written.
 pub fn local(path: &Path) -> Result<Cow<'_, Path>> {
+    check(path)?;
     match is_address(path) {
         false => Ok(Cow::Borrowed(path)),
-        true => {
-            check(path)?;
-            copy_of(path).map(Cow::Owned)
-        }
+        true => copy_of(path).map(Cow::Owned),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::batch::PictureHash;
 use crate::error::{DataError, Problem, ProblemKind, Result, shorten, shown};
 use crate::files::{files_in, pattern_files};
 use crate::image::{DecodeOptions, HEAD_BYTES, TAIL_BYTES, check_ends};
-use crate::store::{Object, Store};
+use crate::store::{Object, Store, check};
 
 /// Pictures by key. A key is a relative path below a folder, or the name of an entry of a `.tar`
 /// shard: the shards that were opened, or any `*.tar` that lies directly in the folder that was
@@ -137,6 +137,7 @@ impl ImageStore {
     /// # Errors
     /// As [`Self::open`]; a store that does not answer.
     pub fn open_with(path: &Path, cache_bytes: u64) -> Result<Self> {
+        check(path)?;
         if is_address(path) {
             return Self::of_store(path, Store::open(path, cache_bytes)?);
         }
