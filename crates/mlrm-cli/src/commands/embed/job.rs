@@ -111,27 +111,10 @@ impl<'a> Job<'a> {
         all.view.end();
         self.tell_of_pictures(&all);
         if all.notes == 0 {
+            parts.iter().for_each(Parts::clear);
             return Err(mlrm_train::TrainError::from(ByText::nothing_left()).into());
         }
-        // Threads find them in any order.
-        all.failed.sort();
-        all.failed.dedup();
-        write_failed(&failed::path_of(out), &all.failed)?;
-        let numbers = args.dtype.into();
-        let dim = match all.whole {
-            Some(set) => {
-                let set = match args.dim {
-                    Some(dim) => set.cut_to(dim).map_err(mlrm_train::TrainError::from)?,
-                    None => set,
-                };
-                write_embeddings(out, &set, numbers).map_err(mlrm_train::TrainError::from)?;
-                set.multimodal().dim()
-            }
-            None => {
-                let joined = join_embeddings(out, &all.kept, args.dim, numbers);
-                joined.map_err(mlrm_train::TrainError::from)?.dim
-            }
-        };
+        let dim = self.write(&mut all)?;
         if let (Some(manifest), Some(_)) = (manifest, args.shard) {
             let manifest = Manifest {
                 embeddings: all.notes,
@@ -153,6 +136,26 @@ impl<'a> Job<'a> {
             );
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Writes the embeddings and the list of what failed; their dimensions.
+    fn write(&self, all: &mut Embedded) -> miette::Result<usize> {
+        let (args, out) = (self.args, &self.args.out);
+        // Threads find them in any order.
+        all.failed.sort();
+        all.failed.dedup();
+        write_failed(&failed::path_of(out), &all.failed)?;
+        let numbers = args.dtype.into();
+        let Some(set) = all.whole.take() else {
+            let joined = join_embeddings(out, &all.kept, args.dim, numbers);
+            return Ok(joined.map_err(mlrm_train::TrainError::from)?.dim);
+        };
+        let set = match args.dim {
+            Some(dim) => set.cut_to(dim).map_err(mlrm_train::TrainError::from)?,
+            None => set,
+        };
+        write_embeddings(out, &set, numbers).map_err(mlrm_train::TrainError::from)?;
+        Ok(set.multimodal().dim())
     }
 
     /// Adds the embeddings of a part: those that are kept aside, or else computed.
