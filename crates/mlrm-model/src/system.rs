@@ -70,7 +70,9 @@ impl System {
         match (self, part) {
             (Self::Qwen25Vl | Self::Qwen3Vl, SystemPart::Head) => Some("vision_config"),
             (Self::Blip2 | Self::Qwen25Vl | Self::Qwen3Vl, SystemPart::Llm) => Some("text_config"),
-            (Self::Blip2 | Self::Qwen25Vl | Self::Qwen3Vl, SystemPart::Vision) => Some("vision_config"),
+            (Self::Blip2 | Self::Qwen25Vl | Self::Qwen3Vl, SystemPart::Vision) => {
+                Some("vision_config")
+            }
             (Self::Blip2, SystemPart::Head) => Some("qformer_config"),
             (Self::QwenVl, SystemPart::Vision | SystemPart::Head) => Some("visual"),
             (Self::QwenVl, SystemPart::Llm) | (Self::NoteLlm2, _) => None,
@@ -343,7 +345,9 @@ fn merger(name: &str) -> Option<String> {
     if let Some(rest) = name.strip_prefix("merger.") {
         return Some(format!("merger.last.{}", own(rest)));
     }
-    let (index, rest) = name.strip_prefix("deepstack_merger_list.")?.split_once('.')?;
+    let (index, rest) = name
+        .strip_prefix("deepstack_merger_list.")?
+        .split_once('.')?;
     Some(format!("merger.deep.{index}.{}", own(rest)))
 }
 

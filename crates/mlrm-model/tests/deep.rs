@@ -20,8 +20,7 @@ fn decoder(device: &Device) -> Decoder {
     std::fs::write(&path, CONFIG).expect("config.json");
     let config = DecoderConfig::read(&path).expect("a config");
     let rename = config.family().names.rename;
-    let mut value =
-        |tensor: &_| Some(initial_values(tensor, InitRule::Normal(0.5), 3, "llm"));
+    let mut value = |tensor: &_| Some(initial_values(tensor, InitRule::Normal(0.5), 3, "llm"));
     fill(
         Decoder::new(&config, device),
         Tensors::Base,
@@ -72,7 +71,10 @@ fn layers_that_are_run_again_give_deep_features_their_gradients() {
         .backward();
     for leaf in [&embeds, &deep[0], &deep[1]] {
         let values = |found: Option<Tensor<3>>| -> Vec<f32> {
-            found.expect("a gradient").try_into_vec_as().expect("values")
+            found
+                .expect("a gradient")
+                .try_into_vec_as()
+                .expect("values")
         };
         let expected = values(leaf.grad_remove(&mut gradients));
         assert!(expected.iter().any(|value| value.abs() > 1e-3));
@@ -82,9 +84,14 @@ fn layers_that_are_run_again_give_deep_features_their_gradients() {
 
 fn close(found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len());
-    let largest = expected.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+    let largest = expected
+        .iter()
+        .fold(0.0f32, |most, value| most.max(value.abs()));
     for (found, expected) in found.iter().zip(expected) {
         let error = (found - expected).abs();
-        assert!(error <= 1e-5 * largest, "{found} is not {expected}, of {largest}");
+        assert!(
+            error <= 1e-5 * largest,
+            "{found} is not {expected}, of {largest}"
+        );
     }
 }

@@ -251,8 +251,7 @@ impl PreprocessorConfig {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(DataError::io("read", path)(error)),
         };
-        let mend =
-            "use a `preprocessor_config.json` of a CLIP, SigLIP, BLIP, DINOv2, DINOv3, ViT, Qwen2.5-VL or Qwen3-VL model";
+        let mend = "use a `preprocessor_config.json` of a CLIP, SigLIP, BLIP, DINOv2, DINOv3, ViT, Qwen2.5-VL or Qwen3-VL model";
         let fail = |message: String| DataError::file(path, message, mend);
         let mut keys: Map<String, Value> = serde_json::from_str(&text)
             .map_err(|error| fail(format!("no JSON object: {error}")))?;
@@ -375,8 +374,14 @@ fn pixel_range(keys: &Map<String, Value>) -> Result<PixelRange, String> {
     let patch = whole([(Some(&top), "patch_size"), (None, "")], 14)?;
     let merge = whole([(Some(&top), "merge_size"), (None, "")], 2)?;
     let range = PixelRange {
-        least: whole([(Some(&top), "min_pixels"), (size, "shortest_edge")], usual.least)?,
-        most: whole([(Some(&top), "max_pixels"), (size, "longest_edge")], usual.most)?,
+        least: whole(
+            [(Some(&top), "min_pixels"), (size, "shortest_edge")],
+            usual.least,
+        )?,
+        most: whole(
+            [(Some(&top), "max_pixels"), (size, "longest_edge")],
+            usual.most,
+        )?,
         factor: patch
             .checked_mul(merge)
             .filter(|&factor| factor <= 16_384)

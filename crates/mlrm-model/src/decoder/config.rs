@@ -314,7 +314,10 @@ impl DecoderConfig {
         }
         if let Some(rope) = self.multimodal_rope {
             let (pairs, [time, row, column]) = (self.head_dim / 2, rope.sections);
-            let fits = time.checked_add(row).and_then(|sum| sum.checked_add(column)) == Some(pairs);
+            let fits = time
+                .checked_add(row)
+                .and_then(|sum| sum.checked_add(column))
+                == Some(pairs);
             if !fits {
                 return Err(format!(
                     "`mrope_section` = {:?} must add up to half of `head_dim` = {}",

@@ -185,12 +185,7 @@ impl Decoder {
 
     /// What a pass over `x` `[batch, seq, width]`, whose positions stand at `places`, to the `wanted` positions needs
     /// beside it.
-    fn pooled_pass(
-        &self,
-        x: &Tensor<3>,
-        places: Option<&[Place]>,
-        wanted: &[usize],
-    ) -> PooledPass {
+    fn pooled_pass(&self, x: &Tensor<3>, places: Option<&[Place]>, wanted: &[usize]) -> PooledPass {
         let [batch, seq, _] = x.dims();
         let device = x.device();
         let count = wanted.len() / batch;

@@ -259,7 +259,9 @@ impl VisionConfig {
                 return Err("windows and the pictures of a patch start at 1".into());
             }
             if let Some(index) = deepest.filter(|index| *index >= layers) {
-                return Err(format!("layer {index} is spoken of, but there are {layers}"));
+                return Err(format!(
+                    "layer {index} is spoken of, but there are {layers}"
+                ));
             }
         }
         if self.num_hidden_layers == 0 || self.intermediate_size == 0 || self.position_grid == 0 {

@@ -49,7 +49,9 @@ impl PatchEmbedding {
         let (width, patch) = (config.hidden_size, config.patch_size);
         Self {
             weight: match &config.blocks {
-                Some(blocks) => Kernel::Film(zeros([width, 3, blocks.frames, patch, patch], device)),
+                Some(blocks) => {
+                    Kernel::Film(zeros([width, 3, blocks.frames, patch, patch], device))
+                }
                 None => Kernel::Still(zeros([width, 3, patch, patch], device)),
             },
             bias: config.patch_bias.then(|| zeros([width], device)),

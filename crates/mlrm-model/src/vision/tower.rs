@@ -138,9 +138,7 @@ impl VisionTower {
                 true => Vectors::Batch(zeros([1, positions, width], device)),
                 false => Vectors::Table(zeros([positions, width], device)),
             }),
-            rotary: config
-                .rope_theta
-                .map(|theta| {
+            rotary: config.rope_theta.map(|theta| {
                 let head_dim = width / config.num_attention_heads;
                 PatchRotary::new(theta, head_dim, config.blocks)
             }),

@@ -191,6 +191,7 @@ fn shape(embedder: &Embedder, config: &RunConfig) -> Option<FeatureShape> {
     Some(FeatureShape {
         positions: vision.positions(sizes.features.positions),
         width: vision.feature_width(),
+        summary: vision.hidden_size,
         kept: kept.map_or(computed, device::dtype),
         computed,
     })

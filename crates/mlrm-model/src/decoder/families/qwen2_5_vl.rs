@@ -148,12 +148,19 @@ mod tests {
         let rope = json!({"rope_type": "default", "rope_theta": 5.0, "mrope_section": [2, 3, 4]});
         let yarn = json!({"rope_type": "yarn", "mrope_section": [2, 3, 3]});
         refused(QWEN, "rope_parameters", yarn, "default, linear");
-        refused(QWEN, "use_sliding_window", json!(true), "only full attention is");
+        refused(
+            QWEN,
+            "use_sliding_window",
+            json!(true),
+            "only full attention is",
+        );
         let mut keys: Value = serde_json::from_str(QWEN).expect("JSON");
         keys["rope_parameters"] = rope;
         let path = std::path::Path::new("config.json");
         let hf = HfConfig::parse(path, &keys.to_string()).expect("keys");
-        let error = DecoderConfig::from_hf(path, hf, &[]).expect_err("sections").to_string();
+        let error = DecoderConfig::from_hf(path, hf, &[])
+            .expect_err("sections")
+            .to_string();
         assert!(error.contains("`mrope_section` = [2, 3, 4]"), "{error}");
     }
 }

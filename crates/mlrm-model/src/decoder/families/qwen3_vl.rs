@@ -73,7 +73,8 @@ mod tests {
 
     #[test]
     fn what_is_not_implemented() {
-        let rope = json!({"mrope_interleaved": false, "mrope_section": [4, 2, 2], "rope_type": "default"});
+        let rope =
+            json!({"mrope_interleaved": false, "mrope_section": [4, 2, 2], "rope_type": "default"});
         refused(QWEN, "rope_scaling", rope, "`mrope_interleaved` = true");
         refused(QWEN, "mlp_bias", json!(true), "does not know this key");
     }

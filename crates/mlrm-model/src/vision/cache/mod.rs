@@ -58,8 +58,10 @@ impl FeatureKey {
 pub struct FeatureShape {
     /// Positions that the connector reads.
     pub positions: usize,
-    /// Width of the encoder (v).
+    /// Values of each of them.
     pub width: usize,
+    /// Values of the picture as one vector (v).
+    pub summary: usize,
     /// Number format on disk.
     pub kept: DType,
     /// Number format that the encoder computes in.
@@ -68,11 +70,11 @@ pub struct FeatureShape {
 
 impl FeatureShape {
     fn summary_bytes(&self) -> usize {
-        self.width * self.kept.size()
+        self.summary * self.kept.size()
     }
 
     fn value_bytes(&self) -> usize {
-        (1 + self.positions) * self.summary_bytes()
+        self.summary_bytes() + self.positions * self.width * self.kept.size()
     }
 
     /// Bytes that a picture takes on disk.
@@ -190,6 +192,7 @@ impl FeatureCache {
         let FeatureShape {
             positions,
             width,
+            summary: whole,
             kept,
             computed,
         } = self.shape;
@@ -203,7 +206,7 @@ impl FeatureCache {
             return None;
         }
         let notes = pictures.len();
-        let summary = TensorData::from_bytes_vec(summary, [notes, width], kept);
+        let summary = TensorData::from_bytes_vec(summary, [notes, whole], kept);
         let rest = TensorData::from_bytes_vec(rest, [notes, positions, width], kept);
         Some(VisionFeatures {
             summary: upload(summary, (device, computed)),
@@ -224,12 +227,13 @@ impl FeatureCache {
         let FeatureShape {
             positions,
             width,
+            summary: whole,
             kept,
             computed,
         } = self.shape;
         let found = (features.summary.dims(), features.positions.dims());
         let count = pictures.len();
-        if found != ([count, width], [count, positions, width])
+        if found != ([count, whole], [count, positions, width])
             || features.summary.dtype() != computed
         {
             let message = format!("features of {found:?} where {:?} are kept", self.shape);

@@ -8,6 +8,7 @@ use super::*;
 const SHAPE: FeatureShape = FeatureShape {
     positions: 2,
     width: 3,
+    summary: 3,
     kept: DType::F32,
     computed: DType::F32,
 };
@@ -194,6 +195,32 @@ fn a_shorter_format_rounds_what_is_computed_as_what_is_read() {
     };
     let large = open_for(folder.path(), shape, 1 << 20).keep(&[[1; 32]], features(1, 7e4));
     assert!(large.unwrap_err().to_string().contains("bf16"));
+}
+
+/// An encoder of which several states are read gives positions that are wider than the picture's vector.
+#[test]
+fn positions_may_be_wider_than_the_vector_of_the_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let shape = FeatureShape {
+        summary: 1,
+        ..SHAPE
+    };
+    let cache = open_for(folder.path(), shape, 1 << 20);
+    let all = features(2, 5.0);
+    let narrow = VisionFeatures {
+        summary: all.summary.narrow(1, 0, 1),
+        positions: all.positions,
+    };
+    let read = |features: VisionFeatures| {
+        let summary = features.summary.try_into_vec_as::<f32>().unwrap();
+        let positions = features.positions.try_into_vec_as::<f32>().unwrap();
+        (summary, positions)
+    };
+    let hashes = [[1; 32], [2; 32]];
+    cache.keep(&hashes, narrow.clone()).unwrap();
+    assert_eq!(cache.picture_bytes(), 64 + 7 * 4);
+    let found = cache.get(&hashes, &Device::flex()).unwrap();
+    assert_eq!(read(found), read(narrow));
 }
 
 #[test]

@@ -123,7 +123,11 @@ pub(super) fn read_common(
         hf.refuse_unless(key, &[json!(3)], "only RGB is");
     }
     let axial = json!({"rope_type": "axial", "rope_theta": 10_000.0});
-    hf.refuse_unless("rope_parameters", &[axial], "only axial angles of base 10000 are");
+    hf.refuse_unless(
+        "rope_parameters",
+        &[axial],
+        "only axial angles of base 10000 are",
+    );
     // The width of the language model, which tells it itself; of films; of the patches, once more.
     for key in ["out_hidden_size", "tokens_per_second", "spatial_patch_size"] {
         hf.take(key);
@@ -207,7 +211,10 @@ mod tests {
     fn a_published_config() {
         let config = parsed(&published());
         let blocks = config.blocks.expect("blocks");
-        assert_eq!((blocks.merge, blocks.window, blocks.frames), (2, Some(4), 2));
+        assert_eq!(
+            (blocks.merge, blocks.window, blocks.frames),
+            (2, Some(4), 2)
+        );
         assert_eq!(blocks.full.indices(), [7, 15, 23, 31]);
         assert_eq!((config.grid(), config.feature_width()), (32, 1280));
         assert_eq!(parsed(&config.to_json()), config);
@@ -223,7 +230,11 @@ mod tests {
             ("fullatt_block_indexes", json!([3, 2]), "ascending"),
             ("fullatt_block_indexes", json!([3, 32]), "layer 32"),
             ("window_size", json!(14), "windows"),
-            ("rope_parameters", json!({"rope_type": "yarn"}), "only axial"),
+            (
+                "rope_parameters",
+                json!({"rope_type": "yarn"}),
+                "only axial",
+            ),
             ("surprise", json!(1), "does not know this key"),
         ] {
             let mut keys = published();

@@ -37,8 +37,14 @@ const IGNORED: &[(&str, &str)] = &[
     ("merger.", "the connector of a whole model"),
     ("deepstack_merger_list.", "the connector of a whole model"),
     ("model.visual.merger.", "the connector of a whole model"),
-    ("model.visual.deepstack_merger_list.", "the connector of a whole model"),
-    ("model.language_model.", "the language model of a whole model"),
+    (
+        "model.visual.deepstack_merger_list.",
+        "the connector of a whole model",
+    ),
+    (
+        "model.language_model.",
+        "the language model of a whole model",
+    ),
     ("lm_head.", "no LM head is ever computed"),
 ];
 
