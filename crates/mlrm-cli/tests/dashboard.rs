@@ -231,6 +231,37 @@ fn a_training_is_watched_steered_and_stopped() {
     is_whole(&home);
 }
 
+#[test]
+fn a_sweep_is_watched_run_by_run_and_stopped() {
+    let home = Home::with_config();
+    let Some(terminal) = Terminal::open("sweep", &home.path("."), (120, 30)) else {
+        return;
+    };
+    let sweep = "base = \"tiny.toml\"\ndir = \"runs\"\nset = [\"train.max_steps=1000000\", \
+                 \"train.eval_every_steps=20\", \"eval.baselines=[]\"]\nseeds = [1, 2]\n";
+    home.write("sweep.toml", sweep);
+    terminal.enter(&noted("sweep sweep.toml --dashboard"));
+    terminal.wait_for("a run and its recall", |screen| {
+        ["1 running", "1 waiting", "of 1,000,000", " %", "Recall@"]
+            .iter()
+            .all(|words| screen.contains(words))
+    });
+    terminal.press(&["Enter"]);
+    terminal.wait_for("the run", |screen| {
+        screen.starts_with("1 Overview") && screen.contains("esc all runs")
+    });
+    terminal.press(&["Escape"]);
+    terminal.wait_for("all runs", |screen| screen.contains("2 runs"));
+    terminal.press(&["x", "x"]);
+    let screen = ended(&terminal, 0);
+    assert!(
+        screen.contains("stopped; go on with the same command"),
+        "{screen}"
+    );
+    assert!(!screen.contains("Overview"), "{screen}");
+    terminal.is_clean(&home);
+}
+
 #[track_caller]
 fn resizes(terminal: &Terminal) {
     for (columns, rows) in [(60, 15), (200, 60), (30, 8), (80, 24)] {

@@ -207,6 +207,18 @@ values = [1e30, 0.001]
         states.out.contains("learning_rate=0.001 seed 1: done"),
         "{states:?}"
     );
+    // The dashboard's view of all runs, as a picture.
+    home.mlrm(&["watch", "runs", "--svg", "runs.svg"]).done();
+    let picture = home.read("runs.svg");
+    for words in [
+        "2 runs",
+        "1 done",
+        "1 failed",
+        "learning_rate=0.001 seed 1",
+        "3 of 3",
+    ] {
+        assert!(picture.contains(words), "{words}: {picture}");
+    }
     // Other settings in the same folders are not taken for these.
     let other = [
         "sweep",

@@ -1,22 +1,11 @@
 //! Confidence intervals of means over queries.
 
+pub use mlrm_events::Interval;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::sum::exact_mean;
-
-/// A mean with a confidence interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Interval {
-    /// The mean.
-    pub mean: f64,
-    /// Lower end.
-    pub low: f64,
-    /// Upper end.
-    pub high: f64,
-}
 
 /// Percentile bootstrap over queries (Efron 1979).
 #[derive(Debug, Clone, Copy, PartialEq)]

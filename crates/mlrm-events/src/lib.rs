@@ -35,6 +35,7 @@
 //! ([`Event::Unknown`]), so logs of newer versions can be read.
 
 mod event;
+mod interval;
 mod line;
 mod log;
 mod number;
@@ -48,6 +49,7 @@ pub use event::{
     GATE_BINS, GateHistogram, KeptFeatures, Metrics, ModalityShares, Named, Preflight, RunEnded,
     RunStarted, Saliency, Slices, Split, System, TrainStep, Transfers, UnknownEvent, Warning,
 };
+pub use interval::Interval;
 pub use line::Stamped;
 pub use log::EventLog;
 pub use read::{LineError, Log, ReadError, read_log};

@@ -5,7 +5,8 @@
 //!
 //! In the order of reading:
 //!
-//! 1. [`state`] folds the events into bounded memory; [`run`] reads a run folder into it.
+//! 1. [`state`] folds the events into bounded memory; [`run`] reads a run folder into it, and
+//!    [`follow`] one that grows.
 //! 2. [`format`](mod@format) and [`describe`] put numbers and events into words; `axis`, `color` and `svg` say where
 //!    values lie and what colours mean, for screens and pictures alike.
 //! 3. [`tui`] is the dashboard: `pane` is what a view draws into, `views` the list of views (a file and a
@@ -19,6 +20,7 @@ mod color;
 pub mod describe;
 pub mod examples;
 pub mod files;
+pub mod follow;
 pub mod format;
 pub mod html;
 pub mod markdown;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use mlrm_events::text::one_line;
 use mlrm_events::{Evaluation, ReadError, Split, read_log};
 use thiserror::Error;
 
@@ -45,6 +46,18 @@ pub fn event_log_path(run: &Path) -> PathBuf {
     } else {
         run.join("events.jsonl")
     }
+}
+
+/// Where `mlrm sweep` keeps what the process of a run prints: beside the folder of the run.
+pub fn output_path(folder: &Path) -> PathBuf {
+    folder.with_extension("log")
+}
+
+/// The error that a process printed last, on one line; `None` where there is none.
+pub fn last_words(output: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(output).ok()?;
+    let at = text.rfind("error: ")? + "error: ".len();
+    Some(one_line(text[at..].trim()).to_string())
 }
 
 /// The folder of a run, and a name for it.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use mlrm_events::Interval;
 use mlrm_events::text::{markdown, one_line};
 use serde::{Deserialize, Serialize};
 
@@ -10,28 +11,10 @@ use crate::html::chart::{Chart, ChartLine};
 use crate::html::{FOOT, head, run_color, run_dash};
 use crate::markup::escaped;
 
-/// A mean with its 95 % interval; of a share, from 0 to 1.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Estimate {
-    /// The mean over seeds of the means over queries.
-    pub mean: f64,
-    /// Lower end.
-    pub low: f64,
-    /// Upper end.
-    pub high: f64,
-}
-
-impl Estimate {
-    /// Whether the interval leaves out 0.
-    pub fn differs(&self) -> bool {
-        self.low > 0.0 || self.high < 0.0
-    }
-
-    /// `3.02 [2.61, 3.40]`, in percent.
-    fn percent(&self) -> String {
-        let [mean, low, high] = [self.mean, self.low, self.high].map(|value| value * 100.0);
-        format!("{mean:.2} [{low:.2}, {high:.2}]")
-    }
+/// `3.02 [2.61, 3.40]`, in percent.
+fn percent(of: Interval) -> String {
+    let [mean, low, high] = [of.mean, of.low, of.high].map(|value| value * 100.0);
+    format!("{mean:.2} [{low:.2}, {high:.2}]")
 }
 
 /// A metric of a row.
@@ -40,10 +23,10 @@ pub struct Measure {
     /// Name: `recall@10`.
     pub metric: String,
     /// Its value.
-    pub value: Estimate,
+    pub value: Interval,
     /// What the row has more than the reference, over the same queries of the same seeds; absent for
     /// the reference itself and where the queries are not the same.
-    pub difference: Option<Estimate>,
+    pub difference: Option<Interval>,
 }
 
 /// All runs of one combination of settings, or a baseline of theirs.
@@ -131,14 +114,14 @@ impl SweepTable {
         ];
         cells.extend(self.metrics().map(|metric| {
             let measure = row.measure(metric);
-            measure.map_or("–".into(), |measure| measure.value.percent())
+            measure.map_or("–".into(), |measure| percent(measure.value))
         }));
         let difference = row
             .measure(&self.metric)
             .and_then(|measure| measure.difference);
         cells.push(match difference {
-            Some(difference) if difference.differs() => format!("{} *", difference.percent()),
-            Some(difference) => difference.percent(),
+            Some(difference) if difference.differs() => format!("{} *", percent(difference)),
+            Some(difference) => percent(difference),
             None => "–".into(),
         });
         cells
@@ -188,9 +171,9 @@ impl SweepTable {
             .to_owned();
         for row in &self.rows {
             for measure in &row.measures {
-                let Estimate { mean, low, high } = measure.value;
+                let Interval { mean, low, high } = measure.value;
                 let difference = measure.difference.map_or(",,,".into(), |found| {
-                    let Estimate { mean, low, high } = found;
+                    let Interval { mean, low, high } = found;
                     format!("{mean},{low},{high},{}", found.differs())
                 });
                 let _ = writeln!(
@@ -215,7 +198,7 @@ impl SweepTable {
 
     fn curve(&self, axis: &NumericAxis) -> Chart {
         let mut names: Vec<String> = Vec::new();
-        let mut lines: Vec<Vec<(f64, Estimate)>> = Vec::new();
+        let mut lines: Vec<Vec<(f64, Interval)>> = Vec::new();
         for row in &self.rows {
             let point = row.labels.get(axis.index);
             let place = point.and_then(|label| axis.points.iter().find(|(name, _)| name == label));
@@ -314,7 +297,7 @@ mod tests {
     use super::*;
 
     fn row(name: &str, labels: &[&str], mean: f64, difference: Option<f64>) -> Row {
-        let estimate = |mean: f64| Estimate {
+        let estimate = |mean: f64| Interval {
             mean,
             low: mean - 0.01,
             high: mean + 0.01,

@@ -2,19 +2,22 @@
 
 mod support;
 
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Instant;
 
 use mlrm_events::{
-    Action, Control, Evaluation, Event, EventLog, EventSink, EventTail, Split, Stamped,
+    Action, Control, EndReason, Evaluation, Event, EventLog, EventSink, EventTail, RunEnded, Split,
+    Stamped,
 };
+use mlrm_report::follow::FollowedRun;
 use mlrm_report::state::{RunState, Series};
-use mlrm_report::tui::{App, ColorDepth, Effect, Theme, View};
-use ratatui::Terminal;
+use mlrm_report::tui::{App, ColorDepth, Effect, SweepApp, Theme, View};
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{
     Event as Input, KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind,
 };
+use ratatui::{Frame, Terminal};
 use support::{START, Shape, embedding_probe, now, run, started};
 
 const SIZES: [(u16, u16); 4] = [(60, 15), (80, 24), (120, 40), (200, 60)];
@@ -24,9 +27,14 @@ const PLAIN: Theme = Theme {
     unicode: true,
 };
 
-fn screen(app: &mut App, state: &RunState, now: f64, (width, height): (u16, u16)) -> String {
+fn screen(app: &mut App, state: &RunState, now: f64, size: (u16, u16)) -> String {
+    drawn(size, |frame| app.draw(frame, state, now))
+}
+
+/// What is on a screen of this size.
+fn drawn((width, height): (u16, u16), draw: impl FnOnce(&mut Frame)) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    terminal.draw(|frame| app.draw(frame, state, now)).unwrap();
+    terminal.draw(draw).unwrap();
     let buffer = terminal.backend().buffer();
     let rows = (0..height).map(|y| {
         let row: String = (0..width).map(|x| buffer[(x, y)].symbol()).collect();
@@ -558,4 +566,167 @@ fn lines_that_cannot_be_read_are_counted_on_the_overview() {
         shown.contains("1,234 unreadable lines in the log"),
         "{shown}"
     );
+}
+
+/// Runs of a sweep in a folder: done, failed, running, refused before it began, and waiting.
+fn sweep(home: &Path) -> Vec<FollowedRun> {
+    let shape = Shape::default();
+    let write = |name: &str, shape: Shape, ended: Option<RunEnded>| {
+        let folder = home.join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut log = EventLog::create(folder.join("events.jsonl")).unwrap();
+        let ended = ended.map(|ended| Stamped {
+            time_seconds: now(shape),
+            event: Event::RunEnded(ended),
+        });
+        for event in run(shape).iter().chain(&ended) {
+            log.emit(event).unwrap();
+        }
+    };
+    let done = Shape {
+        steps: 2000,
+        ended: true,
+        ..shape
+    };
+    write("text/seed-1", done, None);
+    let failed = RunEnded {
+        step: 300,
+        reason: EndReason::Failed,
+        message: Some("the loss is NaN at step 300: the run has diverged".into()),
+        ..RunEnded::default()
+    };
+    write(
+        "text/seed-2",
+        Shape {
+            steps: 300,
+            ..shape
+        },
+        Some(failed),
+    );
+    write("all/seed-1", Shape { seed: 2, ..shape }, None);
+    std::fs::create_dir_all(home.join("all")).unwrap();
+    std::fs::write(
+        home.join("all/seed-2.log"),
+        "preparing\nerror: no such\n file\n",
+    )
+    .unwrap();
+    let names = [
+        "text/seed-1",
+        "text/seed-2",
+        "all/seed-1",
+        "all/seed-2",
+        "all/seed-3",
+    ];
+    let mut runs: Vec<FollowedRun> = names
+        .iter()
+        .map(|name| FollowedRun::of_sweep(name.replace("/seed-", " seed "), &home.join(name)))
+        .collect();
+    assert!(
+        runs.iter_mut()
+            .filter_map(|run| run.poll().then_some(()))
+            .count()
+            == 4
+    );
+    runs
+}
+
+#[test]
+fn all_runs_of_a_sweep_are_on_one_screen() {
+    let home = tempfile::tempdir().unwrap();
+    let runs = sweep(home.path());
+    let time = now(Shape::default());
+    for (size, theme) in [
+        ((60, 15), PLAIN),
+        ((120, 20), PLAIN),
+        (
+            (90, 16),
+            Theme {
+                unicode: false,
+                ..PLAIN
+            },
+        ),
+    ] {
+        let mut app = SweepApp::new("gates", theme, false);
+        let text = drawn(size, |frame| app.draw(frame, &runs, time));
+        for words in [
+            "1 done",
+            "1 running",
+            "2 failed",
+            "1 waiting",
+            "text seed 1",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        assert!(theme.unicode || text.is_ascii(), "{text}");
+    }
+    // A list that is longer than the screen follows what is chosen; nothing breaks at any size.
+    let many: Vec<FollowedRun> = (0..200)
+        .map(|run| FollowedRun::of_sweep(format!("run {run}"), &home.path().join("none")))
+        .collect();
+    let mut app = SweepApp::new("a sweep with a rather long name, 小红书", PLAIN, true);
+    for size in [(0, 0), (1, 1), (60, 15), (61, 16), (333, 99)] {
+        for (code, wanted) in [(KeyCode::End, "run 199"), (KeyCode::Home, "run 0")] {
+            app.handle(&key(code), &many);
+            let text = drawn(size, |frame| app.draw(frame, &many, time));
+            assert!(
+                size.0 < 60 || text.contains(&format!(" {wanted} ")),
+                "{text}"
+            );
+        }
+        drawn(size, |frame| {
+            SweepApp::new("", PLAIN, false).draw(frame, &[], time)
+        });
+    }
+}
+
+#[test]
+fn a_run_of_a_sweep_is_opened_and_left() {
+    let home = tempfile::tempdir().unwrap();
+    let runs = sweep(home.path());
+    let mut app = SweepApp::new("gates", PLAIN, false);
+    let time = now(Shape::default());
+    let shown = |app: &mut SweepApp| drawn((120, 40), |frame| app.draw(frame, &runs, time));
+    app.handle(&key(KeyCode::Down), &runs);
+    assert!(shown(&mut app).contains("failed: the loss is NaN at step 300"));
+    app.handle(&key(KeyCode::End), &runs);
+    app.handle(&key(KeyCode::Up), &runs);
+    assert!(shown(&mut app).contains("failed: no such"));
+    app.handle(&key(KeyCode::Up), &runs);
+    assert_eq!(app.handle(&key(KeyCode::Enter), &runs), Effect::Redraw);
+    let open = shown(&mut app);
+    for words in [
+        "1 Overview",
+        "all seed 1",
+        "step 1,240 of 2,000",
+        "esc all runs",
+    ] {
+        assert!(open.contains(words), "{words}: {open}");
+    }
+    // What a person types in the run is the run's: escape first clears what is searched for.
+    for input in [
+        letter('5'),
+        letter('/'),
+        letter('q'),
+        key(KeyCode::Enter),
+        key(KeyCode::Esc),
+    ] {
+        assert_eq!(app.handle(&input, &runs), Effect::Redraw);
+    }
+    assert!(shown(&mut app).contains("Events (notable)"));
+    app.handle(&key(KeyCode::Esc), &runs);
+    assert!(shown(&mut app).contains("5 runs"));
+    assert_eq!(
+        app.handle(&letter('x'), &runs),
+        Effect::None,
+        "it is only watched"
+    );
+    assert_eq!(app.handle(&letter('q'), &runs), Effect::Close);
+
+    let mut own = SweepApp::new("gates", PLAIN, true);
+    assert_eq!(own.handle(&letter('x'), &runs), Effect::Redraw);
+    assert_eq!(own.handle(&letter('x'), &runs), Effect::Ask(Action::Stop));
+    let interrupt = Input::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
+    own.handle(&key(KeyCode::Enter), &runs);
+    assert_eq!(own.handle(&interrupt, &runs), Effect::Ask(Action::Stop));
+    assert_eq!(app.handle(&interrupt, &runs), Effect::Close);
 }

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::io::{self, IsTerminal};
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -22,7 +22,7 @@ use mlrm_events::{
     TrainStep, Warning,
 };
 use mlrm_report::progress::ProgressLine;
-use mlrm_report::tui::{Dashboard, DashboardHandle, Options, Source};
+use mlrm_report::tui::{Attached, Options};
 
 /// A renderer of Burn's that tells a training, of any model, as the [events](Event) of a run: to the dashboard, to
 /// a log that `mlrm watch` and `mlrm report` read, or to any other [`EventSink`].
@@ -337,7 +337,7 @@ impl MetricsRenderer for EventRenderer {
 
 /// The dashboard, or lines of text.
 struct Terminal {
-    dashboard: Option<(DashboardHandle, Sender<Stamped>)>,
+    dashboard: Attached,
     lines: ProgressLine,
     warnings: mpsc::Receiver<String>,
     stays: Arc<AtomicBool>,
@@ -349,13 +349,12 @@ impl Terminal {
         let shown = io::stdout().is_terminal() && io::stderr().is_terminal();
         let dashboard = shown.then(|| {
             let (ask, asked) = mpsc::channel();
-            let (events, receiver) = mpsc::channel();
             let options = Options {
                 run_name,
                 requests: Some(ask),
                 ..Options::default()
             };
-            let handle = Dashboard::spawn(Source::Channel(receiver), options)?;
+            let dashboard = Attached::open(options)?;
             thread::Builder::new()
                 .name("dashboard-requests".into())
                 .spawn(move || {
@@ -370,14 +369,14 @@ impl Terminal {
                         }
                     }
                 })?;
-            io::Result::Ok((handle, events))
+            io::Result::Ok(dashboard)
         });
         let dashboard = match dashboard {
             Some(Err(error)) => {
                 eprintln!("no dashboard: {error}");
-                None
+                Attached::default()
             }
-            other => other.and_then(Result::ok),
+            other => other.and_then(Result::ok).unwrap_or_default(),
         };
         Self {
             dashboard,
@@ -388,13 +387,9 @@ impl Terminal {
     }
 
     fn show(&mut self, event: &Stamped) {
-        if let Some((handle, sender)) = &mut self.dashboard {
-            if handle.is_open() {
-                let _closing = sender.send(event.clone());
-                self.lines.terminal(event);
-                return;
-            }
-            self.dashboard = None;
+        if self.dashboard.show(event) {
+            self.lines.terminal(event);
+            return;
         }
         if let Some(line) = self.lines.plain(event) {
             println!("{line}");
@@ -422,13 +417,11 @@ impl EventSink for Terminal {
 
 impl Terminal {
     fn close(&mut self) {
-        if let Some((handle, _)) = self.dashboard.take() {
-            // A terminal that is gone is no error of the training.
-            let _closed = match self.stays.load(Ordering::Relaxed) {
-                true => handle.wait(),
-                false => handle.close(),
-            };
-        }
+        // A terminal that is gone is no error of the training.
+        let _closed = match self.stays.load(Ordering::Relaxed) {
+            true => self.dashboard.wait(),
+            false => self.dashboard.close(),
+        };
     }
 }
 

@@ -18,6 +18,9 @@ mod own_objective;
 #[allow(dead_code, reason = "`main` is for `cargo run`")]
 #[path = "../examples/own_vision_encoder.rs"]
 mod own_vision_encoder;
+#[allow(dead_code, reason = "`main` is for `cargo run`")]
+#[path = "../examples/plain_burn.rs"]
+mod plain_burn;
 
 /// One test an example, in a folder of its own.
 macro_rules! run {
@@ -30,7 +33,7 @@ macro_rules! run {
     )+};
 }
 
-run! { burn_learner embed_two_notes own_decoder own_loop own_objective own_vision_encoder }
+run! { burn_learner embed_two_notes own_decoder own_loop own_objective own_vision_encoder plain_burn }
 
 /// Each file of the folder is one of the tests above.
 #[test]

@@ -13,7 +13,7 @@ use mlrm_events::{Action, Event, EventSink, Stamped};
 use mlrm_report::progress::ProgressLine;
 use mlrm_report::run::folder_and_name;
 use mlrm_report::tensorboard::TensorBoardWriter;
-use mlrm_report::tui::{Dashboard, DashboardHandle, Options, Source};
+use mlrm_report::tui::{Attached, Options};
 use mlrm_train::group::World;
 use mlrm_train::run_folder::{Existing, RunFolder, RunOptions};
 use mlrm_train::{Finished, Run, TrainError};
@@ -163,7 +163,7 @@ fn print_outcome(finished: &Finished) {
 /// Everything that reads the run's events while it runs.
 struct Screen {
     tensorboard: Option<TensorBoardWriter>,
-    dashboard: Option<(DashboardHandle, Sender<Stamped>)>,
+    dashboard: Attached,
     progress: ProgressLine,
     bar: ProgressBar,
 }
@@ -180,9 +180,9 @@ impl Screen {
             // Nobody asked for it: without a keyboard (`< /dev/null`) plain lines will do.
             Some(Err(error)) if matches!(config.dashboard.enabled, Toggle::Auto) => {
                 eprintln!("{error}: going on without");
-                None
+                Attached::default()
             }
-            other => other.transpose()?,
+            other => other.transpose()?.unwrap_or_default(),
         };
         let folder = config.run.dir.join("tensorboard");
         let tensorboard = config
@@ -192,7 +192,7 @@ impl Screen {
             .transpose()
             .into_diagnostic()
             .wrap_err_with(|| format!("cannot write {}", folder.display()))?;
-        let bar = match terminal && dashboard.is_none() {
+        let bar = match terminal && !dashboard.is_open() {
             true => ProgressBar::new_spinner(),
             false => ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()),
         };
@@ -205,18 +205,9 @@ impl Screen {
     }
 
     fn show(&mut self, event: &Stamped) {
-        if let Some((handle, sender)) = &mut self.dashboard {
-            if handle.is_open() {
-                let _closing = sender.send(event.clone());
-                self.progress.terminal(event);
-                return;
-            }
-            // Somebody closed the dashboard, or its terminal failed: the run goes on with plain lines.
-            if let Some((handle, _)) = self.dashboard.take()
-                && let Err(error) = handle.close()
-            {
-                eprintln!("the dashboard ended: {error}");
-            }
+        if self.dashboard.show(event) {
+            self.progress.terminal(event);
+            return;
         }
         if self.bar.is_hidden() {
             let text = self.progress.plain(event);
@@ -235,12 +226,10 @@ impl Screen {
         }
     }
 
-    fn close(self) {
+    fn close(mut self) {
         self.bar.finish_and_clear();
-        if let Some((handle, _)) = self.dashboard {
-            // A terminal that is gone is no error of the run.
-            let _gone = handle.close();
-        }
+        // A terminal that is gone is no error of the run.
+        let _gone = self.dashboard.close();
     }
 }
 
@@ -254,7 +243,7 @@ impl EventSink for Screen {
     }
 
     fn say(&mut self, text: &str) {
-        if self.dashboard.is_none() && self.bar.is_hidden() {
+        if !self.dashboard.is_open() && self.bar.is_hidden() {
             println!("{text}");
         } else {
             self.bar.set_message(text.to_owned());
@@ -262,19 +251,14 @@ impl EventSink for Screen {
     }
 }
 
-fn open_dashboard(
-    config: &RunConfig,
-    ask: Sender<Action>,
-) -> miette::Result<(DashboardHandle, Sender<Stamped>)> {
-    let (events, receiver) = mpsc::channel();
+fn open_dashboard(config: &RunConfig, ask: Sender<Action>) -> miette::Result<Attached> {
     let options = Options {
         run_name: folder_and_name(&config.run.dir).1,
         frames_per_second: f64::from(config.dashboard.frames_per_second),
         requests: Some(ask),
         ..Options::default()
     };
-    let handle = Dashboard::spawn(Source::Channel(receiver), options)
+    Attached::open(options)
         .into_diagnostic()
-        .wrap_err("the dashboard cannot be shown; use --no-dashboard")?;
-    Ok((handle, events))
+        .wrap_err("the dashboard cannot be shown; use --no-dashboard")
 }

@@ -8,17 +8,20 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use miette::{IntoDiagnostic, WrapErr, miette};
 use mlrm_events::{EventTail, read_log};
+use mlrm_report::follow::{FollowedRun, Listed, RUNS_FILE, Source};
 use mlrm_report::run::{event_log_path, folder_and_name};
 use mlrm_report::state::RunState;
-use mlrm_report::tui::{App, ColorDepth, Dashboard, Options, Outcome, Source, Theme, View};
+use mlrm_report::tui::{App, ColorDepth, Dashboard, Options, Outcome, SweepApp, Theme, View};
 
-/// Watch a live or finished run in the terminal.
+use super::read_json;
+
+/// Watch a live or finished run, or all runs of a sweep, in the terminal.
 ///
 /// Reads the run's events only: watching costs the training nothing, and can begin and end at any
 /// time, also from another machine over a shared folder.
 #[derive(Debug, Args)]
 pub struct WatchArgs {
-    /// The run folder, or its events.jsonl.
+    /// The run folder, its events.jsonl, or the folder of a sweep.
     pub run: PathBuf,
     /// The first view.
     #[arg(long, default_value = "overview", value_parser = views())]
@@ -104,13 +107,34 @@ pub fn run(args: WatchArgs) -> miette::Result<ExitCode> {
             args.run.display()
         ));
     }
-    match &args.svg {
-        Some(svg) => write_frame(&args, svg, run_name),
-        None => watch(&args, EventTail::new(log), run_name),
+    let runs = match folder.join(RUNS_FILE).is_file() && !log.exists() {
+        true => Some(runs_of(&folder)?),
+        false => None,
+    };
+    match (&args.svg, runs) {
+        (Some(svg), Some(runs)) => write_sweep_frame(&args, svg, runs, run_name),
+        (Some(svg), None) => write_frame(&args, svg, run_name),
+        (None, runs) => watch(&args, runs, run_name),
     }
 }
 
-fn watch(args: &WatchArgs, tail: EventTail, run_name: String) -> miette::Result<ExitCode> {
+/// The runs of a sweep, by the list in its folder.
+///
+/// # Errors
+///
+/// The list cannot be read.
+pub(super) fn runs_of(sweep: &Path) -> miette::Result<Vec<FollowedRun>> {
+    let listed: Vec<Listed> = read_json(&sweep.join(RUNS_FILE), "list of runs")?;
+    let runs = listed.into_iter();
+    let runs = runs.map(|run| FollowedRun::of_sweep(run.name, &sweep.join(run.folder)));
+    Ok(runs.collect())
+}
+
+fn watch(
+    args: &WatchArgs,
+    runs: Option<Vec<FollowedRun>>,
+    run_name: String,
+) -> miette::Result<ExitCode> {
     if !std::io::stdout().is_terminal() {
         return Err(miette!(
             help = "`mlrm report RUN --out report.html` writes a file, and so does --svg",
@@ -127,7 +151,14 @@ fn watch(args: &WatchArgs, tail: EventTail, run_name: String) -> miette::Result<
         theme,
         view: args.view,
     };
-    let outcome = Dashboard::spawn(Source::Tail(tail), options)
+    let dashboard = match runs {
+        Some(runs) => Dashboard::spawn_sweep(runs, options),
+        None => {
+            let tail = EventTail::new(event_log_path(&args.run));
+            Dashboard::spawn(Source::Tail(tail), options)
+        }
+    };
+    let outcome = dashboard
         .and_then(|dashboard| dashboard.wait())
         .into_diagnostic()
         .wrap_err("the dashboard failed")?;
@@ -143,15 +174,38 @@ fn write_frame(args: &WatchArgs, svg: &Path, run_name: String) -> miette::Result
     let log = read_log(event_log_path(&args.run)).into_diagnostic()?;
     say_unreadable(&args.run, log.malformed.len() as u64);
     let state = RunState::from_log(&log);
-    let theme = Theme {
-        colors: args.color.depth().unwrap_or(ColorDepth::True),
-        unicode: !args.ascii,
-    };
-    let mut app = App::new(run_name, theme, false);
+    let mut app = App::new(run_name, frame_theme(args), false);
     app.view = args.view;
     let picture = app.svg(args.size, &state, mlrm_report::unix_time());
     super::write(svg, &picture)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// One frame of the runs of a sweep.
+fn write_sweep_frame(
+    args: &WatchArgs,
+    svg: &Path,
+    mut runs: Vec<FollowedRun>,
+    name: String,
+) -> miette::Result<ExitCode> {
+    for run in &mut runs {
+        run.poll();
+        if let Some(problem) = run.take_problem() {
+            eprintln!("warning: {}: {problem}", run.name);
+        }
+    }
+    let app = SweepApp::new(name, frame_theme(args), false);
+    let picture = app.svg(args.size, &runs, mlrm_report::unix_time());
+    super::write(svg, &picture)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A file has no terminal that would say what it shows.
+fn frame_theme(args: &WatchArgs) -> Theme {
+    Theme {
+        colors: args.color.depth().unwrap_or(ColorDepth::True),
+        unicode: !args.ascii,
+    }
 }
 
 /// Says how many lines of a log were passed over.

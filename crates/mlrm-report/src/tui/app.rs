@@ -74,6 +74,8 @@ pub struct App {
     pub attached: bool,
     /// The page.
     pub view: View,
+    /// Whether the run is one of a sweep that this dashboard shows.
+    pub(super) of_sweep: bool,
     pub(super) smoothing: usize,
     pub(super) zoom: u32,
     pub(super) log_axis: bool,
@@ -108,6 +110,7 @@ impl App {
             theme,
             attached,
             view: View::Overview,
+            of_sweep: false,
             smoothing: 2,
             zoom: 0,
             log_axis: false,

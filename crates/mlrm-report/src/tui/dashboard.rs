@@ -8,35 +8,27 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use mlrm_events::{EventTail, Stamped};
 use ratatui::crossterm::event;
 
 use super::app::App;
+use super::content::Content;
 use super::input::{Effect, Request};
+use super::pace::FramePace;
+use super::sweep::SweepApp;
 use super::terminal::{self, Input, Keyboard, Signals};
 use super::theme::Theme;
 use super::views::View;
-use crate::state::RunState;
+use crate::follow::{FollowedRun, Source};
 use crate::unix_time;
 
-/// How often a log file is looked at.
-const TAIL_INTERVAL: Duration = Duration::from_millis(250);
 /// How often an owner that waits looks after its dashboard.
 const OWNER_INTERVAL: Duration = Duration::from_millis(50);
 /// How long an owner waits for a terminal that takes no more output.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Where the events come from.
-pub enum Source {
-    /// A trainer in this process. The channel is unbounded: the trainer never waits for the screen.
-    Channel(Receiver<Stamped>),
-    /// A log file that grows, or has grown.
-    Tail(EventTail),
-}
-
 /// How the dashboard is opened.
 pub struct Options {
-    /// Shown in the header.
+    /// The name of the run, or of the sweep; shown in the header.
     pub run_name: String,
     /// Frames a second at most; a frame is drawn only when something changed.
     pub frames_per_second: f64,
@@ -92,6 +84,26 @@ impl Dashboard {
     ///
     /// There is no terminal, or it cannot be taken over.
     pub fn spawn(source: Source, options: Options) -> io::Result<DashboardHandle> {
+        let attached = options.requests.is_some();
+        let mut app = App::new(options.run_name.clone(), options.theme, attached);
+        app.view = options.view;
+        let run = FollowedRun::new(options.run_name.clone(), source);
+        Self::open(Content::Run(Box::new((run, app))), options)
+    }
+
+    /// Takes over the terminal and shows the runs of a sweep, on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::spawn`].
+    pub fn spawn_sweep(runs: Vec<FollowedRun>, options: Options) -> io::Result<DashboardHandle> {
+        let attached = options.requests.is_some();
+        let mut app = SweepApp::new(options.run_name.clone(), options.theme, attached);
+        app.set_view(options.view);
+        Self::open(Content::Sweep(runs, Box::new(app)), options)
+    }
+
+    fn open(content: Content, options: Options) -> io::Result<DashboardHandle> {
         let signals = options
             .requests
             .is_none()
@@ -101,19 +113,14 @@ impl Dashboard {
         let terminal = terminal::take()?;
         let closing = Arc::new(AtomicBool::new(false));
         let (report, done) = mpsc::channel();
-        let mut app = App::new(options.run_name, options.theme, options.requests.is_some());
-        app.view = options.view;
         let frames_per_second = options.frames_per_second.clamp(0.1, 60.0);
         let mut screen = ScreenLoop {
-            source,
-            app,
-            state: RunState::default(),
+            content,
             requests: options.requests,
             frame: Duration::from_secs_f64(1.0 / frames_per_second),
             terminal: ManuallyDrop::new(terminal),
             signals: signals.clone(),
             closing: Arc::clone(&closing),
-            next_tail: Instant::now(),
             shown_second: 0,
         };
         let spawned = std::thread::Builder::new()
@@ -213,56 +220,8 @@ fn ended_early() -> io::Error {
     io::Error::other("the dashboard's thread ended early")
 }
 
-/// Share of one processor core that drawing may take from a training.
-const DRAWING_SHARE: f64 = 0.005;
-/// However dear a frame is, the screen is never older than this.
-const SLOWEST_FRAME: Duration = Duration::from_secs(1);
-
-/// When the next frame may be drawn: at most so many a second and, where nobody has touched a key,
-/// no more than [`DRAWING_SHARE`] of the time.
-struct FramePace {
-    shortest: Duration,
-    /// When the newest frame was begun.
-    drawn: Option<Instant>,
-    /// Seconds that a frame takes, without the times when the thread had to wait for a core.
-    cost: f64,
-}
-
-impl FramePace {
-    fn new(shortest: Duration) -> Self {
-        Self {
-            shortest,
-            drawn: None,
-            cost: f64::INFINITY,
-        }
-    }
-
-    /// How long the next frame has to wait at `now`.
-    fn wait(&self, now: Instant, touched: bool) -> Duration {
-        let Some(drawn) = self.drawn else {
-            return Duration::ZERO;
-        };
-        let fair = Duration::from_secs_f64(self.cost / DRAWING_SHARE).min(SLOWEST_FRAME);
-        let interval = if touched {
-            self.shortest
-        } else {
-            self.shortest.max(fair)
-        };
-        interval.saturating_sub(now.saturating_duration_since(drawn))
-    }
-
-    /// A frame begun at `now` took this long.
-    fn drawn(&mut self, now: Instant, took: Duration) {
-        self.drawn = Some(now);
-        // The quickest of late; it is forgotten slowly, for another view or size may cost more.
-        self.cost = took.as_secs_f64().min(1.2 * self.cost);
-    }
-}
-
 struct ScreenLoop {
-    source: Source,
-    app: App,
-    state: RunState,
+    content: Content,
     requests: Option<Sender<Request>>,
     frame: Duration,
     /// Never dropped: ratatui's destructor writes to the terminal, which may be gone, and panics
@@ -270,7 +229,6 @@ struct ScreenLoop {
     terminal: ManuallyDrop<terminal::Screen>,
     signals: Option<Arc<Signals>>,
     closing: Arc<AtomicBool>,
-    next_tail: Instant,
     shown_second: u64,
 }
 
@@ -290,14 +248,12 @@ impl ScreenLoop {
             if !io::stdout().is_terminal() {
                 return Ok(Outcome::Closed);
             }
-            changed |= self.take_events();
+            changed |= self.content.poll();
             changed |= self.clock_moved();
             let now = Instant::now();
             if changed && pace.wait(now, touched).is_zero() {
                 let time = unix_time();
-                let drawn = self
-                    .terminal
-                    .draw(|frame| self.app.draw(frame, &self.state, time));
+                let drawn = self.terminal.draw(|frame| self.content.draw(frame, time));
                 // A terminal that went between two looks at it is no failure.
                 if drawn.is_err() && keyboard.wait(Duration::ZERO) == Input::Gone {
                     return Ok(Outcome::Closed);
@@ -317,7 +273,7 @@ impl ScreenLoop {
                 return Ok(Outcome::Closed);
             }
             while event::poll(Duration::ZERO)? {
-                match self.app.handle(&event::read()?, &self.state) {
+                match self.content.handle(&event::read()?) {
                     Effect::None => {}
                     Effect::Redraw => (changed, touched) = (true, true),
                     Effect::Ask(request) => {
@@ -330,48 +286,10 @@ impl ScreenLoop {
         }
     }
 
-    /// Folds what has come in; whether anything has.
-    fn take_events(&mut self) -> bool {
-        match &mut self.source {
-            Source::Channel(receiver) => {
-                let before = self.state.events;
-                receiver
-                    .try_iter()
-                    .for_each(|event| self.state.apply(&event));
-                self.state.events != before
-            }
-            Source::Tail(tail) => {
-                if Instant::now() < self.next_tail {
-                    return false;
-                }
-                self.next_tail = Instant::now() + TAIL_INTERVAL;
-                match tail.poll() {
-                    Ok(batch) => {
-                        if batch.restarted {
-                            self.state = RunState::default();
-                        }
-                        batch
-                            .events
-                            .iter()
-                            .for_each(|event| self.state.apply(event));
-                        self.state.unreadable_lines += batch.malformed.len() as u64;
-                        if let Some(error) = batch.malformed.last() {
-                            let lines = self.state.unreadable_lines;
-                            self.app
-                                .tell(format!("{lines} unreadable lines skipped, {error}"));
-                        }
-                        batch.restarted || !batch.events.is_empty() || !batch.malformed.is_empty()
-                    }
-                    Err(error) => self.app.tell(format!("cannot read the log: {error}")),
-                }
-            }
-        }
-    }
-
     /// Whether a shown time has changed.
     fn clock_moved(&mut self) -> bool {
         let second = unix_time() as u64;
-        let moved = second != self.shown_second && self.state.ended.is_none();
+        let moved = second != self.shown_second && self.content.is_live();
         self.shown_second = second;
         moved
     }
@@ -382,46 +300,7 @@ impl ScreenLoop {
             .as_ref()
             .is_none_or(|requests| requests.send(request).is_err());
         if gone {
-            self.app.tell("the training has ended".to_owned());
+            self.content.tell("the training has ended".to_owned());
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ms(milliseconds: f64) -> Duration {
-        Duration::from_secs_f64(milliseconds / 1e3)
-    }
-
-    /// Frames of ten seconds in which something changes all the time.
-    fn frames(cost: f64, touched: bool) -> usize {
-        let begin = Instant::now();
-        let mut pace = FramePace::new(ms(100.0));
-        let mut count = 0;
-        for tick in 0..10_000 {
-            let now = begin + ms(f64::from(tick));
-            if pace.wait(now, touched).is_zero() {
-                count += 1;
-                // Every third frame is held up by other work on the machine.
-                let held_up = if count % 3 == 0 { 40.0 } else { 0.0 };
-                pace.drawn(now, ms(cost + held_up));
-            }
-        }
-        count
-    }
-
-    #[test]
-    fn drawing_keeps_to_its_share() {
-        assert_eq!(frames(0.1, false), 100);
-        // 2 ms are 0.5 % of 400 ms; a frame that was held up may be followed by a longer wait.
-        assert!((20..=25).contains(&frames(2.0, false)));
-        assert_eq!(frames(60.0, false), 10);
-    }
-
-    #[test]
-    fn a_key_is_answered_at_once() {
-        assert_eq!(frames(60.0, true), 100);
     }
 }

@@ -203,6 +203,15 @@ impl Theme {
         "█".repeat(full) + part + &" ".repeat(width - used)
     }
 
+    /// A value's cell in a line of one row, from 0 (lowest) to 1.
+    pub fn spark(&self, share: f64) -> &'static str {
+        let cells: &[&str] = match self.unicode {
+            true => &["▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"],
+            false => &["_", ".", "-", "=", "*", "#"],
+        };
+        cells[(within_unit(share) * (cells.len() - 1) as f64).round() as usize]
+    }
+
     /// One row of a vertical bar that is `height` rows high (fractions count), `row` rows above its
     /// foot.
     pub fn column(&self, height: f64, row: usize) -> &'static str {

@@ -11,12 +11,15 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar};
 use miette::{IntoDiagnostic, WrapErr};
 use mlrm_config::{Cell, Sweep};
-use mlrm_events::{EventTail, text::one_line};
+use mlrm_events::{Action, EventTail};
 use mlrm_report::progress::ProgressLine;
+use mlrm_report::run::{event_log_path, folder_and_name, last_words, output_path};
+use mlrm_report::tui::{Dashboard, DashboardHandle, Options};
 use mlrm_train::group::LAUNCH_MARKS;
 
+use super::SweepArgs;
 use super::state::{State, beginning, is_held, state_of};
-use crate::commands::{stop, styled};
+use crate::commands::{stop, styled, watch};
 
 /// How often processes are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -40,21 +43,24 @@ enum End {
     Failed(String),
 }
 
-/// Runs `cells`, at most `jobs` at a time; `done` others are done already.
+/// Runs `cells`, at most `args.jobs` at a time; `done` others are done already.
 ///
 /// # Errors
 ///
 /// The program cannot be started, or a folder cannot be written. A run that fails is none.
 pub(super) fn run(
-    file: &Path,
+    args: &SweepArgs,
     sweep: &Sweep,
     cells: &[&Cell],
     done: usize,
-    jobs: usize,
 ) -> miette::Result<Outcome> {
     let (ask, requests) = mpsc::channel();
-    stop::on_signals(ask)?;
-    let mut screen = Screen::open(file, done, done + cells.len());
+    stop::on_signals(ask.clone())?;
+    let dashboard = args
+        .dashboard
+        .then(|| open_dashboard(&sweep.dir, ask))
+        .transpose()?;
+    let mut screen = Screen::open(&args.file, done, done + cells.len(), dashboard);
     let mut outcome = Outcome::default();
     let mut waiting: VecDeque<(&Cell, Instant)> =
         cells.iter().map(|cell| (*cell, Instant::now())).collect();
@@ -66,7 +72,7 @@ pub(super) fn run(
             // A run whose input ends saves and ends.
             running.iter_mut().for_each(|job| job.input = None);
         }
-        while !outcome.stopped && running.len() < jobs {
+        while !outcome.stopped && running.len() < args.jobs {
             let ready = waiting.iter().position(|(_, from)| *from <= Instant::now());
             let Some((cell, _)) = ready.and_then(|at| waiting.remove(at)) else {
                 break;
@@ -116,7 +122,7 @@ struct Job<'a> {
 
 impl<'a> Job<'a> {
     fn start(sweep: &Sweep, cell: &'a Cell, bar: ProgressBar) -> miette::Result<Self> {
-        let log = cell.dir().with_extension("log");
+        let log = output_path(cell.dir());
         let folder = log.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder)
             .into_diagnostic()
@@ -143,7 +149,7 @@ impl<'a> Job<'a> {
         Ok(Self {
             input: child.stdin.take(),
             child,
-            tail: EventTail::new(cell.dir().join("events.jsonl")),
+            tail: EventTail::new(event_log_path(cell.dir())),
             progress: ProgressLine::new(),
             cell,
             log,
@@ -181,20 +187,31 @@ impl<'a> Job<'a> {
 
     /// The error that the process printed, or how it ended.
     fn last_words(&self, status: ExitStatus) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-        match text.rfind("error: ") {
-            Some(at) => one_line(text[at + "error: ".len()..].trim()).to_string(),
-            None => format!(
-                "the process ended with {status}; see {}",
-                self.log.display()
-            ),
-        }
+        last_words(&self.log).unwrap_or_else(|| {
+            let log = self.log.display();
+            format!("the process ended with {status}; see {log}")
+        })
     }
 }
 
+/// All runs of the sweep in the dashboard, which may ask for their end.
+fn open_dashboard(dir: &Path, ask: mpsc::Sender<Action>) -> miette::Result<DashboardHandle> {
+    let options = Options {
+        run_name: folder_and_name(dir).1,
+        requests: Some(ask),
+        ..Options::default()
+    };
+    Dashboard::spawn_sweep(watch::runs_of(dir)?, options)
+        .into_diagnostic()
+        .wrap_err("the dashboard cannot be shown; leave --dashboard out")
+}
+
 /// The view of all runs: a line for each that runs and one for all, or plain lines where standard
-/// error is no terminal.
+/// error is no terminal; or the dashboard, until a person closes it.
 struct Screen {
+    dashboard: Option<DashboardHandle>,
+    /// Lines that wait until the dashboard gives the terminal back.
+    held: Vec<String>,
     all: MultiProgress,
     total: ProgressBar,
     live: bool,
@@ -204,8 +221,8 @@ struct Screen {
 }
 
 impl Screen {
-    fn open(file: &Path, done: usize, runs: usize) -> Self {
-        let live = io::stderr().is_terminal();
+    fn open(file: &Path, done: usize, runs: usize, dashboard: Option<DashboardHandle>) -> Self {
+        let live = dashboard.is_none() && io::stderr().is_terminal();
         let all = MultiProgress::new();
         let total = match live {
             true => all.add(ProgressBar::new(runs as u64)),
@@ -214,7 +231,9 @@ impl Screen {
         let total = styled(total, "{msg} [{wide_bar}] {pos} of {len}, {elapsed}");
         total.set_message(file.display().to_string());
         total.set_position(done as u64);
-        let screen = Self {
+        let mut screen = Self {
+            dashboard,
+            held: Vec::new(),
             all,
             total,
             live,
@@ -238,7 +257,14 @@ impl Screen {
         self.all.insert_before(&self.total, bar)
     }
 
-    fn line(&self, text: &str) {
+    fn line(&mut self, text: &str) {
+        if let Some(dashboard) = &mut self.dashboard {
+            self.held.push(text.to_owned());
+            if !dashboard.is_open() {
+                self.close_dashboard();
+            }
+            return;
+        }
         match self.live {
             true => {
                 // A terminal that is gone is no error of the sweep.
@@ -266,7 +292,19 @@ impl Screen {
         self.line(&format!("{}: {words} ({count})", cell.name()));
     }
 
-    fn close(self) {
+    /// Gives the terminal back and prints what has waited for it.
+    fn close_dashboard(&mut self) {
+        let Some(dashboard) = self.dashboard.take() else {
+            return;
+        };
+        if let Err(error) = dashboard.close() {
+            eprintln!("the dashboard ended: {error}");
+        }
+        self.held.drain(..).for_each(|line| println!("{line}"));
+    }
+
+    fn close(mut self) {
+        self.close_dashboard();
         self.total.finish_and_clear();
     }
 }

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use miette::{IntoDiagnostic, miette};
+use miette::{IntoDiagnostic, WrapErr, miette};
 use mlrm_config::{Cell, Sweep, SweepOverrides};
+use mlrm_report::follow::{Listed, RUNS_FILE};
 use mlrm_report::sweep::SweepTable;
 use mlrm_train::TrainError;
 use mlrm_train::plan::RunPlan;
@@ -46,6 +47,9 @@ pub struct SweepArgs {
     /// Only every n-th run, from the i-th on, as `i/n` with i from 0: one task of an array job.
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,
+    /// Show all runs in the dashboard instead of lines, as `mlrm watch DIR` does.
+    #[arg(long, conflicts_with_all = ["check", "table"])]
+    pub dashboard: bool,
     /// Check everything, list the runs and what they are at, and run nothing.
     #[arg(long, conflicts_with = "table")]
     pub check: bool,
@@ -86,6 +90,9 @@ pub fn run(args: SweepArgs) -> miette::Result<ExitCode> {
     if args.table {
         let table = table::collect(&sweep, &cells)?;
         write_files(&sweep.dir, &table)?;
+        if sweep.dir.is_dir() {
+            write_list(&sweep, &cells)?;
+        }
         match args.format {
             Form::Markdown => crate::output::data(table.to_markdown().as_bytes()),
             Form::Json => crate::output::data(json(&table)?.as_bytes()),
@@ -118,7 +125,11 @@ pub fn run(args: SweepArgs) -> miette::Result<ExitCode> {
         println!("{} runs, {done} of them done; all can begin", own.len());
         return Ok(ExitCode::SUCCESS);
     }
-    let outcome = jobs::run(&args.file, &sweep, &missing, done, args.jobs)?;
+    std::fs::create_dir_all(&sweep.dir)
+        .into_diagnostic()
+        .wrap_err_with(|| format!("cannot make {}", sweep.dir.display()))?;
+    write_list(&sweep, &cells)?;
+    let outcome = jobs::run(&args, &sweep, &missing, done)?;
     finish(&args, &sweep, &cells, &outcome)
 }
 
@@ -212,6 +223,21 @@ fn plan(missing: &[&Cell]) -> miette::Result<()> {
 
 fn json(table: &SweepTable) -> miette::Result<String> {
     Ok(serde_json::to_string_pretty(table).into_diagnostic()? + "\n")
+}
+
+/// The list of all runs, for those who watch them.
+fn write_list(sweep: &Sweep, cells: &[Cell]) -> miette::Result<()> {
+    let listed = cells.iter().map(|cell| Listed {
+        name: cell.name(),
+        folder: cell
+            .dir()
+            .strip_prefix(&sweep.dir)
+            .unwrap_or(cell.dir())
+            .to_owned(),
+    });
+    let listed: Vec<Listed> = listed.collect();
+    let text = serde_json::to_string_pretty(&listed).into_diagnostic()?;
+    write(&sweep.dir.join(RUNS_FILE), &(text + "\n"))
 }
 
 /// The table in all its forms, into the folder of the sweep.

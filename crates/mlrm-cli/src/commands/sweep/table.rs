@@ -5,7 +5,7 @@ use std::path::Path;
 use miette::miette;
 use mlrm_config::{Cell, Sweep};
 use mlrm_eval::{Bootstrap, Interval, QueryMetrics, QueryRecord};
-use mlrm_report::sweep::{Absent, Estimate, Measure, NumericAxis, Row, SweepTable};
+use mlrm_report::sweep::{Absent, Measure, NumericAxis, Row, SweepTable};
 
 use super::state::{State, state_of};
 use crate::commands::read_json;
@@ -203,14 +203,6 @@ fn intervals(groups: &[Vec<Vec<f64>>]) -> Option<Vec<Interval>> {
     Bootstrap::new(SEED).grouped_intervals(&groups)
 }
 
-fn estimate(interval: &Interval) -> Estimate {
-    Estimate {
-        mean: interval.mean,
-        low: interval.low,
-        high: interval.high,
-    }
-}
-
 /// A row's metrics, and what it has more than the reference; `None` where it lacks a metric.
 fn measured(runs: &Runs, reference: Option<&Runs>, metrics: &[String]) -> Option<Row> {
     let groups: Vec<Vec<Vec<f64>>> = runs
@@ -224,8 +216,8 @@ fn measured(runs: &Runs, reference: Option<&Runs>, metrics: &[String]) -> Option
         .and_then(|reference| differences(runs, reference, metrics));
     let measures = metrics.iter().enumerate().map(|(at, metric)| Measure {
         metric: metric.clone(),
-        value: estimate(&values[at]),
-        difference: differences.as_ref().map(|found| estimate(&found[at])),
+        value: values[at],
+        difference: differences.as_ref().map(|found| found[at]),
     });
     Some(Row {
         name: runs.name.clone(),

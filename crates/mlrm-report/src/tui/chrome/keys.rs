@@ -55,14 +55,18 @@ fn general_hints(pane: &Pane) -> Vec<Hint> {
         available: live,
         ..hint(key, does)
     };
-    vec![
-        hint("q", if live { "detach" } else { "quit" }),
+    let mut hints = vec![hint("q", if live { "detach" } else { "quit" })];
+    if pane.app.of_sweep {
+        hints.push(hint("esc", "all runs"));
+    }
+    hints.extend([
         hint("?", "help"),
         hint("tab", "view"),
         request("space", pause),
         request("s", save),
         request("x", stop),
-    ]
+    ]);
+    hints
 }
 
 pub(super) fn keys(mut pane: Pane) {
@@ -90,7 +94,7 @@ pub(super) fn keys(mut pane: Pane) {
 }
 
 /// As many hints as fit whole.
-fn hint_line(pane: &mut Pane, row: u16, hints: Vec<Hint>) {
+pub(in crate::tui) fn hint_line(pane: &mut Pane, row: u16, hints: Vec<Hint>) {
     let (theme, width) = (pane.theme, usize::from(pane.area.width));
     let mut line = Line::default();
     let mut hidden = false;

@@ -4,7 +4,7 @@ mod help;
 mod keys;
 
 pub(super) use help::help;
-pub(super) use keys::{Hint, hint};
+pub(super) use keys::{Hint, hint, hint_line};
 
 use mlrm_events::EndReason;
 use ratatui::layout::{Constraint, Rect};
@@ -13,11 +13,11 @@ use ratatui::text::{Line, Span};
 
 use super::app::SMALLEST;
 use super::pane::{Pane, fitted, rows};
-use super::theme::Role;
+use super::theme::{Role, Theme};
 use super::views::View;
 use crate::describe;
 use crate::format;
-use crate::state::Status;
+use crate::state::{RunState, Status};
 
 /// Draws header and footer; returns what is left for the view.
 pub(super) fn frame(pane: &mut Pane) -> Rect {
@@ -83,7 +83,7 @@ fn tabs(mut pane: Pane) {
 /// `running  1,234 / 5,000  ████░░  24.7 %  12 m 03 s left`.
 fn progress(mut pane: Pane) {
     let (state, theme, width) = (pane.state, pane.theme, pane.area.width);
-    let (glyph, text, style) = status(&pane);
+    let (glyph, text, style) = status(state, theme, pane.now);
     let status = Span::styled(
         format!("{glyph} {text}"),
         style.add_modifier(Modifier::BOLD),
@@ -114,7 +114,7 @@ fn progress(mut pane: Pane) {
 }
 
 /// The bar of the run's progress, over a faint track.
-fn track(mut pane: Pane, share: f64) {
+pub(super) fn track(mut pane: Pane, share: f64) {
     let (theme, width) = (pane.theme, usize::from(pane.area.width));
     let accent = theme.role(Role::Accent);
     if !theme.unicode {
@@ -140,7 +140,7 @@ fn time_spans(pane: &Pane, long: bool) -> Vec<Span<'static>> {
         }
     }
     // Of a run that fell silent nobody knows.
-    if silence(pane).is_none()
+    if silence(state, pane.now).is_none()
         && let Some(seconds) = state.seconds_left()
     {
         spans.push(Span::styled(format::duration(seconds), theme.strong()));
@@ -151,23 +151,22 @@ fn time_spans(pane: &Pane, long: bool) -> Vec<Span<'static>> {
 
 /// The process's active time up to now; of a run that fell silent, up to its newest event.
 fn active_seconds(pane: &Pane) -> Option<f64> {
-    match (pane.state.status(), silence(pane)) {
+    match (pane.state.status(), silence(pane.state, pane.now)) {
         (Status::Running, None) => pane.state.pace.active_seconds(pane.now),
         _ => pane.state.active_seconds(),
     }
 }
 
 /// Seconds without an event, where a live run should have sent several.
-fn silence(pane: &Pane) -> Option<f64> {
-    let state = pane.state;
-    let quiet = pane.now - state.last_time?;
+fn silence(state: &RunState, now: f64) -> Option<f64> {
+    let quiet = now - state.last_time?;
     let patience = 60.0_f64.max(20.0 * state.pace.seconds_per_step().unwrap_or(0.0));
     (state.status() == Status::Running && quiet > patience).then_some(quiet)
 }
 
-fn status(pane: &Pane) -> (&'static str, String, Style) {
-    let theme = pane.theme;
-    let (glyph, text, role) = match pane.state.status() {
+/// Glyph, words and style of where a run stands.
+pub(super) fn status(state: &RunState, theme: &Theme, now: f64) -> (&'static str, String, Style) {
+    let (glyph, text, role) = match state.status() {
         Status::Waiting => {
             let text = "waiting for events".into();
             return (theme.either("◌", "?"), text, theme.muted());
@@ -181,7 +180,7 @@ fn status(pane: &Pane) -> (&'static str, String, Style) {
             };
             (glyph, describe::end_reason(reason).into(), role)
         }
-        Status::Running => match silence(pane) {
+        Status::Running => match silence(state, now) {
             Some(quiet) => {
                 let text = format!("silent for {}", format::duration(quiet));
                 (theme.either("◌", "?"), text, Role::Warning)

@@ -8,7 +8,7 @@ use super::{Page, series_panel};
 use crate::axis::Scale;
 use crate::describe;
 use crate::format;
-use crate::state::{RunState, interval, metric_names};
+use crate::state::{RunState, interval, main_metric, metric_names};
 use crate::tui::app::App;
 use crate::tui::chrome::Hint;
 use crate::tui::pane::{Pane, columns, fitted, rows};
@@ -339,11 +339,10 @@ fn compact_figures(pane: Pane) {
         .collect();
     let newest = state.evaluations.last();
     if let Some(metrics) = newest.and_then(|newest| newest.slices.get("all")) {
-        // Recall@10 is what runs are compared by; where it was not measured, what was.
-        let found = metrics.get_key_value("recall@10");
-        if let Some((name, value)) = found.or_else(|| metrics.first()) {
-            figures.push((format::metric_title(name), format::percent(*value)));
-        }
+        let found = main_metric(metrics);
+        figures.extend(
+            found.map(|(name, value)| (format::metric_title(name), format::percent(value))),
+        );
     }
     if figures.is_empty() {
         below.put(0, "  no steps yet", theme.muted());
