@@ -305,7 +305,7 @@ pub(super) fn rows_in_place(
         let chunks = values.par_chunks_mut(length).enumerate();
         chunks.map(chunk).collect()
     };
-    total(partial, sum_width)
+    total(partial.iter().map(Vec::as_slice), sum_width)
 }
 
 /// The sum of the rows of `values`, on all threads.
@@ -328,18 +328,20 @@ pub(super) fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
     if length == 0 {
         return vec![0.0; width];
     }
-    let partial = if values.len() <= SERIAL {
+    let partial: Vec<Vec<f32>> = if values.len() <= SERIAL {
         values.chunks(length).map(chunk).collect()
     } else {
         values.par_chunks(length).map(chunk).collect()
     };
-    total(partial, width)
+    total(partial.iter().map(Vec::as_slice), width)
 }
 
-fn total(partial: Vec<Vec<f32>>, width: usize) -> Vec<f32> {
-    let mut total = vec![0.0; width];
-    for sums in partial {
-        total.iter_mut().zip(sums).for_each(|(t, s)| *t += s);
+/// The sum of lists of `width` values: in f64, so that it hardly depends on what was added up in which list.
+pub(super) fn total<'a>(lists: impl Iterator<Item = &'a [f32]>, width: usize) -> Vec<f32> {
+    let mut total = vec![0.0_f64; width];
+    for list in lists {
+        let pairs = total.iter_mut().zip(list);
+        pairs.for_each(|(total, value)| *total += f64::from(*value));
     }
-    total
+    total.into_iter().map(|total| total as f32).collect()
 }

@@ -295,8 +295,7 @@ impl Pass<'_> {
         let read = Ready::left(arithmetic, (&*up, wide));
         let back_up = to_up.apply(&read, count, (hidden, narrow), true);
         let (dx, filled) = slot.copy(gradient);
-        let mut sums = vec![vec![0.0; width]];
-        self.normed.backward(&rows, hidden, dx, &mut sums[0]);
+        let mut sums = vec![self.normed.backward(&rows, hidden, dx)];
         if adapters {
             let right = |values, part| Ready::right(arithmetic, (values, part));
             let normal = right(normal, narrow);

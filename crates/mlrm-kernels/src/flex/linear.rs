@@ -5,7 +5,7 @@ use burn::backend::flex::FlexTensor;
 
 use super::buffer::{build, column_sums, dense, in_place, tensor, values, values_mut};
 use super::kernel::Kernel;
-use super::product::{Factor, Part, Right, add_product, product, transposed};
+use super::product::{Factor, Part, Right, add_product, product, product_over_rows, transposed};
 
 /// `x weight`, or `x weight + bias`; inputs x `[rows, inputs]`, weight `[inputs, outputs]`, bias
 /// `[outputs]`.
@@ -44,10 +44,10 @@ impl Factors {
         let (inputs, outputs) = (x.shape()[1], gradient.shape()[1]);
         if outputs < inputs / 8 {
             // A narrow gradient is twice as fast to multiply from the left.
-            let values = product(transposed(matrix(gradient)), matrix(x));
+            let values = product_over_rows(matrix(gradient), matrix(x));
             return Some(dense(tensor(values, [outputs, inputs]).transpose(0, 1)));
         }
-        let values = product(transposed(matrix(x)), matrix(gradient));
+        let values = product_over_rows(matrix(x), matrix(gradient));
         Some(tensor(values, [inputs, outputs]))
     }
 }

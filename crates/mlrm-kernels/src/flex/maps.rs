@@ -6,10 +6,13 @@ use std::ops::Range;
 use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::buffer::{Filled, Slot, dense, tensor};
+use super::buffer::{self, CHUNK_ROWS, Filled, Slot, dense, tensor};
 use super::linear::matrix;
 use super::norm::RmsNorm;
-use super::product::{Arithmetic, Factor, Part, Ready, Right, multiply_ready, product, transposed};
+use super::product::{
+    Arithmetic, Factor, Part, Ready, Right, multiply_ready, product_over_rows,
+    product_over_rows_of_block, transposed,
+};
 use super::vector::vectorised;
 
 /// A linear map, `x weight + scale (x a) b`.
@@ -164,13 +167,8 @@ impl<'a> Passage<'a> {
         [x, dy]: [&Ready<'_>; 2],
     ) -> [Vec<f32>; 2] {
         let narrow = Part::whole(rows, self.rank);
-        [(backward, x), (forward, dy)].map(|(between, right)| {
-            let part = Part::whole(self.rank, right.columns());
-            let mut sums = vec![0.0; self.rank * right.columns()];
-            let left = Ready::left(self.arithmetic, transposed((between, narrow)));
-            multiply_ready((&mut sums, part), (&left, right), None, 1.0, false);
-            sums
-        })
+        [(backward, x), (forward, dy)]
+            .map(|(between, right)| product_over_rows_of_block((between, narrow), right))
     }
 }
 
@@ -212,26 +210,28 @@ impl<'a> Normed<'a> {
         )
     }
 
-    /// Adds the gradient of a block to `dx`, and that of the weight to `sums`, by that of the normalised block.
+    /// Adds the gradient of a block to `dx`, and gives that of the weight, by that of the normalised block.
     pub(super) fn backward(
         &self,
         rows: &Range<usize>,
         gradient: &mut [f32],
         dx: &mut [f32],
-        sums: &mut [f32],
-    ) {
+    ) -> Vec<f32> {
         let (x, width) = (self.block(rows), self.width());
+        let mut partial = vec![0.0; rows.len().div_ceil(CHUNK_ROWS) * width];
         vectorised(
             #[inline(always)]
             || {
                 let gradients = gradient.chunks_exact_mut(width);
                 let rows = gradients.zip(dx.chunks_exact_mut(width));
-                for (x, (gradient, dx)) in x.chunks_exact(width).zip(rows) {
+                for (row, (x, (gradient, dx))) in x.chunks_exact(width).zip(rows).enumerate() {
+                    let sums = &mut partial[row / CHUNK_ROWS * width..][..width];
                     self.norm.row_gradient(x, self.weight, gradient, sums);
                     dx.iter_mut().zip(gradient).for_each(|(dx, g)| *dx += *g);
                 }
             },
         );
+        buffer::total(partial.chunks_exact(width), width)
     }
 }
 
@@ -259,7 +259,7 @@ pub(super) fn weight_gradients<const N: usize>(
     factors.map(|(input, output)| {
         let shape = [input.1.columns(), output.1.columns()];
         let learns = learns.next() == Some(true);
-        learns.then(|| tensor(product(transposed(input), output), shape))
+        learns.then(|| tensor(product_over_rows(input, output), shape))
     })
 }
 
@@ -280,21 +280,14 @@ pub(super) fn blocks(rows: usize) -> Vec<Range<usize>> {
 
 /// The sums of the lists that blocks give, list by list, in the order of the blocks.
 pub(super) fn total(blocks: Vec<Vec<Vec<f32>>>) -> Vec<Vec<f32>> {
-    let mut blocks = blocks.into_iter();
-    let Some(mut totals) = blocks.next() else {
+    let Some(first) = blocks.first() else {
         return Vec::new();
     };
-    let rest: Vec<_> = blocks.collect();
-    totals
-        .par_iter_mut()
-        .enumerate()
-        .for_each(|(index, total)| {
-            for block in &rest {
-                let pairs = total.iter_mut().zip(&block[index]);
-                pairs.for_each(|(total, value)| *total += value);
-            }
-        });
-    totals
+    let list = |(index, list): (usize, &Vec<f32>)| {
+        let of_blocks = blocks.iter().map(|block| block[index].as_slice());
+        buffer::total(of_blocks, list.len())
+    };
+    first.par_iter().enumerate().map(list).collect()
 }
 
 /// Activations that the backward pass reads again: in bf16 where products round them anyway.

@@ -1,6 +1,7 @@
 //! Matrix products on parts of buffers, without copies: in f32 by `gemm`, or in bf16 (`backend.matmul_precision`) where the
 //! processor has tiles for it.
 
+mod over_rows;
 mod part;
 mod right;
 mod strips;
@@ -19,6 +20,7 @@ use mlrm_config::MatmulPrecision;
 use super::tiles;
 #[cfg(target_arch = "x86_64")]
 use crate::matmul_precision;
+pub(super) use over_rows::{product_over_rows, product_over_rows_of_block};
 pub(super) use part::{Factor, Part, transposed};
 pub(super) use right::Right;
 pub(super) use strips::Strips;

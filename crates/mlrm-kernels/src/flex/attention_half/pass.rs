@@ -203,8 +203,7 @@ impl Pass<'_> {
         }
         back.push(back_output);
         let (dx, filled) = slot.copy(gradient);
-        let mut sums = vec![vec![0.0; width]];
-        self.normed.backward(&rows, hidden, dx, &mut sums[0]);
+        let mut sums = vec![self.normed.backward(&rows, hidden, dx)];
         if adapters {
             let right = |values, part| Ready::right(arithmetic, (values, part));
             let normal = right(normal, narrow);

@@ -59,3 +59,52 @@ fn a_row_does_not_depend_on_the_others() {
         }
     }
 }
+
+/// Sums over rows are those of f64 to a few roundings, however many rows there are, in parts as in the whole.
+#[test]
+fn sums_over_rows_round_little() {
+    for (rows, inputs, outputs) in [
+        (1, 1, 1),
+        (31, 8, 32),
+        (700, 9, 33),
+        (5000, 40, 70),
+        (5000, 3, 130),
+    ] {
+        let (left, right) = (random(rows * (inputs + 3)), random(rows * outputs));
+        let wide = Part::new(2, rows, inputs, inputs + 3);
+        let of = |start: usize, count: usize, turned: bool| {
+            let right_of = (
+                &right[..],
+                Part::whole(rows, outputs).some_rows(start, count),
+            );
+            let left_of = (&left[..], wide.some_rows(start, count));
+            if !turned {
+                return product_over_rows(left_of, right_of);
+            }
+            // The same values by columns.
+            let turned: Vec<f32> = (0..inputs * count)
+                .map(|at| left[2 + (start + at % count) * (inputs + 3) + at / count])
+                .collect();
+            let by_columns = transposed((&turned, Part::whole(inputs, count)));
+            product_over_rows(by_columns, right_of)
+        };
+        let all = of(0, rows, false);
+        assert!(all == of(0, rows, true));
+        let first = rows / 3;
+        let parts = [of(0, first, false), of(first, rows - first, false)];
+        for (at, sum) in all.iter().enumerate() {
+            let (input, output) = (at / outputs, at % outputs);
+            let exact: f64 = (0..rows)
+                .map(|row| {
+                    let left = left[2 + row * (inputs + 3) + input];
+                    f64::from(left) * f64::from(right[row * outputs + output])
+                })
+                .sum();
+            // Of terms of which each is below 1.
+            let close = 2e-7 * (rows as f64).sqrt();
+            assert!((f64::from(*sum) - exact).abs() <= close, "{rows} rows");
+            let of_parts = f64::from(parts[0][at] + parts[1][at]);
+            assert!((of_parts - exact).abs() <= close, "{rows} rows");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Products whose sums go over the rows of a batch: the gradients of weights.
+//!
+//! How such a sum rounds must not depend on how many rows there are, since the rows of a batch may come in parts of any
+//! size. A long chain of f32 sums would: it rounds the more the longer it is. So rows are added up in runs, which stay in
+//! registers, the runs of a block of rows in the cache, and blocks in the result: each is a short chain.
+
+#[cfg(target_arch = "x86_64")]
+mod blockwise;
+
+use super::{
+    Arithmetic, Factor, Part, Ready, SERIAL, add_product, multiply_ready, product, transposed,
+};
+
+/// Rows that are added up before they come to others.
+const RUN: usize = 32;
+
+/// `leftᵀ right`, `[rows, inputs]` and `[rows, outputs]` to `[inputs, outputs]`, on all threads.
+pub(in crate::ops::flex) fn product_over_rows(left: Factor<'_>, right: Factor<'_>) -> Vec<f32> {
+    let work = left.1.rows * left.1.columns * right.1.columns;
+    over_rows(left, right, work > SERIAL)
+}
+
+/// The same on the calling thread, with a right factor that other products read too.
+pub(in crate::ops::flex) fn product_over_rows_of_block(
+    left: Factor<'_>,
+    right: &Ready<'_>,
+) -> Vec<f32> {
+    if right.arithmetic != Arithmetic::Tiles {
+        return over_rows(left, right.factor, false);
+    }
+    let left = transposed(left);
+    let part = Part::whole(left.1.rows, right.columns());
+    let mut out = vec![0.0; part.rows * part.columns];
+    let left = Ready::left(right.arithmetic, left);
+    multiply_ready((&mut out, part), (&left, right), None, 1.0, false);
+    out
+}
+
+fn over_rows(left: Factor<'_>, right: Factor<'_>, parallel: bool) -> Vec<f32> {
+    let ((from, l), (to, r)) = (left, right);
+    assert_eq!(l.rows, r.rows, "factors of one batch");
+    assert!(
+        l.fits(from.len()) && r.fits(to.len()),
+        "a factor does not fit its buffer"
+    );
+    #[cfg(target_arch = "x86_64")]
+    {
+        if super::in_tiles() && l.rows * l.columns * r.columns >= super::SMALL {
+            return product(transposed(left), right);
+        }
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has it.
+            return unsafe { blockwise::product(left, right, parallel) };
+        }
+    }
+    let _ = parallel;
+    // By `gemm`, which reads and writes the result once a run.
+    let mut out = vec![0.0; l.columns * r.columns];
+    for start in (0..l.rows).step_by(RUN) {
+        let count = RUN.min(l.rows - start);
+        let [l, r] = [l, r].map(|part| part.some_rows(start, count));
+        add_product(&mut out, transposed((from, l)), (to, r));
+    }
+    out
+}
