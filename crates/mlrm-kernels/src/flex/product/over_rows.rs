@@ -15,13 +15,13 @@ use super::{
 const RUN: usize = 32;
 
 /// `leftᵀ right`, `[rows, inputs]` and `[rows, outputs]` to `[inputs, outputs]`, on all threads.
-pub(in crate::ops::flex) fn product_over_rows(left: Factor<'_>, right: Factor<'_>) -> Vec<f32> {
+pub(in crate::flex) fn product_over_rows(left: Factor<'_>, right: Factor<'_>) -> Vec<f32> {
     let work = left.1.rows * left.1.columns * right.1.columns;
     over_rows(left, right, work > SERIAL)
 }
 
 /// The same on the calling thread, with a right factor that other products read too.
-pub(in crate::ops::flex) fn product_over_rows_of_block(
+pub(in crate::flex) fn product_over_rows_of_block(
     left: Factor<'_>,
     right: &Ready<'_>,
 ) -> Vec<f32> {

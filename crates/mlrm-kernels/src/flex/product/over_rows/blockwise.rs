@@ -9,7 +9,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::RUN;
-use crate::ops::flex::product::Factor;
+use crate::flex::product::Factor;
 
 /// Rows of a block. What a task reads of it fits the nearest cache.
 const BLOCK: usize = 8 * RUN;
