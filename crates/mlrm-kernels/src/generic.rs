@@ -35,6 +35,13 @@ pub fn layer_norm<const D: usize>(
     (normal * weight + bias).cast(dtype)
 }
 
+/// See [`super::repeat`].
+pub fn repeat<const D: usize>(x: Tensor<D>, batch: usize) -> Tensor<D> {
+    let mut shape = x.dims();
+    shape[0] = batch;
+    x.expand(shape)
+}
+
 /// See [`super::swiglu`].
 pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     silu(gate) * up

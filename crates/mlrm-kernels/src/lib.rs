@@ -253,6 +253,11 @@ pub fn patches(pixels: Tensor<4>, patch: usize) -> Tensor<2> {
     )
 }
 
+/// The same values for each item of a batch: `[1, …]` → `[batch, …]`.
+pub fn repeat<const D: usize>(x: Tensor<D>, batch: usize) -> Tensor<D> {
+    fused!(flex::Repeat { batch }, [x], generic::repeat(x, batch))
+}
+
 /// `x weight + bias`.
 ///
 /// # Shapes

@@ -166,6 +166,19 @@ fn activations_agree() {
     }
 }
 
+#[test]
+fn repeated_items_agree() {
+    for [batch, width] in SHAPES {
+        let one = |t: &Tensor<1>| t.clone().reshape([1, width]);
+        agree(
+            "repeat",
+            &[width],
+            &|t| flat(ops::repeat(one(&t[0]), batch)),
+            &|t| flat(generic::repeat(one(&t[0]), batch)),
+        );
+    }
+}
+
 /// Outside the graph, where the kernel is, and inside; with biases and without.
 #[test]
 fn networks_of_two_layers_agree() {

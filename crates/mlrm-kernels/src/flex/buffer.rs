@@ -308,17 +308,16 @@ pub(super) fn rows_in_place(
     total(partial.iter().map(Vec::as_slice), sum_width)
 }
 
-/// The sum of the rows of `values`, on all threads.
+/// The sum of the rows of `values`, in f64, on all threads.
 pub(super) fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
     let chunk = |chunk: &[f32]| {
-        let mut sums = vec![0.0; width];
+        let mut sums = vec![0.0_f64; width];
         vectorised(
             #[inline(always)]
             || {
                 for row in chunk.chunks_exact(width) {
-                    sums.iter_mut()
-                        .zip(row)
-                        .for_each(|(sum, value)| *sum += value);
+                    let pairs = sums.iter_mut().zip(row);
+                    pairs.for_each(|(sum, value)| *sum += f64::from(*value));
                 }
             },
         );
@@ -328,7 +327,7 @@ pub(super) fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
     if length == 0 {
         return vec![0.0; width];
     }
-    let partial: Vec<Vec<f32>> = if values.len() <= SERIAL {
+    let partial: Vec<Vec<f64>> = if values.len() <= SERIAL {
         values.chunks(length).map(chunk).collect()
     } else {
         values.par_chunks(length).map(chunk).collect()
@@ -337,11 +336,14 @@ pub(super) fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
 }
 
 /// The sum of lists of `width` values: in f64, so that it hardly depends on what was added up in which list.
-pub(super) fn total<'a>(lists: impl Iterator<Item = &'a [f32]>, width: usize) -> Vec<f32> {
+pub(super) fn total<'a, T>(lists: impl Iterator<Item = &'a [T]>, width: usize) -> Vec<f32>
+where
+    T: Copy + Into<f64> + 'a,
+{
     let mut total = vec![0.0_f64; width];
     for list in lists {
         let pairs = total.iter_mut().zip(list);
-        pairs.for_each(|(total, value)| *total += f64::from(*value));
+        pairs.for_each(|(total, value)| *total += (*value).into());
     }
     total.into_iter().map(|total| total as f32).collect()
 }

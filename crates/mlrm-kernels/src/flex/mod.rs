@@ -19,6 +19,7 @@ mod optimiser;
 mod packed;
 mod patches;
 mod product;
+mod repeat;
 mod rotary;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
@@ -34,6 +35,7 @@ pub(super) use linear::{AddLowRank, Linear};
 pub(super) use norm::{LayerNorm, RmsNorm};
 pub(super) use optimiser::{adamw, squared_norm};
 pub(super) use patches::Patches;
+pub(super) use repeat::Repeat;
 pub(super) use rotary::Rotate;
 pub(super) use two_layers::two_layers;
 

@@ -202,13 +202,12 @@ impl QFormer {
     /// `queries`: `[1, queries, width]`, shared by the batch; `features`: `[batch, positions, v]`;
     /// result `[batch, queries, width]`
     pub fn forward(&self, queries: Tensor<3>, features: Tensor<3>) -> Tensor<3> {
-        let [_, count, width] = queries.dims();
         let batch = features.dims()[0];
         let mask = AttentionMask::None.prepare(1, 1, &features.device());
         // The queries are the same for every note until they first read a picture, so the first
         // self-attention runs once for the whole batch.
         let per_note = |x: Tensor<3>| match x.dims()[0] {
-            1 => x.expand([batch, count, width]),
+            1 => ops::repeat(x, batch),
             _ => x,
         };
         let mut x = self.layernorm.forward(queries);

@@ -117,7 +117,7 @@ impl Resampler {
         let [queries, width] = own.dims();
         let theirs = resize_positions(own.clone(), patches, Interpolation::Bicubic);
         let query = self.ln_q.forward(self.query.val()) + own;
-        let query = query.unsqueeze::<3>().expand([batch, queries, width]);
+        let query = ops::repeat(query.unsqueeze::<3>(), batch);
         let key = features.clone() + theirs.unsqueeze();
         let x = self
             .ln_post
