@@ -25,7 +25,7 @@ pub(crate) struct RangeReader {
 
 impl RangeReader {
     /// Of an object as it was looked up.
-    pub fn new(client: Client, object: Object) -> Self {
+    pub(super) fn new(client: Client, object: Object) -> Self {
         Self {
             client,
             object,
