@@ -658,6 +658,7 @@ fn all_runs_of_a_sweep_are_on_one_screen() {
             assert!(text.contains(words), "{words}: {text}");
         }
         assert!(theme.unicode || text.is_ascii(), "{text}");
+        insta::assert_snapshot!(format!("sweep_{}x{}", size.0, size.1), text);
     }
     // A list that is longer than the screen follows what is chosen; nothing breaks at any size.
     let many: Vec<FollowedRun> = (0..200)
