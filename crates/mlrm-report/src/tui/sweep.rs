@@ -208,7 +208,7 @@ impl SweepApp {
         if self.attached {
             hints.push(hint("x", "stop all"));
         }
-        chrome::hint_line(&mut pane, 1, hints);
+        chrome::hint_line(&mut pane, 1, hints, self.attached);
     }
 }
 

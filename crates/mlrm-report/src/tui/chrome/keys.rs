@@ -86,15 +86,15 @@ pub(super) fn keys(mut pane: Pane) {
             return;
         }
     } else if rows >= 2 {
-        hint_line(&mut pane, 0, own);
+        hint_line(&mut pane, 0, own, app.attached);
     } else {
         general.extend(own);
     }
-    hint_line(&mut pane, rows - 1, general);
+    hint_line(&mut pane, rows - 1, general, app.attached);
 }
 
 /// As many hints as fit whole.
-pub(in crate::tui) fn hint_line(pane: &mut Pane, row: u16, hints: Vec<Hint>) {
+pub(in crate::tui) fn hint_line(pane: &mut Pane, row: u16, hints: Vec<Hint>, attached: bool) {
     let (theme, width) = (pane.theme, usize::from(pane.area.width));
     let mut line = Line::default();
     let mut hidden = false;
@@ -110,7 +110,7 @@ pub(in crate::tui) fn hint_line(pane: &mut Pane, row: u16, hints: Vec<Hint>) {
         line.spans.push(Span::raw("  "));
     }
     let live = pane.state.ended.is_none();
-    if !pane.app.attached && !hidden && row + 1 == pane.area.height && live {
+    if !attached && !hidden && row + 1 == pane.area.height && live {
         let note = "(read-only)";
         if line.width() + note.len() <= width {
             line.spans.push(Span::styled(note, theme.muted()));
