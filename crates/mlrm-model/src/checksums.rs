@@ -48,19 +48,19 @@ pub struct Damage {
 impl Checksums {
     /// Of every file in `folder`, but for its own [`CHECKSUMS`] and what the sums of folders in it
     /// list. A file that is shared by a hard link
-    /// with the folder `earlier` keeps the sum that is written there: it is not read again, and what
+    /// with the folder `previous` keeps the sum that is written there: it is not read again, and what
     /// has happened to it since is not taken for what was meant.
     ///
     /// # Errors
     ///
     /// A file that cannot be read.
-    pub fn of(folder: &Path, earlier: Option<&Path>) -> Result<Self, ModelError> {
-        let known = match earlier {
+    pub fn of(folder: &Path, previous: Option<&Path>) -> Result<Self, ModelError> {
+        let known = match previous {
             // Whether they can be read is not the question here: then nothing is known.
-            Some(earlier) => Self::read(earlier)
+            Some(previous) => Self::read(previous)
                 .ok()
                 .flatten()
-                .map(|sums| (earlier, sums)),
+                .map(|sums| (previous, sums)),
             None => None,
         };
         let mut files = BTreeMap::new();
@@ -69,9 +69,9 @@ impl Checksums {
             if name == CHECKSUMS || answered_below(folder, &path) {
                 continue;
             }
-            let shared = known.as_ref().and_then(|(earlier, sums)| {
+            let shared = known.as_ref().and_then(|(previous, sums)| {
                 let sum = sums.files.get(&name)?;
-                same_file(&path, &earlier.join(&name)).then(|| sum.clone())
+                same_file(&path, &previous.join(&name)).then(|| sum.clone())
             });
             let sum = match shared {
                 Some(sum) => sum,
@@ -87,9 +87,9 @@ impl Checksums {
     /// # Errors
     ///
     /// A file that cannot be read or written.
-    pub fn write(folder: &Path, earlier: Option<&Path>) -> Result<(), ModelError> {
+    pub fn write(folder: &Path, previous: Option<&Path>) -> Result<(), ModelError> {
         let path = folder.join(CHECKSUMS);
-        let sums = Self::of(folder, earlier)?;
+        let sums = Self::of(folder, previous)?;
         let text = serde_json::to_string_pretty(&sums)
             .map_err(|e| ModelError::format(&path, format!("cannot be written: {e}")))?;
         fs::write(&path, text + "\n").map_err(|e| ModelError::io("write", &path, e))

@@ -40,13 +40,13 @@ impl Transfers {
         }
     }
 
-    /// Those after `earlier`.
-    pub fn since(self, earlier: Self) -> Self {
+    /// Those after `previous`.
+    pub fn since(self, previous: Self) -> Self {
         Self {
-            uploads: self.uploads - earlier.uploads,
-            uploaded_bytes: self.uploaded_bytes - earlier.uploaded_bytes,
-            reads: self.reads - earlier.reads,
-            read_bytes: self.read_bytes - earlier.read_bytes,
+            uploads: self.uploads - previous.uploads,
+            uploaded_bytes: self.uploaded_bytes - previous.uploaded_bytes,
+            reads: self.reads - previous.reads,
+            read_bytes: self.read_bytes - previous.read_bytes,
         }
     }
 }

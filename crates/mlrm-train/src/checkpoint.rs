@@ -89,7 +89,7 @@ const CHECKPOINTS: &str = "checkpoints";
 const STATE: &str = "state.json";
 const OPTIMISER: &str = "optimiser.safetensors";
 
-/// Writes the model folder `root`: weights, configs, tokenizer, preprocessor, template. `earlier` is
+/// Writes the model folder `root`: weights, configs, tokenizer, preprocessor, template. `previous` is
 /// a model folder of the same run, to share on disk what training does not change.
 ///
 /// # Errors
@@ -99,12 +99,12 @@ pub fn write_model(
     embedder: &Embedder,
     encoding: &Encoding,
     provenance: &Provenance,
-    earlier: Option<&Path>,
+    previous: Option<&Path>,
 ) -> Result<(), TrainError> {
     replace_folder(root, |folder| {
         let record = prompt_record(encoding);
         let weights = WriteOptions::default();
-        embedder.write(folder, &record, provenance, weights, earlier)?;
+        embedder.write(folder, &record, provenance, weights, previous)?;
         encoding.tokenizer.save(&folder.join("llm"))?;
         if let Some(preprocessor) = &encoding.preprocessor {
             preprocessor.config().save(&folder.join("vision"))?;
@@ -113,7 +113,7 @@ pub fn write_model(
             let copy = folder.join("template.toml");
             std::fs::copy(template, &copy).map_err(TrainError::io("write", &copy))?;
         }
-        Ok(Checksums::write(folder, earlier)?)
+        Ok(Checksums::write(folder, previous)?)
     })
 }
 
@@ -128,12 +128,12 @@ pub fn save(
     optimiser: &AdamW,
     state: &RunState,
     provenance: &Provenance,
-    earlier: Option<&Path>,
+    previous: Option<&Path>,
 ) -> Result<PathBuf, TrainError> {
     let relative = folder_of(state.step);
     replace_folder(&run.join(&relative), |folder| {
         let model = folder.join("model");
-        write_model(&model, embedder, encoding, provenance, earlier)?;
+        write_model(&model, embedder, encoding, provenance, previous)?;
         write_moments(&folder.join(OPTIMISER), optimiser)?;
         let path = folder.join(STATE);
         let state = RunState {
@@ -143,8 +143,8 @@ pub fn save(
         let text = serde_json::to_string_pretty(&state)
             .map_err(|e| TrainError::io("write", &path)(e.into()))?;
         std::fs::write(&path, text).map_err(TrainError::io("write", &path))?;
-        let earlier = earlier.and_then(Path::parent);
-        Ok(Checksums::write(folder, earlier)?)
+        let previous = previous.and_then(Path::parent);
+        Ok(Checksums::write(folder, previous)?)
     })?;
     Ok(relative)
 }

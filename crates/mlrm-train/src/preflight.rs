@@ -43,13 +43,13 @@ pub struct Preflight {
 
 impl Preflight {
     /// The prediction for `plan`, in whose config a number takes the place of
-    /// `train.micro_batch_notes = "auto"`: `earlier`, that of the run which goes on, or the largest that fits.
+    /// `train.micro_batch_notes = "auto"`: `previous`, that of the run which goes on, or the largest that fits.
     ///
     /// # Errors
     /// A run that does not fit into memory or on the disk, with the settings that would make it fit;
     /// adapters or notes that cannot be read.
-    pub fn of(plan: &mut RunPlan, earlier: Option<usize>) -> Result<Self, TrainError> {
-        let preflight = Self::in_memory(plan, earlier, Prompts::OfNotes)?;
+    pub fn of(plan: &mut RunPlan, previous: Option<usize>) -> Result<Self, TrainError> {
+        let preflight = Self::in_memory(plan, previous, Prompts::OfNotes)?;
         preflight.check_disk(plan)?;
         Ok(preflight)
     }
@@ -65,10 +65,10 @@ impl Preflight {
 
     fn in_memory(
         plan: &mut RunPlan,
-        earlier: Option<usize>,
+        previous: Option<usize>,
         prompts: Prompts,
     ) -> Result<Self, TrainError> {
-        let automatic = settle_micro_batch(plan, earlier, prompts)?;
+        let automatic = settle_micro_batch(plan, previous, prompts)?;
         let sizes = PlanSizes::new(plan, prompts)?;
         let now = sizes.as_set();
         let memory = sizes.predict(now)?;

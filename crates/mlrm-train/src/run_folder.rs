@@ -48,7 +48,7 @@ pub struct RunFolder {
     /// Whether the run that is in it goes on.
     pub resumes: bool,
     /// The settings that the run was begun with, where it goes on and they are known.
-    pub earlier: Option<RunConfig>,
+    pub previous: Option<RunConfig>,
     /// Settings whose change was accepted.
     pub accepted: Vec<String>,
     /// What a person should know of how the run goes on.
@@ -133,7 +133,7 @@ impl RunFolder {
         let mut folder = Self {
             root,
             resumes,
-            earlier: None,
+            previous: None,
             accepted: Vec::new(),
             notes: Vec::new(),
             lock,
@@ -184,9 +184,9 @@ impl RunFolder {
         options: &RunOptions,
     ) -> Result<(), TrainError> {
         let mut changes = setting_changes(&self.root, config)?;
-        self.earlier = earlier_config(&self.root)?;
-        if let Some(earlier) = DataRecord::read(&self.root)? {
-            changes.refused.extend(earlier.changes(data));
+        self.previous = earlier_config(&self.root)?;
+        if let Some(previous) = DataRecord::read(&self.root)? {
+            changes.refused.extend(previous.changes(data));
         }
         self.accepted = changes.accept(&options.accepted);
         refuse(&self.root, &changes)?;
@@ -243,11 +243,11 @@ pub fn check_measured(
 ) -> Result<Vec<Change>, TrainError> {
     check_names(accepted)?;
     let mut changes = match earlier_config(root)? {
-        Some(earlier) => Changes::of_split(&earlier, config)?,
+        Some(previous) => Changes::of_split(&previous, config)?,
         None => Changes::default(),
     };
-    if let Some(earlier) = DataRecord::read(root)? {
-        changes.refused.extend(earlier.changes(data));
+    if let Some(previous) = DataRecord::read(root)? {
+        changes.refused.extend(previous.changes(data));
     }
     changes.accept(accepted);
     if changes.refused.is_empty() {
@@ -297,7 +297,7 @@ pub fn earlier_config(root: &Path) -> Result<Option<RunConfig>, TrainError> {
 
 fn setting_changes(root: &Path, config: &RunConfig) -> Result<Changes, TrainError> {
     match earlier_config(root)? {
-        Some(earlier) => Changes::of_run(&earlier, config),
+        Some(previous) => Changes::of_run(&previous, config),
         None => Ok(Changes::default()),
     }
 }

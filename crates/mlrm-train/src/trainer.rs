@@ -73,7 +73,7 @@ pub struct Trainer<'a> {
     /// When it was written.
     saved_at: Instant,
     /// The model folder that this model was last written to or read from.
-    earlier: Option<PathBuf>,
+    previous: Option<PathBuf>,
     /// Whether model and place do not belong together, in the midst of a step or past repair.
     in_step: bool,
     /// What the run is predicted to take, and the steps that its time is told from.
@@ -143,7 +143,7 @@ impl<'a> Trainer<'a> {
             refused: 0,
             saved: None,
             saved_at: Instant::now(),
-            earlier: None,
+            previous: None,
             in_step: false,
             preflight: None,
             retreated: false,

@@ -169,7 +169,7 @@ impl Embedder {
     /// Writes the model folder except tokenizer and preprocessor, which their owners add. `weights`
     /// says how `llm/` and `vision/` are written; the head is always one file.
     ///
-    /// `root` must be a fresh folder; the caller renames it into place once it is whole. `earlier`
+    /// `root` must be a fresh folder; the caller renames it into place once it is whole. `previous`
     /// is a folder that this model wrote before: what training does not change (the vision
     /// encoder, and an LLM that is frozen or has adapters) is shared with it on disk by hard links,
     /// and is not listed in the result.
@@ -182,11 +182,11 @@ impl Embedder {
         prompt: &PromptRecord,
         provenance: &Provenance,
         weights: WriteOptions,
-        earlier: Option<&Path>,
+        previous: Option<&Path>,
     ) -> Result<Vec<WrittenPart>, ModelError> {
         let config = &self.config;
         let mut written = Vec::new();
-        let fixed = earlier.filter(|_| self.tune != Tune::Full);
+        let fixed = previous.filter(|_| self.tune != Tune::Full);
         if !share_part(fixed, root, "llm")? {
             written.push(self.write_llm(root, weights)?);
         }
@@ -195,7 +195,7 @@ impl Embedder {
             write_folder(&self.core.llm, llm_adapters(config), &folder, adapter)?;
         }
         if let (Some(sizes), Some(vision)) = (&config.vision, &self.vision)
-            && !share_part(earlier, root, "vision")?
+            && !share_part(previous, root, "vision")?
         {
             let folder = root.join("vision");
             let write = |folder: &Path| vision.write(folder, weights);
@@ -257,11 +257,11 @@ impl Embedder {
     }
 }
 
-/// Links weights and config of `part` (`llm`, `vision`) of the model folder `earlier` into `root`.
+/// Links weights and config of `part` (`llm`, `vision`) of the model folder `previous` into `root`.
 /// False where there is nothing to share or where the file system has no hard links: then the part
 /// is written as usual.
-fn share_part(earlier: Option<&Path>, root: &Path, part: &str) -> Result<bool, ModelError> {
-    let Some(from) = earlier.map(|earlier| earlier.join(part)) else {
+fn share_part(previous: Option<&Path>, root: &Path, part: &str) -> Result<bool, ModelError> {
+    let Some(from) = previous.map(|previous| previous.join(part)) else {
         return Ok(false);
     };
     let to = root.join(part);

@@ -44,20 +44,20 @@ impl Room {
 /// Share of the memory that `auto` fills by its prediction, which is off by some percent.
 const FILLED: f64 = 0.85;
 
-/// Puts a number in the place of `train.micro_batch_notes = "auto"`: `earlier`, that of the run which goes
+/// Puts a number in the place of `train.micro_batch_notes = "auto"`: `previous`, that of the run which goes
 /// on, or the largest that is predicted to fit. False where a number was set.
 ///
 /// # Errors
 /// As [`PlanSizes::new`].
 pub fn settle_micro_batch(
     plan: &mut RunPlan,
-    earlier: Option<usize>,
+    previous: Option<usize>,
     prompts: Prompts,
 ) -> Result<bool, TrainError> {
     if plan.config.train.micro_batch_notes.set().is_some() {
         return Ok(false);
     }
-    let notes = match earlier {
+    let notes = match previous {
         Some(notes) => notes,
         None => most_notes(plan, prompts)?,
     };

@@ -152,9 +152,9 @@ impl Resumed {
 
 /// What other settings do to the learning rate from here on.
 fn schedule_note(folder: &RunFolder, plan: &RunPlan, step: usize) -> Option<String> {
-    let earlier = &folder.earlier.as_ref()?.train;
-    let planned = total_steps(earlier, plan.pairs.pairs.train.len());
-    let before = LearningRate::new(earlier, planned).at(step);
+    let previous = &folder.previous.as_ref()?.train;
+    let planned = total_steps(previous, plan.pairs.pairs.train.len());
+    let before = LearningRate::new(previous, planned).at(step);
     let now = plan.learning_rate.at(step);
     let total = plan.total_steps;
     if planned == total && before == now {
@@ -242,7 +242,7 @@ impl Trainer<'_> {
             .into_iter()
             .flatten()
             .min();
-        self.earlier = Some(resumed.folder.join("model"));
+        self.previous = Some(resumed.folder.join("model"));
         self.saved = Some((self.state.step, self.state.best));
         self.refused = 0;
         self.weights_are_shared = false;

@@ -54,13 +54,13 @@ impl Trainer<'_> {
         let folder = self.folder.root.join("model");
         let provenance = self.provenance(chosen);
         let plan = &self.plan;
-        let earlier = self.earlier.as_deref();
+        let previous = self.previous.as_deref();
         checkpoint::write_model(
             &folder,
             &plan.embedder,
             &plan.encoding,
             &provenance,
-            earlier,
+            previous,
         )?;
         Ok(Some(chosen))
     }
@@ -100,13 +100,13 @@ impl Trainer<'_> {
                 &self.optimiser,
                 &self.state,
                 &provenance,
-                self.earlier.as_deref(),
+                self.previous.as_deref(),
             )?;
             self.saved = now;
         }
         self.saved_at = Instant::now();
         let root = &self.folder.root;
-        self.earlier = Some(root.join(&path).join("model"));
+        self.previous = Some(root.join(&path).join("model"));
         point(root, "last", &path)?;
         if best {
             point(root, "best", &path)?;

@@ -84,8 +84,8 @@ impl Trainer<'_> {
                 config.train.micro_batch_notes,
             )
         };
-        let earlier = self.folder.earlier.as_ref().map(set);
-        if earlier.is_some_and(|earlier| earlier != set(&self.plan.config)) {
+        let previous = self.folder.previous.as_ref().map(set);
+        if previous.is_some_and(|previous| previous != set(&self.plan.config)) {
             self.state.most_notes_held = None;
             return None;
         }
