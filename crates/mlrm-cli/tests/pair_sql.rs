@@ -137,7 +137,7 @@ impl Case {
             ("lower", &["0.3", "0.3333333333333333", "1", "-inf"]),
             ("upper", &["2", "1", "3", "inf"]),
             ("top-k", &["all", "1", "3", "0"]),
-            ("max-events-per-user", &["1", "4", "12"]),
+            ("max-events-per-user", &["2", "4", "12"]),
         ] {
             if random.chance(35) {
                 rule(name, random.pick(values).into());

@@ -87,7 +87,10 @@ impl Notes {
     /// # Errors
     /// A folder or file that cannot be read.
     pub fn images(settings: &DataSettings) -> Result<Arc<ImageStore>, TrainError> {
-        let images = ImageStore::open_with(&settings.place(&settings.images), settings.image_cache_max_bytes)?;
+        let images = ImageStore::open_with(
+            &settings.place(&settings.images),
+            settings.image_cache_max_bytes,
+        )?;
         Ok(Arc::new(images))
     }
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use miette::miette;
 use mlrm_config::{DataSettings, DataSource, OnImageProblem, RunConfig};
 use mlrm_data::files::table_files;
-use mlrm_data::store::local;
 use mlrm_data::image::DecodeOptions;
 use mlrm_data::notes::ByText;
+use mlrm_data::store::local;
 use mlrm_eval::{EmbeddingSet, join_embeddings, write_embeddings};
 use mlrm_train::corpus::Modality;
 use mlrm_train::encode::{CorpusEmbeddings, Inference};
@@ -92,18 +92,20 @@ impl<'a> Job<'a> {
             true => Some(self.manifest()?),
             false => None,
         };
+        let parts = match &manifest {
+            Some(manifest) if in_parts => Some(Parts::of(out, &numbers_of(manifest)?)),
+            _ => None,
+        };
         if let Some(manifest) = manifest.as_ref().filter(|_| args.shard.is_some()) {
             if self.is_there(manifest)? {
+                // Killed after it was sealed, it has parts left.
+                parts.iter().for_each(Parts::clear);
                 println!("{} is there already, of the same job", out.display());
                 return Ok(ExitCode::SUCCESS);
             }
             // What is written from here on is not what an older manifest speaks of.
             remove(&Manifest::path_of(out))?;
         }
-        let parts = match &manifest {
-            Some(manifest) if in_parts => Some(Parts::of(out, &numbers_of(manifest)?)),
-            _ => None,
-        };
         let mut all = Embedded::new(self.corpus.rows.len());
         for part in self.corpus.read_ahead()? {
             self.embed_part(part?, parts.as_ref(), &mut all)?;

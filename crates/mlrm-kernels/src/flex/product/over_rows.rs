@@ -21,10 +21,7 @@ pub(in crate::flex) fn product_over_rows(left: Factor<'_>, right: Factor<'_>) ->
 }
 
 /// The same on the calling thread, with a right factor that other products read too.
-pub(in crate::flex) fn product_over_rows_of_block(
-    left: Factor<'_>,
-    right: &Ready<'_>,
-) -> Vec<f32> {
+pub(in crate::flex) fn product_over_rows_of_block(left: Factor<'_>, right: &Ready<'_>) -> Vec<f32> {
     if right.arithmetic != Arithmetic::Tiles {
         return over_rows(left, right.factor, false);
     }

@@ -21,10 +21,10 @@ pub(super) struct RuleArgs {
     /// Drop pairs that fewer users have in common [default: 1].
     #[arg(long, value_name = "N")]
     min_users: Option<u32>,
-    /// Smallest score kept, inclusive.
+    /// Smallest score kept, inclusive; `-inf` keeps all.
     #[arg(long, value_name = "SCORE")]
     lower: Option<f64>,
-    /// Largest score kept, inclusive.
+    /// Largest score kept, inclusive; `inf` keeps all.
     #[arg(long, value_name = "SCORE")]
     upper: Option<f64>,
     /// Partners kept for each note; `all` keeps all [default: 10].
@@ -60,8 +60,14 @@ impl RuleArgs {
             ties: self.ties.unwrap_or(base.ties),
             weight: self.weight.unwrap_or(base.weight),
             min_users: self.min_users.unwrap_or(base.min_users),
-            lower: self.lower.or(base.lower),
-            upper: self.upper.or(base.upper),
+            lower: self
+                .lower
+                .or(base.lower)
+                .filter(|lower| *lower > f64::NEG_INFINITY),
+            upper: self
+                .upper
+                .or(base.upper)
+                .filter(|upper| *upper < f64::INFINITY),
             top_k,
             // 0 keeps all in a config.
             train_top_k: self
