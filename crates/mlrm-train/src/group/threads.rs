@@ -14,7 +14,7 @@ use super::worker::{Member, Worker};
 use super::{Group, Order, Share, Speeds, Summand, all_or_error, deal};
 use crate::device::panic_message;
 use crate::error::TrainError;
-use crate::optimiser::{FlatGradients, add_gradients};
+use crate::optimiser::{FlatGradients, GradientSum};
 use crate::step::most_notes;
 
 /// A leader and workers in threads of their own.
@@ -187,12 +187,12 @@ impl Group for Threads {
             let (costs, seconds): (Vec<usize>, Vec<f64>) = self.dealt.iter().copied().unzip();
             speeds.measure(&costs, &seconds);
         }
-        let mut sum = FlatGradients::new();
+        let mut sum = GradientSum::default();
         for summand in summands {
             let here = |(path, gradient): (String, Tensor<1>)| (path, gradient.to_device(device));
-            add_gradients(&mut sum, summand.gradients.into_iter().map(here).collect());
+            sum.add(summand.gradients.into_iter().map(here).collect());
         }
-        Ok(sum)
+        Ok(sum.total())
     }
 
     fn shares(&self, costs: &[usize]) -> Vec<Range<usize>> {

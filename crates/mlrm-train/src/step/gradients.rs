@@ -16,7 +16,7 @@ use super::slices::{EmbeddedBatch, Passes, Work};
 use crate::error::TrainError;
 use crate::group::{EmbedOrder, Group, Order, Share, Summand, guarded};
 use crate::objective::{EmbeddingGradients, rows_at_a_time};
-use crate::optimiser::{FlatGradients, add_gradients, flat_gradients};
+use crate::optimiser::{FlatGradients, GradientSum, flat_gradients};
 use crate::phases::PhaseClock;
 
 /// What a batch says of the weights.
@@ -78,9 +78,8 @@ pub fn batch_gradients(
     };
     let rows = rows_at_a_time(placed.multimodal.dims()[0]);
     // The temperature is the one parameter that the loss reads by itself.
-    let mut of_loss = FlatGradients::new();
-    let mut others =
-        |gradients| add_gradients(&mut of_loss, flat_gradients(&embedder.core, gradients));
+    let mut of_loss = GradientSum::default();
+    let mut others = |gradients| of_loss.add(flat_gradients(&embedder.core, gradients));
     let (losses, of_places) =
         context
             .objective
@@ -96,13 +95,14 @@ pub fn batch_gradients(
     let summand = embedded.ok_or_else(no_notes).and_then(|embedded| {
         own.backward(embedded, &of_embeddings.slice(notes), group, &mut clock)
     });
-    let mut gradients = group.reduce(summand, &context.device)?;
+    let mut gradients = GradientSum::default();
+    gradients.add(group.reduce(summand, &context.device)?);
     if group.size() > 1 {
         clock.lap("exchange")?;
     }
-    add_gradients(&mut gradients, of_loss);
+    gradients.add(of_loss.total());
     Ok(BatchGradients {
-        gradients,
+        gradients: gradients.total(),
         loss: losses.total,
         multimodal: losses.multimodal,
         visual: losses.visual,

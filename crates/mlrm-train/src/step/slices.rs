@@ -21,7 +21,7 @@ use crate::encode::token_batch;
 use crate::error::TrainError;
 use crate::features::vision_features;
 use crate::objective::EmbeddingGradients;
-use crate::optimiser::{FlatGradients, add_gradients, flat_gradients};
+use crate::optimiser::{FlatGradients, GradientSum, flat_gradients};
 use crate::phases::PhaseClock;
 
 /// How the notes of a step pass through the model.
@@ -152,7 +152,7 @@ impl EmbeddedBatch {
         gradients: &EmbeddingGradients,
         clock: &mut PhaseClock<'_>,
     ) -> Result<FlatGradients, TrainError> {
-        let mut sum = FlatGradients::new();
+        let mut sum = GradientSum::default();
         for slice in self.slices {
             let graph = match self.graph.take() {
                 Some(graph) => graph,
@@ -162,6 +162,7 @@ impl EmbeddedBatch {
             passes.backward(&slice, graph, of_slice, &mut sum);
             clock.lap("backward")?;
         }
+        let mut sum = sum.total();
         let loss_scale = passes.work.loss_scale;
         if loss_scale != 1.0 {
             for gradient in sum.values_mut() {
@@ -240,7 +241,7 @@ impl<'a> Passes<'a> {
         slice: &Slice,
         graph: Graph,
         gradients: EmbeddingGradients,
-        sum: &mut FlatGradients,
+        sum: &mut GradientSum,
     ) {
         let core = &self.embedder.core;
         let scaled = |gradient: Tensor<2>| match self.work.loss_scale {
@@ -259,13 +260,13 @@ impl<'a> Passes<'a> {
                 let number = of_embeddings(embeddings);
                 // Nothing on the way to the embeddings may learn.
                 if number.is_tracked() {
-                    add_gradients(sum, flat_gradients(core, number.backward()));
+                    sum.add(flat_gradients(core, number.backward()));
                 }
             }
             Graph::Checkpoints(checkpoints) => {
                 let _dropout = self.dropout(slice);
                 checkpoints.backward(core, of_embeddings, &mut |gradients| {
-                    add_gradients(sum, flat_gradients(core, gradients));
+                    sum.add(flat_gradients(core, gradients));
                 });
             }
         }

@@ -100,8 +100,9 @@ fn sums_over_rows_round_little() {
                     f64::from(left) * f64::from(right[row * outputs + output])
                 })
                 .sum();
-            // Of terms of which each is below 1.
-            let close = 2e-7 * (rows as f64).sqrt();
+            // Of terms of which each is below 1: a few roundings of sums on the way, which are as large as their root, and
+            // of the result.
+            let close = 2e-7 * (rows as f64).sqrt() + 1.2e-7 * exact.abs();
             assert!((f64::from(*sum) - exact).abs() <= close, "{rows} rows");
             let of_parts = f64::from(parts[0][at] + parts[1][at]);
             assert!((of_parts - exact).abs() <= close, "{rows} rows");
