@@ -204,20 +204,17 @@ impl QFormer {
     pub fn forward(&self, queries: Tensor<3>, features: Tensor<3>) -> Tensor<3> {
         let batch = features.dims()[0];
         let mask = AttentionMask::None.prepare(1, 1, &features.device());
-        // The queries are the same for every note until they first read a picture, so the first
-        // self-attention runs once for the whole batch.
-        let per_note = |x: Tensor<3>| match x.dims()[0] {
-            1 => ops::repeat(x, batch),
-            _ => x,
-        };
-        let mut x = self.layernorm.forward(queries);
+        // They are the same for every note until they first read a picture. What is computed of them before is
+        // computed for each note all the same: the share of a note in their gradient does not depend on the notes
+        // beside it then, and does not pass in a sum through the norm, which multiplies it by fifty.
+        let mut x = self.layernorm.forward(ops::repeat(queries, batch));
         for layer in &self.encoder.layer {
             x = layer.attention.forward(x.clone(), x, &mask);
             if let Some(cross) = &layer.crossattention {
-                x = cross.forward(per_note(x), features.clone(), &mask);
+                x = cross.forward(x, features.clone(), &mask);
             }
             x = layer.feed_forward(x);
         }
-        per_note(x)
+        x
     }
 }

@@ -116,8 +116,8 @@ impl Resampler {
         let own = self.pos_embed.val();
         let [queries, width] = own.dims();
         let theirs = resize_positions(own.clone(), patches, Interpolation::Bicubic);
-        let query = self.ln_q.forward(self.query.val()) + own;
-        let query = ops::repeat(query.unsqueeze::<3>(), batch);
+        let each = |x: Tensor<2>| ops::repeat(x.unsqueeze::<3>(), batch);
+        let query = self.ln_q.forward(each(self.query.val())) + each(own);
         let key = features.clone() + theirs.unsqueeze();
         let x = self
             .ln_post

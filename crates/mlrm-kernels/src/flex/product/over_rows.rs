@@ -2,10 +2,13 @@
 //!
 //! How such a sum rounds must not depend on how many rows there are, since the rows of a batch may come in parts of any
 //! size. A long chain of f32 sums would: it rounds the more the longer it is. So rows are added up in runs, which stay in
-//! registers, the runs of a block of rows in the cache, and blocks in the result: each is a short chain.
+//! registers, the runs of a block of rows in the cache, and blocks in the result: each is a short chain. So few rows that
+//! they are one run, such as those of the notes behind the last layer, are added up in f64.
 
 #[cfg(target_arch = "x86_64")]
 mod blockwise;
+
+use rayon::prelude::*;
 
 use super::{
     Arithmetic, Factor, Part, Ready, SERIAL, add_product, multiply_ready, product, transposed,
@@ -45,18 +48,41 @@ fn over_rows(left: Factor<'_>, right: Factor<'_>, parallel: bool) -> Vec<f32> {
         if super::in_tiles() && l.rows * l.columns * r.columns >= super::SMALL {
             return product(transposed(left), right);
         }
-        if is_x86_feature_detected!("avx512f") {
+        if l.rows > RUN && is_x86_feature_detected!("avx512f") {
             // SAFETY: the processor has it.
             return unsafe { blockwise::product(left, right, parallel) };
         }
     }
-    let _ = parallel;
+    if l.rows <= RUN {
+        return of_one_run(left, right, parallel);
+    }
     // By `gemm`, which reads and writes the result once a run.
     let mut out = vec![0.0; l.columns * r.columns];
     for start in (0..l.rows).step_by(RUN) {
         let count = RUN.min(l.rows - start);
         let [l, r] = [l, r].map(|part| part.some_rows(start, count));
         add_product(&mut out, transposed((from, l)), (to, r));
+    }
+    out
+}
+
+fn of_one_run((from, l): Factor<'_>, (to, r): Factor<'_>, parallel: bool) -> Vec<f32> {
+    let mut out = vec![0.0; l.columns * r.columns];
+    let of_input = |(input, out): (usize, &mut [f32])| {
+        let mut sums = vec![0.0_f64; r.columns];
+        for row in 0..l.rows {
+            let left = f64::from(from[l.start + row * l.row_stride + input * l.column_stride]);
+            let right = to[r.start + row * r.row_stride..].iter();
+            let pairs = sums.iter_mut().zip(right.step_by(r.column_stride));
+            pairs.for_each(|(sum, right)| *sum += left * f64::from(*right));
+        }
+        let pairs = out.iter_mut().zip(sums);
+        pairs.for_each(|(out, sum)| *out = sum as f32);
+    };
+    match parallel {
+        _ if out.is_empty() => {}
+        true => out.par_chunks_mut(r.columns).enumerate().for_each(of_input),
+        false => out.chunks_mut(r.columns).enumerate().for_each(of_input),
     }
     out
 }
