@@ -88,7 +88,8 @@ views! {
 /// A panel with one series over the steps and its newest value.
 fn series_panel(pane: Pane, title: &str, series: &Series, role: Role, scale: Scale) {
     let style = pane.theme.role(role);
-    let newest = series.last();
+    // A program that is not mlrm's may never tell it; what stops being a number is shown as such.
+    let newest = series.last().filter(|_| !series.is_empty());
     let newest = newest.map(|value| Span::styled(format::number(value), style));
     let line = PlotLine::series(role, series, pane.smoothing());
     let mut plot = Plot::new(pane.step_range(), vec![line]);
