@@ -39,7 +39,7 @@
 //! | [`datasets`], [`learner`], [`metrics`], [`EventRenderer`] | the same for `burn::train`: datasets and batcher, a model to learn, metrics, the dashboard as a renderer |
 //!
 //! The crates behind it are whole under the names [`config`], [`data`], [`synth`], [`model`], [`train`], [`eval`],
-//! [`bench`], [`events`] and [`report`], and Burn as [`burn`], in the version that all of them were built with. The folder `examples` has
+//! [`mod@bench`], [`events`] and [`report`], and Burn as [`burn`], in the version that all of them were built with. The folder `examples` has
 //! a program for each way in: two notes embedded, a training loop of one's own, families of decoders and vision
 //! encoders from outside, another objective, and Burn's learner.
 #![deny(missing_docs)]
