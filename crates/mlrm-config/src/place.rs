@@ -23,9 +23,9 @@ pub struct AddressError {
     pub help: String,
 }
 
-/// Whether a path is an address in an object store or on a web server, such as `s3://bucket/folder`.
+/// Whether a path is an address, such as `s3://bucket/folder`; [`check_address`] says whether it is one that is read.
 pub fn is_address(path: &Path) -> bool {
-    scheme(path).is_some_and(|(scheme, _)| SCHEMES.iter().any(|(known, _)| *known == scheme))
+    scheme(path).is_some()
 }
 
 /// `path` below `root`, where it is neither absolute nor an address.
@@ -58,7 +58,7 @@ pub fn check_address(path: &Path) -> Result<(), AddressError> {
             help: help.into(),
         })
     };
-    if !is_address(path) {
+    if !SCHEMES.iter().any(|(known, _)| *known == scheme) {
         let known: Vec<String> = SCHEMES
             .iter()
             .map(|(known, _)| format!("{known}://"))
