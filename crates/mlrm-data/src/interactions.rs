@@ -1,12 +1,15 @@
 //! The behaviour log: who saw which note when.
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 
 use mlrm_config::TimeUnit;
 
 use crate::error::{DataError, Problem, Result, shorten};
+pub use crate::interner::Interner;
+use crate::interner::Texts;
 use crate::notes::{NearIds, NoteSet};
 use crate::table::{Table, TableOptions};
 use crate::time::TimeColumn;
@@ -23,64 +26,6 @@ pub struct Interaction {
     pub note: u32,
     /// Unix time.
     pub timestamp_seconds: i64,
-}
-
-/// Texts as dense numbers, in the order of first appearance.
-#[derive(Debug, Clone, Default)]
-pub struct Interner {
-    numbers: HashMap<String, u32>,
-    texts: Vec<String>,
-    /// The number that was asked for last.
-    last: u32,
-}
-
-impl Interner {
-    /// The number of a text, new or known.
-    pub fn intern(&mut self, text: &str) -> u32 {
-        // Most logs hold one user's events in a row.
-        let last = self.texts.get(self.last as usize);
-        if last.is_some_and(|last| last == text) {
-            return self.last;
-        }
-        self.last = match self.numbers.get(text) {
-            Some(&number) => number,
-            None => {
-                let number = self.texts.len() as u32;
-                self.numbers.insert(text.to_owned(), number);
-                self.texts.push(text.to_owned());
-                number
-            }
-        };
-        self.last
-    }
-
-    /// The number of a known text.
-    pub fn number(&self, text: &str) -> Option<u32> {
-        self.numbers.get(text).copied()
-    }
-
-    /// All texts, by number.
-    pub fn texts(&self) -> &[String] {
-        &self.texts
-    }
-
-    /// How many texts are known.
-    pub fn len(&self) -> usize {
-        self.texts.len()
-    }
-
-    /// Whether none is known.
-    pub fn is_empty(&self) -> bool {
-        self.texts.is_empty()
-    }
-}
-
-impl std::ops::Index<u32> for Interner {
-    type Output = str;
-
-    fn index(&self, number: u32) -> &str {
-        &self.texts[number as usize]
-    }
 }
 
 /// A behaviour log in memory: 16 bytes an event.
@@ -105,19 +50,13 @@ impl Interactions {
     /// The first row that is no event.
     pub fn read(path: &Path, unit: TimeUnit) -> Result<Self> {
         let mut log = Self::default();
-        let mut failed = None;
-        log.notices = for_each_interaction(path, unit, |row, event| match event {
-            Ok(event) => {
-                log.push(event.user, event.note, event.timestamp_seconds);
-                ControlFlow::Continue(())
-            }
-            Err(problem) => {
-                failed = Some(problem.at(path, row));
-                ControlFlow::Break(())
-            }
+        let notices = for_each_batch(path, unit, |batch| {
+            log.append(&batch);
+            Ok(())
         })?;
+        log.notices = notices;
         log.say_if_empty();
-        failed.map_or(Ok(log), Err)
+        Ok(log)
     }
 
     /// Notes that there is no event, if so.
@@ -148,6 +87,19 @@ impl Interactions {
             timestamp_seconds,
         };
         self.events.push(event);
+    }
+
+    /// Adds events, as [`Self::push`] does one after another, on all threads.
+    pub(crate) fn append(&mut self, batch: &EventBatch) {
+        let users = self.users.intern_all(&batch.users);
+        let notes = self.notes.intern_all(&batch.notes);
+        let rows = users.into_iter().zip(notes).zip(&batch.times);
+        self.events
+            .extend(rows.map(|((user, note), &timestamp_seconds)| Interaction {
+                user,
+                note,
+                timestamp_seconds,
+            }));
     }
 
     /// The log without the events of notes that `notes` is meant to be without.
@@ -240,6 +192,73 @@ pub fn for_each_interaction(
     let times = times.notice();
     notices.extend(times.map_err(|problem| DataError::file(path, problem.message, problem.mend))?);
     Ok(notices)
+}
+
+/// Rows of a log that are worked on together.
+#[derive(Debug, Default)]
+pub(crate) struct EventBatch {
+    /// Ids of the users.
+    pub(crate) users: Texts,
+    /// Ids of the notes.
+    pub(crate) notes: Texts,
+    /// Unix times in seconds.
+    pub(crate) times: Vec<i64>,
+}
+
+/// Rows of a batch: some 10 MB.
+const BATCH_ROWS: usize = if cfg!(test) { 64 } else { 1 << 18 };
+
+/// Batches that wait while one is worked on.
+const BATCHES_AHEAD: usize = 1;
+
+/// Hands all events of a file to `take`, a batch at a time and in their order; the next rows are read on another thread
+/// meanwhile. Gives what [`for_each_interaction`] does.
+///
+/// # Errors
+/// What `take` gives; else the first row that is no event; a file that is no table or lacks a column.
+pub(crate) fn for_each_batch(
+    path: &Path,
+    unit: TimeUnit,
+    mut take: impl FnMut(EventBatch) -> Result<()>,
+) -> Result<Vec<String>> {
+    let (sender, receiver) = sync_channel(BATCHES_AHEAD);
+    let read = move || {
+        let mut batch = EventBatch::default();
+        let mut failed = None;
+        let notices = for_each_interaction(path, unit, |row, event| {
+            let event = match event {
+                Ok(event) => event,
+                Err(problem) => {
+                    failed = Some(problem.at(path, row));
+                    return ControlFlow::Break(());
+                }
+            };
+            batch.users.push(event.user);
+            batch.notes.push(event.note);
+            batch.times.push(event.timestamp_seconds);
+            let full = batch.times.len() == BATCH_ROWS;
+            // Nobody waits for a batch any more where one could not be taken.
+            match full && sender.send(std::mem::take(&mut batch)).is_err() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        })?;
+        match failed {
+            Some(error) => Err(error),
+            None => {
+                let _nobody_waits = sender.send(batch);
+                Ok(notices)
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let reader = scope.spawn(read);
+        let taken = receiver.into_iter().try_for_each(&mut take);
+        let notices = reader
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        taken.and(notices)
+    })
 }
 
 /// Writes a log as CSV, whole or not at all.

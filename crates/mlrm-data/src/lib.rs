@@ -31,6 +31,7 @@ pub mod files;
 pub mod image;
 pub mod import;
 pub mod interactions;
+mod interner;
 pub mod loader;
 pub mod notes;
 pub mod order;

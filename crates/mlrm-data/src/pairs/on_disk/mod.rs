@@ -12,7 +12,6 @@ mod blocks;
 mod parts;
 mod times;
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use mlrm_config::{TimeUnit, id_ranks};
@@ -23,7 +22,7 @@ use self::parts::{Part, Spill};
 use super::losses::Losses;
 use super::score::{Scored, Scoring, by_rank};
 use crate::error::Result;
-use crate::interactions::{Interactions, Interner, for_each_interaction};
+use crate::interactions::{Interactions, Interner, for_each_batch};
 
 /// Memory that scoring takes for an event of a log in memory: the event, its view, its place, and what
 /// a growing list has to spare.
@@ -65,33 +64,16 @@ impl Log {
     pub fn read(path: &Path, unit: TimeUnit, memory_bytes: u64, folder: &Path) -> Result<Self> {
         let mut log = Interactions::default();
         let mut spill: Option<Spill> = None;
-        let mut failed = None;
-        let notices = for_each_interaction(path, unit, |row, event| {
-            let done = match (event, &mut spill) {
-                (Err(problem), _) => Err(problem.at(path, row)),
-                (Ok(event), Some(spill)) => {
-                    spill.push(event.user, event.note, event.timestamp_seconds)
+        let notices = for_each_batch(path, unit, |batch| match &mut spill {
+            Some(spill) => spill.append(&batch),
+            None => {
+                log.append(&batch);
+                if bytes_of(&log) > memory_bytes {
+                    spill = Some(Spill::of(std::mem::take(&mut log), folder)?);
                 }
-                (Ok(event), None) => {
-                    log.push(event.user, event.note, event.timestamp_seconds);
-                    match bytes_of(&log) > memory_bytes {
-                        false => Ok(()),
-                        true => Spill::of(std::mem::take(&mut log), folder)
-                            .map(|begun| spill = Some(begun)),
-                    }
-                }
-            };
-            match done {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
-                }
+                Ok(())
             }
         })?;
-        if let Some(error) = failed {
-            return Err(error);
-        }
         match spill {
             Some(spill) => Ok(Self::Disk(DiskLog::of(spill, notices, memory_bytes)?)),
             None => {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rayon::prelude::*;
 
 use crate::error::{DataError, Result};
-use crate::interactions::{Interactions, Interner};
+use crate::interactions::{EventBatch, Interactions, Interner};
 use crate::pairs::timeline::View;
 
 /// Files that a log is divided into: a part of 10⁹ events is small enough to be sorted in memory.
@@ -56,9 +56,11 @@ impl Spill {
         Ok(spill)
     }
 
-    pub(super) fn push(&mut self, user: &str, note: &str, timestamp_seconds: i64) -> Result<()> {
-        let note = self.notes.intern(note);
-        self.put(user, note, timestamp_seconds)
+    pub(super) fn append(&mut self, batch: &EventBatch) -> Result<()> {
+        let notes = self.notes.intern_all(&batch.notes);
+        let rows = notes.into_iter().zip(&batch.times).enumerate();
+        rows.into_iter()
+            .try_for_each(|(row, (note, &time))| self.put(batch.users.get(row), note, time))
     }
 
     fn put(&mut self, user: &str, note: u32, timestamp_seconds: i64) -> Result<()> {
