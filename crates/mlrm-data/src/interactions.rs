@@ -1,5 +1,6 @@
 //! The behaviour log: who saw which note when.
 
+use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
@@ -50,7 +51,8 @@ impl Interactions {
     /// The first row that is no event.
     pub fn read(path: &Path, unit: TimeUnit) -> Result<Self> {
         let mut log = Self::default();
-        let notices = for_each_batch(path, unit, |batch| {
+        let rows = batch_rows(fs::metadata(path).map_or(0, |file| file.len()));
+        let notices = for_each_batch(path, unit, rows, |batch| {
             log.append(&batch);
             Ok(())
         })?;
@@ -205,13 +207,17 @@ pub(crate) struct EventBatch {
     pub(crate) times: Vec<i64>,
 }
 
-/// Rows of a batch: some 10 MB.
-const BATCH_ROWS: usize = if cfg!(test) { 64 } else { 1 << 18 };
+/// Rows of a batch within so much memory for a log: larger ones have more rows for each of the tables in which their ids
+/// are looked up. A row takes some 40 bytes, and up to three batches are held at a time.
+pub(crate) fn batch_rows(memory_bytes: u64) -> usize {
+    let least = if cfg!(test) { 64 } else { 1 << 16 };
+    ((memory_bytes / 1024) as usize).clamp(least, 1 << 21)
+}
 
 /// Batches that wait while one is worked on.
 const BATCHES_AHEAD: usize = 1;
 
-/// Hands all events of a file to `take`, a batch at a time and in their order; the next rows are read on another thread
+/// Hands all events of a file to `take`, a batch of `rows` at a time and in their order; the next rows are read on another thread
 /// meanwhile. Gives what [`for_each_interaction`] does.
 ///
 /// # Errors
@@ -219,6 +225,7 @@ const BATCHES_AHEAD: usize = 1;
 pub(crate) fn for_each_batch(
     path: &Path,
     unit: TimeUnit,
+    rows: usize,
     mut take: impl FnMut(EventBatch) -> Result<()>,
 ) -> Result<Vec<String>> {
     let (sender, receiver) = sync_channel(BATCHES_AHEAD);
@@ -236,7 +243,7 @@ pub(crate) fn for_each_batch(
             batch.users.push(event.user);
             batch.notes.push(event.note);
             batch.times.push(event.timestamp_seconds);
-            let full = batch.times.len() == BATCH_ROWS;
+            let full = batch.times.len() == rows;
             // Nobody waits for a batch any more where one could not be taken.
             match full && sender.send(std::mem::take(&mut batch)).is_err() {
                 true => ControlFlow::Break(()),

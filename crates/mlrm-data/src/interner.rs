@@ -1,20 +1,26 @@
 //! Texts as dense numbers.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
+use std::ops::Range;
 
+use compact_str::CompactString;
+use foldhash::fast::RandomState;
 use rayon::prelude::*;
 
-/// Tables that the texts are divided among by their hash. One of ten million ids then fits into a processor's cache,
-/// where a table of all of them would wait for memory at every look.
+/// Tables that the texts are divided among by their hash. One of some million ids then fits into a processor's cache,
+/// where a table of all of them would wait for memory at every look. Ids of up to 24 bytes lie in the table itself.
 const SHARDS: usize = 512;
+
+/// Numbers of texts.
+type Table = HashMap<CompactString, u32, RandomState>;
 
 /// Texts as dense numbers, in the order of first appearance.
 #[derive(Debug, Clone)]
 pub struct Interner {
     hasher: RandomState,
     /// The numbers of the texts of each shard.
-    shards: Vec<HashMap<Box<str>, u32>>,
+    shards: Vec<Table>,
     texts: Vec<String>,
     /// The number that was asked for last.
     last: u32,
@@ -23,8 +29,8 @@ pub struct Interner {
 impl Default for Interner {
     fn default() -> Self {
         Self {
-            hasher: RandomState::new(),
-            shards: vec![HashMap::new(); SHARDS],
+            hasher: RandomState::default(),
+            shards: vec![Table::default(); SHARDS],
             texts: Vec::new(),
             last: 0,
         }
@@ -54,47 +60,53 @@ impl Interner {
 
     /// The numbers of many texts, as [`Self::intern`] gives them one after another, on all threads.
     pub(crate) fn intern_all(&mut self, texts: &Texts) -> Vec<u32> {
-        let shards: Vec<u16> = (0..texts.len())
+        let chunks = rayon::current_num_threads();
+        let rows_of =
+            |chunk: usize| texts.len() * chunk / chunks..texts.len() * (chunk + 1) / chunks;
+        let divided: Vec<Vec<Rows>> = (0..chunks)
             .into_par_iter()
-            .with_min_len(1 << 10)
-            .map(|row| self.shard(texts.get(row)) as u16)
+            .map(|chunk| self.divide(texts, rows_of(chunk)))
             .collect();
-        let rows = rows_by_shard(&shards);
-        let looked_up: Vec<LookedUp> = self
+        let found: Vec<Found> = self
             .shards
             .par_iter()
-            .zip(&rows)
-            .map(|(known, rows)| look_up(known, rows, texts))
+            .enumerate()
+            .map(|(shard, known)| look_up(known, divided.iter().map(|chunk| &chunk[shard])))
             .collect();
 
-        // Where a new text stands first, its number is written; the rows that repeat it look there.
-        let mut first_rows: Vec<u32> = looked_up
-            .iter()
-            .flat_map(|found| &found.first_rows)
-            .copied()
-            .collect();
-        first_rows.sort_unstable();
+        // New texts get their numbers in the order of the rows.
         let mut numbers = vec![0; texts.len()];
+        let fresh = found.iter().flat_map(|found| &found.fresh);
+        let mut first_rows: Vec<u32> = fresh.map(|&(row, _)| row).collect();
+        first_rows.sort_unstable();
         for &row in &first_rows {
             numbers[row as usize] = self.texts.len() as u32;
             self.texts.push(texts.get(row as usize).to_owned());
         }
-        self.shards
-            .par_iter_mut()
-            .zip(&looked_up)
-            .for_each(|(shard, found)| {
-                let fresh = found.first_rows.iter().map(|&row| row as usize);
-                shard.extend(fresh.map(|row| (texts.get(row).into(), numbers[row])));
-            });
-        for (rows, found) in rows.iter().zip(&looked_up) {
-            for (&row, place) in rows.iter().zip(&found.places) {
-                numbers[row as usize] = match *place {
-                    Place::Known(number) => number,
-                    Place::AsRow(first) => numbers[first as usize],
-                };
-            }
+        let shards = self.shards.par_iter_mut().zip(&found);
+        shards.for_each(|(shard, found)| {
+            let fresh = found.fresh.iter();
+            shard.extend(fresh.map(|&(row, text)| (text.into(), numbers[row as usize])));
+        });
+        for place in found.iter().flat_map(|found| &found.places) {
+            numbers[place.row as usize] = match place.number {
+                Number::Known(number) => number,
+                Number::OfRow(first) => numbers[first as usize],
+            };
         }
         numbers
+    }
+
+    /// Some rows by the shards of their texts: what a shard looks at lies together.
+    fn divide(&self, texts: &Texts, rows: Range<usize>) -> Vec<Rows> {
+        let mut divided = vec![Rows::default(); SHARDS];
+        for row in rows {
+            let text = texts.get(row);
+            let own = &mut divided[self.shard(text)];
+            own.rows.push(row as u32);
+            own.texts.push(text);
+        }
+        divided
     }
 
     /// The number of a known text.
@@ -118,7 +130,7 @@ impl Interner {
     }
 
     fn shard(&self, text: &str) -> usize {
-        // The table of a shard goes by another hash: its keys are random.
+        // The table of a shard goes by another hash: a state of its own.
         self.hasher.hash_one(text) as usize % SHARDS
     }
 }
@@ -155,46 +167,48 @@ impl Texts {
     }
 }
 
-/// What a shard knows of its rows of a batch.
-struct LookedUp {
-    /// One for each row.
+/// Rows of a batch, and their texts.
+#[derive(Clone, Default)]
+struct Rows {
+    rows: Vec<u32>,
+    texts: Texts,
+}
+
+/// What a shard knows of its rows.
+struct Found<'a> {
     places: Vec<Place>,
-    /// Rows with texts that were not known, each where it stands first.
-    first_rows: Vec<u32>,
+    /// Texts that were not known, and the row where each stands first.
+    fresh: Vec<(u32, &'a str)>,
 }
 
-enum Place {
+struct Place {
+    row: u32,
+    number: Number,
+}
+
+enum Number {
     Known(u32),
-    /// The number of this row, which is the first with the same text.
-    AsRow(u32),
+    /// That of this row, which is the first with the same text.
+    OfRow(u32),
 }
 
-/// The rows of each shard, ascending.
-fn rows_by_shard(shards: &[u16]) -> Vec<Vec<u32>> {
-    let mut rows = vec![Vec::new(); SHARDS];
-    for (row, &shard) in (0..).zip(shards) {
-        rows[usize::from(shard)].push(row);
-    }
-    rows
-}
-
-fn look_up(known: &HashMap<Box<str>, u32>, rows: &[u32], texts: &Texts) -> LookedUp {
-    let mut fresh: HashMap<&str, u32> = HashMap::new();
-    let mut first_rows = Vec::new();
-    let places = rows.iter().map(|&row| {
-        let text = texts.get(row as usize);
-        match known.get(text) {
-            Some(&number) => Place::Known(number),
-            None => Place::AsRow(*fresh.entry(text).or_insert_with(|| {
-                first_rows.push(row);
-                row
-            })),
+fn look_up<'a>(known: &Table, chunks: impl Iterator<Item = &'a Rows>) -> Found<'a> {
+    let mut first_rows: HashMap<&str, u32, RandomState> = HashMap::default();
+    let (mut places, mut fresh) = (Vec::new(), Vec::new());
+    for chunk in chunks {
+        for (index, &row) in chunk.rows.iter().enumerate() {
+            let text = chunk.texts.get(index);
+            let number = match known.get(text) {
+                Some(&number) => Number::Known(number),
+                None => Number::OfRow(*first_rows.entry(text).or_insert_with(|| {
+                    fresh.push((row, text));
+                    row
+                })),
+            };
+            places.push(Place { row, number });
         }
-    });
-    LookedUp {
-        places: places.collect(),
-        first_rows,
     }
+    Found { places, fresh }
 }
 
 #[cfg(test)]

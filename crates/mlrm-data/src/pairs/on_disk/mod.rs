@@ -22,7 +22,7 @@ use self::parts::{Part, Spill};
 use super::losses::Losses;
 use super::score::{Scored, Scoring, by_rank};
 use crate::error::Result;
-use crate::interactions::{Interactions, Interner, for_each_batch};
+use crate::interactions::{Interactions, Interner, batch_rows, for_each_batch};
 
 /// Memory that scoring takes for an event of a log in memory: the event, its view, its place, and what
 /// a growing list has to spare.
@@ -64,16 +64,21 @@ impl Log {
     pub fn read(path: &Path, unit: TimeUnit, memory_bytes: u64, folder: &Path) -> Result<Self> {
         let mut log = Interactions::default();
         let mut spill: Option<Spill> = None;
-        let notices = for_each_batch(path, unit, |batch| match &mut spill {
-            Some(spill) => spill.append(&batch),
-            None => {
-                log.append(&batch);
-                if bytes_of(&log) > memory_bytes {
-                    spill = Some(Spill::of(std::mem::take(&mut log), folder)?);
+        let notices = for_each_batch(
+            path,
+            unit,
+            batch_rows(memory_bytes),
+            |batch| match &mut spill {
+                Some(spill) => spill.append(&batch),
+                None => {
+                    log.append(&batch);
+                    if bytes_of(&log) > memory_bytes {
+                        spill = Some(Spill::of(std::mem::take(&mut log), folder)?);
+                    }
+                    Ok(())
                 }
-                Ok(())
-            }
-        })?;
+            },
+        )?;
         match spill {
             Some(spill) => Ok(Self::Disk(DiskLog::of(spill, notices, memory_bytes)?)),
             None => {

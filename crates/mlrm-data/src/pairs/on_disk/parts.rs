@@ -1,11 +1,12 @@
 //! Files of events: first as they come, by a hash of their user; then sorted by user, time and note.
 
 use std::fs::File;
-use std::hash::{DefaultHasher, Hasher};
+use std::hash::BuildHasher;
 use std::io::{BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use foldhash::fast::FixedState;
 use rayon::prelude::*;
 
 use crate::error::{DataError, Result};
@@ -64,9 +65,8 @@ impl Spill {
     }
 
     fn put(&mut self, user: &str, note: u32, timestamp_seconds: i64) -> Result<()> {
-        let mut hasher = DefaultHasher::new();
-        hasher.write(user.as_bytes());
-        let part = &mut self.parts[(hasher.finish() % PARTS as u64) as usize];
+        let hash = FixedState::default().hash_one(user);
+        let part = &mut self.parts[(hash % PARTS as u64) as usize];
         let mut write = || {
             part.write_all(&(user.len() as u32).to_le_bytes())?;
             part.write_all(user.as_bytes())?;
