@@ -173,8 +173,10 @@ impl AdapterConfig {
 /// The maps whose whole name `pattern` matches, as PEFT does it (`re.fullmatch`): the name in a
 /// causal model (`model.layers.0.self_attn.q_proj`), or in a headless one.
 fn matching<'a>(pattern: &str, maps: &'a [LinearMap]) -> Result<Vec<&'a LinearMap>, ModelError> {
-    let refusal =
-        |why: String| ModelError::Input(format!("LoRA target_modules = {}: {why}", json!(pattern)));
+    let refusal = |why: String| {
+        let message = format!("LoRA target_modules = {}: {why}", json!(pattern));
+        ModelError::config(&["target_modules"], message)
+    };
     let whole = fancy_regex::Regex::new(&format!("^(?:{pattern})$"));
     let whole = whole.map_err(|e| refusal(format!("not a regular expression: {e}")))?;
     let mut found = Vec::new();
@@ -246,7 +248,7 @@ const WITHOUT_EFFECT: [&str; 8] = [
 /// The key `r`, within bounds.
 fn read_rank(peft: &mut HfConfig<'_>, path: &Path) -> Result<usize, ModelError> {
     let rank = peft.get("r", None)?;
-    bounds::check(&[("r", rank, bounds::RANK)]).map_err(|m| ModelError::format(path, m))?;
+    bounds::check(&[("r", rank, bounds::RANK)]).map_err(|e| ModelError::format(path, e.message))?;
     Ok(rank)
 }
 
@@ -255,11 +257,12 @@ fn unknown_target(target: &str, maps: &[LinearMap]) -> ModelError {
     let meant = closest(target, known.iter().map(String::as_str));
     let meant = meant.map_or(String::new(), |name| format!("did you mean `{name}`? "));
     let known: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
-    ModelError::Input(format!(
+    let message = format!(
         "LoRA target `{target}`: the language model has no linear map of this name; {meant}it has {}, \
          or `{ALL_LINEAR}`",
         known.join(", ")
-    ))
+    );
+    ModelError::config(&["target_modules"], message)
 }
 
 /// Last parts of the maps' names: `q_proj`.
@@ -369,7 +372,7 @@ pub fn load_folder<M: Module>(
     clock: &DropoutClock,
 ) -> Result<M, ModelError> {
     let in_folder = |error: ModelError| match error {
-        ModelError::Input(message) => ModelError::format(&folder.join(CONFIG), message),
+        ModelError::Config(wrong) => ModelError::format(&folder.join(CONFIG), wrong.message),
         other => other,
     };
     let module = attach(module, names, config, seed, clock).map_err(in_folder)?;

@@ -366,7 +366,8 @@ impl EmbedderCore {
     /// A variant without late fusion.
     pub fn forward_picture(&self, features: VisionFeatures) -> Result<Tensor<2>, ModelError> {
         let picture = self.picture(Some(&features), &mut None).ok_or_else(|| {
-            ModelError::Input("this variant has no late fusion: it reads pictures as tokens".into())
+            let message = "this variant has no late fusion: it reads pictures as tokens";
+            ModelError::config(&["variant"], message)
         })?;
         Ok(normalise(self.head.project(picture)))
     }
@@ -401,10 +402,10 @@ impl EmbedderCore {
         let none = tokens.picture_rows().is_some_and(|rows| rows.is_empty());
         let input = if tokens.image_index.is_some() && !none {
             let missing = "the prompt holds an image token but the batch has no picture";
-            let features = features.ok_or_else(|| ModelError::Input(missing.into()))?;
+            let features = features.ok_or_else(|| ModelError::batch(missing))?;
             let visual = self.head.visual_tokens(features.positions, trace);
             let missing = "the prompt holds an image token but the model has no connector";
-            let visual = visual.ok_or_else(|| ModelError::Input(missing.into()))?;
+            let visual = visual.ok_or_else(|| ModelError::config(&["connector"], missing))?;
             let grid = config.connector.as_ref().and_then(ConnectorConfig::grid);
             let grid = grid.filter(|_| config.llm.multimodal_rope.is_some());
             let elsewhere = words.zeros_like().inner();

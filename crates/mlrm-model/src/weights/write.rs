@@ -260,7 +260,10 @@ fn write_index(folder: &Path, files: &[String], shards: &[Vec<Entry>]) -> Result
 
 /// A tensor's bytes in number format `dtype`.
 fn cast(name: &str, data: TensorData, dtype: DType) -> Result<burn::tensor::Bytes, ModelError> {
-    let fail = |reason: String| ModelError::Input(format!("tensor `{name}`: {reason}"));
+    let fail = |reason: String| ModelError::Values {
+        tensor: name.to_owned(),
+        reason,
+    };
     let narrows = dtype == DType::F16 && data.dtype() != DType::F16;
     let finite_before = narrows && all_finite(&data);
     let data = data.try_cast(dtype).map_err(|e| fail(e.to_string()))?;
