@@ -29,30 +29,20 @@ fn sync_file(path: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Brings the names in a folder to the disk.
+/// Brings the names in a folder to the disk, where the system can.
 ///
 /// # Errors
-/// What the file system says; nothing where it cannot do this.
-#[cfg(unix)]
+/// What the file system says.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(not(unix)) {
+        return Ok(());
+    }
+    // A folder that may be written and not listed; a file system that has no such call.
+    let cannot = [io::ErrorKind::PermissionDenied, io::ErrorKind::InvalidInput];
     match File::open(folder).and_then(|folder| folder.sync_all()) {
-        // A folder that may be written and not listed; a file system that has no such call.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput
-            ) =>
-        {
-            Ok(())
-        }
+        Err(error) if cannot.contains(&error.kind()) => Ok(()),
         done => done,
     }
-}
-
-/// Other systems do not open folders.
-#[cfg(not(unix))]
-pub fn sync_folder(_folder: &Path) -> io::Result<()> {
-    Ok(())
 }
 
 /// Brings every file and folder below `folder`, and its names, to the disk. Links are not followed.

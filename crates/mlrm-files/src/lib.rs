@@ -18,12 +18,10 @@
 mod disk;
 mod file;
 mod folder;
-mod marks;
 
 pub use disk::{place, sync_folder};
 pub use file::{PendingFile, write, write_with};
 pub use folder::{PendingFolder, REPLACED};
-pub use marks::{Marks, clear_unfinished};
 
 use std::io;
 use std::path::Path;
@@ -46,4 +44,70 @@ pub fn remove(path: &Path) -> io::Result<()> {
         Ok(_) => std::fs::remove_file(path),
         Err(_) => Ok(()),
     }
+}
+
+/// How the name of a file or folder begins and ends while it is written. Between these are the name that it will
+/// have, a hyphen, and letters and digits that no other writer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Marks {
+    /// `.mlrm-`
+    pub start: &'static str,
+    /// `.partial`
+    pub end: &'static str,
+}
+
+impl Marks {
+    /// Those of files and folders that ask for no others.
+    pub const USUAL: Self = Self {
+        start: ".mlrm-",
+        end: ".partial",
+    };
+
+    /// What the name begins with of what is written in place of `path`.
+    fn prefix(self, path: &Path) -> String {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        format!("{}{name}-", self.start)
+    }
+
+    /// Makes a file or folder for what is written in place of `path`, with the rights that any new one has: the
+    /// umask narrows them. Temporary ones are private by default.
+    pub(crate) fn begin<T>(
+        self,
+        path: &Path,
+        mode: u32,
+        make: impl FnOnce(&tempfile::Builder<'_, '_>, &Path) -> std::io::Result<T>,
+    ) -> std::io::Result<T> {
+        let prefix = self.prefix(path);
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix).suffix(self.end);
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
+        #[cfg(not(unix))]
+        let _other_rights = mode;
+        make(&builder, folder_of(path))
+    }
+
+    /// The name that what is called `name` while it is written will have; `None` for any other name.
+    pub fn target(self, name: &str) -> Option<&str> {
+        let rest = name.strip_prefix(self.start)?.strip_suffix(self.end)?;
+        Some(rest.rsplit_once('-')?.0)
+    }
+
+    /// Removes from `folder` what killed processes were writing in place of names that are `own`. Nobody else may be
+    /// writing these. What cannot be removed does no harm.
+    pub fn clear(self, folder: &Path, own: impl Fn(&str) -> bool) {
+        for entry in folder.read_dir().into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if self.target(&name.to_string_lossy()).is_some_and(&own) {
+                let _left = remove(&entry.path());
+            }
+        }
+    }
+}
+
+/// Removes what killed processes, writing the file or folder `path` with the usual marks, have left beside it.
+/// Nobody else may be writing it. What cannot be removed does no harm.
+pub fn clear_unfinished(path: &Path) {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    Marks::USUAL.clear(folder_of(path), |target| target == name);
 }

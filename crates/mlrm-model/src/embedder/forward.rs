@@ -62,7 +62,7 @@ impl EmbedderCore {
     /// Embeddings of a batch (method §2.2 to §2.7): [`Self::llm_inputs`], then
     /// [`Self::embeddings`].
     ///
-    /// `features` come from [`Embedder::encode_vision`], a row for each of `tokens`; without them the
+    /// `features` come from [`Embedder::encode_vision`](super::Embedder::encode_vision), a row for each of `tokens`; without them the
     /// prompt's text alone is embedded: no visual tokens, no gate. So are rows that are
     /// [`TokenBatch::by_text`], whose features are not read.
     ///
