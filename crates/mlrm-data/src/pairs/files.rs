@@ -1,6 +1,5 @@
 //! Files of pairs: CSV or Parquet with query_id, target_id, weight.
 
-use std::fs::File;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;

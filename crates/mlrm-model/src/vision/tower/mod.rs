@@ -4,7 +4,7 @@
 mod weights;
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use mlrm_config::SelectFeature;
 
 use super::encoder::{EncoderLayer, LayerContext, PatchEmbedding};
