@@ -160,6 +160,60 @@ fn a_kill_within_any_call_of_the_file_system_loses_no_run() {
     );
 }
 
+#[test]
+fn what_is_renamed_is_on_the_disk_before_and_its_name_after() {
+    const NAME: &str = "what_is_renamed_is_on_the_disk_before_and_its_name_after";
+    let home = Home::with_config();
+    let root = home.path(".").canonicalize().expect("the folder");
+    // Without the dots, as the trace has those of open files.
+    let plain = |path: &str| root.join(path).components().collect::<PathBuf>();
+    let train = train("run");
+    let pairs = "data pairs data/interactions.csv --out pairs.csv";
+    let split = "data pairs data/interactions.csv --out parts --split time";
+    let commands = [
+        strs(&train),
+        pairs.split(' ').collect(),
+        split.split(' ').collect(),
+    ];
+    for words in commands {
+        let options = [
+            "-y",
+            "-o",
+            "trace",
+            "-e",
+            "trace=rename,renameat,renameat2,fsync",
+        ];
+        if !strace(&home, &options, &words).is_some_and(|output| output.status.success()) {
+            skipped(NAME, "strace", "strace is not there, or may not trace");
+            return;
+        }
+        let trace = home.read("trace");
+        let lines: Vec<&str> = trace.lines().collect();
+        let brought = |lines: &[&str], path: &Path| {
+            let open = format!("<{}>", path.display());
+            let mut calls = lines.iter().filter(|line| line.contains("fsync("));
+            calls.any(|line| line.contains(&open))
+        };
+        let mut renames = 0;
+        for (at, line) in lines.iter().enumerate() {
+            let parts: Vec<&str> = line.split('"').collect();
+            let (true, &[_, from, _, to, ..]) = (line.contains("rename"), &parts[..]) else {
+                continue;
+            };
+            let (from, to) = (plain(from), plain(to));
+            renames += 1;
+            let folder = to.parent().expect("a folder");
+            assert!(brought(&lines[at..], folder), "the name is not: {line}");
+            // A link holds nothing, and what steps aside is as it was.
+            let holds = !to.ends_with("last") && !to.ends_with("best");
+            if holds && to.extension().is_none_or(|ending| ending != "replaced") {
+                assert!(brought(&lines[..at], &from), "what it names is not: {line}");
+            }
+        }
+        assert!(renames > 0, "{words:?} renames nothing");
+    }
+}
+
 /// What every file holds.
 fn held(home: &Home) -> BTreeMap<PathBuf, Vec<u8>> {
     let files = home.files().into_keys().filter(|path| path.is_file());

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mlrm_config::is_address;
+use mlrm_files::folder_of;
 
 use crate::error::{DataError, Result};
 use crate::store::list_files;
@@ -74,13 +75,6 @@ pub(crate) fn files_in(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<V
     }
     found.sort();
     Ok(found)
-}
-
-pub(crate) fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
 }
 
 fn is_about(name: &str) -> bool {

@@ -46,4 +46,4 @@ pub mod tokenizer;
 mod write;
 
 pub use error::{DataError, Result};
-pub use write::{clear_unfinished, write_file, write_folder};
+pub use write::{write_file, write_folder};

@@ -6,7 +6,6 @@
 //! | `NAME.ids.txt` | the id of each row, one a line |
 //! | `NAME.json` | an [`IndexReport`]: how it was built, and its recall against the exact answer |
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -17,7 +16,7 @@ use usearch::ffi::{MetricKind, ScalarKind};
 
 use crate::embeddings::Embeddings;
 use crate::error::Error;
-use crate::files::{prepare, remove, rename};
+use crate::files::{begin, begin_text, place, remove, sync};
 use crate::topk::{Neighbour, top_k};
 
 /// The numbers that an index holds.
@@ -234,18 +233,11 @@ impl Index {
     /// # Errors
     /// What the file system says.
     pub fn write(&self, path: &Path, recall: IndexRecall) -> Result<IndexReport, Error> {
-        let index = prepare(path, |_| Ok(()))?;
+        let index = begin(path)?;
         self.inner
-            .save(utf8(index.path())?)
+            .save(utf8(index.beside())?)
             .map_err(|error| Error::file(path, format!("cannot be written: {error}")))?;
-        index
-            .as_file()
-            .sync_all()
-            .map_err(Error::io(path, "write"))?;
-        let written = index
-            .as_file()
-            .metadata()
-            .map_err(Error::io(path, "write"))?;
+        let written = std::fs::metadata(index.beside()).map_err(Error::io(path, "write"))?;
         let report = IndexReport {
             notes: self.len(),
             dim: self.inner.dimensions(),
@@ -255,21 +247,14 @@ impl Index {
             bytes: written.len(),
             recall,
         };
-        let (ids_file, report_file) = (ids_path(path), report_path(path));
-        let text = |path: &Path, text: &str| {
-            prepare(path, |file| {
-                file.write_all(text.as_bytes())
-                    .map_err(Error::io(path, "write"))
-            })
-        };
+        let report_file = report_path(path);
         let json = serde_json::to_string_pretty(&report)
             .map_err(|error| Error::file(&report_file, error.to_string()))?;
-        let ids = text(&ids_file, &(self.ids.join("\n") + "\n"))?;
-        let json = text(&report_file, &(json + "\n"))?;
+        let ids = begin_text(&ids_path(path), &(self.ids.join("\n") + "\n"))?;
+        let json = begin_text(&report_file, &(json + "\n"))?;
+        [&ids, &json, &index].into_iter().try_for_each(sync)?;
         remove(path)?;
-        rename(ids, &ids_file)?;
-        rename(json, &report_file)?;
-        rename(index, path)?;
+        [ids, json, index].into_iter().try_for_each(place)?;
         Ok(report)
     }
 

@@ -49,7 +49,7 @@ pub use event::{
     GATE_BINS, GateHistogram, KeptFeatures, Metrics, ModalityShares, Named, Preflight, RunEnded,
     RunStarted, Saliency, Slices, Split, System, TrainStep, Transfers, UnknownEvent, Warning,
 };
-pub use interval::Interval;
+pub use interval::{Interval, means};
 pub use line::Stamped;
 pub use log::EventLog;
 pub use read::{LineError, Log, ReadError, read_log};

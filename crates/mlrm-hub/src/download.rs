@@ -71,7 +71,7 @@ impl Download<'_> {
         }
         watch.end();
         self.check_content(&part)?;
-        fs::rename(&part, self.blob).map_err(HubError::io("write", self.blob))
+        mlrm_files::place(&part, self.blob).map_err(HubError::io("write", self.blob))
     }
 
     /// Nothing of a file of other content is kept.

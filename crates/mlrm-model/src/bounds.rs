@@ -1,6 +1,8 @@
 //! Bounds of the sizes that a config may name: well above every published model, and low enough that
 //! a module can be laid out and that no number of its elements overflows.
 
+use crate::error::InvalidConfig;
+
 /// Widths of states and of feed-forward networks.
 pub(crate) const WIDTH: usize = 1 << 20;
 /// Layers.
@@ -23,17 +25,17 @@ pub(crate) const RANK: usize = 1 << 16;
 /// Refuses sizes that are 0 or beyond their bound, all of them in one message.
 ///
 /// `sizes`: key, its value, the largest value that it may have.
-pub(crate) fn check(sizes: &[(&str, usize, usize)]) -> Result<(), String> {
-    let wrong: Vec<String> = sizes
+pub(crate) fn check(sizes: &[(&'static str, usize, usize)]) -> Result<(), InvalidConfig> {
+    let (keys, wrong): (Vec<&str>, Vec<String>) = sizes
         .iter()
         .filter_map(|&(key, size, most)| match size {
-            0 => Some(format!("`{key}` must be at least 1")),
-            _ if size > most => Some(format!("`{key}` = {size} must be at most {most}")),
+            0 => Some((key, format!("`{key}` must be at least 1"))),
+            _ if size > most => Some((key, format!("`{key}` = {size} must be at most {most}"))),
             _ => None,
         })
-        .collect();
+        .unzip();
     match wrong.is_empty() {
         true => Ok(()),
-        false => Err(wrong.join("; ")),
+        false => Err(InvalidConfig::new(&keys, wrong.join("; "))),
     }
 }

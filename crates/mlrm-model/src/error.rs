@@ -51,9 +51,71 @@ pub enum ModelError {
         /// What is wrong and how to correct it.
         message: String,
     },
-    /// Inputs that the model cannot take.
-    #[error("{0}")]
-    Input(String),
+    /// Settings or sizes that do not fit each other, or ask for what the model does not have.
+    #[error(transparent)]
+    Config(#[from] InvalidConfig),
+    /// Rows of a batch that the model cannot take.
+    #[error("{message}")]
+    Batch {
+        /// The first such row, where it is one.
+        row: Option<usize>,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A tensor of another shape or number format than is needed.
+    #[error("{what} has shape {found}, not {expected}")]
+    Shape {
+        /// The tensor.
+        what: String,
+        /// The shape that is needed.
+        expected: String,
+        /// The shape that it has.
+        found: String,
+    },
+    /// Values that a number format cannot hold.
+    #[error("tensor `{tensor}`: {reason}")]
+    Values {
+        /// The tensor's name.
+        tensor: String,
+        /// What it holds, and what to write instead.
+        reason: String,
+    },
+    /// Values that do not come back from the device.
+    #[error("{what} cannot be read from its device: {reason}")]
+    Unreadable {
+        /// What they are of.
+        what: String,
+        /// What backend or driver say.
+        reason: String,
+    },
+}
+
+/// Settings or sizes of a model that do not fit each other, or what they are meant for.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{message}")]
+pub struct InvalidConfig {
+    /// The options, as `num_attention_heads`.
+    pub keys: Vec<&'static str>,
+    /// What is wrong with them and how to correct it.
+    pub message: String,
+}
+
+impl InvalidConfig {
+    /// What is wrong with these options.
+    pub fn new(keys: &[&'static str], message: impl Into<String>) -> Self {
+        Self {
+            keys: keys.to_vec(),
+            message: message.into(),
+        }
+    }
+
+    /// The same of a part: its name before the message.
+    pub(crate) fn of(self, part: &str) -> Self {
+        Self {
+            message: format!("{part}: {}", self.message),
+            ..self
+        }
+    }
 }
 
 impl ModelError {
@@ -69,6 +131,35 @@ impl ModelError {
         Self::Format {
             path: path.to_owned(),
             message: message.into(),
+        }
+    }
+
+    /// Options that do not fit, and why.
+    pub(crate) fn config(keys: &[&'static str], message: impl Into<String>) -> Self {
+        Self::Config(InvalidConfig::new(keys, message))
+    }
+
+    /// A row that the model cannot take, and why.
+    pub(crate) fn row(row: usize, message: impl Into<String>) -> Self {
+        Self::Batch {
+            row: Some(row),
+            message: message.into(),
+        }
+    }
+
+    /// A batch that the model cannot take, and why.
+    pub(crate) fn batch(message: impl Into<String>) -> Self {
+        Self::Batch {
+            row: None,
+            message: message.into(),
+        }
+    }
+
+    /// Values that do not come back from the device, with what it said.
+    pub fn unreadable(what: impl Into<String>, said: impl std::fmt::Debug) -> Self {
+        Self::Unreadable {
+            what: what.into(),
+            reason: format!("{said:?}"),
         }
     }
 

@@ -33,4 +33,4 @@ pub mod transfer;
 pub mod vision;
 pub mod weights;
 
-pub use error::ModelError;
+pub use error::{InvalidConfig, ModelError};

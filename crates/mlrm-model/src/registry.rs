@@ -32,9 +32,10 @@ impl<T: Family> Registry<T> {
         let known: Vec<&str> = known.flat_map(|known| known.types()).flatten().collect();
         let taken = family.types().into_iter().flatten();
         if let Some(taken) = taken.into_iter().find(|name| known.contains(name)) {
-            return Err(ModelError::Input(format!(
+            let message = format!(
                 "a family of the model_type `{taken}` is known already: give the other one a name of its own"
-            )));
+            );
+            return Err(ModelError::config(&["model_type"], message));
         }
         added.push(family);
         Ok(())

@@ -150,7 +150,7 @@ fn read(tensor: Tensor<4>) -> Result<Vec<f32>, ModelError> {
     tensor
         .inner()
         .try_into_vec_as::<f32>()
-        .map_err(|e| ModelError::Input(format!("saliency cannot be read from its device: {e:?}")))
+        .map_err(|e| ModelError::unreadable("saliency", e))
 }
 
 fn without_diagonal(mut map: SaliencyMap) -> SaliencyMap {

@@ -1,10 +1,11 @@
 //! Events as lines of text, for the log view and for terminals without a dashboard.
 
 use mlrm_events::text::one_line;
-use mlrm_events::{Action, EndReason, Evaluation, Event, Preflight, RunStarted, Split, TrainStep};
+use mlrm_events::{
+    Action, EndReason, Evaluation, Event, Preflight, RunStarted, Split, TrainStep, means,
+};
 
 use crate::format;
-use crate::state::intervals;
 
 /// One line that says what happened, without time and step. Paths and messages may hold anything:
 /// what steers a terminal is written out.
@@ -163,14 +164,11 @@ pub(crate) fn is_known(step: &TrainStep, value: f64) -> bool {
 fn evaluation_line(evaluation: &Evaluation) -> String {
     let slices = &evaluation.slices;
     let slice = slices.get("all").or_else(|| slices.values().next());
-    let measured = slice.into_iter().flat_map(intervals);
+    let measured = slice.into_iter().flat_map(means);
     let mut metrics: Vec<String> = measured
-        .map(|(name, found)| {
-            format!(
-                "{} {}",
-                format::metric_title(name),
-                format::percent(found.value)
-            )
+        .map(|(name, value)| {
+            let (title, value) = (format::metric_title(name), format::percent(value));
+            format!("{title} {value}")
         })
         .collect();
     let figures = evaluation.figures.iter();

@@ -19,7 +19,6 @@ mod axis;
 mod color;
 pub mod describe;
 pub mod examples;
-pub mod files;
 pub mod follow;
 pub mod format;
 pub mod html;

@@ -2,13 +2,14 @@
 
 use std::fmt::Write;
 
+use mlrm_events::Interval;
 use mlrm_events::text::{markdown, one_line};
 
 use crate::describe;
 use crate::format;
 use crate::html::{TableRow, facts, main_rows, slice_rows};
 use crate::run::{Run, evaluated};
-use crate::state::{interval, metric_names, normalised};
+use crate::state::{metric_names, normalised};
 
 /// Summary, retrieval and saliency of `runs`.
 pub fn page(runs: &[Run]) -> String {
@@ -67,15 +68,12 @@ fn table(rows: &[TableRow], metrics: &[String], text: &mut String) {
         let mark = if row.is_model { "**" } else { "" };
         let _ = write!(text, "| {mark}{}{mark}", markdown(&row.name));
         for metric in metrics {
-            let found = interval(row.metrics, metric);
-            let value = found.map_or("-".to_owned(), |found| match found.bounds {
-                Some((low, high)) => {
-                    let value = format::percent(found.value);
-                    format!("{value} ({:.2} to {:.2})", low * 100.0, high * 100.0)
-                }
-                None => format::percent(found.value),
-            });
+            let value = row.metrics.get(metric).copied();
+            let value = value.map_or("-".to_owned(), format::percent);
             let _ = write!(text, " | {value}");
+            if let Some(Interval { low, high, .. }) = Interval::of(row.metrics, metric) {
+                let _ = write!(text, " ({:.2} to {:.2})", low * 100.0, high * 100.0);
+            }
         }
         text.push_str(" |\n");
     }

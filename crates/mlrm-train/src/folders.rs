@@ -1,19 +1,18 @@
-//! Files and folders that are whole or not there: filled beside their place, brought to the disk,
-//! and renamed.
+//! The files and folders of a run, which are whole or not there ([`mlrm_files`]).
 
-use std::fs::{self, File};
+use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use mlrm_model::checksums::files_below;
+use mlrm_files::{Marks, PendingFile, PendingFolder, REPLACED, folder_of, sync_folder};
 
 use crate::error::TrainError;
 
-/// What a process is still writing begins with this; what is left of it when nobody writes any more
-/// is of a process that was killed.
-const WRITING: &str = ".writing-";
-
-/// What is added to the name of a folder while another one takes its place.
-const REPLACED: &str = ".replaced";
+/// What is still written is called so; what is left of it when nobody writes any more is of a process that was killed.
+const WRITING: Marks = Marks {
+    start: ".writing-",
+    end: "",
+};
 
 /// Writes a file beside its place and renames it there.
 ///
@@ -21,21 +20,12 @@ const REPLACED: &str = ".replaced";
 ///
 /// Whatever the file system says; then the old file is still there.
 pub fn write_beside(path: &Path, content: impl AsRef<[u8]>) -> Result<(), TrainError> {
-    let folder = folder_of(path);
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(WRITING);
-    // Readable by others as any file is; a temporary file is its owner's alone.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    let file = builder
-        .tempfile_in(folder)
-        .map_err(TrainError::io("write", path))?;
-    fs::write(file.path(), content)
-        .and_then(|()| file.as_file().sync_all())
-        .map_err(TrainError::io("write", path))?;
-    file.persist(path)
-        .map_err(|e| TrainError::io("write", path)(e.error))?;
-    sync_folder(folder)
+    PendingFile::begin(path, WRITING)
+        .and_then(|mut file| {
+            file.write_all(content.as_ref())?;
+            file.place()
+        })
+        .map_err(TrainError::io("write", path))
 }
 
 /// Fills a folder beside `path` and renames it into place once it is whole and on the disk. A folder
@@ -51,37 +41,10 @@ pub fn replace_folder(
 ) -> Result<(), TrainError> {
     let parent = folder_of(path);
     fs::create_dir_all(parent).map_err(TrainError::io("create", parent))?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(WRITING);
-    // Readable by others as any folder is; a temporary one is its owner's alone.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755));
-    let beside = builder
-        .tempdir_in(parent)
+    let folder = PendingFolder::begin(path, WRITING)
         .map_err(TrainError::io("create a folder in", parent))?;
-    fill(beside.path())?;
-    sync_all(beside.path())?;
-    let aside = aside(path);
-    if aside.exists() {
-        remove(&aside)?;
-    }
-    let replaces = path.exists();
-    if replaces {
-        fs::rename(path, &aside).map_err(TrainError::io("replace", path))?;
-    }
-    if let Err(error) = fs::rename(beside.path(), path) {
-        if replaces {
-            fs::rename(&aside, path).map_err(TrainError::io("restore", path))?;
-        }
-        return Err(TrainError::io("create", path)(error));
-    }
-    // The folder has its final name: there is nothing left to clean up.
-    let _renamed = beside.keep();
-    sync_folder(parent)?;
-    if replaces {
-        remove(&aside)?;
-    }
-    Ok(())
+    fill(folder.beside())?;
+    folder.replace().map_err(TrainError::io("write", path))
 }
 
 /// Clears what killed processes left in `folder`: removes what they were still writing, and where
@@ -99,7 +62,7 @@ pub fn recover(folder: &Path, is_whole: impl Fn(&Path) -> bool) -> Result<Vec<St
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
             continue;
         };
-        if name.starts_with(WRITING) {
+        if name.starts_with(WRITING.start) {
             remove(&path)?;
         } else if let Some(replaced) = name.strip_suffix(REPLACED) {
             let place = folder.join(replaced);
@@ -126,7 +89,7 @@ pub fn recover(folder: &Path, is_whole: impl Fn(&Path) -> bool) -> Result<Vec<St
 /// Whatever the file system says; then the old link is still there.
 pub fn point(folder: &Path, name: &str, target: &Path) -> Result<(), TrainError> {
     let link = folder.join(name);
-    let beside = folder.join(format!("{WRITING}{name}"));
+    let beside = folder.join(format!("{}{name}", WRITING.start));
     remove(&beside)?;
     #[cfg(unix)]
     let made = std::os::unix::fs::symlink(target, &beside);
@@ -134,8 +97,8 @@ pub fn point(folder: &Path, name: &str, target: &Path) -> Result<(), TrainError>
     #[cfg(not(unix))]
     let made = fs::write(&beside, target.to_string_lossy().as_bytes());
     made.and_then(|()| fs::rename(&beside, &link))
-        .map_err(TrainError::io("link", &link))?;
-    sync_folder(folder)
+        .and_then(|()| sync_folder(folder))
+        .map_err(TrainError::io("link", &link))
 }
 
 /// Removes a file, a link or a folder with all that is in it; nothing where there is nothing.
@@ -144,14 +107,7 @@ pub fn point(folder: &Path, name: &str, target: &Path) -> Result<(), TrainError>
 ///
 /// Whatever the file system says.
 pub fn remove(path: &Path) -> Result<(), TrainError> {
-    let Ok(kind) = fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    let removed = match kind.is_dir() {
-        true => fs::remove_dir_all(path),
-        false => fs::remove_file(path),
-    };
-    removed.map_err(TrainError::io("remove", path))
+    mlrm_files::remove(path).map_err(TrainError::io("remove", path))
 }
 
 /// What lies directly in `folder`; nothing where there is no such folder.
@@ -207,53 +163,6 @@ fn existing(path: &Path) -> Option<PathBuf> {
     let absolute = std::path::absolute(path).ok()?;
     let there = absolute.ancestors().find(|folder| folder.is_dir());
     there.map(Path::to_owned)
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-fn aside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(REPLACED);
-    path.with_file_name(name)
-}
-
-/// Brings every file and folder below `folder` to the disk, so that the rename that makes it visible
-/// never comes there first.
-fn sync_all(folder: &Path) -> Result<(), TrainError> {
-    let mut folders = vec![folder.to_owned()];
-    for path in files_below(folder)? {
-        // Windows brings to the disk only what may be written.
-        let opened = File::options().read(true).write(cfg!(windows)).open(&path);
-        opened
-            .and_then(|file| file.sync_all())
-            .map_err(TrainError::io("write", &path))?;
-        let above = path.ancestors().skip(1);
-        for above in above.take_while(|above| above.starts_with(folder)) {
-            if !folders.iter().any(|known| known == above) {
-                folders.push(above.to_owned());
-            }
-        }
-    }
-    folders.iter().try_for_each(|folder| sync_folder(folder))
-}
-
-/// Brings the names in a folder to the disk.
-#[cfg(unix)]
-fn sync_folder(folder: &Path) -> Result<(), TrainError> {
-    File::open(folder)
-        .and_then(|file| file.sync_all())
-        .map_err(TrainError::io("write", folder))
-}
-
-/// Other systems do not open folders.
-#[cfg(not(unix))]
-fn sync_folder(_folder: &Path) -> Result<(), TrainError> {
-    Ok(())
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use mlrm_config::{
     ConnectorKind, FusionKind, ImageLayout, ObjectiveKind, Quantisation, SelectFeature, Tune,
     Variant,
 };
-use mlrm_model::ModelError;
 use mlrm_model::connector::{ConnectorConfig, MlpConfig, QFormerConfig, ResamplerConfig};
 use mlrm_model::decoder::DecoderConfig;
 use mlrm_model::embedder::{
@@ -16,6 +15,7 @@ use mlrm_model::embedder::{
 use mlrm_model::system::{SystemPart, WholeSystem};
 use mlrm_model::vision::{FeatureSelection, VisionConfig};
 use mlrm_model::weights::Checkpoint;
+use mlrm_model::{InvalidConfig, ModelError};
 use serde::Deserialize;
 
 use mlrm_train::objective::Objective;
@@ -219,7 +219,7 @@ fn connector_config(case: &CaseFile, vision: &VisionConfig) -> Result<ConnectorC
     let flags = &case.config;
     let qformer = || {
         let q = case.qformer_config.as_ref();
-        q.ok_or_else(|| ModelError::Input("the case has no `qformer_config`".into()))
+        q.ok_or_else(|| InvalidConfig::new(&["qformer_config"], "the case has no `qformer_config`"))
     };
     Ok(match flags.connector {
         ConnectorKind::QFormer => {
@@ -284,7 +284,10 @@ fn build_options(
 }
 
 fn tokens(inputs: &Checkpoint, flags: &CaseConfig) -> Result<TokenBatch, ModelError> {
-    let missing = || ModelError::Input(format!("{}: no `input_ids`", inputs.path().display()));
+    let missing = || ModelError::Format {
+        path: inputs.path().to_owned(),
+        message: "no `input_ids`".into(),
+    };
     let (shape, ids) = inputs.get_i64("input_ids")?.ok_or_else(missing)?;
     TokenBatch::from_padded(
         ids.into_iter().map(|id| id as i32).collect(),
@@ -300,8 +303,11 @@ fn pixels(inputs: &Checkpoint, device: &Device) -> Result<Option<Tensor<4>>, Mod
         return Ok(None);
     };
     if stored.shape.len() != 4 {
-        let message = format!("`pixel_values` has shape {:?}, not 4 axes", stored.shape);
-        return Err(ModelError::Input(message));
+        return Err(ModelError::Shape {
+            what: "`pixel_values`".into(),
+            expected: "4 axes".into(),
+            found: format!("{:?}", stored.shape),
+        });
     }
     let data = TensorData::new(stored.values, stored.shape);
     Ok(Some(Tensor::from_data(data, device)))

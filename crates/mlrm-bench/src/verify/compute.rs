@@ -40,8 +40,7 @@ impl Collected {
     fn put<const D: usize>(&mut self, name: &str, tensor: Tensor<D>) -> Result<(), ModelError> {
         let shape = tensor.dims().to_vec();
         let values = tensor.inner().cast(DType::F32).try_into_vec_as::<f32>();
-        let values = values
-            .map_err(|e| ModelError::Input(format!("`{name}` cannot be read back: {e:?}")))?;
+        let values = values.map_err(|e| ModelError::unreadable(format!("`{name}`"), e))?;
         self.tensors.push((name.to_owned(), shape, values));
         Ok(())
     }

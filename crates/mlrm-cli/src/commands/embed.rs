@@ -15,13 +15,14 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use miette::miette;
 use mlrm_eval::{Numbers, clear_unfinished};
+use mlrm_files::folder_of;
 use mlrm_train::encode::EmbedSeconds;
 
 pub use self::shard::Shard;
 
 use self::job::Job;
 use super::model_source::ModelSource;
-use super::{at_least_one, check_place, folder_of};
+use super::{at_least_one, check_place};
 
 /// Write the embeddings of a corpus.
 ///

@@ -29,17 +29,9 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use miette::{IntoDiagnostic, WrapErr, miette};
-use mlrm_report::files::write_whole;
+use mlrm_files::folder_of;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-
-/// The folder that a file is, or will be, in.
-fn folder_of(file: &Path) -> &Path {
-    match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
 
 /// Refuses a place for a file that cannot be written, before hours are spent on what belongs there.
 fn check_place(file: &Path) -> miette::Result<()> {
@@ -59,7 +51,7 @@ fn check_place(file: &Path) -> miette::Result<()> {
 
 /// Writes a file in one go.
 fn write(path: &Path, text: &str) -> miette::Result<()> {
-    write_whole(path, text.as_bytes())
+    mlrm_files::write(path, text)
         .into_diagnostic()
         .wrap_err_with(|| format!("cannot write {}", path.display()))
 }

@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use indicatif::ProgressBar;
 use mlrm_config::{DataSettings, DeviceNames, RunConfig, is_address};
+use mlrm_files::folder_of;
 use mlrm_model::embedder::Embedder;
 use mlrm_train::corpus::Notes;
 use mlrm_train::device::{self, Device};
 use mlrm_train::features::{Keeping, keep_features, told};
 use mlrm_train::plan::{OpenModel, open_model};
 use mlrm_train::pretrained;
-
-use super::folder_of;
 
 /// What `--allow-nan` means.
 pub const ALLOW_NAN: &str = "model.allow_nan=true";

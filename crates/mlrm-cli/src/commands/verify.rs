@@ -78,6 +78,7 @@ pub fn run(args: VerifyArgs) -> miette::Result<ExitCode> {
         let (report, computed) =
             verify(case, &device, dtype, args.matmul_precision).map_err(TrainError::from)?;
         if let Some(path) = &args.dump {
+            mlrm_files::clear_unfinished(path);
             mlrm_model::weights::write_safetensors(path, &computed).map_err(TrainError::from)?;
         }
         if !args.json {

@@ -99,13 +99,7 @@ pub(super) fn write(
             ),
         ),
     }
-    let out = out
-        .into_inner()
-        .map_err(|error| DataError::io("write", &path)(error.into_error()))?;
-    let file = out
-        .into_inner()
-        .map_err(|error| DataError::io("write", &path)(error.into_error()))?;
-    file.sync_all().map_err(DataError::io("write", &path))?;
+    out.flush().map_err(DataError::io("write", &path))?;
     events.users = users.len() as u64;
     Ok(events)
 }

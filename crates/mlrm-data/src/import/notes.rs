@@ -104,10 +104,7 @@ pub(super) fn write(
             Ok(Verdict::Used)
         },
     )?;
-    let file = out
-        .into_inner()
-        .map_err(|error| write_error(error.into_error()))?;
-    file.sync_all().map_err(write_error)?;
+    out.flush().map_err(write_error)?;
     Ok(notes)
 }
 

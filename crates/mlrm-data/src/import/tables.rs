@@ -4,12 +4,13 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use mlrm_files::folder_of;
 use serde_json::{Map, Value};
 
 use super::findings::{Dropped, Findings};
 use super::spec::{EncodingSpec, HeaderSpec, OnFault, TableSpec};
 use crate::error::{DataError, Problem, ProblemKind, Result, shorten};
-use crate::files::{fits, folder_of};
+use crate::files::fits;
 use crate::table::{Encoding, Header, Table, TableOptions, find_encoding};
 
 /// The files of a table, in the order of their names.

@@ -11,7 +11,7 @@ use super::image_store::Stamp;
 use super::{Fetched, ImageStore, NoteSet};
 use crate::error::{Problem, ProblemKind};
 use crate::image::DecodeOptions;
-use crate::write::{clear_unfinished, write_file};
+use crate::write::write_file;
 
 /// Fewer pictures than this are looked at faster than a list of them is kept.
 const LEAST_KEPT: usize = 2_000;
@@ -144,7 +144,7 @@ fn read_list(path: &Path, limits: [u64; 2]) -> Option<HashMap<String, Stamp>> {
 fn write_list(path: &Path, options: [u64; 2], whole: HashMap<String, Stamp>) {
     let kept = Kept { options, whole };
     // What killed processes left; one that is at it now does without a list.
-    clear_unfinished(path);
+    mlrm_files::clear_unfinished(path);
     let written = path
         .parent()
         .map(std::fs::create_dir_all)

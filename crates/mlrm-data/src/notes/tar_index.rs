@@ -10,7 +10,7 @@ use super::image_store::{Stamp, stamp_of};
 use super::screen::cache_folder;
 use crate::error::{DataError, Result, shorten};
 use crate::store::{Object, Store};
-use crate::write::{clear_unfinished, write_file};
+use crate::write::write_file;
 
 /// Fewer entries than this are listed faster than an index is kept.
 const LEAST_KEPT: usize = 256;
@@ -144,7 +144,7 @@ fn write_index(path: &Path, kept: &Kept) {
     };
     let hash = blake3::hash(text.as_bytes()).to_hex();
     // What killed processes left; one that is at it now does without an index.
-    clear_unfinished(path);
+    mlrm_files::clear_unfinished(path);
     let _unkept = write_file(path, |out| write!(out, "{hash}\n{text}")).is_ok();
 }
 

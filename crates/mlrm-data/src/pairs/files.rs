@@ -1,6 +1,5 @@
 //! Files of pairs: CSV or Parquet with query_id, target_id, weight.
 
-use std::fs::File;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -130,7 +129,7 @@ pub fn write_pairs<'a>(path: &Path, pairs: impl IntoIterator<Item = RawPair<'a>>
     let pairs = pairs.into_iter();
     if path.extension().is_some_and(|ending| ending == "parquet") {
         write_file(path, |out| {
-            write_parquet(out.get_ref(), pairs).map_err(std::io::Error::other)
+            write_parquet(out.get_mut(), pairs).map_err(std::io::Error::other)
         })
     } else {
         write_file(path, |out| write_pairs_csv(out, pairs))
@@ -151,7 +150,7 @@ pub fn write_pairs_csv<'a>(
 }
 
 fn write_parquet<'a>(
-    file: &File,
+    file: impl Write + Send,
     mut pairs: impl Iterator<Item = RawPair<'a>>,
 ) -> parquet::errors::Result<()> {
     const ROWS_AT_A_TIME: usize = 1 << 16;

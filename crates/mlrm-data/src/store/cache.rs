@@ -123,6 +123,8 @@ impl Cache {
             let path = self.path(entry);
             let folder = path.parent().unwrap_or(&self.folder);
             fs::create_dir_all(folder)?;
+            // Not by `mlrm_files`: the hash tells what a power cut left of it, so that nothing waits for the disk; and
+            // what came with a key of the user's is for nobody else to read.
             let mut builder = tempfile::Builder::new();
             let mut file = builder.prefix(".").suffix(PARTIAL).tempfile_in(folder)?;
             file.write_all(blake3::hash(content).as_bytes())?;

@@ -56,6 +56,7 @@ pub(super) fn copy_to(client: &Client, cache: &Cache) -> Result<(PathBuf, File)>
         return Ok(found);
     }
     cache.make_room(object.bytes);
+    // As entries of the cache are kept; the name has the hash.
     let mut builder = tempfile::Builder::new();
     let file = builder.prefix(".").suffix(PARTIAL).tempfile_in(&folder);
     let file = file.map_err(DataError::io("write into", &folder))?;

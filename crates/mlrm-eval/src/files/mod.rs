@@ -22,17 +22,18 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use mlrm_files::{Marks, PendingFile, folder_of};
 
 pub use self::join::{Joined, PartFile, join_embeddings};
 
 use crate::embeddings::{EmbeddingSet, Embeddings, eight_bits};
 use crate::error::Error;
 
-/// How the name of a file begins and ends that is being written; between them is the name that it will have,
-/// and letters that no other writer has.
-const UNFINISHED: &str = ".embeddings-";
-const UNFINISHED_END: &str = ".part";
+/// How files are called while they are written.
+const UNFINISHED: Marks = Marks {
+    start: ".embeddings-",
+    end: ".part",
+};
 
 /// A format of embedding files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,60 +155,38 @@ pub fn embedding_files(path: &Path) -> Vec<PathBuf> {
 ///
 /// If the file cannot be written.
 pub fn write_companion(path: &Path, text: &str) -> Result<(), Error> {
-    let write = Error::io(path, "write");
-    write_beside(path, |file| file.write_all(text.as_bytes()).map_err(write))
+    place(begin_text(path, text)?)
 }
 
-/// Lets `fill` write a temporary file in the folder of `path` and renames it into place.
-fn write_beside(
-    path: &Path,
-    fill: impl FnOnce(&mut File) -> Result<(), Error>,
-) -> Result<(), Error> {
-    rename(prepare(path, fill)?, path)
+/// A file that is being written in place of `path`. Folders are made where they lack.
+pub(crate) fn begin(path: &Path) -> Result<PendingFile, Error> {
+    let folder = folder_of(path);
+    std::fs::create_dir_all(folder).map_err(Error::io(folder, "make the folder"))?;
+    PendingFile::begin(path, UNFINISHED).map_err(Error::io(path, "write"))
 }
 
-/// Lets `fill` write a temporary file in the folder of `path`, to be renamed into place. Folders are
-/// made where they lack.
-pub(crate) fn prepare(
-    path: &Path,
-    fill: impl FnOnce(&mut File) -> Result<(), Error>,
-) -> Result<NamedTempFile, Error> {
+/// A [begun](begin) file that holds a text.
+pub(crate) fn begin_text(path: &Path, text: &str) -> Result<PendingFile, Error> {
     let mut file = begin(path)?;
-    fill(file.as_file_mut())?;
-    sync(&file, path)?;
+    let written = file.write_all(text.as_bytes());
+    written.map_err(Error::io(path, "write"))?;
     Ok(file)
 }
 
-/// A temporary file in the folder of `path`, to be filled, [synced](sync) and renamed into place.
-fn begin(path: &Path) -> Result<NamedTempFile, Error> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    std::fs::create_dir_all(folder).map_err(Error::io(folder, "make the folder"))?;
-    let mut builder = tempfile::Builder::new();
-    let prefix = format!("{UNFINISHED}{}-", name_of(path));
-    builder.prefix(&prefix).suffix(UNFINISHED_END);
-    // A temporary file is private by default; an embedding file is as readable as any other.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder
-        .tempfile_in(folder)
-        .map_err(Error::io(path, "write"))
+/// Waits until all that was written is on the disk.
+pub(crate) fn sync(file: &PendingFile) -> Result<(), Error> {
+    file.sync().map_err(Error::io(file.path(), "write"))
 }
 
-/// Waits until all that was written is on the disk.
-fn sync(file: &NamedTempFile, path: &Path) -> Result<(), Error> {
-    file.as_file().sync_all().map_err(Error::io(path, "write"))
+/// Puts a file, which is whole, in its place.
+pub(crate) fn place(file: PendingFile) -> Result<(), Error> {
+    let path = file.path().to_owned();
+    file.place().map_err(Error::io(&path, "write"))
 }
 
 /// Removes what killed writes of the embedding file or index `path`, of parts of it (`NAME.part-…`) or of what
 /// lies beside it have left in its folder. Nobody else may be writing it. What cannot be removed does no harm.
 pub fn clear_unfinished(path: &Path) {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
     let own = [path.to_owned(), npy::ids_path(path), npy::visual_path(path)].map(|of| name_of(&of));
     // Parts of an embedding file and what is told of it, and what lies beside an index.
     let below = [
@@ -218,16 +197,9 @@ pub fn clear_unfinished(path: &Path) {
         ".json",
     ];
     let below = below.map(|ending| name_of(path) + ending);
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let of = name.strip_prefix(UNFINISHED).and_then(|rest| {
-            let (of, _random) = rest.strip_suffix(UNFINISHED_END)?.rsplit_once('-')?;
-            Some(of.to_owned())
-        });
-        if of.is_some_and(|of| own.contains(&of) || below.iter().any(|b| of.starts_with(b))) {
-            let _left = std::fs::remove_file(entry.path());
-        }
-    }
+    UNFINISHED.clear(folder_of(path), |of| {
+        own.iter().any(|own| own == of) || below.iter().any(|below| of.starts_with(below))
+    });
 }
 
 fn name_of(path: &Path) -> String {
@@ -235,13 +207,6 @@ fn name_of(path: &Path) -> String {
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned()
-}
-
-pub(crate) fn rename(file: NamedTempFile, path: &Path) -> Result<(), Error> {
-    let persisted = file.persist(path);
-    persisted
-        .map(drop)
-        .map_err(|error| Error::io(path, "write")(error.error))
 }
 
 /// Removes a file, where it is there.

@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
+use mlrm_files::PendingFile;
 
 use crate::embeddings::{EmbeddingSet, Embeddings};
 use crate::error::Error;
 use crate::files::{
-    Numbers, Shape, Writer, begin, decode, encode, open, prepare, remove, rename, sync,
+    Numbers, Shape, Writer, begin, begin_text, decode, encode, open, place, remove, sync,
 };
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
@@ -57,9 +57,9 @@ pub(super) fn ids(path: &Path) -> Result<Vec<String>, Error> {
 /// name goes away before, so that an array never stands beside the ids of another.
 pub(super) struct Arrays {
     path: PathBuf,
-    ids: NamedTempFile,
-    array: NamedTempFile,
-    visual: Option<NamedTempFile>,
+    ids: PendingFile,
+    array: PendingFile,
+    visual: Option<PendingFile>,
     numbers: Numbers,
 }
 
@@ -73,10 +73,7 @@ impl Arrays {
         };
         let visual_file = visual_path(path);
         Ok(Self {
-            ids: prepare(&ids_path(path), |file| {
-                file.write_all(ids.as_bytes())
-                    .map_err(Error::io(path, "write"))
-            })?,
+            ids: begin_text(&ids_path(path), ids)?,
             visual: shape
                 .visual
                 .map(|dim| begin_array(&visual_file, dim))
@@ -91,7 +88,7 @@ impl Arrays {
 impl Writer for Arrays {
     fn append(&mut self, set: &EmbeddingSet) -> Result<(), Error> {
         let path = &self.path;
-        let append = |file: &mut NamedTempFile, embeddings: &Embeddings| {
+        let append = |file: &mut PendingFile, embeddings: &Embeddings| {
             file.write_all(&encode(embeddings, self.numbers))
                 .map_err(Error::io(path, "write"))
         };
@@ -103,17 +100,14 @@ impl Writer for Arrays {
     }
 
     fn finish(self: Box<Self>) -> Result<(), Error> {
-        let (ids_file, visual_file) = (ids_path(&self.path), visual_path(&self.path));
-        for file in self.visual.iter().chain([&self.array]) {
-            sync(file, &self.path)?;
+        for file in self.visual.iter().chain([&self.ids, &self.array]) {
+            sync(file)?;
         }
         remove(&self.path)?;
-        remove(&visual_file)?;
-        rename(self.ids, &ids_file)?;
-        if let Some(visual) = self.visual {
-            rename(visual, &visual_file)?;
-        }
-        rename(self.array, &self.path)
+        remove(&visual_path(&self.path))?;
+        place(self.ids)?;
+        self.visual.map_or(Ok(()), place)?;
+        place(self.array)
     }
 }
 

@@ -9,16 +9,16 @@ use arrow_array::{
     Array, ArrayRef, FixedSizeListArray, Float32Array, Int8Array, RecordBatch, StringArray,
 };
 use arrow_schema::{ArrowError, DataType, Field, Schema};
+use mlrm_files::PendingFile;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
-use tempfile::NamedTempFile;
 
 use crate::embeddings::{EmbeddingSet, Embeddings, eight_bits};
 use crate::error::Error;
-use crate::files::{Numbers, Shape, Writer, begin, open, rename, sync};
+use crate::files::{Numbers, Shape, Writer, begin, open, place};
 
 const ID: &str = "id";
 const EMBEDDING: &str = "embedding";
@@ -31,7 +31,7 @@ pub(super) struct Columns {
     path: PathBuf,
     shape: Shape,
     schema: Arc<Schema>,
-    writer: ArrowWriter<NamedTempFile>,
+    writer: ArrowWriter<PendingFile>,
     /// Notes that are not enough for a batch yet, so that batches do not depend on who appends how many.
     ids: Vec<String>,
     values: Vec<f32>,
@@ -115,9 +115,7 @@ impl Writer for Columns {
             self.write(self.ids.len())?;
         }
         let Self { path, writer, .. } = *self;
-        let file = writer.into_inner().map_err(|error| failed(&path, &error))?;
-        sync(&file, &path)?;
-        rename(file, &path)
+        place(writer.into_inner().map_err(|error| failed(&path, &error))?)
     }
 }
 

@@ -4,12 +4,12 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
+use mlrm_files::PendingFile;
 use safetensors::{Dtype, SafeTensors};
-use tempfile::NamedTempFile;
 
 use crate::embeddings::{EmbeddingSet, Embeddings};
 use crate::error::Error;
-use crate::files::{Numbers, Shape, Writer, begin, decode, encode, open, rename, sync};
+use crate::files::{Numbers, Shape, Writer, begin, decode, encode, open, place};
 
 const EMBEDDINGS: &str = "embeddings";
 const VISUAL: &str = "visual_embeddings";
@@ -108,7 +108,7 @@ pub(super) fn ids(path: &Path) -> Result<Vec<String>, Error> {
 /// A file that is being written: the embeddings, the visual ones, then the ids, each behind the other.
 pub(super) struct Tensors {
     path: PathBuf,
-    file: NamedTempFile,
+    file: PendingFile,
     numbers: Numbers,
     /// Where the next embeddings go.
     next: u64,
@@ -172,8 +172,7 @@ impl Writer for Tensors {
     }
 
     fn finish(self: Box<Self>) -> Result<(), Error> {
-        sync(&self.file, &self.path)?;
-        rename(self.file, &self.path)
+        place(self.file)
     }
 }
 
@@ -219,7 +218,7 @@ mod tests {
                     numbers,
                 };
                 let begun = Tensors::begin(&path, &ids, shape).unwrap();
-                let bytes = std::fs::read(begun.file.path()).unwrap();
+                let bytes = std::fs::read(begun.file.beside()).unwrap();
                 let width = if numbers == Numbers::F32 { 4 } else { 1 };
                 let zeros = vec![0; notes * 33 * 4];
                 let view = |dim: usize| {

@@ -7,6 +7,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::bounds;
+use crate::error::InvalidConfig;
 use crate::nn::{LayerNorm, Linear, Norm, RmsNorm, linear};
 use crate::ops::gelu;
 use crate::vision::VisionConfig;
@@ -44,19 +45,23 @@ impl MergerConfig {
     }
 
     /// Refuses sizes that do not fit the encoder.
-    pub fn check(&self, vision: &VisionConfig) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// Says what does not fit.
+    pub fn check(&self, vision: &VisionConfig) -> Result<(), InvalidConfig> {
         bounds::check(&[("grid", self.grid, bounds::SIDE)])
-            .map_err(|message| format!("connector: {message}"))?;
-        match Self::behind(vision) {
-            Some(fits) if fits == *self => Ok(()),
-            Some(fits) => Err(format!(
+            .map_err(|sizes| sizes.of("connector"))?;
+        let message = match Self::behind(vision) {
+            Some(fits) if fits == *self => return Ok(()),
+            Some(fits) => format!(
                 "connector: the merger {self:?} does not fit the vision encoder, which needs {fits:?}"
-            )),
-            None => Err(format!(
+            ),
+            None => format!(
                 "connector: a merger reads blocks of patches, which the family {} does not have",
                 vision.family().name
-            )),
-        }
+            ),
+        };
+        Err(InvalidConfig::new(&["connector"], message))
     }
 }
 

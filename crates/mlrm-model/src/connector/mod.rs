@@ -135,25 +135,29 @@ impl ConnectorConfig {
     ) -> Result<(), ModelError> {
         let (reads, gives) = (self.encoder_hidden_size(), vision.feature_width());
         if reads != gives {
-            return Err(ModelError::Input(format!(
+            let message = format!(
                 "connector: it reads features of width {reads}, but the vision encoder gives {gives}"
-            )));
+            );
+            return Err(ModelError::config(&["encoder_hidden_size"], message));
         }
         if self.projector_inputs().is_some() {
             projector_layers(projector)?;
         }
         let positions = vision.positions(select);
-        let checked = match self {
-            Self::QFormer(config) => config.check(),
-            Self::Mlp(config) if config.positions != positions => Err(format!(
-                "connector: it is made for {} positions, but the vision encoder gives {positions}",
-                config.positions
-            )),
-            Self::Mlp(_) => Ok(()),
-            Self::Resampler(config) => config.check(width, positions),
-            Self::Merger(config) => config.check(vision),
-        };
-        checked.map_err(ModelError::Input)
+        match self {
+            Self::QFormer(config) => config.check()?,
+            Self::Mlp(config) if config.positions != positions => {
+                let message = format!(
+                    "connector: it is made for {} positions, but the vision encoder gives {positions}",
+                    config.positions
+                );
+                return Err(ModelError::config(&["positions"], message));
+            }
+            Self::Mlp(_) => {}
+            Self::Resampler(config) => config.check(width, positions)?,
+            Self::Merger(config) => config.check(vision)?,
+        }
+        Ok(())
     }
 }
 

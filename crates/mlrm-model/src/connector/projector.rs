@@ -64,9 +64,10 @@ pub fn projector_layers(kind: &str) -> Result<usize, ModelError> {
     match kind {
         "linear" => Ok(1),
         other => depth(other).ok_or_else(|| {
-            ModelError::Input(format!(
+            let message = format!(
                 "projector `{other}` is neither `linear` nor `mlp{{n}}x_gelu`, such as `mlp2x_gelu`"
-            ))
+            );
+            ModelError::config(&["projector"], message)
         }),
     }
 }

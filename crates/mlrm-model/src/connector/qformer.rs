@@ -6,6 +6,7 @@ use mlrm_config::ConnectorSettings;
 use serde::{Deserialize, Serialize};
 
 use crate::bounds;
+use crate::error::InvalidConfig;
 use crate::nn::{Activation, AttentionMask, LayerNorm, Linear, PreparedMask, attend, linear};
 use crate::ops::{self, gelu};
 
@@ -50,23 +51,28 @@ impl QFormerConfig {
     ///
     /// # Errors
     /// Says which size does not fit.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), InvalidConfig> {
         bounds::check(&[
             ("hidden_size", self.hidden_size, bounds::WIDTH),
             ("intermediate_size", self.intermediate_size, bounds::WIDTH),
             ("num_hidden_layers", self.num_hidden_layers, bounds::LAYERS),
             ("num_query_tokens", self.num_query_tokens, bounds::QUERIES),
         ])
-        .map_err(|message| format!("connector: {message}"))?;
+        .map_err(|sizes| sizes.of("connector"))?;
         let heads = self.num_attention_heads;
         if heads == 0 || !self.hidden_size.is_multiple_of(heads) {
-            return Err(format!(
+            let message = format!(
                 "connector: {heads} heads must divide hidden_size = {}",
                 self.hidden_size
-            ));
+            );
+            let keys = ["num_attention_heads", "hidden_size"];
+            return Err(InvalidConfig::new(&keys, message));
         }
         if self.num_query_tokens == 0 || self.cross_attention_frequency == 0 {
-            return Err("connector: queries and cross_attention_frequency start at 1".into());
+            return Err(InvalidConfig::new(
+                &["num_query_tokens", "cross_attention_frequency"],
+                "connector: queries and cross_attention_frequency start at 1",
+            ));
         }
         Ok(())
     }

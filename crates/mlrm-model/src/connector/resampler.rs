@@ -7,6 +7,7 @@ use mlrm_config::ConnectorSettings;
 use serde::{Deserialize, Serialize};
 
 use crate::bounds;
+use crate::error::InvalidConfig;
 use crate::nn::{
     CrossAttention, Interpolation, LayerNorm, Linear, fixed_zeros, linear, resize_positions,
     sin_cos_2d, zeros,
@@ -44,26 +45,35 @@ impl ResamplerConfig {
     ///
     /// # Errors
     /// Says which size does not fit.
-    pub fn check(&self, width: usize, positions: usize) -> Result<(), String> {
+    pub fn check(&self, width: usize, positions: usize) -> Result<(), InvalidConfig> {
         let (heads, queries) = (self.num_attention_heads, self.num_query_tokens);
         bounds::check(&[("num_query_tokens", queries, bounds::QUERIES)])
-            .map_err(|message| format!("connector: {message}"))?;
+            .map_err(|sizes| sizes.of("connector"))?;
         if heads == 0 || !width.is_multiple_of(heads) || !width.is_multiple_of(4) {
-            return Err(format!(
-                "connector: the resampler is as wide as the language model, and {width} must be a \
-                 multiple of 4 and of its {heads} heads"
+            return Err(InvalidConfig::new(
+                &["num_attention_heads"],
+                format!(
+                    "connector: the resampler is as wide as the language model, and {width} must be a \
+                     multiple of 4 and of its {heads} heads"
+                ),
             ));
         }
         if queries == 0 || queries.isqrt().pow(2) != queries {
-            return Err(format!(
-                "connector: the queries of a resampler stand in a square, and {queries} is not a \
-                 square number"
+            return Err(InvalidConfig::new(
+                &["num_query_tokens"],
+                format!(
+                    "connector: the queries of a resampler stand in a square, and {queries} is not a \
+                     square number"
+                ),
             ));
         }
         if positions.isqrt().pow(2) != positions {
-            return Err(format!(
-                "connector: the resampler reads a square of patches, and {positions} positions are \
-                 none; with a class token set select_feature = \"patch\""
+            return Err(InvalidConfig::new(
+                &["select_feature"],
+                format!(
+                    "connector: the resampler reads a square of patches, and {positions} positions are \
+                     none; with a class token set select_feature = \"patch\""
+                ),
             ));
         }
         Ok(())

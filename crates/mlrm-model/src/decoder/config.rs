@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::families::{self, DecoderFamily};
 use crate::bounds;
-use crate::error::ModelError;
+use crate::error::{InvalidConfig, ModelError};
 use crate::hf_config::{Accepted, HfConfig, Noted};
 use crate::nn::{MultimodalRope, Rope};
 
@@ -186,7 +186,9 @@ impl DecoderConfig {
         let default = Some(config.tie_word_embeddings);
         config.tie_word_embeddings = hf.get("tie_word_embeddings", default)?;
         let notes = hf.finish()?;
-        config.check().map_err(|m| ModelError::format(path, m))?;
+        config
+            .check()
+            .map_err(|e| ModelError::format(path, e.message))?;
         Ok(Noted { config, notes })
     }
 
@@ -258,14 +260,15 @@ impl DecoderConfig {
         if seq <= limit {
             return Ok(());
         }
-        Err(ModelError::Input(format!(
+        Err(ModelError::batch(format!(
             "an input of {seq} positions is longer than the {limit} of this `{}` model: {why}; \
              lower prompt.max_tokens",
             self.family.name
         )))
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), InvalidConfig> {
+        let wrong = |keys: &[_], message: String| Err(InvalidConfig::new(keys, message));
         let positions = self.max_position_embeddings;
         let (heads, shared) = (self.num_attention_heads, self.num_key_value_heads);
         bounds::check(&[
@@ -288,20 +291,16 @@ impl DecoderConfig {
                 usize::MAX,
             ),
         ])?;
-        if !self
-            .num_attention_heads
-            .is_multiple_of(self.num_key_value_heads)
-        {
-            return Err(format!(
-                "`num_key_value_heads` = {} must divide `num_attention_heads` = {}",
-                self.num_key_value_heads, self.num_attention_heads
-            ));
+        if !heads.is_multiple_of(shared) {
+            let message = format!(
+                "`num_key_value_heads` = {shared} must divide `num_attention_heads` = {heads}"
+            );
+            return wrong(&["num_key_value_heads", "num_attention_heads"], message);
         }
         let (kinds, layers) = (self.layer_kinds.len(), self.num_hidden_layers);
         if kinds != 0 && kinds != layers {
-            return Err(format!(
-                "{kinds} kinds of layers are given for {layers} layers"
-            ));
+            let message = format!("{kinds} kinds of layers are given for {layers} layers");
+            return wrong(&["layer_types", "num_hidden_layers"], message);
         }
         let scales = [self.word_scale, self.input_scale, self.residual_scale];
         let optional = [self.score_scale, self.score_cap].into_iter().flatten();
@@ -310,7 +309,8 @@ impl DecoderConfig {
             .chain(optional)
             .all(|s| s.is_finite() && s > 0.0)
         {
-            return Err("multipliers and caps must be positive numbers".into());
+            let message = "multipliers and caps must be positive numbers".into();
+            return wrong(&[], message);
         }
         if let Some(rope) = self.multimodal_rope {
             let (pairs, [time, row, column]) = (self.head_dim / 2, rope.sections);
@@ -319,15 +319,17 @@ impl DecoderConfig {
                 .and_then(|sum| sum.checked_add(column))
                 == Some(pairs);
             if !fits {
-                return Err(format!(
+                let message = format!(
                     "`mrope_section` = {:?} must add up to half of `head_dim` = {}",
                     rope.sections, self.head_dim
-                ));
+                );
+                return wrong(&["mrope_section", "head_dim"], message);
             }
         }
         let rotary = matches!(self.positions, Positions::Rotary(_));
         if rotary && !self.head_dim.is_multiple_of(2) {
-            return Err(format!("`head_dim` = {} must be even", self.head_dim));
+            let message = format!("`head_dim` = {} must be even", self.head_dim);
+            return wrong(&["head_dim"], message);
         }
         Ok(())
     }

@@ -177,11 +177,14 @@ fn check_blocks(
     let maps = linear_maps(llm, config.llm.family().names.rename);
     let odd = maps.iter().find(|map| block_size(map.outputs).is_none());
     match odd {
-        Some(map) if options.quantisation != Quantisation::None => Err(ModelError::Input(format!(
-            "model.llm.quantisation: `{}` has {} outputs, which do not divide into blocks of at least \
-             16 that share a scale; leave this model unquantised",
-            map.name, map.outputs
-        ))),
+        Some(map) if options.quantisation != Quantisation::None => {
+            let message = format!(
+                "model.llm.quantisation: `{}` has {} outputs, which do not divide into blocks of at least \
+                 16 that share a scale; leave this model unquantised",
+                map.name, map.outputs
+            );
+            Err(ModelError::config(&["model.llm.quantisation"], message))
+        }
         _ => Ok(()),
     }
 }

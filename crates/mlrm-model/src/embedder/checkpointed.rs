@@ -2,7 +2,8 @@
 
 use burn::tensor::{Gradients, Tensor};
 
-use super::{EmbedderCore, Embeddings, LlmInputs, Picture};
+use super::head::Picture;
+use super::{EmbedderCore, Embeddings, LlmInputs};
 use crate::decoder::{DecoderCheckpoints, along, leaf};
 
 /// What a pass holds in place of the activations of the language model.

@@ -135,30 +135,37 @@ impl EmbedderConfig {
     /// # Errors
     /// Sizes that do not fit each other.
     pub fn check(&self) -> Result<(), ModelError> {
-        let fail = |message: String| Err(ModelError::Input(message));
+        let fail = |key, message: String| Err(ModelError::config(&[key], message));
         if self.variant.vision() != self.vision.is_some() {
-            return fail(format!(
-                "variant `{}` {} a vision encoder",
-                self.variant.name(),
-                if self.variant.vision() {
-                    "needs"
-                } else {
-                    "has no place for"
-                }
-            ));
+            return fail(
+                "variant",
+                format!(
+                    "variant `{}` {} a vision encoder",
+                    self.variant.name(),
+                    if self.variant.vision() {
+                        "needs"
+                    } else {
+                        "has no place for"
+                    }
+                ),
+            );
         }
         let Some(vision) = &self.vision else {
             return Ok(());
         };
         if selected_state(self.features.layer, vision.num_hidden_layers).is_none() {
-            return fail(format!(
-                "select_layer = {} is not one of the {} hidden states of the vision encoder",
-                self.features.layer,
-                vision.num_hidden_layers + 1
-            ));
+            return fail(
+                "select_layer",
+                format!(
+                    "select_layer = {} is not one of the {} hidden states of the vision encoder",
+                    self.features.layer,
+                    vision.num_hidden_layers + 1
+                ),
+            );
         }
         if self.features.post_layernorm && !vision.has_post_layernorm() {
             return fail(
+                "post_layernorm",
                 "post_layernorm = true: this vision encoder has no norm after its layers".into(),
             );
         }
@@ -167,10 +174,13 @@ impl EmbedderConfig {
             connector.check(&self.projector, vision, self.features.positions, width)?;
             let (deep, layers) = (connector.deep_layers(), self.llm.num_hidden_layers);
             if deep >= layers {
-                return fail(format!(
-                    "the connector adds to {deep} layers of the language model and its last one must not be \
+                return fail(
+                    "connector",
+                    format!(
+                        "the connector adds to {deep} layers of the language model and its last one must not be \
                      among them, but there are {layers}"
-                ));
+                    ),
+                );
             }
         }
         Ok(())
@@ -217,7 +227,7 @@ impl EmbedderConfig {
                 "the prompt holds an image token but variant `{}` has no connector",
                 self.variant.name()
             );
-            return Err(ModelError::Input(message));
+            return Err(ModelError::config(&["variant"], message));
         }
         SequenceLayout::new(tokens, self.visual_tokens(), self.layout)
     }

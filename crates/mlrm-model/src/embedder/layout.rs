@@ -178,7 +178,7 @@ impl SequenceLayout {
     pub fn image_spans(&self) -> Result<Vec<ImageSpan>, ModelError> {
         let Some(starts) = &self.image_index else {
             let message = "saliency needs visual tokens in the prompt; this variant has none";
-            return Err(ModelError::Input(message.into()));
+            return Err(ModelError::config(&["variant"], message));
         };
         let end = |row: usize| match (&self.visual_position, self.layout) {
             (Some(visual), _) => visual[row] + 1 + SPAN_TAIL,
@@ -187,7 +187,7 @@ impl SequenceLayout {
         };
         let span = |(row, (&start, &final_position)): (usize, (&usize, &usize))| {
             if self.by_text.get(row) == Some(&true) {
-                return Err(ModelError::Input(format!("row {row} has no picture")));
+                return Err(ModelError::row(row, format!("row {row} has no picture")));
             }
             let end = end(row);
             if end < final_position {
@@ -197,10 +197,11 @@ impl SequenceLayout {
                     final_position,
                 });
             }
-            Err(ModelError::Input(format!(
+            let message = format!(
                 "row {row}: the picture ends at position {end}, at or after the final position \
                  {final_position}; the prompt needs text after the picture"
-            )))
+            );
+            Err(ModelError::row(row, message))
         };
         let rows = starts.iter().zip(&self.final_position);
         rows.enumerate().map(span).collect()
@@ -225,7 +226,7 @@ impl TokenBatch {
     }
 
     fn check(&self) -> Result<(), ModelError> {
-        let fail = |message: String| Err(ModelError::Input(message));
+        let fail = |message: String| Err(ModelError::batch(message));
         let notes = self.notes();
         if notes == 0 || self.input_ids.len() != notes * self.seq {
             return fail(format!(
@@ -241,11 +242,9 @@ impl TokenBatch {
             ));
         }
         for (row, &length) in self.lengths.iter().enumerate() {
+            let fail = |message: String| Err(ModelError::row(row, format!("row {row}: {message}")));
             if length == 0 || length > self.seq {
-                return fail(format!(
-                    "row {row}: length {length} is not in 1..={}",
-                    self.seq
-                ));
+                return fail(format!("length {length} is not in 1..={}", self.seq));
             }
             if self.is_by_text(row) {
                 continue;
@@ -253,14 +252,12 @@ impl TokenBatch {
             let image = self.image_index.as_ref().map(|index| index[row]);
             let emb = self.image_emb_index.as_ref().map(|index| index[row]);
             if image.is_some_and(|i| i >= length) || emb.is_some_and(|e| e == 0 || e >= length) {
-                return fail(format!("row {row}: a special token stands outside the row"));
+                return fail("a special token stands outside the row".into());
             }
             if let (Some(emb), image) = (emb, image)
                 && image.is_none_or(|image| image >= emb)
             {
-                return fail(format!(
-                    "row {row}: <IMG_EMB> must come after the image token"
-                ));
+                return fail("<IMG_EMB> must come after the image token".into());
             }
         }
         Ok(())
@@ -283,9 +280,10 @@ impl TokenBatch {
                 let mut hits = row.iter().enumerate().filter(|(_, x)| **x == id);
                 match (hits.next(), hits.next()) {
                     (Some((index, _)), None) => Ok(index),
-                    _ => Err(ModelError::Input(format!(
-                        "row {n} needs exactly one {what} (id {id})"
-                    ))),
+                    _ => {
+                        let message = format!("row {n} needs exactly one {what} (id {id})");
+                        Err(ModelError::row(n, message))
+                    }
                 }
             };
             rows.iter().enumerate().map(only).collect()
@@ -302,7 +300,7 @@ impl TokenBatch {
             let message = format!(
                 "only right padding is supported, and the pad id {pad} must not occur inside a note"
             );
-            return Err(ModelError::Input(message));
+            return Err(ModelError::batch(message));
         }
         let batch = Self {
             seq,

@@ -100,8 +100,9 @@ impl ModelSource {
                 copy_companions(root, out, &OF_VISION)?;
                 Ok(at_root(written))
             }
-            _ => Err(ModelError::Input(
-                "the weights are not those of this folder".into(),
+            _ => Err(ModelError::format(
+                self.root(),
+                "the weights are not those of this folder",
             )),
         }
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::PatchBlocks;
 use super::families::{self, VisionEncoderFamily};
 use crate::bounds;
-use crate::error::ModelError;
+use crate::error::{InvalidConfig, ModelError};
 use crate::hf_config::{Accepted, HfConfig, Noted};
 use crate::nn::Activation;
 
@@ -149,7 +149,9 @@ impl VisionConfig {
         };
         let (config, rest) = Self::glance(HfConfig::read(path)?.accepting(accepted))?;
         let notes = rest.finish()?;
-        config.check().map_err(|m| ModelError::format(path, m))?;
+        config
+            .check()
+            .map_err(|e| ModelError::format(path, e.message))?;
         Ok(Noted { config, notes })
     }
 
@@ -217,7 +219,8 @@ impl VisionConfig {
         })
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), InvalidConfig> {
+        let wrong = |keys: &[_], message: String| Err(InvalidConfig::new(keys, message));
         bounds::check(&[
             ("hidden_size", self.hidden_size, bounds::WIDTH),
             ("intermediate_size", self.intermediate_size, bounds::WIDTH),
@@ -232,40 +235,47 @@ impl VisionConfig {
         ])?;
         let heads = self.num_attention_heads;
         if heads == 0 || !self.hidden_size.is_multiple_of(heads) {
-            return Err(format!(
+            let message = format!(
                 "`num_attention_heads` = {heads} must divide `hidden_size` = {}",
                 self.hidden_size
-            ));
+            );
+            return wrong(&["num_attention_heads", "hidden_size"], message);
         }
         // Half the channels of a head turn with the row of a patch, half with its column, two at a time.
         let head_dim = self.hidden_size / heads;
         if self.rope_theta.is_some() && !head_dim.is_multiple_of(4) {
-            return Err(format!(
+            let message = format!(
                 "`hidden_size` / `num_attention_heads` = {head_dim} must be a multiple of 4 for rotary positions"
-            ));
+            );
+            return wrong(&["hidden_size", "num_attention_heads"], message);
         }
         let patch = self.patch_size;
         let merge = self.merge();
         if patch == 0 || merge == 0 || self.image_size / patch < merge {
-            return Err(format!(
+            let message = format!(
                 "`patch_size` = {patch} must fit into `image_size` = {}",
                 self.image_size
-            ));
+            );
+            return wrong(&["patch_size", "image_size"], message);
         }
         if let Some(blocks) = &self.blocks {
             let deepest = blocks.deep.last().max(blocks.full.last());
             let layers = self.num_hidden_layers;
             if blocks.frames == 0 || blocks.window == Some(0) {
-                return Err("windows and the pictures of a patch start at 1".into());
+                let message = "windows and the pictures of a patch start at 1".into();
+                return wrong(&["window_size", "temporal_patch_size"], message);
             }
             if let Some(index) = deepest.filter(|index| *index >= layers) {
-                return Err(format!(
-                    "layer {index} is spoken of, but there are {layers}"
-                ));
+                let message = format!("layer {index} is spoken of, but there are {layers}");
+                return wrong(&["num_hidden_layers"], message);
             }
         }
         if self.num_hidden_layers == 0 || self.intermediate_size == 0 || self.position_grid == 0 {
-            return Err("layers, widths and positions start at 1".into());
+            let message = "layers, widths and positions start at 1".into();
+            return wrong(
+                &["num_hidden_layers", "intermediate_size", "image_size"],
+                message,
+            );
         }
         Ok(())
     }

@@ -106,10 +106,10 @@ fn read<M: Module>(
         };
         result = match values {
             Ok(data) => receive(named, data),
-            Err(error) => Err(ModelError::Input(format!(
-                "tensor `{}` cannot be read from its device: {error:?}",
-                named.name
-            ))),
+            Err(error) => {
+                let what = format!("tensor `{}`", named.name);
+                Err(ModelError::unreadable(what, error))
+            }
         };
     });
     result
@@ -139,7 +139,10 @@ fn collect<M: Module>(
         let values = data
             .try_cast_as::<f32>()
             .and_then(|data| data.try_into_vec());
-        let values = values.map_err(|e| ModelError::Input(format!("tensor `{name}`: {e}")))?;
+        let values = values.map_err(|e| ModelError::Values {
+            tensor: name.clone(),
+            reason: e.to_string(),
+        })?;
         tensors.push((name, tensor.shape, values));
         Ok(())
     })?;

@@ -1,13 +1,13 @@
 //! Writing safetensors files, tensor by tensor, in one file or in shards with an index.
 
 use std::borrow::Cow;
-use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{DType, TensorData};
 use half::f16;
+use mlrm_files::{Marks, PendingFile};
 use serde_json::{Map, Value, json};
 
 use super::checkpoint::{INDEX_FILE, SINGLE_FILE};
@@ -61,20 +61,20 @@ pub fn write_module<M: Module>(
     let mut places = files.iter().map(|file| folder.join(file)).zip(&shards);
     let mut open: Option<ShardWriter<'_>> = None;
     each_value(module, rename, &mut |tensor, data| {
-        if open.as_ref().is_none_or(ShardWriter::is_full) {
-            let (path, entries) = places.next().ok_or_else(|| {
-                ModelError::format(folder, format!("`{}` has no place", tensor.name))
-            })?;
-            open = Some(ShardWriter::create(path, entries, dtype)?);
-        }
-        let Some(writer) = &mut open else {
-            return Ok(());
+        let writer = match &mut open {
+            Some(writer) => writer,
+            none => {
+                let (path, entries) = places.next().ok_or_else(|| {
+                    ModelError::format(folder, format!("`{}` has no place", tensor.name))
+                })?;
+                none.insert(ShardWriter::create(&path, entries, dtype)?)
+            }
         };
         let data = cast(&tensor.name, data, dtype)?;
         writer.put(&data)?;
-        match writer.is_full() {
-            true => writer.finish(),
-            false => Ok(()),
+        match open.take_if(|writer| writer.is_full()) {
+            Some(full) => full.finish(),
+            None => Ok(()),
         }
     })?;
     if files.len() > 1 {
@@ -117,16 +117,14 @@ pub fn write_each<'a, E: From<ModelError>>(
         shape,
     });
     let entries: Vec<Entry> = entries.collect();
-    let beside = path.with_extension("safetensors.tmp");
-    let mut writer = ShardWriter::create(beside.clone(), &entries, DType::F32)?;
+    let mut writer = ShardWriter::create(path, &entries, DType::F32)?;
     for values in values {
         writer.put(bytemuck::cast_slice(&values?))?;
     }
     if !writer.is_full() {
         return Err(ModelError::format(path, "fewer tensors came than its header names").into());
     }
-    writer.finish()?;
-    std::fs::rename(&beside, path).map_err(|e| ModelError::io("write", path, e).into())
+    Ok(writer.finish()?)
 }
 
 /// A tensor in a file.
@@ -138,17 +136,16 @@ struct Entry {
 
 /// A file whose header is written and whose tensors come in the header's order.
 struct ShardWriter<'a> {
-    path: PathBuf,
-    out: BufWriter<File>,
+    out: BufWriter<PendingFile>,
     /// Tensors that are still to come.
     left: &'a [Entry],
 }
 
 impl<'a> ShardWriter<'a> {
-    fn create(path: PathBuf, entries: &'a [Entry], dtype: DType) -> Result<Self, ModelError> {
-        let file = File::create(&path).map_err(|e| ModelError::io("create", &path, e))?;
+    fn create(path: &Path, entries: &'a [Entry], dtype: DType) -> Result<Self, ModelError> {
+        let file = PendingFile::begin(path, Marks::USUAL);
+        let file = file.map_err(|e| ModelError::io("create", path, e))?;
         let mut writer = Self {
-            path,
             out: BufWriter::new(file),
             left: entries,
         };
@@ -156,6 +153,10 @@ impl<'a> ShardWriter<'a> {
         writer.write(&(header.len() as u64).to_le_bytes())?;
         writer.write(header.as_bytes())?;
         Ok(writer)
+    }
+
+    fn path(&self) -> &Path {
+        self.out.get_ref().path()
     }
 
     fn is_full(&self) -> bool {
@@ -169,7 +170,7 @@ impl<'a> ShardWriter<'a> {
             Some((_, left)) => self.left = left,
             None => {
                 let message = "its tensors are not those of its header";
-                return Err(ModelError::format(&self.path, message));
+                return Err(ModelError::format(self.path(), message));
             }
         }
         self.write(bytes)
@@ -177,12 +178,14 @@ impl<'a> ShardWriter<'a> {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), ModelError> {
         let written = self.out.write_all(bytes);
-        written.map_err(|e| ModelError::io("write", &self.path, e))
+        written.map_err(|e| ModelError::io("write", self.path(), e))
     }
 
-    fn finish(&mut self) -> Result<(), ModelError> {
-        let flushed = self.out.flush();
-        flushed.map_err(|e| ModelError::io("write", &self.path, e))
+    fn finish(self) -> Result<(), ModelError> {
+        let path = self.path().to_owned();
+        let file = self.out.into_inner().map_err(|e| e.into_error());
+        file.and_then(PendingFile::place)
+            .map_err(|e| ModelError::io("write", &path, e))
     }
 }
 
@@ -257,7 +260,10 @@ fn write_index(folder: &Path, files: &[String], shards: &[Vec<Entry>]) -> Result
 
 /// A tensor's bytes in number format `dtype`.
 fn cast(name: &str, data: TensorData, dtype: DType) -> Result<burn::tensor::Bytes, ModelError> {
-    let fail = |reason: String| ModelError::Input(format!("tensor `{name}`: {reason}"));
+    let fail = |reason: String| ModelError::Values {
+        tensor: name.to_owned(),
+        reason,
+    };
     let narrows = dtype == DType::F16 && data.dtype() != DType::F16;
     let finite_before = narrows && all_finite(&data);
     let data = data.try_cast(dtype).map_err(|e| fail(e.to_string()))?;

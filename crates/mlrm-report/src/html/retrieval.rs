@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use mlrm_events::{Evaluation, Metrics, Split};
+use mlrm_events::{Evaluation, Interval, Metrics, Split};
 
 use super::chart::{Chart, ChartLine, Mark};
 use super::{run_color, run_dash};
@@ -10,7 +10,7 @@ use crate::describe;
 use crate::format;
 use crate::markup::escaped;
 use crate::run::{Run, evaluated};
-use crate::state::{interval, metric_names};
+use crate::state::metric_names;
 
 pub(super) fn section(runs: &[Run], html: &mut String) {
     let evaluated = evaluated(runs);
@@ -141,21 +141,21 @@ fn table(rows: &[TableRow], metrics: &[String], marks_best: bool, html: &mut Str
             escaped(&row.name)
         );
         for metric in metrics {
-            let Some(found) = interval(row.metrics, metric) else {
+            let Some(&value) = row.metrics.get(metric) else {
                 html.push_str("<td>-</td>");
                 continue;
             };
             let best = rows
                 .iter()
                 .filter_map(|row| row.metrics.get(metric))
-                .all(|other| *other <= found.value);
+                .all(|other| *other <= value);
             let class = if best && marks_best { "best" } else { "" };
             let _ = write!(
                 html,
                 "<td><span class=\"{class}\">{}</span>",
-                format::percent(found.value)
+                format::percent(value)
             );
-            if let Some((low, high)) = found.bounds {
+            if let Some(Interval { low, high, .. }) = Interval::of(row.metrics, metric) {
                 let _ = write!(
                     html,
                     "<small>{:.2} to {:.2}</small>",

@@ -15,7 +15,7 @@ use mlrm_events::{
 
 pub use log::LogEntry;
 pub use pace::Pace;
-pub use retrieval::{Interval, interval, intervals, main_metric, metric_names};
+pub use retrieval::{main_metric, metric_names};
 pub use series::{Bucket, History, Series};
 
 use crate::format;

@@ -1,36 +1,6 @@
 //! Reading the metrics of evaluations.
 
-use mlrm_events::{Evaluation, Metrics};
-
-/// What the log adds to a metric's name for the bounds of its interval.
-const LOW: &str = ":low";
-const HIGH: &str = ":high";
-
-/// A metric and, where it was measured, its 95 % confidence interval.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Interval {
-    /// The metric.
-    pub value: f64,
-    /// Lower and upper bound.
-    pub bounds: Option<(f64, f64)>,
-}
-
-/// Reads `metric` with its bounds.
-pub fn interval(metrics: &Metrics, metric: &str) -> Option<Interval> {
-    let bound = |suffix: &str| metrics.get(&format!("{metric}{suffix}")).copied();
-    let value = *metrics.get(metric)?;
-    Some(Interval {
-        value,
-        bounds: bound(LOW).zip(bound(HIGH)),
-    })
-}
-
-/// The metrics by name, each with its bounds.
-pub fn intervals(metrics: &Metrics) -> impl Iterator<Item = (&str, Interval)> {
-    let names = metrics.keys().map(String::as_str);
-    let named = names.filter(|name| !name.ends_with(LOW) && !name.ends_with(HIGH));
-    named.filter_map(|name| Some((name, interval(metrics, name)?)))
-}
+use mlrm_events::{Evaluation, Metrics, means};
 
 /// The metric that runs are compared by: Recall@10, or where it was not measured, what was first.
 pub fn main_metric(metrics: &Metrics) -> Option<(&str, f64)> {
@@ -44,7 +14,7 @@ pub fn main_metric(metrics: &Metrics) -> Option<(&str, f64)> {
 pub fn metric_names<'a>(evaluations: impl IntoIterator<Item = &'a Evaluation>) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for evaluation in evaluations {
-        for (name, _) in evaluation.slices.values().flat_map(intervals) {
+        for (name, _) in evaluation.slices.values().flat_map(means) {
             if !names.iter().any(|known| known == name) {
                 names.push(name.to_owned());
             }

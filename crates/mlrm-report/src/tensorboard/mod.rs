@@ -13,10 +13,9 @@ use std::path::{Path, PathBuf};
 
 use mlrm_events::{
     EmbeddingProbe, Evaluation, Event, EventSink, GateHistogram, Saliency, Stamped, System,
-    TrainStep,
+    TrainStep, means,
 };
 
-use crate::state::intervals;
 use proto::{Histogram, Picture, Value};
 
 /// Writes a run's events into a folder that `tensorboard --logdir` reads.
@@ -165,8 +164,8 @@ fn evaluation_values(evaluation: &Evaluation) -> Vec<Value> {
         });
     let mut values = Vec::new();
     for (tag, metrics) in own.chain(baselines) {
-        let metrics = intervals(metrics);
-        values.extend(metrics.map(|(name, found)| scalar(format!("{tag}/{name}"), found.value)));
+        let metrics = means(metrics);
+        values.extend(metrics.map(|(name, value)| scalar(format!("{tag}/{name}"), value)));
     }
     let geometry = [
         ("embeddings/uniformity", evaluation.uniformity),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mlrm_events::{Event, GATE_BINS, GateHistogram, RunStarted, TrainStep, Transfers};
+use mlrm_events::{Event, GATE_BINS, GateHistogram, Interval, RunStarted, TrainStep, Transfers};
 use mlrm_model::weights::{parameter_count, trained_parameter_count};
 
 use crate::plan::RunPlan;
@@ -99,9 +99,8 @@ pub fn event_slices(slices: &mlrm_eval::Slices) -> mlrm_events::Slices {
         let mut metrics = mlrm_events::Metrics::default();
         for (metric, value) in &slice.values {
             metrics.insert(metric.clone(), *value);
-            if let Some([low, high]) = slice.intervals.get(metric) {
-                metrics.insert(format!("{metric}:low"), *low);
-                metrics.insert(format!("{metric}:high"), *high);
+            if let Some(bounds) = slice.intervals.get(metric) {
+                metrics.extend(Interval::bound_names(metric).into_iter().zip(*bounds));
             }
         }
         (name.clone(), metrics)

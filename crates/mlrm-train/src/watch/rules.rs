@@ -1,7 +1,7 @@
 //! When a run is warned of: each cause once, and again only after it was over.
 
 use mlrm_config::{ObjectiveSettings, RunConfig};
-use mlrm_events::{EmbeddingProbe, Evaluation, Metrics, ModalityShares, Saliency};
+use mlrm_events::{EmbeddingProbe, Evaluation, Interval, Metrics, ModalityShares, Saliency};
 
 use super::Watched;
 use crate::step::StepStats;
@@ -235,7 +235,8 @@ pub(crate) fn ignored_in_test(evaluation: &Evaluation, cutoffs: &[usize]) -> Opt
     let of = |metrics: &Metrics, name: &str| metrics.get(name).copied();
     let all = evaluation.slices.get("all")?;
     let baseline = |name: &str| of(evaluation.baselines.get(name)?.get("all")?, &key);
-    let (model, low) = (of(all, &key)?, of(all, &format!("{key}:low"))?);
+    let [low, _] = Interval::bound_names(&key);
+    let (model, low) = (of(all, &key)?, of(all, &low)?);
     let text = baseline("text_only")?;
     let learnt = baseline("random").is_none_or(|random| model.max(text) > LEARNT * random);
     if !learnt || text < low {

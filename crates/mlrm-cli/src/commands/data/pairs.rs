@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use clap::{ArgGroup, Args};
 use miette::miette;
 use mlrm_config::{PairSettings, RunConfig, TimeUnit};
-use mlrm_data::clear_unfinished;
 use mlrm_data::interactions::refuse_unknown;
 use mlrm_data::notes::{Note, NoteSet};
 use mlrm_data::pair_sql::{Dialect, PairQuery, SplitQuery};
@@ -129,7 +128,7 @@ pub(super) fn run(args: &PairsArgs) -> miette::Result<ExitCode> {
     }
     check_out(args, &plan)?;
     if let Some(out) = &args.out {
-        clear_unfinished(out);
+        mlrm_files::clear_unfinished(out);
     }
     let memory = args.memory.map_or(u64::MAX, |memory| memory.0);
     let folder = folder_beside(args.out.as_deref());
@@ -199,8 +198,7 @@ fn write_sql(args: &PairsArgs, plan: Plan, dialect: Dialect) -> miette::Result<E
     match &args.out {
         None => crate::output::data(sql.as_bytes()),
         Some(out) if out.extension().is_some_and(|ending| ending == "sql") => {
-            mlrm_report::files::write_whole(out, sql.as_bytes())
-                .map_err(|error| miette!("{}: {error}", out.display()))?;
+            mlrm_files::write(out, sql).map_err(|error| miette!("{}: {error}", out.display()))?;
         }
         Some(out) => {
             return Err(miette!(

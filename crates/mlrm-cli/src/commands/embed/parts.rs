@@ -12,9 +12,9 @@ use std::time::UNIX_EPOCH;
 use miette::{IntoDiagnostic, WrapErr};
 use mlrm_data::notes::{FailedPicture, ImageStore, picture_shards};
 use mlrm_eval::{EmbeddingSet, Numbers, read_embeddings, write_embeddings};
+use mlrm_files::folder_of;
 
 use super::failed::{read_failed, write_failed};
-use crate::commands::folder_of;
 
 /// Letters of a hash in a file's name: 64 bits, against accidents and not against forgers.
 const HASH_LETTERS: usize = 16;
@@ -237,7 +237,7 @@ impl Parts {
         let seal = || {
             let sum = short(hash_of(&written)?);
             let sealed = self.folder.join(format!("{stem}-{sum}.safetensors"));
-            fs::rename(&written, &sealed)?;
+            mlrm_files::place(&written, &sealed)?;
             Ok::<_, io::Error>(sealed)
         };
         seal()

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use mlrm_events::means;
 use mlrm_events::text::markdown;
 use mlrm_model::embedder::ModelFolder;
 use mlrm_report::run::Run;
-use mlrm_report::state::intervals;
 use mlrm_train::TrainError;
 
 /// The card of the model in `folder`, which was exported from the model or run folder `source`. What a run
@@ -52,8 +52,8 @@ fn metadata(name: &str, run: Option<&Run>) -> String {
             quoted(name),
             quoted(&run.name),
         );
-        for (metric, found) in intervals(metrics).filter(|(_, found)| found.value.is_finite()) {
-            let (metric, value) = (quoted(metric), found.value);
+        for (metric, value) in means(metrics).filter(|(_, value)| value.is_finite()) {
+            let metric = quoted(metric);
             let _ = writeln!(yaml, "    - {{type: {metric}, value: {value}}}");
         }
     }

@@ -174,7 +174,7 @@ fn work(
     match outcome {
         Try::Done(ending) => {
             let key = pictures::key(&job.id, ending);
-            let placed = std::fs::rename(&partial, folder.join(&key))
+            let placed = mlrm_files::place(&partial, &folder.join(&key))
                 .and_then(|()| state.add(&job.id, &job.text, &key));
             queue.finish(
                 job,

@@ -179,7 +179,7 @@ fn bytes_of(log: &Interactions) -> u64 {
 /// Where nameless files of a result that will lie at `out` go: the same disk.
 pub fn folder_beside(out: Option<&Path>) -> PathBuf {
     match out {
-        Some(out) => crate::files::folder_of(out).to_path_buf(),
+        Some(out) => mlrm_files::folder_of(out).to_path_buf(),
         None => std::env::temp_dir(),
     }
 }

@@ -73,8 +73,7 @@ pub(super) fn own_file(folder: &Path) -> Result<Records, ModelError> {
             Err(error) => return Err(ModelError::io("create", &path, error)),
         }
     }
-    let message = format!("{}: every name of a file is taken", folder.display());
-    Err(ModelError::Input(message))
+    Err(ModelError::format(folder, "every name of a file is taken"))
 }
 
 /// The lock under which processes add records.

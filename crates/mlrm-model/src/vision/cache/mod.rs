@@ -236,8 +236,11 @@ impl FeatureCache {
         if found != ([count, whole], [count, positions, width])
             || features.summary.dtype() != computed
         {
-            let message = format!("features of {found:?} where {:?} are kept", self.shape);
-            return Err(ModelError::Input(message));
+            return Err(ModelError::Shape {
+                what: "features".into(),
+                expected: format!("{:?}", self.shape),
+                found: format!("{found:?}"),
+            });
         }
         let rounded = VisionFeatures {
             summary: features.summary.cast(kept),
@@ -254,17 +257,17 @@ impl FeatureCache {
 
     /// Adds features in the format on disk.
     fn add(&self, pictures: &[PictureHash], features: &VisionFeatures) -> Result<(), ModelError> {
-        let failed = |e| ModelError::Input(format!("features cannot be read back: {e:?}"));
+        let failed = |e| ModelError::unreadable("features", e);
         let summary = features.summary.clone().try_into_data().map_err(failed)?;
         let rest = features.positions.clone().try_into_data().map_err(failed)?;
         if self.shape.kept == DType::F16 && self.shape.computed != DType::F16 {
             for data in [&summary, &rest] {
                 let infinite = data.iter::<f32>().any(f32::is_infinite);
                 if infinite {
-                    return Err(ModelError::Input(
+                    return Err(ModelError::config(
+                        &["train.feature_cache_dtype"],
                         "train.feature_cache_dtype = \"f16\": the encoder gives values past 65504, \
-                         the largest of f16; set it to \"bf16\""
-                            .into(),
+                         the largest of f16; set it to \"bf16\"",
                     ));
                 }
             }

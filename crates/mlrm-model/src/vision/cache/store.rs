@@ -178,8 +178,11 @@ impl Store {
         let added = match &lock {
             // The pictures are encoded again when they come again.
             Ok(Lock::Busy) => Ok(()),
-            Ok(Lock::Held(_) | Lock::None) => state.add(self, records),
-            Err(error) => Err(ModelError::Input(error.to_string())),
+            Ok(Lock::Held(_) | Lock::None) => {
+                let added = state.add(self, records);
+                added.map_err(|error| error.to_string())
+            }
+            Err(error) => Err(error.to_string()),
         };
         if let Err(error) = added {
             let folder = self.folder.display();
@@ -272,11 +275,15 @@ impl State {
             }
             bytes += store.record_bytes as u64;
             if bytes > store.most_bytes {
-                return Err(ModelError::Input(format!(
+                let message = format!(
                     "train.feature_cache_max_bytes = {} are full; pictures past them are encoded each \
                      time",
                     store.most_bytes
-                )));
+                );
+                return Err(ModelError::config(
+                    &["train.feature_cache_max_bytes"],
+                    message,
+                ));
             }
             self.append(store, &picture, &values)?;
         }

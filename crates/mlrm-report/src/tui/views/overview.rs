@@ -8,7 +8,7 @@ use super::{Page, series_panel};
 use crate::axis::Scale;
 use crate::describe;
 use crate::format;
-use crate::state::{RunState, interval, main_metric, metric_names};
+use crate::state::{RunState, main_metric, metric_names};
 use crate::tui::app::App;
 use crate::tui::chrome::Hint;
 use crate::tui::pane::{Pane, columns, fitted, rows};
@@ -212,16 +212,16 @@ fn evaluation(pane: Pane) {
     };
     let last_row = below.area.height.saturating_sub(1);
     for (name, row) in metric_names([newest]).iter().zip(0..last_row) {
-        let Some(found) = interval(metrics, name) else {
+        let Some(&value) = metrics.get(name) else {
             continue;
         };
         let best = state.best_evaluation(name);
         let best = best.and_then(|best| best.slices.get("all")?.get(name).copied());
-        let better = best.filter(|best| *best > found.value).map(|best| {
+        let better = best.filter(|best| *best > value).map(|best| {
             let text = format!("best {}  ", format::percent(best));
             Span::styled(text, theme.muted())
         });
-        let value = Span::styled(format::percent(found.value), theme.strong());
+        let value = Span::styled(format::percent(value), theme.strong());
         let line = Line::from_iter(better.into_iter().chain([value]));
         below.figure(row, &format::metric_title(name), line);
     }

@@ -8,7 +8,7 @@ use ratatui::text::Span;
 use super::{Page, percent_label};
 use crate::describe;
 use crate::format;
-use crate::state::{RunState, interval, metric_names};
+use crate::state::{RunState, metric_names};
 use crate::tui::app::App;
 use crate::tui::chrome::{Hint, hint};
 use crate::tui::input::wrapped;
@@ -246,8 +246,8 @@ impl<'a> Shown<'a> {
             };
             column.put_right(0, Span::styled(format::metric_title(metric), head));
             for ((_, metrics, style), row) in rows.iter().zip(1..) {
-                let found = metrics.and_then(|metrics| interval(metrics, metric));
-                let text = found.map_or("-".to_owned(), |found| format::percent(found.value));
+                let value = metrics.and_then(|metrics| metrics.get(metric).copied());
+                let text = value.map_or("-".to_owned(), format::percent);
                 column.put_right(row, Span::styled(text, *style));
             }
         }
