@@ -142,7 +142,8 @@ impl ParquetImages {
                 spans,
             };
             let Some(pages) = pages.filter(|pages| !pages.is_empty()) else {
-                return Ok(unit(0..rows, vec![start..start.saturating_add(bytes)]));
+                let whole = start..start.saturating_add(bytes);
+                return Ok(unit(0..rows, Vec::from([whole])));
             };
             let place = (row - group_start) as i64;
             let after = pages.partition_point(|page| page.first_row_index <= place);
