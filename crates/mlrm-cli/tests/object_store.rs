@@ -1,25 +1,29 @@
 //! Data in object stores. They are behind the cargo feature `object-store`, which the binary under test has or has not
 //! (`MLRM_TEST_BINARY`). The store is a server of this test's own; where `MLRM_PYTHON` has moto, its S3 too.
 
+#[path = "support/shards.rs"]
+mod shards;
 mod support;
 #[path = "../../../tests/web.rs"]
 mod web;
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use shards::{pictures, write_parquet, write_tar};
 use support::{Home, Ran, events, losses, skipped};
 use web::{Mishap, Web};
 
 /// Pictures of the drawn set, 80 notes.
 const NOTES: usize = 80;
+/// Pictures in a row group of a Parquet file.
+const GROUP_ROWS: usize = 8;
 
 /// A folder with the drawn notes in `data/`, and a bucket `shop` below `stores/` that holds the same: the pictures as objects
-/// below `pictures/`, the same in two tar files below `shards/`, and the tables. `None` where the binary
+/// below `pictures/`, the same in two tar files below `shards/` and in two Parquet files below `tables/`, and the tables. `None` where the binary
 /// knows no stores.
 fn home(test: &str) -> Option<Home> {
     let home = Home::with_notes();
@@ -36,26 +40,20 @@ fn home(test: &str) -> Option<Home> {
         );
         return None;
     }
-    let keys = keys(&home);
-    assert_eq!(keys.len(), NOTES);
-    fs::create_dir_all(home.path("stores/shop/shards")).expect("a folder");
-    let mut shards = ["0", "1"].map(|name| {
-        let file = File::create(home.path(format!("stores/shop/shards/{name}.tar")));
-        tar::Builder::new(file.expect("a file"))
-    });
-    for (number, key) in keys.iter().enumerate() {
-        let content = fs::read(home.path("data").join(key)).expect("a picture");
-        home.write(&format!("stores/shop/pictures/{key}"), &content);
-        let mut header = tar::Header::new_gnu();
-        header.set_size(content.len() as u64);
-        header.set_mode(0o644);
-        let shard = &mut shards[number % 2];
-        shard
-            .append_data(&mut header, key, content.as_slice())
-            .expect("an entry");
+    let pictures = pictures(&home);
+    assert_eq!(pictures.len(), NOTES);
+    for (key, content) in &pictures {
+        home.write(&format!("stores/shop/pictures/{key}"), content);
     }
-    for mut shard in shards {
-        shard.finish().expect("a shard");
+    for folder in ["shards", "tables"] {
+        fs::create_dir_all(home.path("stores/shop").join(folder)).expect("a folder");
+    }
+    for shard in 0..2 {
+        let own = pictures.iter().skip(shard).step_by(2);
+        let own: Vec<_> = own.cloned().collect();
+        write_tar(&home, &format!("stores/shop/shards/{shard}.tar"), &own);
+        let name = format!("stores/shop/tables/{shard}.parquet");
+        write_parquet(&home, &name, &own, GROUP_ROWS);
     }
     for name in ["notes.jsonl", "interactions.csv"] {
         fs::copy(
@@ -86,16 +84,6 @@ fn refused_without(home: &Home) {
             "--features mlrm-cli/object-store",
         ],
     );
-}
-
-/// The keys of the pictures, in the order of the notes.
-fn keys(home: &Home) -> Vec<String> {
-    let notes = home.read("data/notes.jsonl");
-    let key = |line: &str| {
-        let note: Value = serde_json::from_str(line).expect("a note");
-        note["image"].as_str().expect("a key").to_owned()
-    };
-    notes.lines().map(key).collect()
 }
 
 /// The binary, for which `web` is S3.
@@ -156,30 +144,53 @@ fn a_run_is_the_same_from_wherever_its_pictures_come() {
     let near = train(&home, &web.address(), "near", &[]).1;
     assert_eq!(gets(&web), 0);
     let shards = format!("data.images={}/shop/shards/{{0..1}}.tar", web.address());
+    let tables = format!("data.images={}/shop/tables/{{0..1}}.parquet", web.address());
+    // Each row group, by each of the threads that look at its pictures, and the ends of two files and their keys.
+    let groups = NOTES / GROUP_ROWS;
+    let of_tables = groups..=2 * groups + 2 * (1 + groups);
     for (run, images, cold) in [
-        ("prefix", "data.images=s3://shop/pictures", NOTES),
+        ("prefix", "data.images=s3://shop/pictures", NOTES..=NOTES),
         // Each picture, and each shard's headers.
-        ("pattern", "data.images=s3://shop/shards/*.tar", NOTES + 2),
-        ("braces", shards.as_str(), NOTES + 2),
+        (
+            "pattern",
+            "data.images=s3://shop/shards/*.tar",
+            NOTES + 2..=NOTES + 2,
+        ),
+        ("braces", shards.as_str(), NOTES + 2..=NOTES + 2),
+        (
+            "tables",
+            "data.images=s3://shop/tables/*.parquet",
+            of_tables.clone(),
+        ),
+        ("numbered", tables.as_str(), of_tables),
     ] {
         let (ran, first) = train(&home, &web.address(), run, &[images]);
         assert_eq!(first, near, "{run}");
-        assert_eq!(gets(&web), cold, "{run}");
+        let asked = gets(&web);
+        assert!(cold.contains(&asked), "{run}: {asked}");
         assert!(ran.err.contains("object storage: "), "{ran:?}");
         let (_, second) = train(&home, &web.address(), &format!("{run}-warm"), &[images]);
         assert_eq!(second, near, "{run}");
         assert_eq!(gets(&web), 0, "{run}");
     }
     // Less than the pictures take, and nothing at all.
-    for bytes in ["20000", "0"] {
+    for (run, images, bytes) in [
+        ("objects-small", "data.images=s3://shop/pictures", "20000"),
+        ("objects-none", "data.images=s3://shop/pictures", "0"),
+        (
+            "tables-small",
+            "data.images=s3://shop/tables/*.parquet",
+            "20000",
+        ),
+        ("tables-none", "data.images=s3://shop/tables/*.parquet", "0"),
+    ] {
         let most = format!("data.image_cache_max_bytes={bytes}");
-        let sets = ["data.images=s3://shop/pictures", most.as_str()];
-        let (_, small) = train(&home, &web.address(), &format!("most-{bytes}"), &sets);
-        assert_eq!(small, near, "{most}");
+        let (_, small) = train(&home, &web.address(), run, &[images, most.as_str()]);
+        assert_eq!(small, near, "{run}");
         assert!(gets(&web) > 0);
     }
     let sets = ["data.root=s3://shop", "data.images=pictures"];
-    let (_, all) = train(&home, &web.address(), "tables", &sets);
+    let (_, all) = train(&home, &web.address(), "root", &sets);
     assert_eq!(all, near);
 }
 
@@ -195,16 +206,18 @@ fn a_store_that_fails_now_and_then_changes_nothing_and_is_told() {
         11 => Mishap::Drop,
         _ => Mishap::None,
     });
-    let sets = [
-        "data.images=s3://shop/shards/*.tar",
-        "data.notes=s3://shop/notes.jsonl",
-    ];
-    let (ran, flaky) = train(&home, &web.address(), "flaky", &sets);
-    assert_eq!(flaky, near);
-    assert!(
-        ran.err.contains("requests failed and were repeated"),
-        "{ran:?}"
-    );
+    for (run, images) in [
+        ("flaky", "data.images=s3://shop/shards/*.tar"),
+        ("flaky-tables", "data.images=s3://shop/tables/*.parquet"),
+    ] {
+        let sets = [images, "data.notes=s3://shop/notes.jsonl"];
+        let (ran, flaky) = train(&home, &web.address(), run, &sets);
+        assert_eq!(flaky, near);
+        assert!(
+            ran.err.contains("requests failed and were repeated"),
+            "{ran:?}"
+        );
+    }
 }
 
 #[test]
@@ -262,10 +275,9 @@ fn checks_embeddings_and_damaged_caches_work_from_a_store() {
         mlrm(&home, &web.address(), &words).done();
         fs::read(home.path(out)).expect("embeddings")
     };
-    assert_eq!(
-        embed("data", "near.npy"),
-        embed("s3://shop/shards/*.tar", "far.npy")
-    );
+    let near = embed("data", "near.npy");
+    assert_eq!(embed("s3://shop/shards/*.tar", "far.npy"), near);
+    assert_eq!(embed("s3://shop/tables/*.parquet", "tables.npy"), near);
 }
 
 #[test]
@@ -300,6 +312,15 @@ fn what_does_not_pass_is_told_with_place_and_mend() {
         &["403", "InvalidAccessKeyId", "AWS_ACCESS_KEY_ID"],
     );
     check("s3://shop/none.tar", &["`s3://shop/none.tar` is not there"]);
+    check(
+        "s3://shop/x.parquet",
+        &["`s3://shop/x.parquet` is not there"],
+    );
+    home.write("stores/shop/bad.parquet", b"PAR1 and no more");
+    check(
+        "s3://shop/bad.parquet",
+        &["s3://shop/bad.parquet", "no readable Parquet"],
+    );
     check("s3://shop/none", &["s3://shop/none", "nothing is there"]);
     check("s3://shop/shards/x*.tar", &["no object has such a name"]);
     check("s3://KEY:THE-PASS@shop/x", &["environment variables"]);
@@ -312,7 +333,11 @@ fn what_does_not_pass_is_told_with_place_and_mend() {
         &["does not list", "{000..031}.tar"],
     );
     // A picture that is gone is missing; a store that refuses makes no note one without a picture.
-    fs::remove_file(home.path("stores/shop/pictures").join(&keys(&home)[3])).expect("a picture");
+    fs::remove_file(
+        home.path("stores/shop/pictures")
+            .join(&pictures(&home)[3].0),
+    )
+    .expect("a picture");
     check("s3://shop/pictures", &["missing_image  1"]);
     let words = [
         "train",
@@ -493,6 +518,10 @@ fn a_run_from_motos_s3_is_the_same() {
         (
             "shards",
             ["data.images=s3://shop/shards/*.tar", "data.root=data"],
+        ),
+        (
+            "tables",
+            ["data.images=s3://shop/tables/*.parquet", "data.root=data"],
         ),
         ("all", ["data.images=pictures", "data.root=s3://shop"]),
     ] {

@@ -1,64 +1,13 @@
 //! Notes and pictures in one file, in many, in tar shards and in Parquet columns: the same run.
 
+#[path = "support/shards.rs"]
+mod shards;
 mod support;
 
 use std::fs;
-use std::sync::Arc;
 
-use arrow_array::{ArrayRef, BinaryArray, RecordBatch, StringArray, StructArray};
-use arrow_schema::{DataType, Field};
-use serde_json::Value;
+use shards::{pictures, write_parquet, write_tar};
 use support::{Home, events, losses};
-
-/// Keys of the pictures, in the order of the notes, and what these hold.
-fn pictures(home: &Home) -> Vec<(String, Vec<u8>)> {
-    let text = home.read("data/notes.jsonl");
-    let keys = text.lines().map(|line| {
-        let note: Value = serde_json::from_str(line).expect("JSON");
-        note["image"].as_str().expect("a key").to_owned()
-    });
-    keys.map(|key| {
-        let bytes = fs::read(home.path("data").join(&key)).expect("a picture");
-        (key, bytes)
-    })
-    .collect()
-}
-
-fn write_tar(home: &Home, name: &str, pictures: &[(String, Vec<u8>)]) {
-    let file = fs::File::create(home.path(name)).expect("a file");
-    let mut builder = tar::Builder::new(file);
-    for (key, bytes) in pictures {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        builder
-            .append_data(&mut header, key, bytes.as_slice())
-            .expect("an entry");
-    }
-    builder.finish().expect("a tar file");
-}
-
-fn write_parquet(home: &Home, name: &str, pictures: &[(String, Vec<u8>)]) {
-    let bytes = BinaryArray::from_iter_values(pictures.iter().map(|(_, bytes)| bytes));
-    let paths = StringArray::from_iter_values(pictures.iter().map(|(key, _)| key));
-    let structs = StructArray::from(vec![
-        (
-            Arc::new(Field::new("bytes", DataType::Binary, true)),
-            Arc::new(bytes) as ArrayRef,
-        ),
-        (
-            Arc::new(Field::new("path", DataType::Utf8, true)),
-            Arc::new(paths) as ArrayRef,
-        ),
-    ]);
-    let columns = vec![("image", Arc::new(structs) as ArrayRef)];
-    let batch = RecordBatch::try_from_iter(columns).expect("a batch");
-    let file = fs::File::create(home.path(name)).expect("a file");
-    let mut writer =
-        parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).expect("a writer");
-    writer.write(&batch).expect("rows");
-    writer.close().expect("a file");
-}
 
 #[test]
 fn a_run_is_the_same_from_a_folder_tar_shards_parquet_and_notes_in_many_files() {
@@ -67,7 +16,12 @@ fn a_run_is_the_same_from_a_folder_tar_shards_parquet_and_notes_in_many_files() 
     for (number, part) in pictures.chunks(30).enumerate() {
         fs::create_dir_all(home.path("data/shards")).expect("a folder");
         write_tar(&home, &format!("data/shards/{number}.tar"), part);
-        write_parquet(&home, &format!("data/pictures-{number}.parquet"), part);
+        write_parquet(
+            &home,
+            &format!("data/pictures-{number}.parquet"),
+            part,
+            part.len(),
+        );
     }
     let text = home.read("data/notes.jsonl");
     let lines: Vec<&str> = text.lines().collect();
@@ -140,7 +94,7 @@ fn a_run_is_the_same_from_a_folder_tar_shards_parquet_and_notes_in_many_files() 
     ];
     let mut other = pictures[60..].to_vec();
     other[0].1 = pictures[0].1.clone();
-    write_parquet(&home, "data/pictures-2.parquet", &other);
+    write_parquet(&home, "data/pictures-2.parquet", &other, other.len());
     home.mlrm(&resume)
         .failed_with(1, &["data.images holds other pictures"]);
 

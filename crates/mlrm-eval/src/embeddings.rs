@@ -31,6 +31,16 @@ impl Embeddings {
     /// If the lengths do not agree, an id is empty, holds a line break or appears twice, or a value
     /// is not finite.
     pub fn new(ids: Vec<String>, dim: usize, values: Vec<f32>) -> Result<Self, Error> {
+        Self::from_row(0, ids, dim, values)
+    }
+
+    /// As [`Embeddings::new`], of the rows of a larger corpus from `first` on, as messages number them.
+    pub(crate) fn from_row(
+        first: usize,
+        ids: Vec<String>,
+        dim: usize,
+        values: Vec<f32>,
+    ) -> Result<Self, Error> {
         if dim == 0 {
             return Err(Error::NoDimensions);
         }
@@ -41,9 +51,9 @@ impl Embeddings {
                 values: values.len(),
             });
         }
-        check_ids(&ids)?;
+        check_ids(first, &ids)?;
         for (row, vector) in values.chunks_exact(dim).enumerate() {
-            check_vector(row, &ids[row], vector)?;
+            check_vector(first + row, &ids[row], vector)?;
         }
         Ok(Self { ids, dim, values })
     }
@@ -264,12 +274,12 @@ fn norm(vector: &[f32]) -> f64 {
     squares.sum::<f64>().sqrt()
 }
 
-fn check_ids(ids: &[String]) -> Result<(), Error> {
+fn check_ids(first_row: usize, ids: &[String]) -> Result<(), Error> {
     if u32::try_from(ids.len()).is_err() {
         return Err(Error::TooManyNotes { notes: ids.len() });
     }
     let mut rows = HashMap::with_capacity(ids.len());
-    for (row, id) in ids.iter().enumerate() {
+    for (row, id) in (first_row..).zip(ids) {
         let problem = if id.is_empty() {
             Some("empty")
         } else if id.contains(['\n', '\r']) {

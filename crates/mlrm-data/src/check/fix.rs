@@ -14,7 +14,7 @@ use crate::error::{DataError, Problem, ProblemKind, Result, shorten};
 use crate::files::table_files;
 use crate::interactions::{Interactions, RawInteraction, for_each_interaction, write_interactions};
 use crate::notes::{ImageStore, Note, for_each_note, write_notes};
-use crate::pairs::{PairList, RawPair, ScoredPair, for_each_pair, write_pairs};
+use crate::pairs::{PairList, RawPair, for_each_pair, write_pairs};
 use crate::write::{write_file, write_folder};
 
 const NOTES: &str = "notes.jsonl";
@@ -176,12 +176,7 @@ impl<'a> Rest<'a> {
             if self.keeps(path, row, &ids, used)
                 && let Ok(pair) = pair
             {
-                let pair = ScoredPair {
-                    query: list.notes.intern(pair.query),
-                    target: list.notes.intern(pair.target),
-                    weight: pair.weight,
-                };
-                list.pairs.push(pair);
+                list.push(pair);
             }
             ControlFlow::Continue(())
         })?;

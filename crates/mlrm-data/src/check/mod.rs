@@ -1,6 +1,7 @@
 //! Every problem of a data set, with file and row, and the clean rest.
 
 mod fix;
+mod images;
 mod warnings;
 
 use std::cell::OnceCell;
@@ -9,16 +10,15 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use mlrm_config::{DataSettings, TimeUnit};
-use rayon::prelude::*;
 use serde::Serialize;
 
 pub use fix::{FixSummary, write_clean};
 
 use crate::error::{DataError, Problem, ProblemKind, Result, shorten, shown};
 use crate::files::table_files;
-use crate::image::{DecodeOptions, PictureTraits, decode_with_traits};
+use crate::image::DecodeOptions;
 use crate::interactions::{Interner, for_each_interaction};
-use crate::notes::{Fetched, ImageStore, NearIds, Note, for_each_note};
+use crate::notes::{NearIds, Note, for_each_note};
 use crate::pairs::for_each_pair;
 use crate::store::is_named;
 
@@ -161,7 +161,7 @@ pub fn check(sources: &Sources, options: &DecodeOptions) -> CheckReport {
         let warn = |&at: &Place| notes.finding(at, warnings::no_image());
         report.warnings.extend(notes.without_image.iter().map(warn));
     }
-    check_images(sources, &notes, options, &mut report);
+    images::check_images(sources, &notes, options, &mut report);
     if let Some(path) = &sources.interactions {
         check_interactions(path, sources.time_unit, &notes.ids, &mut report);
     }
@@ -249,70 +249,6 @@ fn note_problem(note: &Note, at: Place, seen: &mut SeenNotes) -> Option<Problem>
             "give the note some text",
         )
     })
-}
-
-fn check_images(
-    sources: &Sources,
-    notes: &SeenNotes,
-    options: &DecodeOptions,
-    report: &mut CheckReport,
-) {
-    if notes.images.is_empty() {
-        return;
-    }
-    let store = match ImageStore::open_with(&sources.images, sources.image_cache_max_bytes) {
-        Ok(store) => store,
-        Err(error) => {
-            report
-                .findings
-                .push(Finding::of_file(&sources.images, error));
-            return;
-        }
-    };
-    // Notes may share a picture: each is decoded once.
-    let mut keys: Vec<&str> = notes.images.iter().map(|(_, key)| key.as_str()).collect();
-    keys.sort_unstable();
-    keys.dedup();
-    report.images = keys.len() as u64;
-    let judged: HashMap<&str, Judged> = keys
-        .par_chunks(store.together())
-        .flat_map_iter(|keys| judge_together(&store, keys, options))
-        .collect();
-    for (at, key) in &notes.images {
-        let of_note = |mut problem: Problem| {
-            problem.message = format!("image `{}`: {}", shorten(key), problem.message);
-            notes.finding(*at, problem)
-        };
-        match judged.get(key.as_str()).cloned() {
-            Some(Err(problem)) => report.findings.push(of_note(problem)),
-            Some(Ok(problems)) => report.warnings.extend(problems.into_iter().map(of_note)),
-            None => {}
-        }
-    }
-}
-
-/// What is wrong with a picture, or what may not be meant.
-type Judged = Result<Vec<Problem>, Problem>;
-
-fn judge_together<'a>(
-    store: &ImageStore,
-    keys: &[&'a str],
-    options: &DecodeOptions,
-) -> Vec<(&'a str, Judged)> {
-    let ahead = store.ahead(keys.iter().copied());
-    keys.iter()
-        .map(|&key| (key, judge(store, key, options, &ahead)))
-        .collect()
-}
-
-/// Decodes a picture as training will, and throws the result away.
-fn judge(store: &ImageStore, key: &str, options: &DecodeOptions, ahead: &Fetched) -> Judged {
-    let bytes = store.content(key, options, ahead)?;
-    let (_, traits): (_, PictureTraits) = decode_with_traits(&bytes, options)?;
-    let twins = warnings::of_twins(&store.twins(key));
-    Ok(warnings::of_picture(&traits, options)
-        .chain(twins)
-        .collect())
 }
 
 /// Whether `id` is unknown, as a problem; `near` is filled when it is first needed.

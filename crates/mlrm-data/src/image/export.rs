@@ -6,7 +6,8 @@ use std::path::Path;
 use mlrm_config::ExifOrientation;
 use serde_json::{Value, json};
 
-use super::config::{ORIENTATION, PreprocessorConfig, Resample, Resize};
+use super::config::{PreprocessorConfig, Resample, Resize};
+use super::read_config::ORIENTATION;
 use crate::error::Result;
 use crate::write::write_file;
 

@@ -11,6 +11,7 @@ mod decode;
 mod export;
 mod header;
 mod preprocess;
+mod read_config;
 mod resample;
 #[cfg(test)]
 mod tests;

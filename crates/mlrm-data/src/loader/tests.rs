@@ -4,7 +4,9 @@ use std::path::Path;
 use mlrm_config::{PromptSettings, SwapField, SwapSettings, SwapSide};
 
 use super::*;
-use crate::image::PreprocessorConfig;
+use crate::batch::PictureHash;
+use crate::image::{DecodeOptions, ImagePreprocessor, PreprocessorConfig};
+use crate::notes::{ByText, ImageStore};
 use crate::order::{Cursor, PairOrder};
 use crate::prompt::{PromptStyle, special_tokens};
 use crate::split::Pair;

@@ -1,6 +1,7 @@
 //! Notes: what an item is, where its text and picture come from.
 
 mod by_text;
+mod far_parquet;
 mod image_keys;
 mod image_store;
 mod near;

@@ -11,7 +11,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
-use super::{PairList, ScoredPair};
+use super::PairList;
 use crate::error::{Problem, ProblemKind, Result};
 use crate::table::{Cell, Header, Table, TableOptions};
 use crate::write::write_file;
@@ -107,12 +107,7 @@ pub fn read_pairs(path: &Path) -> Result<PairList> {
     let mut failed = None;
     list.notices = for_each_pair(path, |row, pair| match pair {
         Ok(pair) => {
-            let pair = ScoredPair {
-                query: list.notes.intern(pair.query),
-                target: list.notes.intern(pair.target),
-                weight: pair.weight,
-            };
-            list.pairs.push(pair);
+            list.push(pair);
             ControlFlow::Continue(())
         }
         Err(problem) => {

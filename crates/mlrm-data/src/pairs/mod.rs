@@ -42,5 +42,17 @@ pub struct PairList {
     pub notices: Vec<String>,
 }
 
+impl PairList {
+    /// Adds a pair, at the end.
+    pub(crate) fn push(&mut self, pair: RawPair<'_>) {
+        let pair = ScoredPair {
+            query: self.notes.intern(pair.query),
+            target: self.notes.intern(pair.target),
+            weight: pair.weight,
+        };
+        self.pairs.push(pair);
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -13,19 +13,17 @@
 
 mod partners;
 mod parts;
+mod ready;
+mod scored;
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use mlrm_config::{DataSettings, PairSettings, Split, TestTargets};
+use mlrm_config::{DataSettings, PairSettings, Split};
 
-use crate::error::{DataError, Result, shorten};
-use crate::interactions::{Interaction, Interactions, Interner, refuse_unknown};
-use crate::notes::{NearIds, NoteSet};
-use crate::pairs::{
-    Log, Losses, PairList, RawPair, Scored, ScoredPair, Scoring, read_pairs, score_pairs_where,
-    write_pairs,
-};
+use crate::error::{DataError, Result};
+use crate::interactions::{Interaction, Interactions, refuse_unknown};
+use crate::notes::NoteSet;
+use crate::pairs::{Log, Losses, RawPair, Scoring, read_pairs, score_pairs_where, write_pairs};
 use crate::store::is_named;
 use crate::write::write_folder;
 
@@ -33,7 +31,9 @@ pub use partners::Partners;
 pub use parts::Part;
 pub(crate) use parts::{FNV_PRIME, FNV_START, SPLIT_MIX, mixed_seed};
 
-use parts::{assign_parts, by_part, cut_by_time, may_pair};
+use parts::cut_by_time;
+use ready::split_pairs;
+use scored::{Eligible, note_rows, of_rows, split_by_time, split_scored, unordered};
 
 /// A query note, a note related to it, and how much; rows of a [`NoteSet`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -244,230 +244,6 @@ pub fn split_any_log(
     }
 }
 
-/// Which notes of a log may be pairs.
-struct Eligible<'a> {
-    /// For each note of the log its row.
-    rows: &'a [Option<u32>],
-    /// Part of each row; of a split that holds out none, none.
-    parts: Option<(&'a [Part], TestTargets)>,
-}
-
-impl Eligible<'_> {
-    fn allow(&self, query: u32, target: u32) -> bool {
-        let Some((parts, targets)) = self.parts else {
-            return true;
-        };
-        let part = |note: u32| self.rows[note as usize].map(|row| parts[row as usize]);
-        match (part(query), part(target)) {
-            (Some(query), Some(target)) => may_pair(query, target, targets),
-            _ => false,
-        }
-    }
-}
-
-/// The pairs that `score` gives, by notes or all in every part. `ids` and `note_users` are of the log.
-fn split_scored(
-    ids: &Interner,
-    note_users: &[u32],
-    notes: &NoteSet,
-    rules: &PairSettings,
-    seed: u64,
-    score: impl FnOnce(&Scoring, &Eligible<'_>) -> Result<(Scored, Option<Losses>)>,
-) -> Result<PairData> {
-    let scoring = Scoring::new(rules)?;
-    check_fractions(rules)?;
-    let rows = note_rows(ids, notes);
-    let by_note = rules.split == Split::Note;
-    let parts = match by_note {
-        true => assign_parts(notes, rules, seed),
-        false => vec![Part::Train; notes.len()],
-    };
-    let eligible = Eligible {
-        rows: &rows,
-        parts: by_note.then_some((parts.as_slice(), rules.test_targets)),
-    };
-    let deepest = scoring.keeping(deeper(rules.top_k, rules.training_partners()));
-    let (scored, losses) = score(&deepest, &eligible)?;
-    let pairs = to_pairs(scored.pairs, &rows);
-    let pairs = match by_note {
-        true => {
-            let pairs = by_part(pairs, &parts);
-            PairSplit {
-                train: best_of_each(pairs.train, rules.training_partners()),
-                validation: best_of_each(pairs.validation, rules.top_k),
-                test: best_of_each(pairs.test, rules.top_k),
-            }
-        }
-        false => {
-            let truth = best_of_each(pairs.clone(), rules.top_k);
-            PairSplit {
-                train: best_of_each(pairs, rules.training_partners()),
-                ..same_everywhere(truth, rules)
-            }
-        }
-    };
-    Ok(PairData {
-        pairs,
-        parts,
-        note_users: of_rows(note_users, &rows, notes.len()),
-        losses,
-        notices: Vec::new(),
-    })
-}
-
-/// Pairs of two notes of a log, the smaller number first.
-type Known = HashSet<(u32, u32)>;
-
-/// The pairs of the parts of a log that is cut by time, each scored by itself: `score` is told which part, and the
-/// pairs of earlier ones. `ids` and `note_users`, which are of the training events, are of the log.
-fn split_by_time(
-    ids: &Interner,
-    note_users: &[u32],
-    notes: &NoteSet,
-    rules: &PairSettings,
-    score: impl Fn(usize, &Scoring, &Known) -> Result<(Scored, Option<Losses>)>,
-) -> Result<PairData> {
-    let scoring = Scoring::new(rules)?;
-    let rows = note_rows(ids, notes);
-    let mut known = Known::new();
-    let mut score = |part: usize, scoring: &Scoring| -> Result<_> {
-        let (scored, losses) = score(part, scoring, &known)?;
-        let ends = |pair: &ScoredPair| unordered(pair.query, pair.target);
-        known.extend(scored.pairs.iter().map(ends));
-        Ok((to_pairs(scored.pairs, &rows), losses))
-    };
-    let for_training = scoring.keeping(rules.training_partners());
-    let (train, losses) = score(0, &for_training)?;
-    Ok(PairData {
-        pairs: PairSplit {
-            train,
-            validation: score(1, &scoring)?.0,
-            test: score(2, &scoring)?.0,
-        },
-        parts: vec![Part::Train; notes.len()],
-        note_users: of_rows(note_users, &rows, notes.len()),
-        losses,
-        notices: Vec::new(),
-    })
-}
-
-/// For each note of a log its row in `notes`.
-fn note_rows(ids: &Interner, notes: &NoteSet) -> Vec<Option<u32>> {
-    ids.texts().iter().map(|id| notes.row(id)).collect()
-}
-
-/// Pairs of notes of a log as pairs of rows.
-fn to_pairs(scored: Vec<ScoredPair>, rows: &[Option<u32>]) -> Vec<Pair> {
-    let row = |note: u32| rows[note as usize];
-    let pair = |pair: ScoredPair| {
-        Some(Pair {
-            query: row(pair.query)?,
-            target: row(pair.target)?,
-            weight: pair.weight,
-        })
-    };
-    scored.into_iter().filter_map(pair).collect()
-}
-
-/// What is counted of the notes of a log, by row.
-fn of_rows(counts: &[u32], rows: &[Option<u32>], notes: usize) -> Vec<u32> {
-    let mut of_rows = vec![0; notes];
-    for (count, row) in counts.iter().zip(rows) {
-        if let Some(row) = row {
-            of_rows[*row as usize] = *count;
-        }
-    }
-    of_rows
-}
-
-/// Splits ready-made pairs, read from `path`.
-fn split_pairs(
-    list: &PairList,
-    path: &Path,
-    notes: &NoteSet,
-    rules: &PairSettings,
-    seed: u64,
-) -> Result<PairData> {
-    let mut pairs = Vec::with_capacity(list.pairs.len());
-    let dropped = |note: u32| notes.is_dropped(&list.notes[note]);
-    for pair in &list.pairs {
-        if dropped(pair.query) || dropped(pair.target) {
-            continue;
-        }
-        let row = |note: u32| {
-            notes.row(&list.notes[note]).ok_or_else(|| {
-                DataError::file(
-                    path,
-                    format!(
-                        "no note has the id `{}`{}",
-                        shorten(&list.notes[note]),
-                        NearIds::new(notes.rows().iter().map(|note| note.id.as_str()))
-                            .hint(&list.notes[note])
-                    ),
-                    "add the note, or let `mlrm data check --fix DIR` leave such rows out",
-                )
-            })
-        };
-        let (query, target) = (row(pair.query)?, row(pair.target)?);
-        if query != target {
-            pairs.push(Pair {
-                query,
-                target,
-                weight: pair.weight,
-            });
-        }
-    }
-    let (pairs, parts) = match rules.split {
-        Split::Note => {
-            let parts = assign_parts(notes, rules, seed);
-            let part = |note: u32| parts[note as usize];
-            pairs.retain(|pair| may_pair(part(pair.query), part(pair.target), rules.test_targets));
-            (by_part(pairs, &parts), parts)
-        }
-        Split::None => (
-            same_everywhere(pairs, rules),
-            vec![Part::Train; notes.len()],
-        ),
-        Split::Time => {
-            return Err(DataError::setting(
-                "data.pairs.split",
-                "ready-made pairs have no time",
-                "set \"note\" or \"none\", or give a log instead of `data.pairs_file`",
-            ));
-        }
-    };
-    let mut note_users = vec![0; notes.len()];
-    for pair in &pairs.train {
-        note_users[pair.target as usize] += 1;
-    }
-    Ok(PairData {
-        pairs,
-        parts,
-        note_users,
-        ..PairData::default()
-    })
-}
-
-/// The larger of two numbers of partners, of which `None` is all.
-fn deeper(one: Option<usize>, other: Option<usize>) -> Option<usize> {
-    one.zip(other).map(|(one, other)| one.max(other))
-}
-
-/// The first `kept` pairs of every query; pairs of one query stand together, best first.
-fn best_of_each(mut pairs: Vec<Pair>, kept: Option<usize>) -> Vec<Pair> {
-    if let Some(kept) = kept {
-        let (mut query, mut seen) = (None, 0);
-        pairs.retain(|pair| {
-            if query.replace(pair.query) != Some(pair.query) {
-                seen = 0;
-            }
-            seen += 1;
-            seen <= kept
-        });
-    }
-    pairs
-}
-
 fn same_everywhere(pairs: Vec<Pair>, rules: &PairSettings) -> PairSplit {
     PairSplit {
         validation: match rules.validation_fraction > 0.0 {
@@ -477,10 +253,6 @@ fn same_everywhere(pairs: Vec<Pair>, rules: &PairSettings) -> PairSplit {
         test: pairs.clone(),
         train: pairs,
     }
-}
-
-fn unordered(query: u32, target: u32) -> (u32, u32) {
-    (query.min(target), query.max(target))
 }
 
 /// Distinct users per note, by row.

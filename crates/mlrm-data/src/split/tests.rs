@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use mlrm_config::{PairWeight, TestTargets};
 use proptest::prelude::*;
 
+use super::parts::assign_parts;
 use super::*;
 use crate::notes::Note;
 

@@ -46,6 +46,22 @@ impl Store {
         match *self {}
     }
 
+    pub fn fetch(&self, _wanted: &[(&Object, Range<u64>)]) -> Vec<Result<Vec<u8>, Problem>> {
+        match *self {}
+    }
+
+    pub fn kept_row(&self, _object: &Object, _row: u64) -> Option<Vec<u8>> {
+        match *self {}
+    }
+
+    pub fn has_row(&self, _object: &Object, _row: u64) -> bool {
+        match *self {}
+    }
+
+    pub fn keep_row(&self, _object: &Object, _row: u64, _content: &[u8]) {
+        match *self {}
+    }
+
     pub fn read_ahead(&self, _wanted: &[(&Object, Range<u64>)]) -> Vec<Option<Vec<u8>>> {
         match *self {}
     }

@@ -41,8 +41,8 @@ impl Store {
         }
     }
 
-    /// The shards that the address names: `.tar` files, one, or those that fit braces and a `*` in its last part. Of a
-    /// prefix none: [`Self::listed`].
+    /// The shards that the address names: `.tar` or `.parquet` files, one, or those that fit braces and a `*` in its last
+    /// part. Of a prefix none: [`Self::listed`].
     ///
     /// # Errors
     /// Nothing there; a store that does not answer.
@@ -51,18 +51,7 @@ impl Store {
         if keys.iter().all(|key| !is_shard(key)) {
             return Ok(Vec::new());
         }
-        let shards = files::named_all(&self.client, &keys)?;
-        if let Some(parquet) = shards
-            .iter()
-            .find(|object| object.key.ends_with(".parquet"))
-        {
-            return Err(DataError::file(
-                self.address(parquet),
-                "pictures in Parquet files are read from disk only",
-                "copy the file here, or write the pictures as .tar shards",
-            ));
-        }
-        Ok(shards)
+        files::named_all(&self.client, &keys)
     }
 
     /// What is below the address as a prefix, and how many bytes of a key the prefix has; `None` where
@@ -83,7 +72,7 @@ impl Store {
             return Err(DataError::file(
                 address.with_key(&address.key),
                 "a web server does not list its files",
-                "name .tar shards, such as https://host/shards/{000..031}.tar",
+                "name shards, such as https://host/shards/{000..031}.tar",
             ));
         }
         let objects = self.client.list(prefix);
@@ -145,17 +134,50 @@ impl Store {
         read
     }
 
+    /// Parts of objects, asked for all at once. They are not looked for in the cache, and not kept there.
+    ///
+    /// # Errors
+    /// Of each what the store says, after all tries.
+    pub fn fetch(&self, wanted: &[(&Object, Range<u64>)]) -> Vec<Result<Vec<u8>, Problem>> {
+        let mut fetched: Vec<_> = wanted.iter().map(|_| Ok(Vec::new())).collect();
+        self.client.read_all(wanted, |at, content| {
+            fetched[at] = content.map_err(Fault::problem);
+        });
+        fetched
+    }
+
+    /// The content of a row of a Parquet file, if it is in the cache.
+    pub fn kept_row(&self, object: &Object, row: u64) -> Option<Vec<u8>> {
+        self.cache.as_ref()?.get(&self.row(object, row))
+    }
+
+    /// Whether the content of a row is in the cache.
+    pub fn has_row(&self, object: &Object, row: u64) -> bool {
+        let cache = self.cache.as_ref();
+        cache.is_some_and(|cache| cache.has(&self.row(object, row)))
+    }
+
+    /// Keeps the content of a row.
+    pub fn keep_row(&self, object: &Object, row: u64, content: &[u8]) {
+        self.keep(&self.row(object, row), content);
+    }
+
+    /// The entry of a row: no range that an entry of a tar file may have, nor that of an index.
+    fn row(&self, object: &Object, row: u64) -> Entry {
+        Entry::of(&self.bucket, object, u64::MAX, row.saturating_add(1))
+    }
+
     /// An object as a file. What is read of it is not kept.
     pub fn reader(&self, object: &Object) -> RangeReader {
         RangeReader::new(self.client.clone(), object.clone())
     }
 
-    /// What was kept of a tar file's headers.
+    /// What was kept of the headers of a tar file, or of the end of a Parquet file.
     pub fn kept_index(&self, object: &Object) -> Option<Vec<u8>> {
         self.cache.as_ref()?.get(&self.index(object))
     }
 
-    /// Keeps what a tar file's headers say.
+    /// Keeps what was found out about a shard.
     pub fn keep_index(&self, object: &Object, content: &[u8]) {
         self.keep(&self.index(object), content);
     }

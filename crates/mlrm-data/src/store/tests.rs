@@ -14,6 +14,7 @@ use super::http::Patience;
 use crate::error::ProblemKind;
 use crate::notes::ImageStore;
 
+mod parquet_files;
 #[path = "../../../../tests/web.rs"]
 mod web;
 

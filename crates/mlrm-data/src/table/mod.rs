@@ -34,9 +34,10 @@ mod json;
 mod options;
 mod parquet;
 mod row;
+mod source;
 mod view;
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
@@ -51,6 +52,7 @@ pub use self::row::Row;
 pub(crate) use self::cell::FLOAT_IDS;
 pub(crate) use self::parquet::{PictureColumn, guarded};
 pub(crate) use self::row::json_cell;
+pub(crate) use self::source::{Source, Spans, joined};
 
 use self::delimited::Delimited;
 use self::input::{Input, Text};
@@ -84,7 +86,7 @@ impl Table {
         let mut notices = Vec::new();
         let (columns, form) = match input::open(path, options.encoding)? {
             Input::Parquet(file) => {
-                let file = ParquetFile::open(path, file)?;
+                let file = ParquetFile::open(path, Source::File(file))?;
                 (file.columns.clone(), Form::Parquet(file))
             }
             Input::Text(_) if options.format == Format::Parquet => {
@@ -118,6 +120,21 @@ impl Table {
                 .map(|name| (*name).to_owned())
                 .collect(),
             form,
+        })
+    }
+
+    /// A Parquet file that is elsewhere, of which at least the footer is held.
+    ///
+    /// # Errors
+    /// No footer that can be read.
+    pub(crate) fn of_spans(path: &Path, spans: Spans) -> Result<Self> {
+        let file = ParquetFile::open(path, Source::Spans(spans))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            columns: file.columns.clone(),
+            notices: Vec::new(),
+            known: Vec::new(),
+            form: Form::Parquet(file),
         })
     }
 
@@ -166,6 +183,22 @@ impl Table {
     pub(crate) fn picture_column(&self) -> Option<PictureColumn> {
         match &self.form {
             Form::Parquet(file) => file.picture_column(),
+            Form::Json(_) | Form::Delimited(_) => None,
+        }
+    }
+
+    /// Which bytes of a Parquet file [`Self::rows`] of these columns reads beside its footer.
+    pub(crate) fn ranges(&self, names: &[&str]) -> Vec<Range<u64>> {
+        match &self.form {
+            Form::Parquet(file) => file.ranges(names),
+            Form::Json(_) | Form::Delimited(_) => Vec::new(),
+        }
+    }
+
+    /// Where the offset index of a leaf column begins, in the Parquet files that have one.
+    pub(crate) fn offset_index(&self, leaf: usize) -> Option<u64> {
+        match &self.form {
+            Form::Parquet(file) => file.offset_index(leaf),
             Form::Json(_) | Form::Delimited(_) => None,
         }
     }

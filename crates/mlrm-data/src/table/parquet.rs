@@ -1,7 +1,6 @@
 //! The batches of Parquet files.
 
-use std::fs::File;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -10,6 +9,7 @@ use arrow_schema::DataType;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
+use super::source::Source;
 use super::view::is_bytes;
 use crate::error::{DataError, Result};
 
@@ -30,15 +30,15 @@ impl PictureColumn {
 
 /// A Parquet file whose schema has been read.
 pub(super) struct ParquetFile {
-    builder: ParquetRecordBatchReaderBuilder<File>,
+    builder: ParquetRecordBatchReaderBuilder<Source>,
     /// Names of the columns.
     pub(super) columns: Vec<String>,
 }
 
 impl ParquetFile {
-    pub(super) fn open(path: &Path, file: File) -> Result<Self> {
+    pub(super) fn open(path: &Path, source: Source) -> Result<Self> {
         guarded(path, || {
-            let builder = ParquetRecordBatchReaderBuilder::try_new(file)
+            let builder = ParquetRecordBatchReaderBuilder::try_new(source)
                 .map_err(|error| broken(path, &error.to_string()))?;
             let fields = builder.schema().fields();
             let columns = fields.iter().map(|field| field.name().clone()).collect();
@@ -82,6 +82,43 @@ impl ParquetFile {
         })
     }
 
+    /// The leaf columns that [`Self::read`] reads. Pictures are read when they are asked for.
+    fn leaves(&self, wanted: Option<&[&str]>) -> Vec<usize> {
+        let bytes = self.bytes_columns();
+        let schema = self.builder.parquet_schema();
+        let is_wanted = |leaf: &usize| {
+            let column = schema.column(*leaf);
+            let parts = column.path().parts();
+            let root = parts.first().map_or("", String::as_str);
+            let wanted = match wanted {
+                Some(names) => names.contains(&root),
+                None => !bytes.contains(&root),
+            };
+            wanted && parts != [PictureColumn::NAME, PictureColumn::BYTES]
+        };
+        (0..schema.num_columns()).filter(is_wanted).collect()
+    }
+
+    /// Which bytes of the file [`Self::read`] reads beside its footer.
+    pub(super) fn ranges(&self, wanted: &[&str]) -> Vec<Range<u64>> {
+        let leaves = self.leaves(Some(wanted));
+        let groups = self.builder.metadata().row_groups().iter();
+        let ranges = groups.flat_map(|group| {
+            leaves.iter().map(|&leaf| {
+                let (start, bytes) = group.column(leaf).byte_range();
+                start..start.saturating_add(bytes)
+            })
+        });
+        ranges.collect()
+    }
+
+    /// Where the offset index of a leaf column begins, in the files that have one.
+    pub(super) fn offset_index(&self, leaf: usize) -> Option<u64> {
+        let groups = self.builder.metadata().row_groups().iter();
+        let starts = groups.filter_map(|group| group.column(leaf).offset_index_range());
+        starts.map(|range| range.start).min()
+    }
+
     /// Hands every batch to `each`, with the number of its first row counted from 1; `wanted`
     /// limits the columns that are read.
     pub(super) fn read(
@@ -91,32 +128,10 @@ impl ParquetFile {
         mut each: impl FnMut(&RecordBatch, u64) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         guarded(path, || {
-            let bytes: Vec<String> = self
-                .bytes_columns()
-                .into_iter()
-                .map(str::to_owned)
-                .collect();
-            let mut builder = self.builder.with_batch_size(1 << 15);
-            let schema = builder.parquet_schema();
-            let is_wanted = |leaf: &usize| {
-                let column = schema.column(*leaf);
-                let parts = column.path().parts();
-                let of = |names: &[&str]| {
-                    parts
-                        .first()
-                        .is_some_and(|root| names.contains(&root.as_str()))
-                };
-                let wanted = match wanted {
-                    Some(names) => of(names),
-                    None => parts.first().is_none_or(|root| !bytes.contains(root)),
-                };
-                // Pictures are read when they are asked for.
-                wanted && parts != [PictureColumn::NAME, PictureColumn::BYTES]
-            };
-            let leaves: Vec<usize> = (0..schema.num_columns()).filter(is_wanted).collect();
-            let mask = ProjectionMask::leaves(schema, leaves);
-            builder = builder.with_projection(mask);
-            let reader = builder.build();
+            let leaves = self.leaves(wanted);
+            let builder = self.builder.with_batch_size(1 << 15);
+            let mask = ProjectionMask::leaves(builder.parquet_schema(), leaves);
+            let reader = builder.with_projection(mask).build();
             let mut first_row = 1;
             for batch in reader.map_err(|error| broken(path, &error.to_string()))? {
                 let batch = batch.map_err(|error| broken(path, &error.to_string()))?;

@@ -1,10 +1,13 @@
-//! Several embedding files as one, of which one is in memory at a time.
+//! Several embedding files as one, of which a block is in memory at a time.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
-use super::{Format, Numbers, Shape, Writer, npy, parquet, read_embeddings, safetensors, writer};
+use super::{Numbers, Shape, Writer, for_each_block, for_each_id, writer};
 use crate::error::Error;
+
+/// Notes that are read at a time.
+const BLOCK_NOTES: usize = 4096;
 
 /// A file that is to be joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +28,9 @@ pub struct Joined {
 }
 
 /// Writes the parts of one corpus (the shards of `embed --shard i/n`), in the order given, as the file that
-/// [`write_embeddings`](super::write_embeddings) would write of all of them: the same bytes. All ids are held, and
-/// the embeddings of one part. With `dim` they are [cut](crate::EmbeddingSet::cut_to).
+/// [`write_embeddings`](super::write_embeddings) would write of all of them: the same bytes. Held are all ids, of which each takes
+/// its letters and up to 33 bytes, and the embeddings of a block of notes; of Parquet those of a row group, too.
+/// With `dim` they are [cut](crate::EmbeddingSet::cut_to).
 ///
 /// # Errors
 ///
@@ -41,28 +45,31 @@ pub fn join_embeddings(
     let ids = all_ids(parts)?;
     let mut begun: Option<(Box<dyn Writer>, Shape)> = None;
     for part in parts {
-        let set = read_embeddings(&part.path)?;
-        check_count(part, set.multimodal().len())?;
-        if set.multimodal().is_empty() {
-            // It does not tell how long its embeddings would be.
-            continue;
-        }
-        let set = match dim {
-            Some(dim) => set.cut_to(dim)?,
-            None => set,
-        };
-        let own = Shape {
-            notes: ids.notes,
-            dim: set.multimodal().dim(),
-            visual: set.visual().map(|visual| visual.dim()),
-            numbers,
-        };
-        let (out, shape) = match &mut begun {
-            Some(begun) => begun,
-            None => begun.insert((writer(path, &ids.text, own)?, own)),
-        };
-        same_shape(shape, &own)?;
-        out.append(&set)?;
+        let mut notes = 0;
+        for_each_block(&part.path, BLOCK_NOTES, &mut |set| {
+            notes += set.multimodal().len();
+            if set.multimodal().is_empty() {
+                // It does not tell how long its embeddings would be.
+                return Ok(());
+            }
+            let set = match dim {
+                Some(dim) => set.cut_to(dim)?,
+                None => set,
+            };
+            let own = Shape {
+                notes: ids.notes,
+                dim: set.multimodal().dim(),
+                visual: set.visual().map(|visual| visual.dim()),
+                numbers,
+            };
+            let (out, shape) = match &mut begun {
+                Some(begun) => begun,
+                None => begun.insert((writer(path, &ids.text, own)?, own)),
+            };
+            same_shape(shape, &own)?;
+            out.append(&set)
+        })?;
+        check_count(part, notes)?;
     }
     let (out, shape) = begun.ok_or(Error::Mismatch {
         what: "shards of one corpus",
@@ -116,19 +123,15 @@ fn all_ids(parts: &[PartFile]) -> Result<Ids, Error> {
     let mut text = String::new();
     let mut hashes = Vec::new();
     for part in parts {
-        let ids = match Format::of(&part.path)? {
-            Format::Parquet => parquet::ids(&part.path),
-            Format::Npy => npy::ids(&part.path),
-            Format::Safetensors => safetensors::ids(&part.path),
-        }?;
-        check_count(part, ids.len())?;
-        for id in ids {
+        let before = hashes.len();
+        for_each_id(&part.path, &mut |id| {
             let mut hasher = DefaultHasher::new();
             id.hash(&mut hasher);
             hashes.push((hasher.finish(), hashes.len()));
-            text += &id;
+            text += id;
             text.push('\n');
-        }
+        })?;
+        check_count(part, hashes.len() - before)?;
     }
     let notes = hashes.len();
     if u32::try_from(notes).is_err() {
@@ -212,6 +215,48 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_file_is_read_a_block_at_a_time() {
+        let home = tempfile::tempdir().unwrap();
+        let whole = set(0..20_000, 3, true);
+        for ending in ["npy", "safetensors", "parquet"] {
+            let path = home.path().join(format!("x.{ending}"));
+            write_embeddings(&path, &whole, Numbers::F32).unwrap();
+            for (most, blocks) in [(BLOCK_NOTES, 5), (7000, 3), (1, 20_000), (usize::MAX, 1)] {
+                let (mut count, mut ids, mut values) = (0, Vec::new(), Vec::new());
+                for_each_block(&path, most, &mut |block| {
+                    count += 1;
+                    assert!(block.multimodal().len() <= most);
+                    ids.extend_from_slice(block.multimodal().ids());
+                    values.extend_from_slice(block.multimodal().values());
+                    let visual = block.visual().unwrap();
+                    assert_eq!(visual.ids(), block.multimodal().ids());
+                    values.extend_from_slice(visual.values());
+                    Ok(())
+                })
+                .unwrap();
+                assert_eq!(count, blocks, "{ending}");
+                assert_eq!(ids, whole.multimodal().ids());
+                let mut expected = Vec::new();
+                let rows = most.min(20_000) * 3;
+                let visual = whole.visual().unwrap().values().chunks(rows);
+                for (one, other) in whole.multimodal().values().chunks(rows).zip(visual) {
+                    expected.extend_from_slice(one);
+                    expected.extend_from_slice(other);
+                }
+                assert!(values == expected, "{ending} {most}");
+            }
+        }
+        // Rows are numbered as those of the file.
+        let path = home.path().join("x.npy");
+        let mut bytes = fs::read(&path).unwrap();
+        let at = bytes.len() - 4;
+        bytes[at..].copy_from_slice(&f32::NAN.to_le_bytes());
+        fs::write(&path, bytes).unwrap();
+        let read = for_each_block(&path, 4096, &mut |_| Ok(())).unwrap_err();
+        assert!(format!("{read:?}").contains("row: 19999"), "{read:?}");
     }
 
     #[test]

@@ -83,10 +83,33 @@ pub enum Numbers {
 /// If the ending stands for no format, the file cannot be read, is not what its ending says, or
 /// does not hold valid embeddings.
 pub fn read_embeddings(path: &Path) -> Result<EmbeddingSet, Error> {
+    let mut whole = None;
+    for_each_block(path, usize::MAX, &mut |set| {
+        whole = Some(set);
+        Ok(())
+    })?;
+    whole.ok_or_else(|| Error::file(path, "there is nothing in it"))
+}
+
+/// Hears the blocks of a file, one after the other.
+type EachBlock<'a> = dyn FnMut(EmbeddingSet) -> Result<(), Error> + 'a;
+
+/// Hands the rows of an embedding file to `each`, at most `most` (at least one) at a time, checked as those of
+/// [`read_embeddings`] but for ids that are in two blocks. Of a file without rows that is one block without any.
+fn for_each_block(path: &Path, most: usize, each: &mut EachBlock<'_>) -> Result<(), Error> {
     match Format::of(path)? {
-        Format::Parquet => parquet::read(path),
-        Format::Npy => npy::read(path),
-        Format::Safetensors => safetensors::read(path),
+        Format::Parquet => parquet::blocks(path, most, each),
+        Format::Npy => npy::blocks(path, most, each),
+        Format::Safetensors => safetensors::blocks(path, most, each),
+    }
+}
+
+/// Hands every id of an embedding file to `each`, in the order of its rows.
+fn for_each_id(path: &Path, each: &mut dyn FnMut(&str)) -> Result<(), Error> {
+    match Format::of(path)? {
+        Format::Parquet => parquet::ids(path, each),
+        Format::Npy => npy::ids(path, each),
+        Format::Safetensors => safetensors::ids(path, each),
     }
 }
 

@@ -1,7 +1,7 @@
 //! NumPy's `.npy` (version 1.0 written; 1.0, 2.0 and 3.0 read) with ids and visual embeddings beside.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use mlrm_files::PendingFile;
@@ -9,7 +9,7 @@ use mlrm_files::PendingFile;
 use crate::embeddings::{EmbeddingSet, Embeddings};
 use crate::error::Error;
 use crate::files::{
-    Numbers, Shape, Writer, begin, begin_text, decode, encode, open, place, remove, sync,
+    EachBlock, Numbers, Shape, Writer, begin, begin_text, decode, encode, open, place, remove, sync,
 };
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
@@ -26,29 +26,46 @@ pub(super) fn visual_path(path: &Path) -> PathBuf {
     path.with_extension("visual.npy")
 }
 
-pub(super) fn read(path: &Path) -> Result<EmbeddingSet, Error> {
+pub(super) fn blocks(path: &Path, most: usize, each: &mut EachBlock<'_>) -> Result<(), Error> {
     // First, so that a wrong name is reported under that name and not as missing ids.
     let file = open(path)?;
-    let ids = ids(path)?;
-    let multimodal = read_array(file, path, ids.clone())?;
+    let mut notes = 0;
+    ids(path, &mut |_| notes += 1)?;
+    let mut multimodal = ArrayReader::open(file, path, notes)?;
     let visual = visual_path(path);
-    let visual = match visual.try_exists() {
-        Ok(true) => Some(read_array(open(&visual)?, &visual, ids)?),
+    let mut visual = match visual.try_exists() {
+        Ok(true) => Some(ArrayReader::open(open(&visual)?, &visual, notes)?),
         Ok(false) => None,
         Err(error) => return Err(Error::io(&visual, "look for visual embeddings")(error)),
     };
-    EmbeddingSet::new(multimodal, visual).map_err(|error| error.in_file(path))
+    let mut lines = lines(path)?;
+    let mut first = 0;
+    loop {
+        let count = most.min(notes - first);
+        let ids: Result<Vec<String>, Error> = lines.by_ref().take(count).collect();
+        let ids = ids?;
+        let visual = visual.as_mut().map(|array| array.rows(first, ids.clone()));
+        let visual = visual.transpose()?;
+        let set = EmbeddingSet::new(multimodal.rows(first, ids)?, visual);
+        each(set.map_err(|error| error.in_file(path))?)?;
+        first += count;
+        if first == notes {
+            return Ok(());
+        }
+    }
 }
 
 /// The ids of the array `path`.
-pub(super) fn ids(path: &Path) -> Result<Vec<String>, Error> {
-    let ids_file = ids_path(path);
-    let text = std::fs::read_to_string(&ids_file);
-    let text = text.map_err(Error::io(
-        &ids_file,
-        "read the ids of the rows (one a line)",
-    ))?;
-    Ok(text.lines().map(str::to_owned).collect())
+pub(super) fn ids(path: &Path, each: &mut dyn FnMut(&str)) -> Result<(), Error> {
+    lines(path)?.try_for_each(|id| id.map(|id| each(&id)))
+}
+
+fn lines(path: &Path) -> Result<impl Iterator<Item = Result<String, Error>>, Error> {
+    const READ: &str = "read the ids of the rows (one a line)";
+    let path = ids_path(path);
+    let file = File::open(&path).map_err(Error::io(&path, READ))?;
+    let lines = BufReader::new(file).lines();
+    Ok(lines.map(move |line| line.map_err(Error::io(&path, READ))))
 }
 
 /// Arrays that are being written, with their ids.
@@ -131,22 +148,58 @@ fn header(notes: usize, dim: usize, numbers: Numbers) -> Vec<u8> {
     bytes
 }
 
-fn read_array(file: File, path: &Path, ids: Vec<String>) -> Result<Embeddings, Error> {
-    let mut input = BufReader::new(file);
-    let header = read_header(&mut input, path)?;
-    if header.notes != ids.len() {
-        return Err(Error::file(
-            path,
-            format!(
-                "{} rows, but {} has {} ids; they must belong together",
-                header.notes,
-                ids_path(path).display(),
-                ids.len()
-            ),
-        ));
+/// An array whose rows are read one after the other.
+struct ArrayReader<'a> {
+    input: BufReader<File>,
+    header: Header,
+    path: &'a Path,
+}
+
+impl<'a> ArrayReader<'a> {
+    /// An array that is as large as its header says, and has a row for each id.
+    fn open(file: File, path: &'a Path, ids: usize) -> Result<Self, Error> {
+        let mut input = BufReader::new(file);
+        let header = read_header(&mut input, path)?;
+        if header.notes != ids {
+            return Err(Error::file(
+                path,
+                format!(
+                    "{} rows, but {} has {ids} ids; they must belong together",
+                    header.notes,
+                    ids_path(path).display(),
+                ),
+            ));
+        }
+        let read = Error::io(path, "read");
+        let place = input.stream_position();
+        let rest = place.and_then(|place| Ok(input.get_ref().metadata()?.len().checked_sub(place)));
+        let numbers = header.notes.checked_mul(header.dim);
+        let bytes = numbers.and_then(|numbers| numbers.checked_mul(header.width));
+        match (rest.map_err(read)?, bytes) {
+            (Some(rest), Some(bytes)) if rest == bytes as u64 => Ok(Self {
+                input,
+                header,
+                path,
+            }),
+            _ => Err(Error::file(
+                path,
+                format!(
+                    "the header promises {} × {} numbers, the file has another size; it is cut off",
+                    header.notes, header.dim
+                ),
+            )),
+        }
     }
-    let values = read_values(&mut input, &header, path)?;
-    Embeddings::new(ids, header.dim, values).map_err(|error| error.in_file(path))
+
+    /// The next rows, of which the first has this number.
+    fn rows(&mut self, first: usize, ids: Vec<String>) -> Result<Embeddings, Error> {
+        let Header { dim, width, .. } = self.header;
+        let mut bytes = vec![0; ids.len() * dim * width];
+        let read = self.input.read_exact(&mut bytes);
+        read.map_err(Error::io(self.path, "read"))?;
+        Embeddings::from_row(first, ids, dim, decode(&bytes, width))
+            .map_err(|error| error.in_file(self.path))
+    }
 }
 
 struct Header {
@@ -246,35 +299,6 @@ fn parse_header(text: &str) -> Result<Header, String> {
             "an array of shape ({shape}); embeddings are [notes, dim]"
         )),
     }
-}
-
-fn read_values(
-    input: &mut BufReader<File>,
-    header: &Header,
-    path: &Path,
-) -> Result<Vec<f32>, Error> {
-    let wrong_size = || {
-        Error::file(
-            path,
-            format!(
-                "the header promises {} × {} numbers, the file has another size; it is cut off",
-                header.notes, header.dim
-            ),
-        )
-    };
-    let count = header.notes.checked_mul(header.dim);
-    let expected = count
-        .and_then(|count| count.checked_mul(header.width))
-        .ok_or_else(wrong_size)?;
-    let mut bytes = Vec::new();
-    // Bounded by the file's size, whatever the header promises.
-    input
-        .read_to_end(&mut bytes)
-        .map_err(Error::io(path, "read"))?;
-    if bytes.len() != expected {
-        return Err(wrong_size());
-    }
-    Ok(decode(&bytes, header.width))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Parquet: one row a note.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,13 +19,15 @@ use parquet::file::properties::WriterProperties;
 
 use crate::embeddings::{EmbeddingSet, Embeddings, eight_bits};
 use crate::error::Error;
-use crate::files::{Numbers, Shape, Writer, begin, open, place};
+use crate::files::{EachBlock, Numbers, Shape, Writer, begin, open, place};
 
 const ID: &str = "id";
 const EMBEDDING: &str = "embedding";
 const VISUAL: &str = "visual_embedding";
 /// Notes turned into columns at a time.
 const BATCH_NOTES: usize = 16_384;
+/// Bytes of numbers in a row group, which is in memory until it is written, if a batch of notes is not larger.
+const GROUP_BYTES: usize = 1 << 27;
 
 /// Columns that are being written.
 pub(super) struct Columns {
@@ -53,6 +56,7 @@ impl Columns {
         // Embeddings neither repeat nor compress.
         let properties = WriterProperties::builder()
             .set_dictionary_enabled(false)
+            .set_max_row_group_row_count(Some(group_notes(&shape)))
             .build();
         let writer = ArrowWriter::try_new(begin(path)?, schema.clone(), Some(properties));
         Ok(Self {
@@ -119,6 +123,16 @@ impl Writer for Columns {
     }
 }
 
+/// Notes of a row group: whole batches of them.
+fn group_notes(shape: &Shape) -> usize {
+    let width = match shape.numbers {
+        Numbers::F32 => size_of::<f32>(),
+        Numbers::Int8 => size_of::<i8>(),
+    };
+    let note = (shape.dim + shape.visual.unwrap_or(0)).max(1) * width;
+    (GROUP_BYTES / note / BATCH_NOTES).clamp(1, 64) * BATCH_NOTES
+}
+
 fn failed(path: &Path, error: &dyn std::fmt::Display) -> Error {
     Error::file(path, format!("cannot write: {error}"))
 }
@@ -148,33 +162,36 @@ fn list_of(values: Vec<f32>, dim: usize, numbers: Numbers) -> Result<ArrayRef, A
 }
 
 /// The ids of the file.
-pub(super) fn ids(path: &Path) -> Result<Vec<String>, Error> {
-    let broken =
-        |error: ParquetError| Error::file(path, format!("not a whole Parquet file: {error}"));
-    let builder = ParquetRecordBatchReaderBuilder::try_new(open(path)?).map_err(broken)?;
+pub(super) fn ids(path: &Path, each: &mut dyn FnMut(&str)) -> Result<(), Error> {
+    let builder = opened(path)?;
     let mask = ProjectionMask::columns(builder.parquet_schema(), [ID]);
     let reader = builder.with_projection(mask).with_batch_size(BATCH_NOTES);
-    let mut ids = Vec::new();
-    for batch in reader.build().map_err(broken)? {
-        let batch = batch.map_err(|error| broken(ParquetError::from(error)))?;
+    let mut first_row = 0;
+    for batch in reader.build().map_err(|error| broken(path, &error))? {
+        let batch = batch.map_err(|error| broken(path, &ParquetError::from(error)))?;
         for column in batch.columns() {
-            let first_row = ids.len();
+            let mut ids = Vec::new();
             read_ids(column, first_row, &mut ids).map_err(|problem| Error::file(path, problem))?;
+            ids.iter().for_each(|id| each(id));
         }
+        first_row += batch.num_rows();
     }
-    Ok(ids)
+    Ok(())
 }
 
-pub(super) fn read(path: &Path) -> Result<EmbeddingSet, Error> {
-    let broken =
-        |error: ParquetError| Error::file(path, format!("not a whole Parquet file: {error}"));
-    let builder = ParquetRecordBatchReaderBuilder::try_new(open(path)?).map_err(broken)?;
-    let names: Vec<&str> = builder
-        .schema()
-        .fields()
-        .iter()
-        .map(|field| field.name().as_str())
-        .collect();
+fn opened(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, Error> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(open(path)?);
+    builder.map_err(|error| broken(path, &error))
+}
+
+fn broken(path: &Path, error: &ParquetError) -> Error {
+    Error::file(path, format!("not a whole Parquet file: {error}"))
+}
+
+pub(super) fn blocks(path: &Path, most: usize, each: &mut EachBlock<'_>) -> Result<(), Error> {
+    let builder = opened(path)?;
+    let fields = builder.schema().fields().iter();
+    let names: Vec<&str> = fields.map(|field| field.name().as_str()).collect();
     for needed in [ID, EMBEDDING] {
         if !names.contains(&needed) {
             return Err(Error::file(
@@ -184,42 +201,67 @@ pub(super) fn read(path: &Path) -> Result<EmbeddingSet, Error> {
         }
     }
     let mask = ProjectionMask::columns(builder.parquet_schema(), [ID, EMBEDDING, VISUAL]);
+    let at_once = most.min(BATCH_NOTES);
     let reader = builder
         .with_projection(mask)
-        .with_batch_size(BATCH_NOTES)
+        .with_batch_size(at_once)
         .build()
-        .map_err(broken)?;
-    let mut ids = Vec::new();
-    let mut multimodal = Column::default();
-    let mut visual: Option<Column> = None;
+        .map_err(|error| broken(path, &error))?;
+    let mut rows = Rows::default();
     for batch in reader {
-        let batch = batch.map_err(|error| broken(ParquetError::from(error)))?;
-        let first_row = ids.len();
-        let in_file = |problem: String| Error::file(path, problem);
-        for (name, column) in batch
-            .schema()
-            .fields()
-            .iter()
-            .map(|f| f.name())
-            .zip(batch.columns())
-        {
-            match name.as_str() {
-                ID => read_ids(column, first_row, &mut ids).map_err(in_file)?,
-                EMBEDDING => multimodal
-                    .extend(column, name, first_row)
-                    .map_err(in_file)?,
-                _ => visual
-                    .get_or_insert_default()
-                    .extend(column, name, first_row)
-                    .map_err(in_file)?,
-            }
+        let batch = batch.map_err(|error| broken(path, &ParquetError::from(error)))?;
+        let extended = rows.extend(&batch);
+        extended.map_err(|problem| Error::file(path, problem))?;
+        if rows.ids.len() > most - at_once {
+            each(rows.take(path)?)?;
         }
     }
-    let multimodal = multimodal.finish(ids.clone());
-    let visual = visual.map(|column| column.finish(ids)).transpose();
-    multimodal
-        .and_then(|multimodal| EmbeddingSet::new(multimodal, visual?))
-        .map_err(|error| error.in_file(path))
+    if !rows.ids.is_empty() || rows.first == 0 {
+        each(rows.take(path)?)?;
+    }
+    Ok(())
+}
+
+/// Neighbouring rows while they are read.
+#[derive(Default)]
+struct Rows {
+    /// The number of the first.
+    first: usize,
+    ids: Vec<String>,
+    multimodal: Column,
+    visual: Option<Column>,
+}
+
+impl Rows {
+    fn extend(&mut self, batch: &RecordBatch) -> Result<(), String> {
+        let row = self.first + self.ids.len();
+        let schema = batch.schema();
+        for (field, column) in schema.fields().iter().zip(batch.columns()) {
+            let name = field.name();
+            match name.as_str() {
+                ID => read_ids(column, row, &mut self.ids)?,
+                EMBEDDING => self.multimodal.extend(column, name, row)?,
+                _ => {
+                    let visual = self.visual.get_or_insert_default();
+                    visual.extend(column, name, row)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Those that were read since the last time.
+    fn take(&mut self, path: &Path) -> Result<EmbeddingSet, Error> {
+        let (first, ids) = (self.first, std::mem::take(&mut self.ids));
+        self.first += ids.len();
+        let visual = self.visual.as_mut();
+        let visual = visual.map(|column| column.take(first, ids.clone()));
+        let visual = visual.transpose();
+        let multimodal = self.multimodal.take(first, ids);
+        multimodal
+            .and_then(|multimodal| EmbeddingSet::new(multimodal, visual?))
+            .map_err(|error| error.in_file(path))
+    }
 }
 
 fn read_ids(column: &ArrayRef, first_row: usize, ids: &mut Vec<String>) -> Result<(), String> {
@@ -328,10 +370,10 @@ impl Column {
         Ok(())
     }
 
-    fn finish(self, ids: Vec<String>) -> Result<Embeddings, Error> {
+    fn take(&mut self, first: usize, ids: Vec<String>) -> Result<Embeddings, Error> {
         // A file without rows does not tell how long its lists would be.
         let dim = if ids.is_empty() { 1 } else { self.dim };
-        Embeddings::new(ids, dim, self.values)
+        Embeddings::from_row(first, ids, dim, std::mem::take(&mut self.values))
     }
 }
 

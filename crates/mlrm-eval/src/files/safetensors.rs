@@ -9,7 +9,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::embeddings::{EmbeddingSet, Embeddings};
 use crate::error::Error;
-use crate::files::{Numbers, Shape, Writer, begin, decode, encode, open, place};
+use crate::files::{EachBlock, Numbers, Shape, Writer, begin, decode, encode, open, place};
 
 const EMBEDDINGS: &str = "embeddings";
 const VISUAL: &str = "visual_embeddings";
@@ -17,15 +17,33 @@ const IDS: &str = "ids";
 /// The tensors begin at a multiple of this.
 const ALIGNMENT: usize = 8;
 
-pub(super) fn read(path: &Path) -> Result<EmbeddingSet, Error> {
+pub(super) fn blocks(path: &Path, most: usize, each: &mut EachBlock<'_>) -> Result<(), Error> {
     with_tensors(path, |tensors| {
         let ids = read_ids(tensors, path)?;
-        let multimodal = read_tensor(tensors, EMBEDDINGS, ids.clone(), path)?;
+        let notes = ids.lines().count();
+        let multimodal = Rows::of(tensors, EMBEDDINGS, notes, path)?;
         let visual = match tensors.tensor(VISUAL) {
-            Ok(_) => Some(read_tensor(tensors, VISUAL, ids, path)?),
+            Ok(_) => Some(Rows::of(tensors, VISUAL, notes, path)?),
             Err(_) => None,
         };
-        EmbeddingSet::new(multimodal, visual).map_err(|error| error.in_file(path))
+        let mut ids = ids.lines();
+        let mut first = 0;
+        loop {
+            let count = most.min(notes - first);
+            let ids: Vec<String> = ids.by_ref().take(count).map(str::to_owned).collect();
+            let embeddings = |rows: &Rows<'_>, ids: Vec<String>| {
+                let of = rows.embeddings(first, ids);
+                of.map_err(|error| error.in_file(path))
+            };
+            let visual = visual.as_ref().map(|rows| embeddings(rows, ids.clone()));
+            let visual = visual.transpose()?;
+            let set = EmbeddingSet::new(embeddings(&multimodal, ids)?, visual);
+            each(set.map_err(|error| error.in_file(path))?)?;
+            first += count;
+            if first == notes {
+                return Ok(());
+            }
+        }
     })
 }
 
@@ -43,7 +61,8 @@ fn with_tensors<T>(
     read(&tensors)
 }
 
-fn read_ids(tensors: &SafeTensors, path: &Path) -> Result<Vec<String>, Error> {
+/// The ids, one a line.
+fn read_ids<'a>(tensors: &SafeTensors<'a>, path: &Path) -> Result<&'a str, Error> {
     let tensor = tensors.tensor(IDS).map_err(|_| lacks(tensors, IDS, path))?;
     if tensor.dtype() != Dtype::U8 {
         let problem = format!(
@@ -52,46 +71,54 @@ fn read_ids(tensors: &SafeTensors, path: &Path) -> Result<Vec<String>, Error> {
         );
         return Err(Error::file(path, problem));
     }
-    let text = std::str::from_utf8(tensor.data())
-        .map_err(|error| Error::file(path, format!("tensor \"ids\" is not UTF-8: {error}")))?;
-    Ok(text.lines().map(str::to_owned).collect())
+    std::str::from_utf8(tensor.data())
+        .map_err(|error| Error::file(path, format!("tensor \"ids\" is not UTF-8: {error}")))
 }
 
-fn read_tensor(
-    tensors: &SafeTensors,
-    name: &str,
-    ids: Vec<String>,
-    path: &Path,
-) -> Result<Embeddings, Error> {
-    let tensor = tensors
-        .tensor(name)
-        .map_err(|_| lacks(tensors, name, path))?;
-    let &[notes, dim] = tensor.shape() else {
-        let problem = format!(
-            "tensor {name:?} has shape {:?}; it must be [notes, dim]",
-            tensor.shape()
-        );
-        return Err(Error::file(path, problem));
-    };
-    if notes != ids.len() {
-        let problem = format!(
-            "tensor {name:?} has {notes} rows, but there are {} ids",
-            ids.len()
-        );
-        return Err(Error::file(path, problem));
-    }
-    let width = match tensor.dtype() {
-        Dtype::I8 => 1,
-        Dtype::F16 => 2,
-        Dtype::F32 => 4,
-        Dtype::F64 => 8,
-        other => {
-            let problem = format!("tensor {name:?} is {other:?}; save it as F32");
+/// The rows of a tensor, as they are in the file.
+struct Rows<'a> {
+    dim: usize,
+    /// Bytes of a number.
+    width: usize,
+    data: &'a [u8],
+}
+
+impl<'a> Rows<'a> {
+    fn of(tensors: &SafeTensors<'a>, name: &str, ids: usize, path: &Path) -> Result<Self, Error> {
+        let tensor = tensors
+            .tensor(name)
+            .map_err(|_| lacks(tensors, name, path))?;
+        let &[notes, dim] = tensor.shape() else {
+            let problem = format!(
+                "tensor {name:?} has shape {:?}; it must be [notes, dim]",
+                tensor.shape()
+            );
+            return Err(Error::file(path, problem));
+        };
+        if notes != ids {
+            let problem = format!("tensor {name:?} has {notes} rows, but there are {ids} ids");
             return Err(Error::file(path, problem));
         }
-    };
-    let values = decode(tensor.data(), width);
-    Embeddings::new(ids, dim, values).map_err(|error| error.in_file(path))
+        let width = match tensor.dtype() {
+            Dtype::I8 => 1,
+            Dtype::F16 => 2,
+            Dtype::F32 => 4,
+            Dtype::F64 => 8,
+            other => {
+                let problem = format!("tensor {name:?} is {other:?}; save it as F32");
+                return Err(Error::file(path, problem));
+            }
+        };
+        let data = tensor.data();
+        Ok(Self { dim, width, data })
+    }
+
+    /// Those of these ids, of which the first is that of row `first`.
+    fn embeddings(&self, first: usize, ids: Vec<String>) -> Result<Embeddings, Error> {
+        let bytes = self.dim * self.width;
+        let rows = &self.data[first * bytes..(first + ids.len()) * bytes];
+        Embeddings::from_row(first, ids, self.dim, decode(rows, self.width))
+    }
 }
 
 fn lacks(tensors: &SafeTensors, name: &str, path: &Path) -> Error {
@@ -101,8 +128,11 @@ fn lacks(tensors: &SafeTensors, name: &str, path: &Path) -> Error {
 }
 
 /// The ids of the file.
-pub(super) fn ids(path: &Path) -> Result<Vec<String>, Error> {
-    with_tensors(path, |tensors| read_ids(tensors, path))
+pub(super) fn ids(path: &Path, each: &mut dyn FnMut(&str)) -> Result<(), Error> {
+    with_tensors(path, |tensors| {
+        read_ids(tensors, path)?.lines().for_each(each);
+        Ok(())
+    })
 }
 
 /// A file that is being written: the embeddings, the visual ones, then the ids, each behind the other.

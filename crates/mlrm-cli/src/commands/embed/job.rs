@@ -221,6 +221,9 @@ impl<'a> Job<'a> {
             .iter()
             .for_each(|line| all.warn(line));
         all.fail(late);
+        if let Some(images) = &notes.images {
+            images.forget_seen();
+        }
         Ok(())
     }
 

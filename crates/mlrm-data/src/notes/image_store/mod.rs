@@ -2,6 +2,7 @@
 
 mod find;
 mod remote;
+mod shards;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -15,12 +16,13 @@ use mlrm_config::is_address;
 
 use self::find::{Folder, Place};
 pub use self::remote::Fetched;
-use super::image_keys::{FolderNames, composed};
+pub use self::shards::picture_shards;
+use self::shards::{Entry, Shard};
+use super::far_parquet::FarParquet;
+use super::image_keys::FolderNames;
 use super::parquet_images::ParquetImages;
-use super::tar_index::{self, TarEntry};
 use crate::batch::PictureHash;
 use crate::error::{DataError, Problem, ProblemKind, Result, shorten, shown};
-use crate::files::{files_in, pattern_files};
 use crate::image::{DecodeOptions, HEAD_BYTES, TAIL_BYTES, check_ends};
 use crate::store::{Object, Store, check};
 
@@ -42,53 +44,6 @@ pub struct ImageStore {
     hashes: RwLock<HashMap<String, PictureHash>>,
 }
 
-/// A file of many pictures.
-#[derive(Debug)]
-enum Shard {
-    Tar(PathBuf),
-    Parquet(ParquetImages),
-    /// A tar file in an object store.
-    Object(Object),
-    /// All objects below a prefix, each a picture.
-    Listed(Vec<Object>),
-}
-
-/// A picture in a shard: of a tar file its bytes, of a Parquet file its row, of a prefix the number of its object.
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    shard: u32,
-    offset: u64,
-    bytes: u64,
-}
-
-/// The shards that a store at `path` has: those in a folder, the file itself, or the files that fit a
-/// pattern in its last part, by their names.
-///
-/// # Errors
-/// Nothing there.
-pub fn picture_shards(path: &Path) -> Result<Vec<PathBuf>> {
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => files_in(path, is_shard),
-        Ok(_) => Ok(vec![path.to_path_buf()]),
-        Err(error) => match pattern_files(path)? {
-            Some(files) => Ok(files),
-            None => Err(DataError::io("read", path)(error)),
-        },
-    }
-}
-
-/// Whether a file of a folder is a shard of it. Parquet files are shards where they are named only: a
-/// folder of data has others.
-fn is_shard(name: &str) -> bool {
-    name.rsplit_once('.')
-        .is_some_and(|(stem, ending)| ending == "tar" && !stem.is_empty())
-}
-
-fn is_parquet(path: &Path) -> bool {
-    let ending = path.extension().unwrap_or_default();
-    ending.eq_ignore_ascii_case("parquet")
-}
-
 /// What has to be read of which file.
 enum Range<'a> {
     /// File, place in it and how many bytes.
@@ -97,6 +52,8 @@ enum Range<'a> {
     Row(&'a ParquetImages, u64),
     /// Bytes of an object of a store.
     Object(&'a Store, &'a Object, Span<u64>),
+    /// A row of a Parquet file in a store.
+    FarRow(&'a Store, &'a FarParquet, u64),
 }
 
 /// What tells that a picture's file is still the one that was looked at.
@@ -167,73 +124,6 @@ impl ImageStore {
         }
     }
 
-    /// Lists the pictures of a shard. As in any tar file, a later entry replaces an earlier one of its
-    /// name; two shards must not have the same name.
-    fn index(&mut self, path: &Path) -> Result<()> {
-        let (shard, entries) = match is_parquet(path) {
-            true => {
-                let (images, keys) = ParquetImages::open(path)?;
-                let entry = |(row, name)| TarEntry {
-                    name,
-                    offset: row,
-                    bytes: 0,
-                };
-                let entries = (0..).zip(keys).map(entry).collect();
-                (Shard::Parquet(images), entries)
-            }
-            false => (Shard::Tar(path.to_path_buf()), tar_index::entries(path)?),
-        };
-        self.add(shard, path, entries)
-    }
-
-    /// Adds the pictures of a shard, which is at `path`.
-    fn add(&mut self, shard: Shard, path: &Path, entries: Vec<TarEntry>) -> Result<()> {
-        let number = self.shards.len() as u32;
-        for TarEntry {
-            name,
-            offset,
-            bytes,
-        } in entries
-        {
-            let place = Entry {
-                shard: number,
-                offset,
-                bytes,
-            };
-            if !name.is_ascii() && !self.entries.contains_key(&name) {
-                let same = self.composed_entries.entry(composed(&name)).or_default();
-                same.push(name.clone());
-            }
-            let earlier = self.entries.insert(name.clone(), place);
-            // A file of a folder goes before an entry of a shard.
-            let (Some(earlier), false) = (earlier, matches!(shard, Shard::Listed(_))) else {
-                continue;
-            };
-            if earlier.shard != number {
-                let other = self.path_of(&self.shards[earlier.shard as usize]);
-                return Err(DataError::file(
-                    path,
-                    format!("`{}` is in `{}` too", shorten(&name), other.display()),
-                    "keep every key in one shard",
-                ));
-            }
-            if let Shard::Parquet(_) = shard {
-                return Err(DataError::row(
-                    path,
-                    offset + 1,
-                    format!(
-                        "the picture `{}` is in row {} already",
-                        shorten(&name),
-                        earlier.offset + 1
-                    ),
-                    "give every picture a path of its own, or none, so that its row's id counts",
-                ));
-            }
-        }
-        self.shards.push(shard);
-        Ok(())
-    }
-
     /// All bytes of a picture's file.
     pub fn read(&self, key: &str) -> Result<Vec<u8>> {
         self.read_up_to(key, |_| Ok(()))
@@ -255,6 +145,12 @@ impl ImageStore {
         hashes.get(key).copied()
     }
 
+    /// Forgets which pictures were read: a corpus in parts reads those of a part once.
+    pub fn forget_seen(&self) {
+        let mut hashes = self.hashes.write().unwrap_or_else(PoisonError::into_inner);
+        *hashes = HashMap::new();
+    }
+
     /// Notes which picture the key has, by the bytes of its file.
     pub(crate) fn see(&self, key: &str, bytes: &[u8]) -> PictureHash {
         let hash = *blake3::hash(bytes).as_bytes();
@@ -273,7 +169,7 @@ impl ImageStore {
             Place::Entry(entry) => match &self.shards[entry.shard as usize] {
                 Shard::Tar(_) | Shard::Object(_) | Shard::Listed(_) => Ok(entry.bytes),
                 // What a page holds shows when it is unpacked.
-                Shard::Parquet(_) => Ok(self.read(key)?.len() as u64),
+                Shard::Parquet(_) | Shard::FarParquet(_) => Ok(self.read(key)?.len() as u64),
             },
         }
     }
@@ -317,6 +213,11 @@ impl ImageStore {
                 allow(range.end - range.start)?;
                 store.read(object, range)
             }
+            Range::FarRow(store, file, row) => {
+                let content = file.read(store, row)?;
+                allow(content.len() as u64)?;
+                Ok(content)
+            }
         }
     }
 
@@ -334,6 +235,7 @@ impl ImageStore {
                     Shard::Parquet(images) => return of_file(&images.path),
                     Shard::Tar(path) => of_file(path)?.modified_nanoseconds,
                     Shard::Object(object) => object.version(),
+                    Shard::FarParquet(file) => file.object.version(),
                     Shard::Listed(objects) => objects[entry.offset as usize].version(),
                 };
                 Stamp {
@@ -357,7 +259,7 @@ impl ImageStore {
     ) -> Result<(), Problem> {
         let (path, offset, bytes) = match self.range(self.find(key)?) {
             Range::Bytes(path, offset, bytes) => (path, offset, bytes),
-            Range::Row(..) | Range::Object(..) => {
+            Range::Row(..) | Range::Object(..) | Range::FarRow(..) => {
                 let content = self.content(key, options, ahead)?;
                 let bytes = content.len() as u64;
                 let head = &content[..content.len().min(HEAD_BYTES)];
@@ -387,19 +289,22 @@ impl ImageStore {
             Place::Entry(entry) => match &self.shards[entry.shard as usize] {
                 Shard::Tar(path) => Range::Bytes(path.clone(), entry.offset, entry.bytes),
                 Shard::Parquet(images) => Range::Row(images, entry.offset),
-                Shard::Object(object) => {
-                    self.of_object(object, entry.offset..entry.offset + entry.bytes)
-                }
+                Shard::Object(object) => Range::Object(
+                    self.store(),
+                    object,
+                    entry.offset..entry.offset + entry.bytes,
+                ),
                 Shard::Listed(objects) => {
                     let object = &objects[entry.offset as usize];
-                    self.of_object(object, 0..object.bytes)
+                    Range::Object(self.store(), object, 0..object.bytes)
                 }
+                Shard::FarParquet(file) => Range::FarRow(self.store(), file, entry.offset),
             },
         }
     }
 }
 
-const MEND_MISSING: &str = "add the picture, or remove `image` from the note";
+pub(super) const MEND_MISSING: &str = "add the picture, or remove `image` from the note";
 
 fn image_error(key: &str, problem: Problem) -> DataError {
     DataError::image(shorten(key), problem.message, problem.mend)

@@ -1,13 +1,15 @@
-//! Pictures in an object store: a prefix of objects, or tar files that are read by ranges.
+//! Pictures in an object store: a prefix of objects, or shards that are read by ranges.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::prelude::*;
 
+use super::super::far_parquet::FarParquet;
 use super::super::tar_index::{self, TarEntry};
-use super::{ImageStore, Range, Shard, Span, is_shard};
+use super::shards::{Shard, is_parquet, is_shard, row_entries};
+use super::{ImageStore, Range};
 use crate::batch::PictureHash;
 use crate::error::{Problem, Result};
 use crate::image::DecodeOptions;
@@ -28,7 +30,7 @@ impl ImageStore {
         Ok(images)
     }
 
-    /// Lists a prefix, or the entries of tar files.
+    /// Lists a prefix, or the pictures of shards.
     fn open_address(&mut self, path: &Path, store: Store) -> Result<()> {
         let listed = store.listed()?;
         let shards = match &listed {
@@ -40,14 +42,15 @@ impl ImageStore {
             }
             None => store.shards()?,
         };
-        let entries: Vec<Result<Vec<TarEntry>>> = shards
+        let opened: Vec<Result<(Shard, Vec<TarEntry>)>> = shards
             .par_iter()
-            .map(|object| tar_index::entries_of(&store, object))
+            .map(|object| open_shard(&store, object))
             .collect();
-        let places: Vec<PathBuf> = shards.iter().map(|object| store.address(object)).collect();
         self.remote = Some((path.to_path_buf(), store));
-        for ((object, place), entries) in shards.into_iter().zip(places).zip(entries) {
-            self.add(Shard::Object(object), &place, entries?)?;
+        for opened in opened {
+            let (shard, entries) = opened?;
+            let place = self.path_of(&shard);
+            self.add(shard, &place, entries)?;
         }
         if let Some((skip, objects)) = listed {
             let entry = |(offset, object): (u64, &Object)| TarEntry {
@@ -65,22 +68,10 @@ impl ImageStore {
         Ok(())
     }
 
-    /// Where a shard is, for messages.
-    pub(super) fn path_of(&self, shard: &Shard) -> PathBuf {
-        match (shard, &self.remote) {
-            (Shard::Tar(path), _) => path.clone(),
-            (Shard::Parquet(images), _) => images.path.clone(),
-            (Shard::Object(object), Some((_, store))) => store.address(object),
-            (Shard::Object(_) | Shard::Listed(_), remote) => remote
-                .as_ref()
-                .map(|(path, _)| path.clone())
-                .unwrap_or_default(),
-        }
-    }
-
-    pub(super) fn of_object<'a>(&'a self, object: &'a Object, range: Span<u64>) -> Range<'a> {
+    /// The store that shards of objects are in.
+    pub(super) fn store(&self) -> &Store {
         match &self.remote {
-            Some((_, store)) => Range::Object(store, object, range),
+            Some((_, store)) => store,
             None => unreachable!("objects come from a store"),
         }
     }
@@ -91,14 +82,26 @@ impl ImageStore {
         let Some((_, store)) = &self.remote else {
             return Fetched::default();
         };
-        let found = keys
+        let (mut of_bytes, mut bytes) = (Vec::new(), Vec::new());
+        let (mut of_rows, mut rows) = (Vec::new(), Vec::new());
+        for key in keys {
+            match self.find(key).map(|place| self.range(place)) {
+                Ok(Range::Object(_, object, range)) => {
+                    of_bytes.push(key);
+                    bytes.push((object, range));
+                }
+                Ok(Range::FarRow(_, file, row)) => {
+                    of_rows.push(key);
+                    rows.push((file, row));
+                }
+                Ok(Range::Bytes(..) | Range::Row(..)) | Err(_) => {}
+            }
+        }
+        let bytes = of_bytes.into_iter().zip(store.read_ahead(&bytes));
+        let rows = of_rows
             .into_iter()
-            .filter_map(|key| match self.range(self.find(key).ok()?) {
-                Range::Object(_, object, range) => Some((key, (object, range))),
-                Range::Bytes(..) | Range::Row(..) => None,
-            });
-        let (keys, wanted): (Vec<&str>, Vec<_>) = found.unzip();
-        let read = keys.into_iter().zip(store.read_ahead(&wanted));
+            .zip(FarParquet::read_ahead(store, &rows));
+        let read = bytes.chain(rows);
         Fetched(
             read.filter_map(|(key, content)| Some((key.to_owned(), content?)))
                 .collect(),
@@ -152,4 +155,18 @@ impl ImageStore {
         }
         Some(hasher.finalize().to_hex().to_string())
     }
+}
+
+/// A shard of a store, and its pictures.
+fn open_shard(store: &Store, object: &Object) -> Result<(Shard, Vec<TarEntry>)> {
+    Ok(match is_parquet(Path::new(&object.key)) {
+        true => {
+            let (file, keys) = FarParquet::open(store, object)?;
+            (Shard::FarParquet(file), row_entries(keys))
+        }
+        false => {
+            let entries = tar_index::entries_of(store, object)?;
+            (Shard::Object(object.clone()), entries)
+        }
+    })
 }
