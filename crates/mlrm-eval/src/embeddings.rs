@@ -27,7 +27,6 @@ impl Embeddings {
     /// Takes `ids` and their `values`, `[notes, dim]` row-major.
     ///
     /// # Errors
-    ///
     /// If the lengths do not agree, an id is empty, holds a line break or appears twice, or a value
     /// is not finite.
     pub fn new(ids: Vec<String>, dim: usize, values: Vec<f32>) -> Result<Self, Error> {
@@ -93,7 +92,6 @@ impl Embeddings {
     /// The same directions with length 1, so that dot products are cosines.
     ///
     /// # Errors
-    ///
     /// If a row is all zeros: it has no direction.
     pub fn into_normalised(mut self) -> Result<Self, Error> {
         for (row, vector) in self.values.chunks_exact_mut(self.dim).enumerate() {
@@ -115,7 +113,6 @@ impl Embeddings {
     /// (Matryoshka). All of them are the embeddings as they are.
     ///
     /// # Errors
-    ///
     /// If there are fewer dimensions, or those of a row are all zeros.
     pub fn cut_to(&self, dim: usize) -> Result<Self, Error> {
         if dim == self.dim {
@@ -139,7 +136,6 @@ impl Embeddings {
     /// The embeddings that [`Numbers::Int8`](crate::Numbers::Int8) keeps of these, with length 1.
     ///
     /// # Errors
-    ///
     /// If a row is all zeros.
     pub fn in_eight_bits(&self) -> Result<Self, Error> {
         let rows = self.values.chunks_exact(self.dim);
@@ -154,7 +150,6 @@ impl Embeddings {
     /// Several parts of one corpus (the shards of `embed --shard i/n`) as one, in the order given.
     ///
     /// # Errors
-    ///
     /// If there is no part, the parts' dimensions differ, or an id is in two parts.
     pub fn concat(parts: Vec<Self>) -> Result<Self, Error> {
         let dim = parts.first().map_or(0, |part| part.dim);
@@ -210,7 +205,6 @@ impl EmbeddingSet {
     /// Takes both sets.
     ///
     /// # Errors
-    ///
     /// If they do not list the same ids in the same order.
     pub fn new(multimodal: Embeddings, visual: Option<Embeddings>) -> Result<Self, Error> {
         if let Some(visual) = &visual {
@@ -232,7 +226,6 @@ impl EmbeddingSet {
     /// Both, [cut](Embeddings::cut_to) to their first `dim` dimensions.
     ///
     /// # Errors
-    ///
     /// As [`Embeddings::cut_to`].
     pub fn cut_to(&self, dim: usize) -> Result<Self, Error> {
         let visual = self.visual.as_ref().map(|visual| visual.cut_to(dim));
