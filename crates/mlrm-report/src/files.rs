@@ -7,7 +7,6 @@ use std::path::Path;
 /// kill ever finds half of it.
 ///
 /// # Errors
-///
 /// Whatever the file system says; `path` is then as it was.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = match path.parent() {
