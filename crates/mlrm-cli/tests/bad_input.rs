@@ -7,7 +7,7 @@ mod tensors;
 
 use std::fs;
 
-use support::{Home, TINY, events, losses, named};
+use support::{Home, TINY, end, events, losses, named};
 use tensors::copy_folder;
 
 #[test]
@@ -274,11 +274,7 @@ fn a_picture_that_breaks_a_run_can_be_mended() {
     ran.failed_with(1, &[id, &png, "data.on_bad_image"]);
     let broken = events(&home, "run");
     assert_eq!(losses(&broken).len(), 3);
-    let end = &broken[broken.len() - 1];
-    assert_eq!(
-        (&end["event"], &end["reason"]),
-        (&"run_ended".into(), &"failed".into())
-    );
+    let end = end(&broken, "failed");
     assert!(
         end["message"]
             .as_str()

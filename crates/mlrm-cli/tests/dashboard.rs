@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use support::{Home, Words, events, named, resume, skipped};
+use support::{Home, Words, end, events, named, resume, skipped};
 
 /// What the shell writes once a command has ended.
 const DONE: &str = "exit code ";
@@ -305,11 +305,7 @@ fn is_whole(home: &Home) {
         .filter_map(|control| control["action"].as_str())
         .collect();
     assert_eq!(controls, ["pause", "save", "resume", "stop"]);
-    let end = events.last().expect("events");
-    assert_eq!(
-        (&end["event"], &end["reason"]),
-        (&"run_ended".into(), &"stopped".into())
-    );
+    end(&events, "stopped");
     let stopped = named(&events, "control")[3]["step"]
         .as_u64()
         .expect("a step");
@@ -355,8 +351,7 @@ fn a_training_goes_on_without_its_dashboard() {
     terminal.press(&["C-c"]);
     ended(&terminal, 0);
     terminal.is_clean(&home);
-    let events = events(&home, "run");
-    assert_eq!(events.last().expect("events")["reason"], "stopped");
+    end(&events(&home, "run"), "stopped");
 }
 
 fn events_so_far(home: &Home) -> usize {
@@ -501,8 +496,7 @@ fn a_training_outlives_its_terminal() {
         let log = format!("{run}/events.jsonl");
         let ended = || home.read(&log).contains("\"run_ended\"");
         assert!(came(PATIENCE, ended), "the run stood still");
-        let events = events(&home, run);
-        assert_eq!(events.last().expect("events")["reason"], "completed");
+        end(&events(&home, run), "completed");
         assert!(home.path(format!("{run}/model/mlrm.toml")).is_file());
         if detached {
             let said = home.read("detached.err");

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use support::{FOUR, Home, events, files_below, losses, named, resume, set, weights_below};
+use support::{FOUR, Home, end, events, files_below, losses, resume, set, warned, weights_below};
 
 /// Copies a folder, links as links, no file shared with the original.
 fn copy(from: &Path, to: &Path) {
@@ -361,16 +361,10 @@ fn a_run_that_diverges_goes_back_and_then_says_so() {
     );
     assert!(!ran.err.contains("dimension"), "{ran:?}");
     let events = events(&home, "run");
-    let end = &events[events.len() - 1];
-    assert_eq!(
-        (&end["event"], &end["reason"]),
-        (&"run_ended".into(), &"failed".into())
-    );
-    let back = named(&events, "warning").into_iter().filter(|warning| {
-        let message = warning["message"].as_str().expect("a message");
-        message.contains("It goes back to step") && message.contains("of the learning rate")
-    });
-    assert_eq!(back.count(), 2, "{ran:?}");
+    end(&events, "failed");
+    let back = warned(&events, "It goes back to step").into_iter();
+    let slower = back.filter(|message| message.contains("of the learning rate"));
+    assert_eq!(slower.count(), 2, "{ran:?}");
     let state = home.json("run/last/state.json");
     assert!(
         state["step"].as_u64().is_some_and(|step| step > 0),

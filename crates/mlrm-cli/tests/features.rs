@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde_json::Value;
-use support::{Home, Ran, events, losses, named, training};
+use support::{Home, Ran, events, losses, named, training, warned};
 
 /// More than one pass over the pairs. Swaps too: what counts is the picture that a note shows.
 const SETS: &str = "train.max_steps=40 train.batch_pairs=16 train.eval_every_steps=15 \
@@ -50,11 +50,8 @@ fn records(files: &[PathBuf]) -> u64 {
 /// What a run warns of features.
 fn warnings(home: &Home, run: &str) -> Vec<String> {
     let events = events(home, run);
-    let messages = named(&events, "warning").into_iter();
-    let messages = messages.map(|event| event["message"].as_str().expect("a message").to_owned());
-    messages
-        .filter(|message| message.contains("features"))
-        .collect()
+    let messages = warned(&events, "features").into_iter();
+    messages.map(str::to_owned).collect()
 }
 
 /// What a run found of its features.

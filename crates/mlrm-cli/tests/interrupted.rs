@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::process::Stdio;
 
-use support::{FOUR, Home, events, losses, named, resume, signal, train_until, training};
+use support::{FOUR, Home, end, events, losses, named, resume, signal, train_until, training};
 
 /// Enough steps to be caught in their midst.
 const LONG: &str = "train.max_steps=4000 train.eval_every_steps=0 train.save_every_steps=0 \
@@ -50,9 +50,8 @@ fn every_signal_saves_and_stops_and_hanging_up_twice_is_one() {
         signals.into_iter().for_each(|name| signal(&child, name));
         assert_eq!(child.wait().expect("an end").code(), Some(0), "{signals:?}");
         let events = events(&home, &run);
-        assert_eq!(events[events.len() - 1]["reason"], "stopped");
         let saved = home.json(&format!("{run}/last/state.json"))["step"].clone();
-        assert_eq!(events[events.len() - 1]["step"], saved);
+        assert_eq!(end(&events, "stopped")["step"], saved);
     }
 }
 
@@ -79,8 +78,7 @@ fn output_that_nobody_takes_ends_no_run() {
     drop((child.stdout.take(), child.stderr.take()));
     assert_eq!(child.wait().expect("an end").code(), Some(0));
     for run in ["full", "closed"] {
-        let events = events(&home, run);
-        assert_eq!(events[events.len() - 1]["reason"], "completed", "{run}");
+        end(&events(&home, run), "completed");
         assert!(home.path(run).join("model/mlrm.toml").is_file());
     }
     // An error is no panic there either.
@@ -101,8 +99,7 @@ fn what_was_learnt_is_saved_before_an_error() {
         assert!(said.contains(words), "no `{words}`: {said}");
     }
     let ended = events(&home, "run");
-    let end = &ended[ended.len() - 1];
-    assert_eq!(end["reason"], "failed");
+    let end = end(&ended, "failed");
     let state = home.json("run/last/state.json");
     assert_eq!(state["step"], end["step"]);
 

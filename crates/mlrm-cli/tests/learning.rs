@@ -4,23 +4,22 @@ mod support;
 
 use std::fs;
 
-use serde_json::Value;
-use support::{Home, events, named, training};
+use support::{Home, events, named, training, warned};
 
 const STEPS: &str = "train.max_steps=60 train.eval_every_steps=0 train.save_every_steps=0 \
     train.saliency_every_steps=0 train.probe_every_steps=5 \
     data.pairs.validation_fraction=0.1 data.pairs.test_fraction=0.1 eval.baselines=[]";
 
 /// The warnings of a run that was given these settings on top; it ends well.
-fn warned(home: &Home, run: &str, sets: &str) -> Vec<String> {
+fn warnings(home: &Home, run: &str, sets: &str) -> Vec<String> {
     home.train(run, format!("{STEPS} {sets}")).done();
     messages(home, run)
 }
 
 fn messages(home: &Home, run: &str) -> Vec<String> {
     let events = events(home, run);
-    let message = |warning: &Value| warning["message"].as_str().expect("a message").to_owned();
-    named(&events, "warning").into_iter().map(message).collect()
+    let messages = warned(&events, "").into_iter();
+    messages.map(str::to_owned).collect()
 }
 
 /// Exactly one warning of `cause`, with all of `words`.
@@ -39,7 +38,7 @@ fn one(warnings: &[String], cause: &str, words: &[&str]) {
 #[test]
 fn a_run_that_learns_nothing_is_told_so() {
     let home = Home::with_config();
-    let found = warned(&home, "run", "train.learning_rate=1e-12");
+    let found = warnings(&home, "run", "train.learning_rate=1e-12");
     one(
         &found,
         "the loss stays at log N",
@@ -88,7 +87,7 @@ fn a_temperature_that_runs_off_upwards_is_told_of() {
     let home = Home::with_config();
     let sets = "train.max_steps=120 train.learning_rate=1e-2 train.schedule=constant \
         train.batch_pairs=16 data.pairs.top_k=1 objective.temperature_logit=4.5";
-    let found = warned(&home, "run", sets);
+    let found = warnings(&home, "run", sets);
     let words = [
         "it began at 4.500",
         "objective.max_temperature_logit = 4.605",
@@ -101,7 +100,7 @@ fn a_temperature_that_runs_off_upwards_is_told_of() {
 fn a_collapse_and_a_temperature_that_runs_off_are_told_of_and_the_latter_can_be_bounded() {
     let home = Home::with_config();
     let sets = "train.learning_rate=1 train.clip_norm=0 train.batch_pairs=16";
-    let found = warned(&home, "run", sets);
+    let found = warnings(&home, "run", sets);
     let words = [
         "mean cosine of",
         "effective rank",
@@ -116,9 +115,9 @@ fn a_collapse_and_a_temperature_that_runs_off_are_told_of_and_the_latter_can_be_
 
     // A run that learns sharpens its logits, up to the bound.
     let sets = "train.batch_pairs=32 train.learning_rate=3e-3 objective.max_temperature_logit=3.0";
-    warned(&home, "bounded", sets);
+    warnings(&home, "bounded", sets);
     let free = "train.batch_pairs=32 train.learning_rate=3e-3";
-    warned(&home, "free", free);
+    warnings(&home, "free", free);
     let most = |run: &str| {
         let events = events(&home, run);
         let steps = named(&events, "train_step").into_iter();
@@ -209,7 +208,7 @@ fn a_run_that_learns_has_no_warning() {
         train.saliency_every_steps=30 train.probe_every_steps=10 \
         data.pairs.validation_fraction=0.2 data.pairs.test_fraction=0.25 \
         eval.baselines=[\"random\",\"text_only\"]";
-    let found = warned(&home, "run", sets);
+    let found = warnings(&home, "run", sets);
     assert!(found.is_empty(), "{found:#?}");
     let events = events(&home, "run");
     let probes = named(&events, "embedding_probe");

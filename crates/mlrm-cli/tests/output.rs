@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::process::Stdio;
 
-use support::{Home, events};
+use support::{Home, end, events};
 
 const TRAIN: &str =
     "train tiny.toml --no-dashboard --set train.max_steps=4 --set eval.baselines=[]";
@@ -23,8 +23,7 @@ fn a_training_does_not_need_anybody_to_read_along() {
     drop(running.stdout.take());
     drop(running.stderr.take());
     assert_eq!(running.wait().expect("its end").code(), Some(0));
-    let ended = events(&home, "piped");
-    assert_eq!(ended.last().expect("events")["reason"], "completed");
+    end(&events(&home, "piped"), "completed");
     assert!(home.path("piped/model/mlrm.toml").is_file());
 }
 

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use support::{Home, events, named, set, training};
+use support::{Home, events, named, set, training, warned};
 use tensors::read as read_tensors;
 
 /// A hundred notes, of which 3 name no picture, 2 one that is not there, 2 a broken one, and 1 one
@@ -100,12 +100,8 @@ fn a_catalogue_with_missing_and_broken_pictures_trains_evaluates_and_embeds() {
         let ran = home.mlrm(words(setting));
         ran.done().shows(&[told]);
         let log = events(&home, setting);
-        let warnings = named(&log, "warning");
-        let warned = |event: &&&Value| {
-            let message = event["message"].as_str().unwrap_or_default();
-            message.contains("5 without a picture, 2 with one that cannot be used")
-        };
-        assert_eq!(warnings.iter().filter(warned).count(), 1, "{warnings:?}");
+        let pictures = "5 without a picture, 2 with one that cannot be used";
+        assert_eq!(warned(&log, pictures).len(), 1, "{log:?}");
         for step in named(&log, "train_step") {
             for loss in ["loss", "loss_visual", "gate_mean"] {
                 assert!(step[loss].as_f64().is_some_and(f64::is_finite), "{step}");
@@ -157,16 +153,7 @@ fn a_picture_that_does_not_decode_is_told_when_it_shows() {
     for setting in ["text", "drop"] {
         train(setting, setting).done();
         let log = events(&home, setting);
-        let told = named(&log, "warning");
-        let told: Vec<_> = told
-            .iter()
-            .filter(|event| {
-                event["message"]
-                    .as_str()
-                    .is_some_and(|text| text.contains("n00007"))
-            })
-            .collect();
-        assert_eq!(told.len(), 1, "{log:?}");
+        assert_eq!(warned(&log, "n00007").len(), 1, "{log:?}");
     }
 }
 

@@ -6,7 +6,9 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use support::{Home, events, losses, named, resume, set, signal, take_back, train_until, training};
+use support::{
+    Home, end, events, losses, named, resume, set, signal, take_back, train_until, training, warned,
+};
 
 #[test]
 fn a_run_leaves_the_whole_run_folder() {
@@ -48,14 +50,13 @@ fn a_run_leaves_the_whole_run_folder() {
 }
 
 fn check_events(events: &[Value]) {
-    let (first, last) = (&events[0], &events[events.len() - 1]);
+    let first = &events[0];
     assert_eq!(first["event"], "run_started");
     assert_eq!(first["device"], "flex");
     assert_eq!(first["total_steps"], 6);
     assert_eq!(first["config"]["train"]["max_steps"], 6);
     assert_eq!(first["resumed_from_step"], Value::Null);
-    assert_eq!(last["event"], "run_ended");
-    assert_eq!(last["reason"], "completed");
+    end(events, "completed");
     let steps = named(events, "train_step");
     assert_eq!(steps.len(), 6);
     for step in steps {
@@ -244,11 +245,7 @@ fn a_stopped_run_goes_on_as_if_it_had_not_stopped() {
     signal(&child, "-INT");
     assert_eq!(child.wait().expect("an end").code(), Some(0));
     let stopped = events(&home, "stopped");
-    let end = &stopped[stopped.len() - 1];
-    assert_eq!(
-        (&end["event"], &end["reason"]),
-        (&"run_ended".into(), &"stopped".into())
-    );
+    end(&stopped, "stopped");
     let saved = named(&stopped, "checkpoint_saved");
     let saved = saved.last().expect("a checkpoint");
     assert_eq!(saved["reason"], "stopped");
@@ -262,7 +259,7 @@ fn a_stopped_run_goes_on_as_if_it_had_not_stopped() {
     let resumed = events(&home, "stopped");
     let starts = named(&resumed, "run_started");
     assert_eq!(starts[starts.len() - 1]["resumed_from_step"], step);
-    assert_eq!(resumed[resumed.len() - 1]["reason"], "completed");
+    end(&resumed, "completed");
     assert_eq!(losses(&resumed), whole);
     let metrics = |run: &str| home.json(&format!("{run}/eval.json"));
     assert_eq!(metrics("stopped"), metrics("whole"));
@@ -292,7 +289,7 @@ fn trains(home: &Home, run: &str, sets: &str) -> Vec<Value> {
     let few = "train.max_steps=2 train.eval_every_steps=0 train.save_every_steps=0";
     home.train(run, format!("{few} {sets}")).done();
     let events = events(home, run);
-    assert_eq!(events[events.len() - 1]["reason"], "completed", "{sets:?}");
+    end(&events, "completed");
     let recall = home.json(&format!("{run}/eval.json"))["slices"]["all"]["recall@10"].as_f64();
     assert!(
         recall.is_some_and(|recall| recall > 0.0),
@@ -414,17 +411,10 @@ fn an_overflow_in_f16_is_left_out_and_halves_the_scale() {
     let longer = set("train.max_steps=40 train.eval_every_steps=0");
     resume(&home, "run", &longer).done();
     let events = events(&home, "run");
-    let told = named(&events, "warning");
-    let told = told.iter().filter(|warning| {
-        let message = warning["message"].as_str().expect("a message");
-        message.contains("overflow f16")
-    });
+    let told = warned(&events, "overflow f16").len();
     let state: Value = home.json("run/last/state.json");
     let overflows = state["loss_scale"]["overflows"].as_u64().expect("a count");
-    assert!(
-        overflows > 20 && told.count() as u64 >= overflows,
-        "{state}"
-    );
+    assert!(overflows > 20 && told as u64 >= overflows, "{state}");
     assert_eq!(state["updates"].as_u64(), Some(40 - overflows), "{state}");
 }
 
@@ -450,26 +440,19 @@ fn a_device_that_runs_out_of_memory_goes_on_with_fewer_notes() {
             "{less} is not {whole}"
         );
     }
-    let told = named(&less, "warning");
-    let told: Vec<&str> = told.iter().filter_map(|w| w["message"].as_str()).collect();
-    let halved = told
-        .iter()
-        .filter(|text| text.contains("too little memory"));
-    assert!(halved.clone().count() >= 2, "{told:?}");
-    assert!(
-        halved.clone().all(|text| text.starts_with("step 1:")),
-        "{told:?}"
-    );
+    let halved = warned(&less, "too little memory");
+    assert!(halved.len() >= 2, "{halved:?}");
+    let at_once = halved.iter().all(|text| text.starts_with("step 1:"));
+    assert!(at_once, "{halved:?}");
     full("none", "0", "").failed_with(1, &["one note", "train.checkpoint_layers"]);
 
     // A run that goes on knows what fits, and holds no more where more would fit; unless it is told to.
     let warnings = |run: &str, from: usize| -> Vec<String> {
         let events = events(&home, run);
-        let told = named(&events, "warning").into_iter().skip(from);
-        told.map(|warning| warning["message"].as_str().unwrap_or_default().to_owned())
-            .collect()
+        let told = warned(&events, "").into_iter().skip(from);
+        told.map(str::to_owned).collect()
     };
-    let before = told.len();
+    let before = warned(&less, "").len();
     full("less", "2", "--resume --set train.max_steps=4").done();
     let told = warnings("less", before);
     let is_told = |told: &[String], text: &str| told.iter().any(|told| told.contains(text));

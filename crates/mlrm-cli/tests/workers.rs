@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use support::{Home, events, named, resume, set, take_back, training, weights_below};
+use support::{Home, events, named, resume, set, take_back, training, warned, weights_below};
 
 /// Steps enough for differences to add up.
 const STEPS: &str = "train.max_steps=20 train.eval_every_steps=10 train.saliency_every_steps=0 \
@@ -124,11 +124,7 @@ fn workers_keep_features_and_scale_the_loss_and_need_no_notes() {
     let f16 = "backend.dtype=f16 train.max_steps=12";
     let one = train(&home, "one-f16", f16);
     let two = train(&home, "two-f16", &format!("{f16} {TWO}"));
-    let overflows = |events: &[Value]| {
-        let warnings = named(events, "warning").into_iter();
-        let told = warnings.filter(|w| w.to_string().contains("overflow f16"));
-        told.count()
-    };
+    let overflows = |events: &[Value]| warned(events, "overflow f16").len();
     assert!(overflows(&one) > 0);
     assert_eq!(overflows(&two), overflows(&one));
 
@@ -148,11 +144,8 @@ fn all_workers_hold_fewer_notes_where_one_runs_out_of_memory() {
     home.ran(command.env("MLRM_TEST_DEVICE_NOTES", "2")).done();
     let two = events(&home, "two");
     assert_same_course(&losses(&two), &losses(&events(&home, "one")));
-    let told = named(&two, "warning").into_iter();
-    let told = told
-        .filter(|w| w.to_string().contains("too little memory"))
-        .count();
-    assert!(told >= 2, "{told}");
+    let told = warned(&two, "too little memory");
+    assert!(told.len() >= 2, "{told:?}");
 }
 
 /// Every worker of this machine has gradients and activations of its own; the optimiser is the first one's.

@@ -513,6 +513,26 @@ pub fn named<'a>(events: &'a [Value], name: &str) -> Vec<&'a Value> {
         .collect()
 }
 
+/// The last event, which is the run's end for this reason.
+#[track_caller]
+pub fn end<'a>(events: &'a [Value], reason: &str) -> &'a Value {
+    let end = events.last().expect("events");
+    assert!(
+        end["event"] == "run_ended" && end["reason"] == reason,
+        "{end}"
+    );
+    end
+}
+
+/// What is warned of in these words.
+pub fn warned<'a>(events: &'a [Value], words: &str) -> Vec<&'a str> {
+    named(events, "warning")
+        .iter()
+        .map(|warning| warning["message"].as_str().expect("a message"))
+        .filter(|message| message.contains(words))
+        .collect()
+}
+
 /// Step → its losses, gradient norm and temperature, spelt as in the log. Numbers in the log
 /// round-trip exactly, so equal text is equal bits. A step that a killed run logged and its
 /// successor repeated must be the same both times.
