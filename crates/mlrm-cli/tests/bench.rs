@@ -111,9 +111,12 @@ fn embedding_is_measured_by_phase() {
 #[test]
 fn products_are_measured() {
     let home = Home::empty();
-    let words = "bench matmul --size 64 --runs 3 --json";
+    let words = "bench matmul --size 64 --runs 3";
     for dtype in ["f32", "bf16"] {
-        let bench = home.mlrm(format!("{words} --dtype {dtype}")).done().json();
+        let bench = home
+            .mlrm(format!("{words} --json --dtype {dtype}"))
+            .done()
+            .json();
         check_common(&bench, "matmul", 3);
         assert_eq!(
             (&bench["dtype"], &bench["shape"]["size"]),
@@ -125,7 +128,7 @@ fn products_are_measured() {
             "{bench}"
         );
     }
-    let text = home.mlrm(&words[..6]);
+    let text = home.mlrm(words);
     text.done().shows(&["GFLOP/s"]);
 }
 
