@@ -109,7 +109,6 @@ fn report(backend: BackendName, index: usize, found: Found) -> DeviceReport {
 /// Measures the matrix-product rate and the copy bandwidth of a device, in f32.
 ///
 /// # Errors
-///
 /// Where the device cannot be opened or fails.
 pub fn measure(device: &DeviceReport) -> Result<Speed, TrainError> {
     let opened: Device = open(&device.name)?;

@@ -9,7 +9,6 @@ use mlrm_config::{HubName, HubNameError, ModelPath, RunConfig};
 /// stored with a run says what it began with.
 ///
 /// # Errors
-///
 /// When a path is not there (all of them are named), or a name cannot be resolved.
 pub fn resolve(config: &mut RunConfig) -> miette::Result<()> {
     let missing: Vec<String> = config
@@ -79,7 +78,6 @@ pub struct Outline {
 /// fetched, unless `weights` says that all of them are wanted.
 ///
 /// # Errors
-///
 /// When the name cannot be resolved.
 pub fn outline(path: &Path, weights: bool) -> miette::Result<Outline> {
     let local = |folder: PathBuf| Outline {

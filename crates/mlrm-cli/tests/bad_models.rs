@@ -12,7 +12,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use spoil::{Model, edit_json, truncate};
-use support::Home;
+use support::{Home, training};
 use tensors::{RawTensor, edit};
 
 #[test]
@@ -174,20 +174,13 @@ fn sizes_that_no_machine_can_hold() {
         ("model.connector.hidden_size", "1000000000000"),
         ("model.head.dim", "1000000000000"),
     ] {
-        let set = format!("{key}={value}");
-        let train = ["train", "tiny.toml", "--set", "run.dir=big", "--set", &set];
-        home.refused(&train, &[key, "out of range"]);
+        let train = training("tiny.toml", "big", format!("{key}={value}"));
+        home.refused(train, &[key, "out of range"]);
     }
     // Each within its bounds, together more than any machine has.
-    let sets = [
-        "run.dir=big",
-        "model.llm.vocab_size=9000000",
-        "model.llm.hidden_size=1048576",
-    ]
-    .map(|set| ["--set", set])
-    .concat();
+    let sets = "model.llm.vocab_size=9000000 model.llm.hidden_size=1048576";
     home.refused(
-        &[&["train", "tiny.toml"], sets.as_slice()].concat(),
+        training("tiny.toml", "big", sets),
         &["weights of this model", "`vocab_size` = 9000000", "GiB"],
     );
     assert!(!home.path("big").exists());
@@ -198,14 +191,14 @@ fn a_model_whose_tokenizer_is_broken_is_not_exported() {
     let home = Home::trained();
     // As a folder that others wrote: what is wrong has to be seen in the files themselves.
     fs::remove_file(home.path("run/model/checksums.json")).expect("checksums");
-    let export = ["export", "run", "--out", "copy"];
+    let export = "export run --out copy";
     let path = home.path("run/model/llm/tokenizer.json");
     let sound = fs::read_to_string(&path).expect("a tokenizer");
     fs::write(&path, "{").expect("a file");
-    home.refused(&export, &["tokenizer.json"]);
+    home.refused(export, &["tokenizer.json"]);
     fs::write(&path, sound).expect("a file");
     edit_json(&path, |file| file["model"]["vocab"]["far"] = 50_000.into());
-    home.refused(&export, &["50001 tokens", "rows"]);
+    home.refused(export, &["50001 tokens", "rows"]);
     assert!(!home.path("copy").exists());
 }
 
@@ -215,50 +208,38 @@ fn models_and_files_that_are_not_there() {
     fs::create_dir(home.path("empty")).expect("a folder");
     for command in ["eval", "saliency"] {
         home.refused(
-            &[command, "empty"],
+            format!("{command} empty"),
             &["empty is neither a model folder", "run folder"],
         );
-        home.refused(&[command, "absent"], &["absent is neither a model folder"]);
+        home.refused(
+            format!("{command} absent"),
+            &["absent is neither a model folder"],
+        );
     }
-    let embed = |notes, out| ["embed", "run", "--notes", notes, "--out", out];
     home.refused(
-        &embed("data/notes.jsonl", "x.txt"),
+        "embed run --notes data/notes.jsonl --out x.txt",
         &["x.txt", ".parquet", ".npy", ".safetensors"],
     );
-    home.refused(&embed("absent.jsonl", "x.npy"), &["absent.jsonl"]);
     home.refused(
-        &["embed", "empty", "--notes", "n", "--out", "x.npy"],
-        &["empty"],
+        "embed run --notes absent.jsonl --out x.npy",
+        &["absent.jsonl"],
     );
-    home.refused(&["similar", "absent.npy", "--id", "a"], &["absent.npy"]);
+    home.refused("embed empty --notes n --out x.npy", &["empty"]);
+    home.refused("similar absent.npy --id a", &["absent.npy"]);
     home.refused(
-        &["eval", "run", "--set", "data.pairs.test_fraction=0"],
+        "eval run --set data.pairs.test_fraction=0",
         &["test_fraction"],
     );
-    home.refused(&["eval", "run", "--set", "eval.kk=[1]"], &["eval.kk"]);
+    home.refused("eval run --set eval.kk=[1]", &["eval.kk"]);
 
     home.write("file", "");
-    let into = ["train", "tiny.toml", "--set", "run.dir=file"];
-    home.refused(&into, &["cannot create file"]);
+    home.refused(
+        "train tiny.toml --set run.dir=file",
+        &["cannot create file"],
+    );
 
-    let variant = [
-        "train",
-        "tiny.toml",
-        "--set",
-        "model.variant=text",
-        "--set",
-        "run.dir=text",
-    ];
-    let few = ["--set", "train.max_steps=1", "--set", "eval.baselines=[]"];
-    home.mlrm(&[variant.as_slice(), &few].concat()).done();
-    let visual = [
-        "embed",
-        "text",
-        "--notes",
-        "data/notes.jsonl",
-        "--out",
-        "x.npy",
-        "--visual",
-    ];
-    home.refused(&visual, &["--visual", "`text` has no visual embeddings"]);
+    let few = "model.variant=text train.max_steps=1 eval.baselines=[]";
+    home.train("text", few).done();
+    let visual = "embed text --notes data/notes.jsonl --out x.npy --visual";
+    home.refused(visual, &["--visual", "`text` has no visual embeddings"]);
 }

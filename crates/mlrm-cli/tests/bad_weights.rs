@@ -19,8 +19,8 @@ use tensors::{RawTensor, copy_folder, edit, read};
 #[test]
 fn shards_that_are_broken() {
     let home = Home::trained();
-    let export = ["export", "run", "--out", "sharded", "--shard-size", "8kB"];
-    home.mlrm(&export).done();
+    let export = "export run --out sharded --shard-size 8kB";
+    home.mlrm(export).done();
     fs::remove_dir_all(home.path("run/model")).expect("a folder");
     fs::rename(home.path("sharded"), home.path("run/model")).expect("a folder");
     let model = Model { home };
@@ -114,8 +114,8 @@ fn edit_index(folder: &Path, edit: impl FnOnce(&mut Value)) {
 #[test]
 fn weights_that_are_not_numbers() {
     let home = Home::trained();
-    let embed = ["embed", "run", "--notes", "data/notes.jsonl", "--out"];
-    home.mlrm(&[&embed[..], &["clean.npy"]].concat()).done();
+    let embed = "embed run --notes data/notes.jsonl --out";
+    home.mlrm(format!("{embed} clean.npy")).done();
     // As a folder that others wrote: its checksums would tell first.
     fs::remove_file(home.path("run/model/checksums.json")).expect("checksums");
     let weights = home.path("run/model/llm/model.safetensors");
@@ -135,28 +135,18 @@ fn weights_that_are_not_numbers() {
         "not finite: `model.embed_tokens.weight` holds 2 values",
         "--allow-nan",
     ];
-    home.refused(&[&embed[..], &["x.npy"]].concat(), &says);
-    home.refused(&["eval", "run"], &says);
-    home.refused(&["export", "run", "--out", "x"], &says);
-    home.refused(&["inspect", "run", "--load"], &says);
-    let train = [
-        "train",
-        "tiny.toml",
-        "--set",
-        "run.dir=x",
-        "--set",
-        "model.path=run/model",
-    ];
-    home.refused(&train, &says);
+    home.refused(format!("{embed} x.npy"), &says);
+    home.refused("eval run", &says);
+    home.refused("export run --out x", &says);
+    home.refused("inspect run --load", &says);
+    let train = "train tiny.toml --set run.dir=x --set model.path=run/model";
+    home.refused(train, &says);
 
-    home.mlrm(&[&embed[..], &["nan.npy", "--allow-nan"]].concat())
-        .done();
+    home.mlrm(format!("{embed} nan.npy --allow-nan")).done();
     let file = |name: &str| fs::read(home.path(name)).expect("a file");
     assert_eq!(file("clean.npy"), file("nan.npy"));
-    home.mlrm(&["inspect", "run", "--load", "--allow-nan"])
-        .done();
-    home.mlrm(&["export", "run", "--out", "copy", "--allow-nan"])
-        .done();
+    home.mlrm("inspect run --load --allow-nan").done();
+    home.mlrm("export run --out copy --allow-nan").done();
     let copied = fs::read(home.path("copy/llm/model.safetensors")).expect("a file");
     assert!(
         copied
@@ -171,25 +161,20 @@ fn parts_that_a_config_names() {
     let home = Home::trained();
     copy_folder(&home.path("run/model/llm"), &home.path("llm"));
     home.write("parts.toml", without_tokenizer(TINY));
-    let into = ["--set", "run.dir=x", "--set", "model.llm.path=llm"];
-    let train = [&["train", "parts.toml"][..], &into].concat();
+    let train = "train parts.toml --set run.dir=x --set model.llm.path=llm";
     let config = home.read("llm/config.json");
     let with = |from: &str, to: &str| {
         assert!(config.contains(from), "{config}");
         home.write("llm/config.json", config.replace(from, to));
     };
-    for command in [
-        &train[..],
-        &["inspect", "llm"],
-        &["export", "llm", "--out", "y"],
-    ] {
+    for command in [train, "inspect llm", "export llm --out y"] {
         with("\"model_type\": \"qwen2\"", "\"model_type\": \"mamba\"");
         home.refused(command, &["llm/config.json", "mamba", "qwen3"]);
         home.write("llm/config.json", &config);
     }
-    for command in [&train[..], &["export", "llm", "--out", "y"]] {
+    for command in [train, "export llm --out y"] {
         // More rows than the weights have: not a vocabulary that grew.
-        let rows = home.mlrm(&["inspect", "llm", "--json"]).done().json();
+        let rows = home.mlrm("inspect llm --json").done().json();
         let rows = rows["tokenizer"]["rows"].as_u64().expect("a number");
         let stated = format!("\"vocab_size\": {rows}");
         with(&stated, &format!("\"vocab_size\": {}", rows + 64));
@@ -217,7 +202,7 @@ fn parts_that_a_config_names() {
         home.path("llm/pytorch_model.bin"),
     )
     .expect("a file");
-    for command in [&train[..], &["inspect", "llm"]] {
+    for command in [train, "inspect llm"] {
         let says = [
             "llm: holds weights in PyTorch's own format",
             "python -c",
@@ -229,7 +214,7 @@ fn parts_that_a_config_names() {
     }
     fs::remove_file(home.path("llm/pytorch_model.bin")).expect("a file");
     home.refused(
-        &["inspect", "llm"],
+        "inspect llm",
         &["llm", "holds neither model.safetensors nor"],
     );
 }

@@ -3,24 +3,14 @@
 mod support;
 
 use serde_json::Value;
-use support::Home;
+use support::{Home, set};
 
 /// Fields that every measurement has.
-const COMMON: [&str; 9] = [
-    "what",
-    "device",
-    "dtype",
-    "shape",
-    "peak_host_bytes",
-    "peak_device_bytes",
-    "mfu",
-    "runs",
-    "spread",
-];
+const COMMON: &str = "what device dtype shape peak_host_bytes peak_device_bytes mfu runs spread";
 
 #[track_caller]
 fn check_common(bench: &Value, what: &str, runs: u64) {
-    for key in COMMON {
+    for key in COMMON.split(' ') {
         assert!(bench.get(key).is_some(), "{key} of {bench}");
     }
     assert_eq!(bench["what"], what);
@@ -82,8 +72,8 @@ fn check_model(bench: &Value, phases: &str) {
 #[test]
 fn training_is_measured_by_phase() {
     let home = Home::with_config();
-    let words = ["bench", "train", "tiny.toml", "--steps", "2", "--json"];
-    let bench = home.mlrm(&words).done().json();
+    let words = "bench train tiny.toml --steps 2 --json";
+    let bench = home.mlrm(words).done().json();
     check_common(&bench, "train", 2);
     check_model(&bench, "vision connector llm_forward backward optimiser");
     assert_eq!(bench["shape"]["notes"], 16);
@@ -95,35 +85,23 @@ fn training_is_measured_by_phase() {
 #[test]
 fn steps_that_cannot_fit_are_refused() {
     let home = Home::with_config();
-    let sets = [
-        "train.batch_pairs=64",
-        "train.merge_duplicates=true",
-        "prompt.max_tokens=200",
-    ];
-    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
-    let words = ["bench", "train", "tiny.toml", "--steps", "1", "--json"];
-    let words = [&words[..], &sets].concat();
+    let sets = "train.batch_pairs=64 train.merge_duplicates=true prompt.max_tokens=200";
+    let words = format!("bench train tiny.toml --steps 1 --json {}", set(sets));
     let took = number(&home.mlrm(&words).done().json(), "peak_host_bytes");
     // Far less than it takes, far more than the program.
-    let limit = format!("backend.max_memory_bytes={:.0}", 0.6 * took);
-    let limited = [&words[..], &["--set", &limit]].concat();
+    let limited = format!("{words} --set backend.max_memory_bytes={:.0}", 0.6 * took);
     let ran = home.mlrm(&limited);
     ran.failed_with(1, &["training would take", "train.micro_batch_notes = "]);
-    let fits = "train.micro_batch_notes=8";
-    home.mlrm(&[&limited[..], &["--set", fits]].concat()).done();
+    home.mlrm(format!("{limited} --set train.micro_batch_notes=8"))
+        .done();
 }
 
 #[test]
 fn embedding_is_measured_by_phase() {
     let home = Home::with_config();
-    let words = ["bench", "embed", "tiny.toml", "--steps", "2", "--json"];
-    let more = [
-        "--set",
-        "eval.batch_notes=100",
-        "--set",
-        "backend.dtype=f16",
-    ];
-    let bench = home.mlrm(&[words.as_slice(), &more].concat()).done().json();
+    let words = "bench embed tiny.toml --steps 2 --json";
+    let more = "--set eval.batch_notes=100 --set backend.dtype=f16";
+    let bench = home.mlrm(format!("{words} {more}")).done().json();
     check_common(&bench, "embed", 2);
     check_model(&bench, "vision connector llm_forward");
     assert_eq!(bench["shape"]["notes"], 100);
@@ -133,10 +111,10 @@ fn embedding_is_measured_by_phase() {
 #[test]
 fn products_are_measured() {
     let home = Home::empty();
-    let words = ["bench", "matmul", "--size", "64", "--runs", "3", "--json"];
+    let words = "bench matmul --size 64 --runs 3";
     for dtype in ["f32", "bf16"] {
         let bench = home
-            .mlrm(&[words.as_slice(), &["--dtype", dtype]].concat())
+            .mlrm(format!("{words} --json --dtype {dtype}"))
             .done()
             .json();
         check_common(&bench, "matmul", 3);
@@ -150,18 +128,15 @@ fn products_are_measured() {
             "{bench}"
         );
     }
-    let text = home.mlrm(&words[..6]);
-    assert!(text.done().out.contains("GFLOP/s"), "{text:?}");
+    let text = home.mlrm(words);
+    text.done().shows(&["GFLOP/s"]);
 }
 
 #[test]
 fn loading_is_measured() {
     let home = Home::trained();
     // A run folder stands for its model.
-    let bench = home
-        .mlrm(&["bench", "load", "run", "--runs", "2", "--json"])
-        .done()
-        .json();
+    let bench = home.mlrm("bench load run --runs 2 --json").done().json();
     check_common(&bench, "load", 2);
     let bytes = [
         "head.safetensors",
@@ -181,12 +156,12 @@ fn loading_is_measured() {
 #[test]
 fn an_earlier_measurement_is_compared() {
     let home = Home::empty();
-    let words = ["bench", "matmul", "--size", "32", "--json"];
-    let mut earlier = home.mlrm(&words).done().json();
+    let words = "bench matmul --size 32 --json";
+    let mut earlier = home.mlrm(words).done().json();
     earlier["flops_per_second"] = 1.0.into();
     earlier["shape"]["size"] = 16.into();
     home.write("before.json", earlier.to_string());
-    let compare = [words.as_slice(), &["--compare", "before.json"]].concat();
+    let compare = format!("{words} --compare before.json");
     let now = home.mlrm(&compare).done().json();
     let ratio = number(&now["compare"]["ratios"], "flops_per_second");
     assert_eq!(ratio, number(&now, "flops_per_second"));
@@ -194,20 +169,17 @@ fn an_earlier_measurement_is_compared() {
         now["compare"]["differs"],
         serde_json::json!(["shape.size: 32, was 16"])
     );
-    let text = home.mlrm(&[&words[..4], &["--compare", "before.json"]].concat());
-    assert!(text.done().out.contains("flops_per_second"), "{text:?}");
-    assert!(
-        text.out.contains("not the same: shape.size: 32, was 16"),
-        "{text:?}"
-    );
+    let text = home.mlrm("bench matmul --size 32 --compare before.json");
+    text.done().shows(&["flops_per_second"]);
+    text.shows(&["not the same: shape.size: 32, was 16"]);
 }
 
 #[test]
 fn what_cannot_be_compared_is_refused_before_it_is_measured() {
     let home = Home::empty();
-    let words = ["bench", "matmul", "--size", "32", "--compare"];
+    let words = "bench matmul --size 32 --compare";
     let refused = |file: &str, says: &[&str]| {
-        home.refused(&[words.as_slice(), &[file]].concat(), says);
+        home.refused(format!("{words} {file}"), says);
     };
     refused("absent.json", &["absent.json", "No such file"]);
     home.write("text.json", "notes/s: 7");
@@ -227,17 +199,14 @@ fn what_cannot_be_compared_is_refused_before_it_is_measured() {
 fn what_cannot_be_measured_is_refused() {
     let home = Home::with_notes();
     for (words, says) in [
-        (["bench", "matmul", "--size", "0"], "at least 1"),
-        (["bench", "matmul", "--size", "big"], "not a count"),
-        (
-            ["bench", "matmul", "--dtype", "f8"],
-            "`f8` is not a number format",
-        ),
-        (["bench", "train", "--steps", "0"], "at least 1"),
+        ("bench matmul --size 0", "at least 1"),
+        ("bench matmul --size big", "not a count"),
+        ("bench matmul --dtype f8", "`f8` is not a number format"),
+        ("bench train --steps 0", "at least 1"),
     ] {
-        home.mlrm(&words).failed_with(2, &[says]);
+        home.mlrm(words).failed_with(2, &[says]);
     }
-    home.refused(&["bench", "matmul", "--device", "cudda"], &["cudda"]);
-    home.refused(&["bench", "load", "absent"], &["absent", "model folder"]);
-    home.refused(&["bench", "train", "absent.toml"], &["absent.toml"]);
+    home.refused("bench matmul --device cudda", &["cudda"]);
+    home.refused("bench load absent", &["absent", "model folder"]);
+    home.refused("bench train absent.toml", &["absent.toml"]);
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use support::{Home, Ran, binary, skipped};
+use support::{Home, Ran, Words, binary, skipped, training, weights_below};
 
 /// Calls that change the file system.
 const CALLS: &str = "openat,write,rename,renameat,renameat2,unlink,unlinkat,rmdir,mkdir,mkdirat,symlink,\
@@ -17,40 +17,24 @@ const CALLS: &str = "openat,write,rename,renameat,renameat2,unlink,unlinkat,rmdi
 const MOST_KILLS: usize = 20;
 const ALL: &str = "MLRM_ALL_CALLS";
 
-const SETS: [&str; 6] = [
-    "train.max_steps=4",
-    "train.save_every_steps=2",
-    "train.keep_checkpoints=1",
-    "train.eval_every_steps=2",
-    "train.saliency_every_steps=0",
-    "eval.baselines=[]",
-];
+const SETS: &str = "train.max_steps=4 train.save_every_steps=2 train.keep_checkpoints=1 \
+    train.eval_every_steps=2 train.saliency_every_steps=0 eval.baselines=[]";
 
-fn strace(home: &Home, options: &[&str], words: &[&str]) -> Option<Output> {
+fn strace(home: &Home, options: &str, words: &str) -> Option<Output> {
     let mut command = Command::new("strace");
-    command.args(["-f", "-qq"]).args(options).arg(binary());
-    command.args(words).current_dir(home.path("."));
+    command.args(["-f", "-qq"]).args(options.words());
+    command.arg(binary()).args(words.words());
+    command.current_dir(home.path("."));
     command.env("XDG_CACHE_HOME", home.path(".cache"));
     command.output().ok()
 }
 
-/// The words of a training into the folder `run`.
-fn train(run: &str) -> Vec<String> {
-    let dir = format!("run.dir={run}");
-    let sets = SETS.iter().copied().chain([dir.as_str()]);
-    let sets = sets.flat_map(|set| ["--set", set]);
-    let words = ["train", "tiny.toml"].into_iter().chain(sets);
-    words.map(str::to_owned).collect()
-}
-
-fn strs(words: &[String]) -> Vec<&str> {
-    words.iter().map(String::as_str).collect()
-}
-
 /// The calls of an undisturbed command, as name and number; none where they cannot be traced.
-fn moments(home: &Home, words: &[&str]) -> Option<Vec<(String, usize)>> {
-    let trace = ["-o", "trace", "-e", &format!("trace={CALLS}")];
-    if !strace(home, &trace, words)?.status.success() {
+fn moments(home: &Home, words: &str) -> Option<Vec<(String, usize)>> {
+    if !strace(home, &format!("-o trace -e trace={CALLS}"), words)?
+        .status
+        .success()
+    {
         return None;
     }
     let counts = counts(&home.read("trace"));
@@ -70,10 +54,9 @@ fn chosen(moments: &[(String, usize)], most: usize) -> Vec<(String, usize)> {
 }
 
 /// Runs a command that is killed at a call; whether it was.
-fn killed_at(home: &Home, words: &[&str], (call, nth): &(String, usize)) -> bool {
+fn killed_at(home: &Home, words: &str, (call, nth): &(String, usize)) -> bool {
     let inject = format!("inject={call}:signal=SIGKILL:when={nth}");
-    let trace = format!("trace={call}");
-    let options = ["-o", "/dev/null", "-e", &trace, "-e", &inject];
+    let options = format!("-o /dev/null -e trace={call} -e {inject}");
     let ended = strace(home, &options, words).expect("strace runs");
     !ended.status.success()
 }
@@ -100,22 +83,15 @@ fn counts(trace: &str) -> BTreeMap<String, usize> {
     counts
 }
 
-fn weights(run: &Path) -> Vec<Vec<u8>> {
-    let names = [
-        "llm/model.safetensors",
-        "head.safetensors",
-        "vision/model.safetensors",
-    ];
-    let read = |name| std::fs::read(run.join("model").join(name)).expect("weights");
-    names.map(read).into()
+fn weights(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    weights_below(run, &["model"])
 }
 
 /// Goes on with what the killed process left, or begins where there is nothing.
 fn go_on(home: &Home, run: &str) -> Ran {
-    let words = train(run);
-    let words = strs(&words);
+    let words = training("tiny.toml", run, SETS);
     let ran = match home.path(run).exists() {
-        true => home.mlrm(&[&words[..], &["--resume"]].concat()),
+        true => home.mlrm(format!("{words} --resume")),
         false => home.mlrm(&words),
     };
     // It was killed before there was a run.
@@ -129,15 +105,16 @@ fn go_on(home: &Home, run: &str) -> Ran {
 fn a_kill_within_any_call_of_the_file_system_loses_no_run() {
     const NAME: &str = "a_kill_within_any_call_of_the_file_system_loses_no_run";
     let home = Home::with_config();
-    let Some(moments) = moments(&home, &strs(&train("whole"))) else {
+    let Some(moments) = moments(&home, &training("tiny.toml", "whole", SETS)) else {
         skipped(NAME, "strace", "strace is not there, or may not trace");
         return;
     };
     let whole = weights(&home.path("whole"));
     let chosen = chosen(&moments, MOST_KILLS);
     let (mut killed, mut wrong) = (0, Vec::new());
+    let train = training("tiny.toml", "run", SETS);
     for moment in &chosen {
-        killed += usize::from(killed_at(&home, &strs(&train("run")), moment));
+        killed += usize::from(killed_at(&home, &train, moment));
         let (call, nth) = moment;
         let ran = go_on(&home, "run");
         if ran.code != Some(0) {
@@ -167,23 +144,12 @@ fn what_is_renamed_is_on_the_disk_before_and_its_name_after() {
     let root = home.path(".").canonicalize().expect("the folder");
     // Without the dots, as the trace has those of open files.
     let plain = |path: &str| root.join(path).components().collect::<PathBuf>();
-    let train = train("run");
+    let train = training("tiny.toml", "run", SETS);
     let pairs = "data pairs data/interactions.csv --out pairs.csv";
     let split = "data pairs data/interactions.csv --out parts --split time";
-    let commands = [
-        strs(&train),
-        pairs.split(' ').collect(),
-        split.split(' ').collect(),
-    ];
-    for words in commands {
-        let options = [
-            "-y",
-            "-o",
-            "trace",
-            "-e",
-            "trace=rename,renameat,renameat2,fsync",
-        ];
-        if !strace(&home, &options, &words).is_some_and(|output| output.status.success()) {
+    for words in [train.as_str(), pairs, split] {
+        let options = "-y -o trace -e trace=rename,renameat,renameat2,fsync";
+        if !strace(&home, options, words).is_some_and(|output| output.status.success()) {
             skipped(NAME, "strace", "strace is not there, or may not trace");
             return;
         }
@@ -223,7 +189,7 @@ fn held(home: &Home) -> BTreeMap<PathBuf, Vec<u8>> {
 
 /// Kills a command at calls that change the file system, and runs it again: what it makes has the bytes of an
 /// undisturbed run, or is not there, and in the end nothing else is.
-fn survives(name: &str, home: &Home, words: &[&str], most: usize) {
+fn survives(name: &str, home: &Home, words: &str, most: usize) {
     let before = held(home);
     let Some(moments) = moments(home, words) else {
         skipped(name, "strace", "strace is not there, or may not trace");
@@ -272,16 +238,14 @@ fn survives(name: &str, home: &Home, words: &[&str], most: usize) {
 #[test]
 fn kills_within_calls_leave_no_half_of_a_shard_or_a_merge() {
     let home = Home::trained();
-    let shard = |number: usize| -> Vec<String> {
+    let shard = |number: usize| {
         let words = "embed run --notes data/notes.jsonl --part-notes 10 --batch-notes 4 --visual";
-        let (out, shard) = (format!("shards/{number}.npy"), format!("{number}/2"));
-        let more = ["--out", &out, "--shard", &shard].map(str::to_owned);
-        words.split(' ').map(str::to_owned).chain(more).collect()
+        format!("{words} --out shards/{number}.npy --shard {number}/2")
     };
-    home.mlrm(&strs(&shard(1))).done();
-    survives("embed --shard", &home, &strs(&shard(0)), MOST_KILLS);
+    home.mlrm(shard(1)).done();
+    survives("embed --shard", &home, &shard(0), MOST_KILLS);
     for out in ["merged.npy", "merged.parquet", "merged.safetensors"] {
-        let merge = ["embed", "--merge", "shards", "--out", out];
+        let merge = format!("embed --merge shards --out {out}");
         survives("embed --merge", &home, &merge, MOST_KILLS / 2);
     }
 }
@@ -304,8 +268,7 @@ fn kills_within_calls_leave_no_half_of_the_index_of_a_tar_file() {
     }
     home.write("pictures.tar", tar.into_inner().expect("a tar file"));
     let words = "embed run --notes notes.jsonl --images pictures.tar --out x.npy";
-    let words: Vec<&str> = words.split(' ').collect();
-    survives("index of a tar file", &home, &words, 2 * MOST_KILLS);
+    survives("index of a tar file", &home, words, 2 * MOST_KILLS);
     let indices = || {
         let files = home.files().into_keys();
         files.filter(|path| path.to_string_lossy().ends_with(".tar.json"))
@@ -323,12 +286,8 @@ fn kills_within_calls_leave_no_half_of_pairs_that_are_made_on_disk() {
         text += &format!("u{user},n{note},{}\n", 1_700_000_000 + random % 3_000_000);
     }
     home.write("log.csv", text);
-    for out in [
-        ["--out", "pairs.csv"].as_slice(),
-        &["--out", "parts", "--split", "time"],
-    ] {
-        let words = ["data", "pairs", "log.csv", "--memory", "1MB"];
-        let words = [words.as_slice(), out].concat();
+    for out in ["pairs.csv", "parts --split time"] {
+        let words = format!("data pairs log.csv --memory 1MB --out {out}");
         survives("data pairs --memory", &home, &words, MOST_KILLS);
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use support::{Home, printed};
+use support::{Home, printed, set};
 
 /// The array of an `.npy` file: bytes after the header.
 fn npy_rows(home: &Home, name: &str) -> Vec<f32> {
@@ -24,46 +24,25 @@ fn npy_rows(home: &Home, name: &str) -> Vec<f32> {
 #[test]
 fn eval_repeats_what_training_measured() {
     let home = Home::with_config();
-    home.train("run", &["train.max_steps=2"]).done();
+    home.train("run", "train.max_steps=2").done();
     let written = home.json("run/eval.json");
-    let ran = home.mlrm(&["eval", "run", "--json", "--out", "eval.json"]);
+    let ran = home.mlrm("eval run --json --out eval.json");
     assert_eq!(ran.done().json(), written);
     assert_eq!(home.json("eval.json"), written);
-    let table = home.mlrm(&[
-        "eval",
-        "run",
-        "--set",
-        "eval.k=[5]",
-        "--set",
-        "eval.baselines=[\"bm25\"]",
-    ]);
-    assert!(table.done().out.contains("bm25"), "{table:?}");
-    assert!(
-        home.mlrm(&["eval", "run", "--markdown"])
-            .done()
-            .out
-            .contains("| --")
-    );
+    let table = home.mlrm("eval run --set eval.k=[5] --set eval.baselines=[\"bm25\"]");
+    table.done().shows(&["bm25"]);
+    home.mlrm("eval run --markdown").done().shows(&["| --"]);
     let other = home
-        .mlrm(&["eval", "run", "--json", "--split", "validation"])
+        .mlrm("eval run --json --split validation")
         .done()
         .json();
     assert_ne!(other["queries"], written["queries"]);
 
     // A bare model folder says nothing of data: that comes from --set.
-    let data: Vec<&str> = [
-        "data.root=data",
-        "run.seed=1",
-        "data.pairs.weight=cosine",
-        "data.pairs.min_users=2",
-        "data.pairs.test_fraction=0.25",
-        "data.pairs.validation_fraction=0.2",
-        "data.pairs.test_targets=all",
-    ]
-    .into_iter()
-    .flat_map(|set| ["--set", set])
-    .collect();
-    let bare = home.mlrm(&[&["eval", "run/model", "--json"], data.as_slice()].concat());
+    let data = "data.root=data run.seed=1 data.pairs.weight=cosine data.pairs.min_users=2 \
+        data.pairs.test_fraction=0.25 data.pairs.validation_fraction=0.2 \
+        data.pairs.test_targets=all";
+    let bare = home.mlrm(format!("eval run/model --json {}", set(data)));
     assert_eq!(bare.done().json(), written);
 }
 
@@ -71,7 +50,8 @@ fn eval_repeats_what_training_measured() {
 fn zero_shot_is_the_model_before_training() {
     let home = Home::with_config();
     let baselines = "eval.baselines=[\"zero_shot\",\"text_only\"]";
-    home.train("run", &["train.max_steps=4", baselines]).done();
+    home.train("run", format!("train.max_steps=4 {baselines}"))
+        .done();
     let written = home.json("run/eval.json");
     assert!(
         written["baselines"]["zero_shot"]["all"].is_object(),
@@ -79,27 +59,24 @@ fn zero_shot_is_the_model_before_training() {
     );
     assert_ne!(written["baselines"]["zero_shot"], written["slices"]);
     // The start is built again, from the seed or from the folder that the run began with.
-    let words = ["eval", "run", "--json"];
-    assert_eq!(home.mlrm(&words).done().json(), written);
+    let words = "eval run --json";
+    assert_eq!(home.mlrm(words).done().json(), written);
     home.train(
         "more",
-        &["model.path=run/model", "train.max_steps=2", baselines],
+        format!("model.path=run/model train.max_steps=2 {baselines}"),
     )
     .done();
     let more = home.json("more/eval.json");
     assert_eq!(more["baselines"]["zero_shot"], written["slices"]);
-    assert_eq!(home.mlrm(&["eval", "more", "--json"]).done().json(), more);
+    assert_eq!(home.mlrm("eval more --json").done().json(), more);
 
     // Where it cannot be had, the table says so and has everything else.
     std::fs::rename(home.path("run"), home.path("gone")).expect("a folder");
-    let left = home.mlrm(&["eval", "more"]);
-    assert!(
-        left.done()
-            .out
-            .contains("not measured: zero_shot: the model before training")
-    );
-    assert!(left.out.contains("run/model"), "{left:?}");
-    let left = home.mlrm(&["eval", "more", "--json"]).done().json();
+    let left = home.mlrm("eval more");
+    left.done()
+        .shows(&["not measured: zero_shot: the model before training"]);
+    left.shows(&["run/model"]);
+    let left = home.mlrm("eval more --json").done().json();
     assert_eq!(left["slices"], more["slices"]);
     assert!(left["baselines"].get("zero_shot").is_none(), "{left}");
     let reason = left["left_out"]["zero_shot"].as_str();
@@ -107,46 +84,34 @@ fn zero_shot_is_the_model_before_training() {
         reason.is_some_and(|reason| reason.contains("run/model")),
         "{left}"
     );
-    let bare = ["eval", "gone/model", "--set", "data.root=data"];
-    let sets = ["data.pairs.test_fraction=0.25", baselines].map(|set| ["--set", set]);
-    let bare = home.mlrm(&[bare.as_slice(), &sets.concat()].concat());
-    assert!(bare.done().out.contains("name its run folder"), "{bare:?}");
+    let bare = "eval gone/model --set data.root=data";
+    let more = format!("--set data.pairs.test_fraction=0.25 --set {baselines}");
+    let bare = home.mlrm(format!("{bare} {more}"));
+    bare.done().shows(&["name its run folder"]);
 }
 
 #[test]
 fn a_baseline_that_does_not_apply_is_named() {
     let home = Home::with_config();
-    let sets = [
-        "model.variant=text",
-        "train.max_steps=2",
-        "eval.baselines=[\"image_only\"]",
-    ];
-    let ran = home.train("run", &sets);
+    let sets = "model.variant=text train.max_steps=2 eval.baselines=[\"image_only\"]";
+    let ran = home.train("run", sets);
     let line = "not measured: image_only: the variant `text` reads one modality";
-    assert!(ran.done().out.contains(line), "{ran:?}");
-    let table = home.mlrm(&["eval", "run", "--markdown"]);
-    assert!(
-        table.done().out.contains("Not measured: image_only:"),
-        "{table:?}"
-    );
+    ran.done().shows(&[line]);
+    let table = home.mlrm("eval run --markdown");
+    table.done().shows(&["Not measured: image_only:"]);
 }
 
 #[test]
 fn embeddings_in_every_format_name_the_same_neighbours() {
     let home = Home::trained();
-    let embed = ["embed", "run", "--notes", "data/notes.jsonl", "--out"];
+    let embed = "embed run --notes data/notes.jsonl --out";
     let mut answers = Vec::new();
     for file in ["all.parquet", "all.npy", "all.safetensors"] {
-        let ran = home.mlrm(&[&embed, [file].as_slice()].concat());
-        assert!(
-            ran.done().out.contains("80 embeddings of 16 values"),
-            "{ran:?}"
-        );
-        let words = [
-            "similar", file, "--id", "n00003", "--id", "n00077", "-k", "5", "--json",
-        ];
+        let ran = home.mlrm(format!("{embed} {file}"));
+        ran.done().shows(&["80 embeddings of 16 values"]);
+        let words = format!("similar {file} --id n00003 --id n00077 -k 5 --json");
         answers.push(home.mlrm(&words).done().json());
-        home.refused(&["similar", file, "--id", "nobody"], &[file, "nobody"]);
+        home.refused(format!("similar {file} --id nobody"), &[file, "nobody"]);
     }
     assert!(
         answers.windows(2).all(|pair| pair[0] == pair[1]),
@@ -183,14 +148,7 @@ fn embeddings_in_every_format_name_the_same_neighbours() {
         others.max_by(|&a, &b| cosine(rows[3], rows[a]).total_cmp(&cosine(rows[3], rows[b])));
     assert_eq!(neighbours[0]["id"], ids[best.expect("a neighbour")]);
 
-    let titled = home.mlrm(&[
-        "similar",
-        "all.npy",
-        "--id",
-        "n00003",
-        "--notes",
-        "data/notes.jsonl",
-    ]);
+    let titled = home.mlrm("similar all.npy --id n00003 --notes data/notes.jsonl");
     let title = home.read("data/notes.jsonl");
     let note: Value = serde_json::from_str(title.lines().nth(3).expect("a row")).expect("a note");
     assert!(
@@ -201,32 +159,32 @@ fn embeddings_in_every_format_name_the_same_neighbours() {
         "{titled:?}"
     );
 
-    home.mlrm(&[&embed, ["two.npy", "--visual"].as_slice()].concat())
-        .done();
+    home.mlrm(format!("{embed} two.npy --visual")).done();
     assert_eq!(npy_rows(&home, "two.npy"), npy_rows(&home, "all.npy"));
     assert_ne!(
         npy_rows(&home, "two.visual.npy"),
         npy_rows(&home, "all.npy")
     );
-    home.mlrm(&["similar", "two.npy", "--id", "n00003", "--visual"])
-        .done();
+    home.mlrm("similar two.npy --id n00003 --visual").done();
 }
 
 #[test]
 fn shards_concatenate_to_the_whole() {
     let home = Home::trained();
-    let embed = |out: &str, more: &[&str]| {
-        let words = ["embed", "run", "--notes", "data/notes.jsonl", "--out", out];
-        home.mlrm(&[words.as_slice(), more].concat()).done();
+    let embed = |out: &str, more: &str| {
+        home.mlrm(format!(
+            "embed run --notes data/notes.jsonl --out {out} {more}"
+        ))
+        .done();
         let ids = home.read(out.replace(".npy", ".ids.txt"));
         (npy_rows(&home, out), ids)
     };
-    let whole = embed("whole.npy", &["--batch-notes", "20"]);
+    let whole = embed("whole.npy", "--batch-notes 20");
     for size in ["20", "7"] {
         let mut rows = Vec::new();
         let mut ids = String::new();
         for shard in ["0/2", "1/2"] {
-            let part = embed("part.npy", &["--batch-notes", size, "--shard", shard]);
+            let part = embed("part.npy", &format!("--batch-notes {size} --shard {shard}"));
             rows.extend(part.0);
             ids += &part.1;
         }
@@ -250,15 +208,7 @@ fn saliency_shares_sum_to_one() {
     let home = Home::trained();
     let mut seen = Vec::new();
     for formula in ["abs-then-sum", "sum-then-abs", "scores-sum-then-abs"] {
-        let words = [
-            "saliency",
-            "run",
-            "--json",
-            "--notes",
-            "16",
-            "--formula",
-            formula,
-        ];
+        let words = format!("saliency run --json --notes 16 --formula {formula}");
         let report = home.mlrm(&words).done().json();
         assert_eq!(
             (&report["variant"], &report["notes"]),
@@ -286,18 +236,15 @@ fn saliency_shares_sum_to_one() {
         );
         seen.push(report["layers"].clone());
     }
-    assert!(
-        home.mlrm(&["saliency", "run", "--notes", "8"])
-            .done()
-            .out
-            .contains("visual")
-    );
+    home.mlrm("saliency run --notes 8")
+        .done()
+        .shows(&["visual"]);
 }
 
 #[test]
 fn reports_and_pictures_of_a_run_stand_alone() {
     let home = Home::trained();
-    home.mlrm(&["report", "run"]).done();
+    home.mlrm("report run").done();
     let html = home.read("run/report.html");
     assert!(html.starts_with("<!") && html.trim_end().ends_with("</html>"));
     for loads in [
@@ -310,8 +257,8 @@ fn reports_and_pictures_of_a_run_stand_alone() {
     ] {
         assert!(!html.contains(loads), "the report loads something: {loads}");
     }
-    let markdown = home.mlrm(&["report", "run", "--format", "markdown", "--out", "-"]);
-    assert!(markdown.done().out.contains("| "), "{markdown:?}");
+    let markdown = home.mlrm("report run --format markdown --out -");
+    markdown.done().shows(&["| "]);
     for view in [
         "overview",
         "attention",
@@ -320,7 +267,7 @@ fn reports_and_pictures_of_a_run_stand_alone() {
         "log",
         "config",
     ] {
-        home.mlrm(&["watch", "run", "--svg", "frame.svg", "--view", view])
+        home.mlrm(format!("watch run --svg frame.svg --view {view}"))
             .done();
         let svg = home.read("frame.svg");
         assert!(
@@ -328,28 +275,19 @@ fn reports_and_pictures_of_a_run_stand_alone() {
             "{view}"
         );
     }
+    home.refused("watch run", &["needs a terminal", "help: `mlrm report RUN"]);
     home.refused(
-        &["watch", "run"],
-        &["needs a terminal", "help: `mlrm report RUN"],
-    );
-    home.refused(
-        &["watch", "nowhere"],
+        "watch nowhere",
         &["no run nowhere", "help: name the folder"],
     );
-    home.refused(&["report", "nowhere"], &["nowhere"]);
+    home.refused("report nowhere", &["nowhere"]);
 }
 
 #[test]
 fn settings_are_explained_and_checked() {
     let home = Home::with_config();
-    let words = [
-        "config",
-        "explain",
-        "train.batch_pairs",
-        "--config",
-        "tiny.toml",
-    ];
-    let out = home.mlrm(&words).done().out.clone();
+    let words = "config explain train.batch_pairs --config tiny.toml";
+    let out = home.mlrm(words).done().out.clone();
     for word in [
         "type",
         "default",
@@ -360,30 +298,27 @@ fn settings_are_explained_and_checked() {
     ] {
         assert!(out.contains(word), "no {word} in {out}");
     }
-    let section = home.mlrm(&["config", "explain", "model.fusion"]);
-    assert!(section.done().out.contains("initial_weight"), "{section:?}");
-    let unknown = home.mlrm(&["config", "explain", "train.batch_pair"]);
+    let section = home.mlrm("config explain model.fusion");
+    section.done().shows(&["initial_weight"]);
+    let unknown = home.mlrm("config explain train.batch_pair");
     unknown.failed_with(
         2,
         &["train.batch_pair", "did you mean `train.batch_pairs`?"],
     );
 
-    assert!(
-        home.mlrm(&["config", "check", "tiny.toml"])
-            .done()
-            .out
-            .contains("nothing is wrong")
-    );
+    home.mlrm("config check tiny.toml")
+        .done()
+        .shows(&["nothing is wrong"]);
     let resolved = home
-        .mlrm(&["config", "check", "tiny.toml", "--resolved"])
+        .mlrm("config check tiny.toml --resolved")
         .done()
         .out
         .clone();
     home.write("resolved.toml", &resolved);
-    let again = home.mlrm(&["config", "check", "resolved.toml", "--resolved"]);
+    let again = home.mlrm("config check resolved.toml --resolved");
     assert_eq!(again.done().out, resolved);
 
-    let schema = home.mlrm(&["config", "schema"]).done().json();
+    let schema = home.mlrm("config schema").done().json();
     let rule = &schema["properties"]["train"]["properties"]["batch_pairs"];
     assert_eq!(
         (&rule["type"], &rule["minimum"]),
@@ -401,24 +336,21 @@ fn shells_complete_every_command() {
         ("elvish", "edit:completion"),
         ("powershell", "Register-ArgumentCompleter"),
     ] {
-        let script = home.mlrm(&["completions", shell]);
+        let script = home.mlrm(format!("completions {shell}"));
         let script = &script.done().out;
         assert!(script.contains(word), "{shell}");
         for name in ["saliency", "movielens", "no-dashboard", "shard-size"] {
             assert!(script.contains(name), "{shell}: {name}");
         }
     }
-    home.mlrm(&["completions", "tcsh"])
+    home.mlrm("completions tcsh")
         .failed_with(2, &["tcsh", "possible values"]);
 }
 
 #[test]
 fn bash_completes_what_is_typed() {
     let home = Home::empty();
-    home.write(
-        "completion.sh",
-        &home.mlrm(&["completions", "bash"]).done().out,
-    );
+    home.write("completion.sh", &home.mlrm("completions bash").done().out);
     let script = "source ./completion.sh; COMP_WORDS=(mlrm insp); COMP_CWORD=1; \
                   _mlrm mlrm insp mlrm; echo ${COMPREPLY[@]}";
     let bash = std::process::Command::new("bash")
@@ -438,13 +370,13 @@ fn bash_completes_what_is_typed() {
 #[test]
 fn every_command_has_a_manual_page() {
     let home = Home::empty();
-    let page = home.mlrm(&["man"]);
+    let page = home.mlrm("man");
     let page = &page.done().out;
     assert!(
         page.contains(".TH mlrm 1") && page.contains("mlrm\\-train(1)"),
         "{page}"
     );
-    home.mlrm(&["man", "--out", "man1"]).done();
+    home.mlrm("man --out man1").done();
     for (name, words) in [
         ("mlrm.1", "mlrm"),
         ("mlrm-train.1", "\\-\\-resume"),
@@ -459,7 +391,7 @@ fn every_command_has_a_manual_page() {
     }
     assert!(!home.path("man1/mlrm-help.1").exists());
     home.write("file", "");
-    home.refused(&["man", "--out", "file"], &["manual pages", "file"]);
+    home.refused("man --out file", &["manual pages", "file"]);
 }
 
 #[test]
@@ -473,7 +405,7 @@ fn the_quick_start_works_on_a_folder_of_ones_own() {
         home.read("data/shop/notes.jsonl")
             .contains("\"image\":\"images/")
     );
-    home.mlrm(&["data", "check", "data/shop"]).done();
+    home.mlrm("data check data/shop").done();
     // The page: copy the demo's config, and let this section name the folder.
     let section = &printed("quick-start.md", "toml")[0];
     let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
@@ -481,38 +413,23 @@ fn the_quick_start_works_on_a_folder_of_ones_own() {
     let (head, rest) = demo.split_once("[data]\n").expect("a section");
     let (_, tail) = rest.split_once("[data.pairs]").expect("a section");
     home.write("my.toml", format!("{head}{section}\n[data.pairs]{tail}"));
-    home.mlrm(&["data", "check", "--config", "my.toml"]).done();
-    home.mlrm(&["data", "pairs", "--config", "my.toml", "--out", "pairs.csv"])
+    home.mlrm("data check --config my.toml").done();
+    home.mlrm("data pairs --config my.toml --out pairs.csv")
         .done();
-    let train = [
-        "train",
-        "my.toml",
-        "--set",
-        "run.dir=runs/shop",
-        "--set",
-        "train.max_steps=1",
-    ];
-    assert!(home.mlrm(&train).done().out.contains("bm25"));
-    let embed = [
-        "embed",
-        "runs/shop",
-        "--notes",
-        "data/shop/notes.jsonl",
-        "--out",
-        "shop.parquet",
-    ];
-    home.mlrm(&embed).done();
+    let train = "train my.toml --set run.dir=runs/shop --set train.max_steps=1";
+    home.mlrm(train).done().shows(&["bm25"]);
+    let embed = "embed runs/shop --notes data/shop/notes.jsonl --out shop.parquet";
+    home.mlrm(embed).done();
     // Keys that are paths below a folder of pictures: each command that is told finds them, and the check
     // says what to tell.
     let keys = home
         .read("data/shop/notes.jsonl")
         .replace("\"image\":\"images/", "\"image\":\"");
     home.write("data/shop/notes.jsonl", keys);
-    let ran = home.mlrm(&["data", "check", "data/shop"]);
+    let ran = home.mlrm("data check data/shop");
     ran.failed_with(1, &["--images images", "data.images = \"images\""]);
-    home.mlrm(&["data", "check", "data/shop", "--images", "images"])
-        .done();
-    let images = ["--set", "data.images=images", "--overwrite"];
-    home.mlrm(&[train.as_slice(), &images].concat()).done();
-    home.mlrm(&embed).done();
+    home.mlrm("data check data/shop --images images").done();
+    let images = "--set data.images=images --overwrite";
+    home.mlrm(format!("{train} {images}")).done();
+    home.mlrm(embed).done();
 }

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use support::{Home, events, named, skipped};
+use support::{Home, Words, end, events, named, resume, skipped};
 
 /// What the shell writes once a command has ended.
 const DONE: &str = "exit code ";
@@ -33,20 +33,11 @@ impl Terminal {
         }
         let socket = folder.join("tmux");
         let terminal = Self { socket };
-        let size = [
-            "-x",
-            &columns.to_string(),
-            "-y",
-            &rows.to_string(),
-            "-c",
-            &folder.display().to_string(),
-            "env PS1='ready> ' LANG=C.UTF-8 NO_COLOR= sh",
-        ]
-        .map(str::to_owned);
-        let words = ["-f", "/dev/null", "new-session", "-d"].map(str::to_owned);
-        let words: Vec<&str> = words.iter().chain(&size).map(String::as_str).collect();
-        terminal.tmux(&words);
-        terminal.wait_for("the shell", |screen| screen.contains("ready>"));
+        let folder = folder.display();
+        let words = format!("-f /dev/null new-session -d -x {columns} -y {rows} -c {folder}");
+        let shell = "env PS1='ready> ' LANG=C.UTF-8 NO_COLOR= sh";
+        terminal.tmux(&[words.words().as_slice(), &[shell]].concat());
+        terminal.sees("ready>");
         Some(terminal)
     }
 
@@ -99,6 +90,12 @@ impl Terminal {
         }
     }
 
+    /// The screen as soon as this stands on it.
+    #[track_caller]
+    fn sees(&self, words: &str) -> String {
+        self.wait_for(words, |screen| screen.contains(words))
+    }
+
     /// A terminal flag of the pane, such as `alternate_on` or `mouse_any_flag`.
     fn flag(&self, name: &str) -> String {
         let output = self.tmux(&["display-message", "-p", &format!("#{{{name}}}")]);
@@ -135,7 +132,7 @@ impl Terminal {
         }
         // And it still works.
         self.enter("echo $((6 * 7)) is the answer");
-        self.wait_for("an answer", |screen| screen.contains("\n42 is the answer"));
+        self.sees("\n42 is the answer");
     }
 }
 
@@ -199,23 +196,21 @@ fn a_training_is_watched_steered_and_stopped() {
         ("?", "save and stop after this step"),
     ] {
         terminal.press(&[key]);
-        terminal.wait_for(panel, |screen| screen.contains(panel));
+        terminal.sees(panel);
     }
     // Any key closes the help, Tab goes to the next view and back tab to the one before.
     terminal.press(&["Escape"]);
     terminal.wait_for("no help", |screen| !screen.contains("page keys"));
     terminal.press(&["Tab"]);
-    terminal.wait_for("the next view", |screen| {
-        screen.contains("Saliency by layer")
-    });
+    terminal.sees("Saliency by layer");
     terminal.press(&["BTab"]);
-    terminal.wait_for("the view before", |screen| screen.contains("Gradient norm"));
+    terminal.sees("Gradient norm");
 
     resizes(&terminal);
     pauses_and_saves(&terminal, &home);
 
     terminal.press(&["x"]);
-    terminal.wait_for("a question", |screen| screen.contains("press x again"));
+    terminal.sees("press x again");
     terminal.press(&["x"]);
     let screen = ended(&terminal, 0);
     assert!(
@@ -251,7 +246,7 @@ fn a_sweep_is_watched_run_by_run_and_stopped() {
         screen.starts_with("1 Overview") && screen.contains("esc all runs")
     });
     terminal.press(&["Escape"]);
-    terminal.wait_for("all runs", |screen| screen.contains("2 runs"));
+    terminal.sees("2 runs");
     terminal.press(&["x", "x"]);
     let screen = ended(&terminal, 0);
     assert!(
@@ -265,15 +260,9 @@ fn a_sweep_is_watched_run_by_run_and_stopped() {
 #[track_caller]
 fn resizes(terminal: &Terminal) {
     for (columns, rows) in [(60, 15), (200, 60), (30, 8), (80, 24)] {
-        let size = ["-x", &columns.to_string(), "-y", &rows.to_string()].map(str::to_owned);
-        let words: Vec<&str> = std::iter::once("resize-window")
-            .chain(size.iter().map(String::as_str))
-            .collect();
-        terminal.tmux(&words);
+        terminal.tmux(&format!("resize-window -x {columns} -y {rows}").words());
         if columns < 60 {
-            terminal.wait_for("a word of its size", |screen| {
-                screen.contains("mlrm needs 60x15")
-            });
+            terminal.sees("mlrm needs 60x15");
             continue;
         }
         // The views stand in the first row and the keys in the last, whole, and nothing is left of
@@ -291,15 +280,11 @@ fn resizes(terminal: &Terminal) {
 #[track_caller]
 fn pauses_and_saves(terminal: &Terminal, home: &Home) {
     terminal.press(&["Space"]);
-    let screen = terminal.wait_for("a pause", |screen| screen.contains("paused"));
+    let screen = terminal.sees("paused");
     let paused_at = step(&screen).expect("a step");
     terminal.press(&["s"]);
     let saved = format!("run/checkpoints/step-{paused_at}/model/mlrm.toml");
-    let start = Instant::now();
-    while !home.path(&saved).is_file() {
-        assert!(start.elapsed() < PATIENCE, "no {saved}");
-        sleep(Duration::from_millis(50));
-    }
+    assert!(came(PATIENCE, || home.path(&saved).is_file()), "no {saved}");
     assert_eq!(
         step(&terminal.screen()),
         Some(paused_at),
@@ -320,11 +305,7 @@ fn is_whole(home: &Home) {
         .filter_map(|control| control["action"].as_str())
         .collect();
     assert_eq!(controls, ["pause", "save", "resume", "stop"]);
-    let end = events.last().expect("events");
-    assert_eq!(
-        (&end["event"], &end["reason"]),
-        (&"run_ended".into(), &"stopped".into())
-    );
+    end(&events, "stopped");
     let stopped = named(&events, "control")[3]["step"]
         .as_u64()
         .expect("a step");
@@ -344,19 +325,11 @@ fn is_whole(home: &Home) {
         "{last:?} is not of step {stopped}"
     );
     // The model is one that other commands take.
-    let words = [
-        "embed",
-        "run",
-        "--notes",
-        "data/notes.jsonl",
-        "--out",
-        "notes.npy",
-    ];
-    home.mlrm(&words).done();
+    let words = "embed run --notes data/notes.jsonl --out notes.npy";
+    home.mlrm(words).done();
     // And the run goes on where it was stopped.
-    let more = format!("train.max_steps={}", stopped + 2);
-    let words = ["train", "run/config.toml", "--resume", "--set", &more];
-    home.mlrm(&words).done();
+    let more = format!("--set train.max_steps={}", stopped + 2);
+    resume(home, "run", &more).done();
 }
 
 #[test]
@@ -371,17 +344,14 @@ fn a_training_goes_on_without_its_dashboard() {
     terminal.wait_for("the plain screen", |screen| !screen.contains("1 Overview"));
     assert_eq!(terminal.flag("alternate_on"), "0");
     let logged = || events_so_far(&home);
-    let (before, start) = (logged(), Instant::now());
-    while logged() < before + 10 {
-        assert!(start.elapsed() < PATIENCE, "the run stood still");
-        sleep(Duration::from_millis(50));
-    }
+    let before = logged();
+    let went_on = came(PATIENCE, || logged() >= before + 10);
+    assert!(went_on, "the run stood still");
     // Without the dashboard, Ctrl-C is the signal again.
     terminal.press(&["C-c"]);
     ended(&terminal, 0);
     terminal.is_clean(&home);
-    let events = events(&home, "run");
-    assert_eq!(events.last().expect("events")["reason"], "stopped");
+    end(&events(&home, "run"), "stopped");
 }
 
 fn events_so_far(home: &Home) -> usize {
@@ -397,15 +367,24 @@ fn signals_give_the_terminal_back() {
     for (signal, code) in [("TERM", 143), ("HUP", 129), ("INT", 130)] {
         terminal.enter("clear");
         terminal.enter(&noted("watch run"));
-        terminal.wait_for("the dashboard", |screen| screen.contains("completed"));
+        terminal.sees("completed");
         assert_eq!(terminal.flag("alternate_on"), "1");
-        // The shell's own `kill`: the program is not everywhere.
-        let kill = format!("kill -{signal} {}", home.read("pid").trim());
-        let killed = Command::new("sh").args(["-c", &kill]).status();
-        assert!(killed.expect("a shell").success(), "{kill}");
+        assert!(kill(signal, &home.read("pid")), "{signal}");
         ended(&terminal, code);
         terminal.is_clean(&home);
     }
+}
+
+/// Waits until it is so; whether it was before `patience` ended.
+fn came(patience: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while !is_so() {
+        if start.elapsed() > patience {
+            return false;
+        }
+        sleep(Duration::from_millis(50));
+    }
+    true
 }
 
 /// Closes the terminal under whatever runs in it.
@@ -425,14 +404,7 @@ fn kill(signal: &str, process: &str) -> bool {
 
 /// Whether a process ends within ten seconds.
 fn ends(process: &str) -> bool {
-    let start = Instant::now();
-    while kill("0", process) {
-        if start.elapsed() > Duration::from_secs(10) {
-            return false;
-        }
-        sleep(Duration::from_millis(50));
-    }
-    true
+    came(Duration::from_secs(10), || !kill("0", process))
 }
 
 #[test]
@@ -446,7 +418,7 @@ fn watching_ends_with_its_terminal() {
             return;
         };
         terminal.enter(&format!("{session}sh -c '{watch}'"));
-        terminal.wait_for("the dashboard", |screen| screen.contains("completed"));
+        terminal.sees("completed");
         close(terminal);
         assert!(ends(&home.read("pid")), "it runs without a terminal");
     }
@@ -459,7 +431,7 @@ fn a_stopped_terminal_does_not_keep_a_watcher_from_ending() {
         return;
     };
     terminal.enter(&noted("watch run --frames-per-second 60"));
-    terminal.wait_for("the dashboard", |screen| screen.contains("completed"));
+    terminal.sees("completed");
     // Nobody takes the output any more, as behind a connection that is broken.
     let (tmux, tty) = (terminal.flag("pid"), terminal.flag("pane_tty"));
     assert!(kill("STOP", &tmux));
@@ -493,7 +465,7 @@ fn a_training_without_a_keyboard_has_plain_lines() {
         "setsid -w {} train tiny.toml --set eval.baselines=[] < /dev/null; echo {DONE}$?",
         mlrm.display()
     ));
-    let screen = terminal.wait_for("the end", |screen| screen.contains(&format!("\n{DONE}0")));
+    let screen = terminal.sees(&format!("\n{DONE}0"));
     assert!(screen.contains("going on without"), "{screen}");
 }
 
@@ -521,14 +493,10 @@ fn a_training_outlives_its_terminal() {
             terminal.wait_for("the plain screen", |screen| !screen.contains("1 Overview"));
         }
         close(terminal);
-        let start = Instant::now();
         let log = format!("{run}/events.jsonl");
-        while !home.read(&log).contains("\"run_ended\"") {
-            assert!(start.elapsed() < PATIENCE, "the run stood still");
-            sleep(Duration::from_millis(50));
-        }
-        let events = events(&home, run);
-        assert_eq!(events.last().expect("events")["reason"], "completed");
+        let ended = || home.read(&log).contains("\"run_ended\"");
+        assert!(came(PATIENCE, ended), "the run stood still");
+        end(&events(&home, run), "completed");
         assert!(home.path(format!("{run}/model/mlrm.toml")).is_file());
         if detached {
             let said = home.read("detached.err");

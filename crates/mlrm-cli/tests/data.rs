@@ -5,12 +5,12 @@ mod support;
 use std::fs;
 
 use serde_json::Value;
-use support::{Home, SYNTH};
+use support::{Home, SYNTH, training};
 
 #[test]
 fn data_is_drawn_checked_and_paired() {
     let home = Home::empty();
-    let synth = [SYNTH.as_slice(), &["--json"]].concat();
+    let synth = format!("{SYNTH} --json");
     let made = home.mlrm(&synth).done().json();
     assert_eq!(
         (&made["made"], &made["settings"]["notes"]),
@@ -25,60 +25,38 @@ fn data_is_drawn_checked_and_paired() {
 
     // The same settings draw the same set, another seed another.
     for (folder, seed, same) in [("twin", "7", true), ("other", "8", false)] {
-        let mut words = SYNTH.to_vec();
-        words[2] = folder;
-        words.extend(["--seed", seed]);
-        home.mlrm(&words).done();
+        let synth = SYNTH.replace(" data ", &format!(" {folder} "));
+        home.mlrm(format!("{synth} --seed {seed}")).done();
         for file in ["notes.jsonl", "interactions.csv", "images/n00003.png"] {
             let read = |folder: &str| fs::read(home.path(folder).join(file)).expect(file);
             assert_eq!(read(folder) == read("data"), same, "{folder}/{file}");
         }
     }
 
-    let report = home
-        .mlrm(&["data", "check", "data", "--json"])
-        .done()
-        .json();
+    let report = home.mlrm("data check data --json").done().json();
     assert_eq!(
         (&report["notes"], &report["images"]),
         (&80.into(), &80.into())
     );
     assert_eq!(report["findings"], Value::Array(Vec::new()));
-    assert!(
-        home.mlrm(&["data", "check", "data"])
-            .done()
-            .out
-            .contains("nothing is wrong")
-    );
+    home.mlrm("data check data")
+        .done()
+        .shows(&["nothing is wrong"]);
 
-    let log = [
-        "data",
-        "pairs",
-        "data/interactions.csv",
-        "--notes",
-        "data/notes.jsonl",
-    ];
-    let counts = home.mlrm(&[&log, ["--json", "--out", "pairs.csv"].as_slice()].concat());
+    let log = "data pairs data/interactions.csv --notes data/notes.jsonl";
+    let counts = home.mlrm(format!("{log} --json --out pairs.csv"));
     let count = counts.done().json()["pairs"].as_u64().expect("a count");
     let text = home.read("pairs.csv");
     assert_eq!(text.lines().next(), Some("query_id,target_id,weight"));
     assert_eq!(text.lines().count() as u64, count + 1);
     assert_eq!(
-        home.mlrm(&log).done().out,
+        home.mlrm(log).done().out,
         text,
         "standard output is the same file"
     );
 
-    let split = [
-        "--split",
-        "note",
-        "--test-fraction",
-        "0.25",
-        "--out",
-        "split",
-        "--json",
-    ];
-    let parts = home.mlrm(&[&log, split.as_slice()].concat()).done().json();
+    let split = "--split note --test-fraction 0.25 --out split --json";
+    let parts = home.mlrm(format!("{log} {split}")).done().json();
     for part in ["train", "validation", "test"] {
         let rows = home.read(format!("split/{part}.csv")).lines().count() as u64 - 1;
         assert!(rows > 0 && parts[part] == rows, "{part}: {parts}");
@@ -124,8 +102,8 @@ fn check_finds_each_problem_and_fix_leaves_the_clean_rest() {
         "query_id,target_id,weight\nn00010,n00011,1\nn00010,nobody,1\n",
     );
 
-    let words = ["data", "check", "data", "--json", "--fix", "clean"];
-    let ran = home.mlrm(&words);
+    let words = "data check data --json --fix clean";
+    let ran = home.mlrm(words);
     ran.failed_with(1, &[]);
     let report = ran.json();
     let findings = report["findings"].as_array().expect("findings");
@@ -153,26 +131,20 @@ fn check_finds_each_problem_and_fix_leaves_the_clean_rest() {
             "{finding}"
         );
     }
-    let people = home.mlrm(&["data", "check", "data"]);
+    let people = home.mlrm("data check data");
     people.failed_with(1, &[]);
-    assert!(
-        people.out.contains("data/notes.jsonl:3: bad_json"),
-        "{people:?}"
-    );
+    people.shows(&["data/notes.jsonl:3: bad_json"]);
 
-    let clean = home
-        .mlrm(&["data", "check", "clean", "--json"])
-        .done()
-        .json();
+    let clean = home.mlrm("data check clean --json").done().json();
     assert_eq!((&clean["notes"], &clean["pairs"]), (&74.into(), &1.into()));
     let left_out = home.read("clean/left_out.jsonl");
     assert_eq!(
         left_out.lines().count() as u64,
         report["fixed"]["left_out"].as_u64().unwrap_or(0)
     );
-    home.refused(&words, &["clean"]);
+    home.refused(words, &["clean"]);
 
-    let oversized = home.mlrm(&["data", "check", "clean", "--json", "--max-pixels", "1000"]);
+    let oversized = home.mlrm("data check clean --json --max-pixels 1000");
     oversized.failed_with(1, &[]);
     assert_eq!(oversized.json()["findings"][0]["kind"], "oversized_image");
 }
@@ -193,26 +165,15 @@ fn movielens_files_become_notes() {
         home.write(&format!("posters/{film}.png"), picture);
     }
     home.write("plots.dat", "1::Nothing of it is true.\n");
-    let words = [
-        "data",
-        "movielens",
-        "ml",
-        "--posters",
-        "posters",
-        "--plots",
-        "plots.dat",
-    ];
-    let counts = home.mlrm(&[&words, ["--out", "notes", "--json"].as_slice()].concat());
+    let words = "data movielens ml --posters posters --plots plots.dat";
+    let counts = home.mlrm(format!("{words} --out notes --json"));
     let counts = counts.done().json();
     assert_eq!(
         (&counts["notes"], &counts["posters"], &counts["plots"]),
         (&2.into(), &2.into(), &1.into())
     );
-    home.mlrm(&["data", "check", "notes"]).done();
-    home.refused(
-        &["data", "movielens", "nowhere", "--out", "x"],
-        &["nowhere", "movies.dat"],
-    );
+    home.mlrm("data check notes").done();
+    home.refused("data movielens nowhere --out x", &["nowhere", "movies.dat"]);
 }
 
 /// Ten rows of each preset, drawn for the purpose: item `i` is seen by users together with `i + 1`.
@@ -334,9 +295,9 @@ fn every_preset_is_imported_checked_trained_and_evaluated() {
     ] {
         sample(&home, name);
         let out = format!("in-{name}");
-        let counts = home.mlrm(&[
-            "data", "import", name, "--from", name, "--out", &out, "--json",
-        ]);
+        let counts = home.mlrm(format!(
+            "data import {name} --from {name} --out {out} --json"
+        ));
         let counts = counts.done().json();
         let pictures: u64 = if name == "amazon-reviews-2023" { 0 } else { 10 };
         assert_eq!(
@@ -349,29 +310,19 @@ fn every_preset_is_imported_checked_trained_and_evaluated() {
             "{name}: {counts}"
         );
         assert_eq!(counts["dropped"], serde_json::json!({}), "{name}");
-        home.mlrm(&["data", "check", &out]).done();
+        home.mlrm(format!("data check {out}")).done();
         let run = format!("run-{name}");
         let variant = match pictures {
             0 => "model.variant=text",
             _ => "model.variant=notellm2",
         };
-        let sets = [
-            variant,
-            &format!("data.root={out}"),
-            &format!("run.dir={run}"),
-            "train.max_steps=5",
-            "train.batch_pairs=2",
-            "train.eval_every_steps=0",
-            "train.save_every_steps=0",
-            "train.saliency_every_steps=0",
-            "data.pairs.min_users=1",
-            "data.pairs.test_fraction=0.4",
-            "eval.baselines=[]",
-        ];
-        let sets: Vec<&str> = sets.into_iter().flat_map(|set| ["--set", set]).collect();
-        home.mlrm(&[&["train", "folder.toml"], sets.as_slice()].concat())
-            .done();
-        let table = home.mlrm(&["eval", &run, "--json"]).done().json();
+        let sets = format!(
+            "{variant} data.root={out} train.max_steps=5 train.batch_pairs=2 \
+            train.eval_every_steps=0 train.save_every_steps=0 train.saliency_every_steps=0 \
+            data.pairs.min_users=1 data.pairs.test_fraction=0.4 eval.baselines=[]"
+        );
+        home.mlrm(training("folder.toml", &run, sets)).done();
+        let table = home.mlrm(format!("eval {run} --json")).done().json();
         assert_eq!(table["pool"], 10, "{name}: {table}");
     }
 }
@@ -379,8 +330,8 @@ fn every_preset_is_imported_checked_trained_and_evaluated() {
 #[test]
 fn batches_are_those_of_the_run() {
     let home = Home::with_config();
-    let fed = ["data", "batches", "tiny.toml", "--out", "fed.safetensors"];
-    home.mlrm(&fed).done();
+    let fed = "data batches tiny.toml --out fed.safetensors";
+    home.mlrm(fed).done();
     let bytes = fs::read(home.path("fed.safetensors")).expect("a file");
     let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
     let numbers = |name: &str| -> Vec<i64> {
@@ -415,25 +366,22 @@ fn batches_are_those_of_the_run() {
         assert_eq!(ids.shape()[0], 16);
     }
     assert!(file.tensor("step.7.rows").is_err());
-    home.mlrm(&[fed.as_slice(), &["--steps", "2"]].concat())
-        .done();
+    home.mlrm(format!("{fed} --steps 2")).done();
     let short = fs::read(home.path("fed.safetensors")).expect("a file");
     let short = safetensors::SafeTensors::deserialize(&short).expect("safetensors");
     assert!(short.tensor("step.3.rows").is_err());
     let (one, two) = (file.tensor("step.2.rows"), short.tensor("step.2.rows"));
     assert_eq!(one.expect("a tensor").data(), two.expect("a tensor").data());
-    let none = [fed.as_slice(), &["--set", "train.max_steps=0"]].concat();
+    let none = format!("{fed} --set train.max_steps=0");
     home.refused(&none, &["takes no step", "--steps N"]);
 }
 
 #[test]
 fn photographs_are_other_pictures_of_the_same_notes() {
     let home = Home::empty();
-    home.mlrm(&SYNTH).done();
-    let mut words = SYNTH.to_vec();
-    words[2] = "photographs";
-    words.extend(["--style", "photographs"]);
-    home.mlrm(&words).done();
+    home.mlrm(SYNTH).done();
+    let drawn = SYNTH.replace(" data ", " photographs ");
+    home.mlrm(format!("{drawn} --style photographs")).done();
     for same in ["notes.jsonl", "interactions.csv"] {
         let file = |folder: &str| home.read(format!("{folder}/{same}"));
         assert_eq!(file("data"), file("photographs"));
@@ -441,10 +389,7 @@ fn photographs_are_other_pictures_of_the_same_notes() {
     let picture =
         |folder: &str| fs::read(home.path(folder).join("images/n00000.png")).expect("a picture");
     assert_ne!(picture("data"), picture("photographs"));
-    let drawn = &words[..words.len() - 2];
-    home.refused(drawn, &["made with other settings", "photographs"]);
-    words.pop();
-    words.push("paintings");
-    let ran = home.mlrm(&words);
+    home.refused(&drawn, &["made with other settings", "photographs"]);
+    let ran = home.mlrm(format!("{drawn} --style paintings"));
     ran.failed_with(2, &["paintings", "`drawn` or `photographs`"]);
 }

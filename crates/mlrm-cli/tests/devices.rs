@@ -6,11 +6,11 @@ use std::fs;
 use std::process::Output;
 
 use serde_json::Value;
-use support::Home;
+use support::{Home, training};
 
 /// What `mlrm devices --json` tells of every backend.
 fn backends(home: &Home) -> Vec<Value> {
-    let listed = home.mlrm(&["devices", "--json"]).done().json();
+    let listed = home.mlrm("devices --json").done().json();
     listed.as_array().expect("rows").clone()
 }
 
@@ -66,7 +66,7 @@ fn every_backend_is_listed_with_its_devices_or_what_it_lacks() {
     );
     assert_eq!(flex["dtypes"], serde_json::json!(["f32", "bf16", "f16"]));
 
-    let printed = home.mlrm(&["devices"]).done().out.clone();
+    let printed = home.mlrm("devices").done().out.clone();
     for name in names {
         assert!(printed.contains(name), "{printed}");
     }
@@ -77,7 +77,7 @@ fn every_backend_is_listed_with_its_devices_or_what_it_lacks() {
 fn the_processor_is_measured() {
     // Other devices are measured where they are: a software GPU takes a minute.
     let home = Home::empty();
-    let ran = without_drivers(&home, &["devices", "--measure", "--json"]);
+    let ran = without_drivers(&home, "devices --measure --json");
     let listed: Value = serde_json::from_slice(&ran.stdout).unwrap();
     let speed = &listed[0]["devices"][0]["speed"];
     for (name, least) in [("matmul", 1e8), ("copy", 1e7)] {
@@ -85,7 +85,7 @@ fn the_processor_is_measured() {
         assert!(figure > least, "{name}: {speed}");
         assert_eq!(speed[name]["repeats"], 5);
     }
-    let ran = without_drivers(&home, &["devices", "--measure"]);
+    let ran = without_drivers(&home, "devices --measure");
     let printed = String::from_utf8(ran.stdout).unwrap();
     for word in ["TFLOP/s", "GB/s"] {
         assert!(printed.contains(word), "{printed}");
@@ -95,40 +95,21 @@ fn the_processor_is_measured() {
 #[test]
 fn names_that_are_none_and_backends_that_were_left_out() {
     let home = Home::trained();
-    let train = |device: &str| {
-        let set = format!("backend.device={device}");
-        ["train", "tiny.toml", "--set", "run.dir=other", "--set"]
-            .map(str::to_owned)
-            .into_iter()
-            .chain([set])
-            .collect::<Vec<_>>()
-    };
-    let refused = |arguments: Vec<String>, expected: &[&str]| {
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        home.refused(&arguments, expected);
-    };
-    refused(train("cudda"), &["cudda", "did you mean \"cuda\"?"]);
-    refused(train("flex:1"), &["flex:1", "takes no index"]);
-    let embed = [
-        "embed",
-        "run",
-        "--notes",
-        "data/notes.jsonl",
-        "--out",
-        "x.npy",
-        "--device",
-    ];
-    home.refused(&[&embed, ["cudda"].as_slice()].concat(), &["cudda"]);
+    let train = |device: &str| training("tiny.toml", "other", format!("backend.device={device}"));
+    home.refused(train("cudda"), &["cudda", "did you mean \"cuda\"?"]);
+    home.refused(train("flex:1"), &["flex:1", "takes no index"]);
+    let embed = "embed run --notes data/notes.jsonl --out x.npy --device";
+    home.refused(format!("{embed} cudda"), &["cudda"]);
     for row in backends(&home)
         .iter()
         .filter(|row| row["compiled_in"] == false)
     {
         let name = text(row, "backend");
         let words = [name, "built without it", &format!("--features {name}")];
-        refused(train(name), &words);
-        home.refused(&[&embed, [name].as_slice()].concat(), &words);
-        home.refused(&["eval", "run", "--device", name], &words);
-        home.refused(&["verify", "--device", name], &words);
+        home.refused(train(name), &words);
+        home.refused(format!("{embed} {name}"), &words);
+        home.refused(format!("eval run --device {name}"), &words);
+        home.refused(format!("verify --device {name}"), &words);
     }
 }
 
@@ -143,7 +124,7 @@ fn an_index_past_the_last_device_is_refused() {
         if count > 0 && name != "flex" && name != "metal" {
             let past = format!("{name}:{count}");
             let has = format!("{name} has {count} device");
-            home.refused(&["verify", "--device", &past], &[&past, &has]);
+            home.refused(format!("verify --device {past}"), &[&past, &has]);
         }
     }
 }
@@ -160,22 +141,19 @@ fn a_number_format_that_the_device_lacks_is_refused_by_name() {
                 continue;
             }
             let name = text(device, "name");
-            let sets = [
-                format!("backend.device={name}"),
-                format!("backend.dtype={dtype}"),
-                "run.dir=other".into(),
-            ];
-            let sets = sets.iter().flat_map(|set| ["--set", set.as_str()]);
-            let arguments: Vec<&str> = ["train", "tiny.toml"].into_iter().chain(sets).collect();
+            let sets = format!("backend.device={name} backend.dtype={dtype}");
             let says = format!("no arithmetic in {dtype}");
-            home.refused(&arguments, &[name, &says, "backend.dtype can be f32"]);
+            home.refused(
+                training("tiny.toml", "other", sets),
+                &[name, &says, "backend.dtype can be f32"],
+            );
         }
     }
 }
 
 /// Runs the binary where it finds no GPU driver: libraries of their names that cannot be loaded come
 /// first.
-fn without_drivers(home: &Home, arguments: &[&str]) -> Output {
+fn without_drivers(home: &Home, arguments: &str) -> Output {
     const LOADERS: [&str; 8] = [
         "libvulkan.so",
         "libvulkan.so.1",
@@ -199,13 +177,13 @@ fn without_drivers(home: &Home, arguments: &[&str]) -> Output {
 #[test]
 fn without_a_driver_gpus_are_refused_and_the_processor_trains() {
     let home = Home::with_config();
-    let run = |arguments: &[&str]| {
+    let run = |arguments: &str| {
         let output = without_drivers(&home, arguments);
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!errors.contains("panicked"), "{errors}");
         (output.status.code(), output.stdout, errors)
     };
-    let (code, listed, _) = run(&["devices", "--json"]);
+    let (code, listed, _) = run("devices --json");
     assert_eq!(code, Some(0));
     let listed: Value = serde_json::from_slice(&listed).unwrap();
     for row in listed.as_array().expect("rows").iter().skip(1) {
@@ -213,20 +191,13 @@ fn without_a_driver_gpus_are_refused_and_the_processor_trains() {
         if row["compiled_in"] == true {
             let name = text(row, "backend");
             assert!(text(row, "note").contains("driver"), "{row}");
-            let (code, _, errors) = run(&["verify", "--device", name]);
+            let (code, _, errors) = run(&format!("verify --device {name}"));
             assert_eq!(code, Some(1), "{errors}");
             assert!(errors.contains(text(row, "note")), "{errors}");
         }
     }
-    let train = [
-        "train",
-        "tiny.toml",
-        "--set",
-        "train.max_steps=2",
-        "--set",
-        "eval.baselines=[]",
-    ];
-    let (code, _, errors) = run(&train);
+    let train = "train tiny.toml --set train.max_steps=2 --set eval.baselines=[]";
+    let (code, _, errors) = run(train);
     assert_eq!(code, Some(0), "{errors}");
     assert!(fs::exists(home.path("run/model/mlrm.toml")).unwrap());
 }

@@ -6,10 +6,11 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use support::{Home, binary, events, losses, skipped};
+use support::{Home, binary, events, losses, skipped, weights_below};
 
 const SETS: &str = "--set train.max_steps=40 --set train.save_every_steps=4 --set train.keep_checkpoints=1 \
     --set train.eval_every_steps=0 --set data.pairs.validation_fraction=0 --set eval.baselines=[] \
@@ -57,11 +58,8 @@ fn said(output: &Output) -> String {
 }
 
 /// Weights that the run ends with.
-fn weights(run: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let files = ["model/llm/model.safetensors", "model/head.safetensors"];
-    files
-        .map(|name| (name.into(), std::fs::read(run.join(name)).expect("weights")))
-        .into()
+fn weights(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    weights_below(run, &["model"])
 }
 
 #[test]
@@ -95,17 +93,8 @@ fn a_disk_that_fills_up_costs_no_more_than_the_steps_since_the_last_checkpoint()
     assert!(!first.contains("panicked"), "{first}");
     assert!(second.contains("second 0"), "{second}");
     assert_eq!(home.read("left.txt"), "step-40\n");
-    home.mlrm(
-        &[
-            &["train", "tiny.toml", "--set", "run.dir=whole"],
-            &SETS
-                .split(' ')
-                .filter(|w| !w.is_empty())
-                .collect::<Vec<_>>()[..],
-        ]
-        .concat(),
-    )
-    .done();
+    home.mlrm(format!("train tiny.toml --set run.dir=whole {SETS}"))
+        .done();
     assert_eq!(
         losses(&events(&home, "run")),
         losses(&events(&home, "whole"))
@@ -150,7 +139,7 @@ fn a_folder_that_is_read_only_is_named_and_can_still_be_read() {
     ) {
         return;
     }
-    home.train("kept/run", &["train.max_steps=4", "eval.baselines=[]"])
+    home.train("kept/run", "train.max_steps=4 eval.baselines=[]")
         .done();
     let text = format!(
         "mount --bind kept kept && mount -o remount,bind,ro kept || exit 9

@@ -7,24 +7,19 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde_json::Value;
-use support::{Home, Ran, events, losses, named};
+use support::{Home, Ran, events, losses, named, training, warned};
 
 /// More than one pass over the pairs. Swaps too: what counts is the picture that a note shows.
-const SETS: [&str; 5] = [
-    "train.max_steps=40",
-    "train.batch_pairs=16",
-    "train.eval_every_steps=15",
-    "train.swap.share=0.5",
-    "eval.baselines=['image_only']",
-];
+const SETS: &str = "train.max_steps=40 train.batch_pairs=16 train.eval_every_steps=15 \
+    train.swap.share=0.5 eval.baselines=['image_only']";
 
 const KEPT: &str = "train.feature_cache=features";
 
 /// Hash and checksum, the class token and five positions of 24 numbers.
 const RECORD: u64 = 64 + 6 * 24 * 4;
 
-fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
-    [SETS.as_slice(), more].concat()
+fn with(more: &str) -> String {
+    format!("{SETS} {more}")
 }
 
 /// The files that hold features below `folder`.
@@ -55,11 +50,8 @@ fn records(files: &[PathBuf]) -> u64 {
 /// What a run warns of features.
 fn warnings(home: &Home, run: &str) -> Vec<String> {
     let events = events(home, run);
-    let messages = named(&events, "warning").into_iter();
-    let messages = messages.map(|event| event["message"].as_str().expect("a message").to_owned());
-    messages
-        .filter(|message| message.contains("features"))
-        .collect()
+    let messages = warned(&events, "features").into_iter();
+    messages.map(str::to_owned).collect()
 }
 
 /// What a run found of its features.
@@ -93,18 +85,15 @@ fn all_encoded(home: &Home, run: &str) -> u64 {
 #[test]
 fn kept_features_change_no_bit_and_are_shared() {
     let home = Home::with_config();
-    home.train("plain", &SETS).done();
+    home.train("plain", SETS).done();
     let plain = losses(&events(&home, "plain"));
     assert_eq!(found(&home, "plain"), Value::Null);
     assert!(all_encoded(&home, "plain") > 300);
 
-    let first = home.train("first", &with(&[KEPT]));
+    let first = home.train("first", with(KEPT));
     first.done();
     assert_eq!(losses(&events(&home, "first")), plain);
-    assert!(
-        first.err.contains("0 of 80 are there, 80 more will take"),
-        "{first:?}"
-    );
+    first.tells(&["0 of 80 are there, 80 more will take"]);
     let written = files(&home.path("features"));
     assert_eq!((written.len(), records(&written)), (1, 80));
     let steps = encoded(&home, "first");
@@ -120,7 +109,7 @@ fn kept_features_change_no_bit_and_are_shared() {
     );
 
     // A second run encodes nothing at all, and adds nothing.
-    home.train("second", &with(&[KEPT])).done();
+    home.train("second", with(KEPT)).done();
     assert_eq!(losses(&events(&home, "second")), plain);
     assert_eq!(all_encoded(&home, "second"), 0);
     assert_eq!(found(&home, "second")["missing"], 0);
@@ -129,7 +118,7 @@ fn kept_features_change_no_bit_and_are_shared() {
     measured_the_same(&home, "plain", "second");
 
     // Another encoder shares nothing.
-    home.train("other", &with(&[KEPT, "run.seed=2"])).done();
+    home.train("other", with(KEPT) + " run.seed=2").done();
     assert_eq!(found(&home, "other")["missing"], 80);
 }
 
@@ -138,25 +127,17 @@ fn kept_features_change_no_bit_and_are_shared() {
 #[track_caller]
 fn measured_the_same(home: &Home, plain: &str, kept: &str) {
     let written = files(&home.path("features"));
-    let evaluated = |run: &str| home.mlrm(&["eval", run, "--json"]).done().json();
+    let evaluated = |run: &str| home.mlrm(format!("eval {run} --json")).done().json();
     assert_eq!(evaluated(kept), evaluated(plain));
     let embedded = |run: &str| {
         let out = format!("{run}.npy");
-        let notes = [
-            "--notes",
-            "data/notes.jsonl",
-            "--out",
-            &out,
-            "--batch-notes",
-            "7",
-        ];
-        home.mlrm(&[&["embed", run], notes.as_slice()].concat())
-            .done();
+        let notes = format!("--notes data/notes.jsonl --out {out} --batch-notes 7");
+        home.mlrm(format!("embed {run} {notes}")).done();
         fs::read(home.path(&out)).expect("embeddings")
     };
     assert_eq!(embedded(kept), embedded(plain));
     let scores =
-        |run: &str| home.mlrm(&["saliency", run, "--json"]).done().json()["layers"].clone();
+        |run: &str| home.mlrm(format!("saliency {run} --json")).done().json()["layers"].clone();
     assert_eq!(scores(kept), scores(plain));
     assert_eq!(files(&home.path("features")), written);
 }
@@ -164,16 +145,14 @@ fn measured_the_same(home: &Home, plain: &str, kept: &str) {
 #[test]
 fn parts_of_a_batch_read_the_same_features() {
     let home = Home::with_config();
-    let parts = with(&["train.micro_batch_notes=3"]);
+    let parts = with("train.micro_batch_notes=3");
     home.train("plain", &parts).done();
-    home.train("kept", &[parts.as_slice(), &[KEPT]].concat())
-        .done();
+    home.train("kept", format!("{parts} {KEPT}")).done();
     let plain = losses(&events(&home, "plain"));
     assert_eq!(losses(&events(&home, "kept")), plain);
     // A notes' pictures are encoded together with others, wherever they come.
-    home.train("whole", &with(&[KEPT])).done();
-    home.train("parts", &[parts.as_slice(), &[KEPT]].concat())
-        .done();
+    home.train("whole", with(KEPT)).done();
+    home.train("parts", format!("{parts} {KEPT}")).done();
     assert_eq!(losses(&events(&home, "parts")), plain);
     assert_eq!(all_encoded(&home, "parts"), 0);
 }
@@ -181,15 +160,15 @@ fn parts_of_a_batch_read_the_same_features() {
 #[test]
 fn a_damaged_entry_is_named_once_and_computed_again() {
     let home = Home::with_config();
-    home.train("plain", &SETS).done();
-    home.train("first", &with(&[KEPT])).done();
+    home.train("plain", SETS).done();
+    home.train("first", with(KEPT)).done();
     let before = files(&home.path("features"));
     // One value of one picture, and the end cut off, as by a process that was killed.
     let mut bytes = fs::read(&before[0]).expect("features");
     bytes[(3 * RECORD + 100) as usize] ^= 64;
     bytes.truncate(bytes.len() - 10);
     fs::write(&before[0], bytes).expect("a file");
-    home.train("second", &with(&[KEPT])).done();
+    home.train("second", with(KEPT)).done();
     let plain = losses(&events(&home, "plain"));
     assert_eq!(losses(&events(&home, "second")), plain);
     let said = warnings(&home, "second");
@@ -211,7 +190,7 @@ fn a_damaged_entry_is_named_once_and_computed_again() {
         .filter(|file| !before.contains(file))
         .collect();
     assert_eq!(records(&new), 2);
-    home.train("third", &with(&[KEPT])).done();
+    home.train("third", with(KEPT)).done();
     assert!(warnings(&home, "third").is_empty());
     assert_eq!(all_encoded(&home, "third"), 0);
 }
@@ -219,14 +198,10 @@ fn a_damaged_entry_is_named_once_and_computed_again() {
 #[test]
 fn two_processes_fill_one_folder() {
     let home = Home::with_config();
-    home.train("plain", &SETS).done();
+    home.train("plain", SETS).done();
     let plain = losses(&events(&home, "plain"));
     let start = |run: &str| {
-        let dir = format!("run.dir={run}");
-        let sets = with(&[KEPT, &dir]);
-        let sets = sets.into_iter().flat_map(|set| ["--set", set]);
-        let words: Vec<&str> = ["train", "tiny.toml"].into_iter().chain(sets).collect();
-        let mut command = home.command(&words);
+        let mut command = home.command(training("tiny.toml", run, with(KEPT)));
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         command.spawn().expect("the binary runs")
     };
@@ -248,9 +223,8 @@ fn two_processes_fill_one_folder() {
 #[test]
 fn past_its_bound_the_cache_keeps_what_fits() {
     let home = Home::with_config();
-    home.train("plain", &SETS).done();
-    let bound = [KEPT, "train.feature_cache_max_bytes=7000"];
-    let ran = home.train("bound", &with(&bound));
+    home.train("plain", SETS).done();
+    let ran = home.train("bound", with(KEPT) + " train.feature_cache_max_bytes=7000");
     ran.done();
     let plain = losses(&events(&home, "plain"));
     assert_eq!(losses(&events(&home, "bound")), plain);
@@ -268,12 +242,11 @@ fn past_its_bound_the_cache_keeps_what_fits() {
 #[test]
 fn a_shorter_format_rounds_alike_whoever_computes() {
     let home = Home::with_config();
-    home.train("plain", &SETS).done();
+    home.train("plain", SETS).done();
     let plain = losses(&events(&home, "plain"));
     for dtype in ["bf16", "f16"] {
-        let dtype_set = format!("train.feature_cache_dtype={dtype}");
-        let folder = format!("train.feature_cache={dtype}");
-        let kept = with(&[&folder, &dtype_set]);
+        let kept = format!("train.feature_cache={dtype} train.feature_cache_dtype={dtype}");
+        let kept = with(&kept);
         let run = |name: &str| {
             let run = format!("{dtype}-{name}");
             home.train(&run, &kept).done();
@@ -292,28 +265,19 @@ fn a_shorter_format_rounds_alike_whoever_computes() {
 #[test]
 fn auto_keeps_features_of_given_encoders_in_the_users_cache() {
     let home = Home::with_config();
-    home.train("start", &["train.max_steps=2"]).done();
+    home.train("start", "train.max_steps=2").done();
     assert!(files(&home.path(".cache/mlrm/features")).is_empty());
-    let given = with(&["model.path=start/model"]);
+    let given = with("model.path=start/model");
     let ran: Ran = home.train("first", &given);
     ran.done();
-    assert!(
-        ran.err.contains("features of pictures are kept in"),
-        "{ran:?}"
-    );
+    ran.tells(&["features of pictures are kept in"]);
     let written = files(&home.path(".cache/mlrm/features"));
     assert_eq!(records(&written), 80);
     // Of the model that came of it, they are the same: nothing is encoded to measure it.
-    let evaluated = home.mlrm(&["eval", "first"]);
-    assert!(
-        evaluated.done().err.contains("80 of 80 are there"),
-        "{evaluated:?}"
-    );
-    home.train(
-        "off",
-        &[given.as_slice(), &["train.feature_cache=off"]].concat(),
-    )
-    .done();
+    let evaluated = home.mlrm("eval first");
+    evaluated.done().tells(&["80 of 80 are there"]);
+    home.train("off", format!("{given} train.feature_cache=off"))
+        .done();
     assert_eq!(found(&home, "off"), Value::Null);
     assert_eq!(
         losses(&events(&home, "off")),
@@ -321,15 +285,10 @@ fn auto_keeps_features_of_given_encoders_in_the_users_cache() {
     );
 
     // Where not all of them fit, or few pictures come twice, nothing is kept.
-    home.train("start2", &["train.max_steps=2", "run.seed=2"])
-        .done();
-    let other = "model.path=start2/model";
-    let unasked = [
-        [other, "train.feature_cache_max_bytes=7000"],
-        [other, "train.max_steps=1"],
-    ];
-    for sets in unasked {
-        home.train("unasked", &with(&sets)).done();
+    home.train("start2", "train.max_steps=2 run.seed=2").done();
+    for bound in ["train.feature_cache_max_bytes=7000", "train.max_steps=1"] {
+        home.train("unasked", with("model.path=start2/model ") + bound)
+            .done();
         assert_eq!(found(&home, "unasked"), Value::Null);
         assert_eq!(files(&home.path(".cache/mlrm/features")), written);
         fs::remove_dir_all(home.path("unasked")).expect("a run");
@@ -340,6 +299,6 @@ fn auto_keeps_features_of_given_encoders_in_the_users_cache() {
 fn a_folder_that_cannot_be_used_is_named() {
     let home = Home::with_config();
     home.write("file", "no folder");
-    let train = ["train", "tiny.toml", "--set", "train.feature_cache=file"];
-    home.mlrm(&train).failed_with(1, &["file"]);
+    home.mlrm("train tiny.toml --set train.feature_cache=file")
+        .failed_with(1, &["file"]);
 }

@@ -6,29 +6,12 @@ mod support;
 mod tensors;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use safetensors::Dtype;
 use serde_json::Value;
-use support::{Home, TINY, golden_cases, without_tokenizer};
+use support::{Home, TINY, golden_cases, golden_parts, training, without_tokenizer};
 use tensors::{Tensors, copy_folder, read};
-
-/// The language models and vision encoders of all golden cases.
-fn golden_parts() -> Vec<PathBuf> {
-    let mut parts = Vec::new();
-    for case in fs::read_dir(golden_cases()).expect("golden cases") {
-        let case = case.expect("an entry").path();
-        let folders = ["llm", "vision"].map(|part| case.join(part));
-        parts.extend(
-            folders
-                .into_iter()
-                .filter(|f| f.join("model.safetensors").is_file()),
-        );
-    }
-    parts.sort();
-    assert!(parts.len() >= 17, "{parts:?}");
-    parts
-}
 
 /// The tensors of a folder, whether in one file or in shards.
 fn all_tensors(folder: &Path) -> Tensors {
@@ -56,19 +39,19 @@ fn every_family_survives_export_and_import_bit_for_bit() {
     let home = Home::empty();
     for part in golden_parts() {
         let source = text(&part);
-        let export = |from: &str, to: &str, options: &[&str]| {
-            let command = [&["export", from, "--out", to], options].concat();
-            home.mlrm(&command).done();
+        let export = |from: &str, to: &str, options: &str| {
+            home.mlrm(format!("export {from} --out {to} {options}"))
+                .done();
         };
-        export(&source, "sharded", &["--shard-size", "4kB"]);
-        export("sharded", "single", &[]);
-        export("single", "again", &[]);
+        export(&source, "sharded", "--shard-size 4kB");
+        export("sharded", "single", "");
+        export("single", "again", "");
         let (original, sharded) = (all_tensors(&part), all_tensors(&home.path("sharded")));
         assert!(
             home.path("sharded/model.safetensors.index.json").is_file(),
             "{source}"
         );
-        let report = home.mlrm(&["inspect", &source, "--json"]).done().json();
+        let report = home.mlrm(format!("inspect {source} --json")).done().json();
         let ignored = report["parts"][0]["ignored"]
             .as_array()
             .expect("a list")
@@ -100,14 +83,8 @@ fn every_family_survives_export_and_import_bit_for_bit() {
 #[test]
 fn a_trained_model_is_exported_whole() {
     let home = Home::trained();
-    home.mlrm(&["export", "run", "--out", "copy", "--shard-size", "20kB"])
-        .done();
-    let embed = |model: &str, out: &str| {
-        home.mlrm(&["embed", model, "--notes", "data/notes.jsonl", "--out", out])
-            .done();
-        fs::read(home.path(out)).expect("embeddings")
-    };
-    assert_eq!(embed("run", "a.npy"), embed("copy", "b.npy"));
+    home.mlrm("export run --out copy --shard-size 20kB").done();
+    assert_eq!(home.embed("run", "a.npy"), home.embed("copy", "b.npy"));
     for part in ["llm", "vision"] {
         let (run, copy) = (
             home.path("run/model").join(part),
@@ -130,8 +107,7 @@ fn a_trained_model_is_exported_whole() {
     }
 
     // Half the size, and the same again when it is read.
-    home.mlrm(&["export", "copy", "--out", "half", "--dtype", "bf16"])
-        .done();
+    home.mlrm("export copy --out half --dtype bf16").done();
     assert!(
         all_tensors(&home.path("half/llm"))
             .values()
@@ -141,45 +117,29 @@ fn a_trained_model_is_exported_whole() {
         json(&home.path("half/llm/config.json"))["torch_dtype"],
         "bfloat16"
     );
-    home.mlrm(&["export", "half", "--out", "half2"]).done();
+    home.mlrm("export half --out half2").done();
     assert_eq!(
         all_tensors(&home.path("half/llm")),
         all_tensors(&home.path("half2/llm"))
     );
-    home.mlrm(&[
-        "embed",
-        "half",
-        "--notes",
-        "data/notes.jsonl",
-        "--out",
-        "half.npy",
-    ])
-    .done();
+    home.mlrm("embed half --notes data/notes.jsonl --out half.npy")
+        .done();
 
     // A part alone is a part of a config.
-    home.mlrm(&["export", "run/model/llm", "--out", "alone"])
-        .done();
+    home.mlrm("export run/model/llm --out alone").done();
     assert!(home.path("alone/tokenizer.json").is_file());
     home.write("parts.toml", without_tokenizer(TINY));
-    let from_part = ["run.dir=run2", "model.llm.path=alone", "train.max_steps=1"];
-    let from_part = from_part.iter().flat_map(|set| ["--set", set]);
-    let train: Vec<&str> = ["train", "parts.toml"]
-        .into_iter()
-        .chain(from_part)
-        .collect();
-    home.mlrm(&train).done();
+    let sets = "model.llm.path=alone train.max_steps=1";
+    home.mlrm(training("parts.toml", "run2", sets)).done();
 
+    home.refused("export run --out copy", &["--out", "copy is there already"]);
     home.refused(
-        &["export", "run", "--out", "copy"],
-        &["--out", "copy is there already"],
-    );
-    home.refused(
-        &["export", "data", "--out", "x"],
+        "export data --out x",
         &["data: neither a model folder", "config.json"],
     );
     for wrong in ["0", "2 apples"] {
         let command = ["export", "run", "--out", "x", "--shard-size", wrong];
-        home.mlrm(&command)
+        home.mlrm(command)
             .failed_with(2, &["--shard-size", "500MB"]);
     }
 }
@@ -188,7 +148,7 @@ fn a_trained_model_is_exported_whole() {
 fn inspect_tells_sizes_formats_and_memory() {
     let home = Home::trained();
     let report = home
-        .mlrm(&["inspect", "run", "--json", "--load", "--batch-pairs", "8"])
+        .mlrm("inspect run --json --load --batch-pairs 8")
         .done()
         .json();
     let parts = report["parts"].as_array().expect("a list");
@@ -278,7 +238,7 @@ fn inspect_tells_sizes_formats_and_memory() {
             .is_some_and(|seconds| seconds > 0.0)
     );
 
-    let table = home.mlrm(&["inspect", "run/model/llm"]).done().out.clone();
+    let table = home.mlrm("inspect run/model/llm").done().out.clone();
     for word in [
         "llm (qwen2)",
         "hidden_size 32",
@@ -289,11 +249,7 @@ fn inspect_tells_sizes_formats_and_memory() {
     ] {
         assert!(table.contains(word), "no `{word}` in {table}");
     }
-    let table = home
-        .mlrm(&["inspect", "run/model/vision"])
-        .done()
-        .out
-        .clone();
+    let table = home.mlrm("inspect run/model/vision").done().out.clone();
     assert!(table.contains("vision (clip_vision_model)"), "{table}");
 }
 
@@ -302,7 +258,7 @@ fn inspect_lists_what_does_not_fit() {
     let home = Home::trained();
     let source = golden_cases().join("qwen2_notellm2/llm");
     copy_folder(&source, &home.path("llm"));
-    let shown = home.mlrm(&["inspect", "llm"]).done().out.clone();
+    let shown = home.mlrm("inspect llm").done().out.clone();
     assert!(
         shown.contains("ignored: `lm_head.weight`: no LM head is ever computed"),
         "{shown}"
@@ -313,14 +269,14 @@ fn inspect_lists_what_does_not_fit() {
         "llm/config.json",
         wrong.replace("\"vocab_size\": 96", "\"vocab_size\": 99"),
     );
-    let ran = home.refused(&["inspect", "llm"], &["llm: weights and config do not fit"]);
+    let ran = home.refused("inspect llm", &["llm: weights and config do not fit"]);
     for word in [
         "missing: `model.layers.2.input_layernorm.weight` [16]",
         "wrong shape: `model.embed_tokens.weight` is [96, 16], the config means [99, 16]",
     ] {
         assert!(ran.out.contains(word), "no `{word}` in {ran:?}");
     }
-    let ran = home.refused(&["inspect", "llm", "--json", "--load"], &["do not fit"]);
+    let ran = home.refused("inspect llm --json --load", &["do not fit"]);
     let missing = ran.json()["parts"][0]["mismatches"]
         .as_array()
         .map(Vec::len);
@@ -342,17 +298,13 @@ fn positions_stretch_to_the_pictures_that_the_preprocessor_gives() {
         keys["crop_size"] = serde_json::json!({"height": cropped, "width": cropped});
         home.write("dino/preprocessor_config.json", keys.to_string());
     };
-    let train = |run: &str, set: &[&str]| {
-        let sets = [
-            "train.max_steps=1",
-            "eval.baselines=[]",
-            "model.vision.path=dino",
-            "model.connector.kind=mlp",
-        ];
-        home.train(run, &[&sets, set].concat())
+    let train = |run: &str, set: &str| {
+        let sets = "train.max_steps=1 eval.baselines=[] model.vision.path=dino \
+            model.connector.kind=mlp";
+        home.train(run, format!("{sets} {set}"))
     };
     pictures(16, 12);
-    train("run", &[]).done();
+    train("run", "").done();
     let manifest = home.read("run/model/mlrm.toml");
     assert!(manifest.contains("\nimage_size = 12\n"), "{manifest}");
     // Three by three patches behind the class token.
@@ -361,22 +313,17 @@ fn positions_stretch_to_the_pictures_that_the_preprocessor_gives() {
         json(&home.path("run/model/vision/config.json"))["image_size"],
         20
     );
-    home.mlrm(&["export", "run", "--out", "copy"]).done();
-    let embed = |model: &str, out: &str| {
-        home.mlrm(&["embed", model, "--notes", "data/notes.jsonl", "--out", out])
-            .done();
-        fs::read(home.path(out)).expect("embeddings")
-    };
-    assert_eq!(embed("run", "a.npy"), embed("copy", "b.npy"));
-    train("again", &["model.path=run/model"]).done();
+    home.mlrm("export run --out copy").done();
+    assert_eq!(home.embed("run", "a.npy"), home.embed("copy", "b.npy"));
+    train("again", "model.path=run/model").done();
 
     // The size that positions are stored for needs no word in the manifest.
     pictures(20, 20);
-    train("stored", &[]).done();
+    train("stored", "").done();
     let manifest = home.read("stored/model/mlrm.toml");
     assert!(!manifest.contains("image_size"), "{manifest}");
 
     // Less than a patch.
     pictures(4, 3);
-    train("none", &[]).failed_with(1, &["model.vision.image_size", "3 by 3 pixels"]);
+    train("none", "").failed_with(1, &["model.vision.image_size", "3 by 3 pixels"]);
 }

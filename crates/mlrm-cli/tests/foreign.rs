@@ -13,7 +13,7 @@ use tensors::{copy_folder, edit};
 const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 9\n";
 
 fn pairs(home: &Home) -> support::Ran {
-    home.mlrm(&["data", "pairs", "log.csv", "--weight", "count"])
+    home.mlrm("data pairs log.csv --weight count")
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn what_is_no_table_is_called_by_its_name() {
     pairs(&home).failed_with(1, &["log.csv", "this is a folder", "mlrm data import"]);
     let check = |content: &str| {
         home.write("notes.jsonl", content);
-        home.mlrm(&["data", "check", "."])
+        home.mlrm("data check .")
     };
     let spread = check("{\n  \"id\": 1,\n  \"title\": \"a\"\n}\n");
     assert_eq!(spread.code, Some(1));
@@ -103,7 +103,7 @@ fn what_is_no_picture_is_called_by_its_name() {
         notes += &format!("{{\"id\":{number},\"title\":\"t\",\"image\":\"{number}.jpg\"}}\n");
     }
     home.write("notes.jsonl", notes);
-    let found = home.mlrm(&["data", "check", "."]);
+    let found = home.mlrm("data check .");
     for (number, (_, what)) in kinds.iter().enumerate() {
         let line = found
             .out
@@ -136,7 +136,7 @@ fn a_picture_that_another_system_spells_otherwise_is_named() {
         "notes.jsonl",
         keys.iter().enumerate().map(note).collect::<String>(),
     );
-    let found = home.mlrm(&["data", "check", "."]);
+    let found = home.mlrm("data check .");
     for (row, (key, other)) in keys.iter().enumerate() {
         let line = found
             .out
@@ -158,22 +158,16 @@ fn models_that_were_not_fetched_or_are_in_other_formats_are_told() {
         copy_folder(&source, &home.path(name));
         fs::remove_file(home.path(name).join("expected.safetensors")).expect("a file");
     };
-    home.refused(
-        &["inspect", "nowhere"],
-        &["nowhere", "there is no such folder"],
-    );
+    home.refused("inspect nowhere", &["nowhere", "there is no such folder"]);
     fresh("pointer");
     home.write("pointer/model.safetensors", POINTER);
-    home.refused(
-        &["inspect", "pointer"],
-        &["a pointer of Git LFS", "git lfs pull"],
-    );
+    home.refused("inspect pointer", &["a pointer of Git LFS", "git lfs pull"]);
     // A byte order mark before the config changes nothing.
     fresh("marked");
     let config = home.read("marked/config.json");
     home.write("marked/config.json", format!("\u{feff}{config}"));
-    home.mlrm(&["inspect", "marked"]).done();
-    home.mlrm(&["export", "marked", "--out", "out"]).done();
+    home.mlrm("inspect marked").done();
+    home.mlrm("export marked --out out").done();
     // Eight bits a number: what could not be loaded does not fit.
     fresh("eight");
     edit(&home.path("eight/model.safetensors"), |tensors| {
@@ -181,22 +175,22 @@ fn models_that_were_not_fetched_or_are_in_other_formats_are_told() {
         norm.dtype = safetensors::Dtype::F8_E4M3;
         norm.bytes.truncate(norm.bytes.len() / 4);
     });
-    let ran = home.mlrm(&["inspect", "eight"]);
+    let ran = home.mlrm("inspect eight");
     assert_eq!(ran.code, Some(1));
     let words = "`model.norm.weight` is in F8_E4M3; F32, F64, F16 and BF16 are read";
-    assert!(ran.out.contains(words), "{ran:?}");
+    ran.shows(&[words]);
 }
 
 #[test]
 fn tokenizers_of_other_libraries_are_told() {
     let home = Home::with_config();
     fs::create_dir(home.path("words")).expect("a folder");
-    let train = ["train", "plain.toml", "--set", "tokenizer.path=words"];
+    let train = "train plain.toml --set tokenizer.path=words";
     home.write("plain.toml", support::without_tokenizer(support::TINY));
     home.write("words/tokenizer.model", "x");
-    home.mlrm(&train)
+    home.mlrm(train)
         .failed_with(1, &["`tokenizer.model` beside it", "save_pretrained"]);
     home.write("words/tokenizer.json", POINTER);
-    home.mlrm(&train)
+    home.mlrm(train)
         .failed_with(1, &["a pointer of Git LFS", "git lfs pull"]);
 }

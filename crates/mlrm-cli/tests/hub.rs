@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
-use support::{Home, Ran, TINY, without_tokenizer};
+use support::{Home, Ran, TINY, Words, files_below, set, without_tokenizer};
 
 const FIRST: &str = "1111111111111111111111111111111111111111";
 const SECOND: &str = "2222222222222222222222222222222222222222";
@@ -77,21 +77,10 @@ impl Server {
     /// Publishes every file below a folder, and what nobody needs beside them.
     fn publish(&self, repo: &str, folder: &Path) {
         let mut files = BTreeMap::new();
-        let mut folders = vec![folder.to_owned()];
-        while let Some(next) = folders.pop() {
-            for entry in fs::read_dir(next).expect("a folder") {
-                let path = entry.expect("an entry").path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else {
-                    let below = path
-                        .strip_prefix(folder)
-                        .expect("below")
-                        .to_str()
-                        .expect("UTF-8");
-                    files.insert(below.to_owned(), fs::read(&path).expect("a file"));
-                }
-            }
+        for path in files_below(folder) {
+            let below = path.strip_prefix(folder).expect("below");
+            let name = below.to_str().expect("UTF-8").to_owned();
+            files.insert(name, fs::read(&path).expect("a file"));
         }
         for idle in [
             "README.md",
@@ -112,7 +101,13 @@ impl Server {
 
     /// Runs the binary with this Hub and a cache in `home`.
     #[track_caller]
-    fn run(&self, home: &Home, arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
+    fn run(&self, home: &Home, arguments: impl Words) -> Ran {
+        self.run_with(home, arguments, &[])
+    }
+
+    /// The same with these variables.
+    #[track_caller]
+    fn run_with(&self, home: &Home, arguments: impl Words, variables: &[(&str, &str)]) -> Ran {
         let mut command = home.command(arguments);
         for name in [
             "HF_TOKEN",
@@ -126,7 +121,7 @@ impl Server {
         command
             .env("HF_ENDPOINT", &self.endpoint)
             .env("HF_HOME", home.path("hf"));
-        home.ran(arguments, command.envs(variables.iter().copied()))
+        home.ran(command.envs(variables.iter().copied()))
     }
 }
 
@@ -290,15 +285,13 @@ fn unfinished(home: &Home) -> Vec<u64> {
 #[test]
 fn needed_files_are_fetched_once_into_the_cache_of_huggingface_hub() {
     let (home, server) = published();
-    let inspect = ["inspect", "hf:acme/llm", "--load", "--json"];
-    let own = server
-        .run(&home, &["inspect", "run/model/llm", "--json"], &[])
-        .json();
+    let inspect = "inspect hf:acme/llm --load --json";
+    let own = server.run(&home, "inspect run/model/llm --json").json();
     assert!(
         server.asked().is_empty(),
         "a folder of this machine asks nobody"
     );
-    let first = server.run(&home, &inspect, &[]);
+    let first = server.run(&home, inspect);
     first.done();
     assert!(
         first.err.contains("hf:acme/llm: weights to download: ") && first.err.contains("in 1 file"),
@@ -348,13 +341,15 @@ fn needed_files_are_fetched_once_into_the_cache_of_huggingface_hub() {
     );
     assert!(!repo.join("refs").join(FIRST).exists());
     // Again: the list alone. Offline: nothing. By its commit: the same files.
-    server.run(&home, &inspect, &[]).done();
+    server.run(&home, inspect).done();
     assert_eq!(server.asked().len(), 1);
     let offline = [("HF_HUB_OFFLINE", "1")];
-    let again = server.run(&home, &inspect, &offline);
+    let again = server.run_with(&home, inspect, &offline);
     assert_eq!(again.done().json()["parts"], first.json()["parts"]);
     let pinned = format!("hf:acme/llm@{FIRST}");
-    server.run(&home, &["inspect", &pinned], &offline).done();
+    server
+        .run_with(&home, format!("inspect {pinned}"), &offline)
+        .done();
     assert!(server.asked().is_empty());
 }
 
@@ -362,17 +357,13 @@ fn needed_files_are_fetched_once_into_the_cache_of_huggingface_hub() {
 fn a_model_folder_is_embedded_with_and_exported() {
     let (home, server) = published();
     let embed = |model: &str, out: &str| {
-        let words = ["embed", model, "--notes", "data/notes.jsonl", "--out", out];
-        server.run(&home, &words, &[]).done();
+        let words = format!("embed {model} --notes data/notes.jsonl --out {out}");
+        server.run(&home, words).done();
         fs::read(home.path(out)).expect("embeddings")
     };
     assert_eq!(embed("hf:acme/whole", "a.npy"), embed("run/model", "b.npy"));
     server
-        .run(
-            &home,
-            &["export", "hf:acme/whole@main", "--out", "out"],
-            &[],
-        )
+        .run(&home, "export hf:acme/whole@main --out out")
         .done();
     assert!(home.path("out/mlrm.toml").is_file());
     let of_weights = server.asked();
@@ -385,7 +376,8 @@ fn a_model_folder_is_embedded_with_and_exported() {
 #[test]
 fn what_is_not_there_or_not_allowed_is_said() {
     let (home, server) = published();
-    let inspect = |name: &str, variables: &[_]| server.run(&home, &["inspect", name], variables);
+    let inspect =
+        |name: &str, variables: &[_]| server.run_with(&home, format!("inspect {name}"), variables);
     inspect("hf:acme/none", &[])
         .failed_with(1, &["hf:acme/none", "HTTP 404", "check the name acme/none"]);
     inspect("hf:acme/llm@v9", &[]).failed_with(1, &["HTTP 404", "the revision v9"]);
@@ -413,7 +405,7 @@ fn weights_in_another_format_alone_are_refused_before_a_download() {
         .expect("it")
         .remove("model.safetensors");
     server.asked();
-    let ran = server.run(&home, &["inspect", "hf:acme/llm"], &[]);
+    let ran = server.run(&home, "inspect hf:acme/llm");
     ran.failed_with(1, &["no model.safetensors", "pytorch_model.bin"]);
     assert_eq!(server.asked().len(), 1);
 }
@@ -423,9 +415,7 @@ fn a_connection_that_breaks_goes_on_where_it_was() {
     let (home, server) = published();
     // Once: the command does not even fail.
     server.state().cut = (1000, 1);
-    server
-        .run(&home, &["inspect", "hf:acme/llm", "--load"], &[])
-        .done();
+    server.run(&home, "inspect hf:acme/llm --load").done();
     let ranges: Vec<String> = server
         .asked()
         .into_iter()
@@ -435,7 +425,7 @@ fn a_connection_that_breaks_goes_on_where_it_was() {
     // For good: the next command goes on.
     fs::remove_dir_all(home.path("hf")).expect("the cache");
     server.state().cut = (1234, usize::MAX);
-    let ran = server.run(&home, &["inspect", "hf:acme/llm", "--load"], &[]);
+    let ran = server.run(&home, "inspect hf:acme/llm --load");
     ran.failed_with(
         1,
         &[
@@ -447,9 +437,7 @@ fn a_connection_that_breaks_goes_on_where_it_was() {
     assert_eq!(unfinished(&home), [1234]);
     server.state().cut = (0, 0);
     server.asked();
-    server
-        .run(&home, &["inspect", "hf:acme/llm", "--load"], &[])
-        .done();
+    server.run(&home, "inspect hf:acme/llm --load").done();
     let ranges: Vec<String> = server
         .asked()
         .into_iter()
@@ -460,9 +448,7 @@ fn a_connection_that_breaks_goes_on_where_it_was() {
     fs::remove_dir_all(home.path("hf")).expect("the cache");
     server.state().cut = (1234, 1);
     server.state().whole_only = true;
-    server
-        .run(&home, &["inspect", "hf:acme/llm", "--load"], &[])
-        .done();
+    server.run(&home, "inspect hf:acme/llm --load").done();
     let weights = home.path(format!(
         "hf/hub/models--acme--llm/snapshots/{FIRST}/model.safetensors"
     ));
@@ -475,7 +461,7 @@ fn a_connection_that_breaks_goes_on_where_it_was() {
 fn a_file_of_another_length_is_never_taken() {
     let (home, server) = published();
     server.state().short = 10;
-    let ran = server.run(&home, &["inspect", "hf:acme/llm", "--load"], &[]);
+    let ran = server.run(&home, "inspect hf:acme/llm --load");
     ran.failed_with(
         1,
         &[
@@ -489,16 +475,12 @@ fn a_file_of_another_length_is_never_taken() {
     ));
     assert!(!weights.exists() && unfinished(&home).is_empty());
     server.state().short = 0;
-    server
-        .run(&home, &["inspect", "hf:acme/llm", "--load"], &[])
-        .done();
+    server.run(&home, "inspect hf:acme/llm --load").done();
     // One that is in the cache already, cut by somebody else.
     let blob = fs::canonicalize(&weights).expect("a blob");
     let bytes = fs::read(&blob).expect("weights");
     fs::write(&blob, &bytes[..bytes.len() / 2]).expect("written");
-    server
-        .run(&home, &["inspect", "hf:acme/llm", "--load"], &[])
-        .done();
+    server.run(&home, "inspect hf:acme/llm --load").done();
     assert_eq!(fs::read(&weights).expect("weights"), bytes);
 }
 
@@ -506,10 +488,10 @@ fn a_file_of_another_length_is_never_taken() {
 fn a_file_of_other_content_is_never_taken() {
     let (home, server) = published();
     server.state().damaged = true;
-    let load = ["inspect", "hf:acme/llm", "--load"];
+    let load = "inspect hf:acme/llm --load";
     let weights = fs::read(home.path("run/model/llm/model.safetensors")).expect("weights");
     let listed = sha256(&weights);
-    let ran = server.run(&home, &load, &[]);
+    let ran = server.run(&home, load);
     ran.failed_with(
         1,
         &[
@@ -526,7 +508,7 @@ fn a_file_of_other_content_is_never_taken() {
     server.state().damaged = false;
     server.state().cut = (1234, usize::MAX);
     server
-        .run(&home, &load, &[])
+        .run(&home, load)
         .failed_with(1, &["broke off at 1234"]);
     let blobs = home.path("hf/hub/models--acme--llm/blobs");
     let part = blobs.join(format!("{listed}.incomplete"));
@@ -534,17 +516,15 @@ fn a_file_of_other_content_is_never_taken() {
     bytes[1000] ^= 1;
     fs::write(&part, bytes).expect("a file");
     server.state().cut = (0, 0);
-    server
-        .run(&home, &load, &[])
-        .failed_with(1, &["has the hash"]);
-    server.run(&home, &load, &[]).done();
+    server.run(&home, load).failed_with(1, &["has the hash"]);
+    server.run(&home, load).done();
     assert_eq!(fs::read(&cached).expect("weights"), weights);
 }
 
 #[test]
 fn inspect_asks_for_the_headers_of_weights_alone() {
     let (home, server) = published();
-    let show = |model: &str| server.run(&home, &["inspect", model, "--json"], &[]);
+    let show = |model: &str| server.run(&home, format!("inspect {model} --json"));
     let shown = |model: &str| {
         let mut parts = show(model).done().json()["parts"].clone();
         for part in parts.as_array_mut().expect("parts") {
@@ -592,65 +572,39 @@ fn inspect_asks_for_the_headers_of_weights_alone() {
 #[test]
 fn every_place_of_a_model_takes_a_name() {
     let (home, server) = published();
-    let bench = [
-        "bench",
-        "load",
-        "hf:acme/whole",
-        "--runs",
-        "1",
-        "--warmup",
-        "0",
-        "--json",
-    ];
-    server.run(&home, &bench, &[]).done();
-    let eval = ["eval", "hf:acme/whole", "--json"];
-    let data = [
-        "--set",
-        "data.source=folder",
-        "--set",
-        "data.root=data",
-        "--set",
-        "eval.baselines=[]",
-    ];
-    server.run(&home, &[&eval[..], &data].concat(), &[]).done();
-    let notes = ["--notes", "data/notes.jsonl", "--out", "x.parquet"];
-    server
-        .run(
-            &home,
-            &[&["embed", "hf:acme/whole"], &notes[..]].concat(),
-            &[],
-        )
-        .done();
+    let bench = "bench load hf:acme/whole --runs 1 --warmup 0 --json";
+    server.run(&home, bench).done();
+    let data = set("data.source=folder data.root=data eval.baselines=[]");
+    let eval = format!("eval hf:acme/whole --json{data}");
+    server.run(&home, eval).done();
+    let embed = "embed hf:acme/whole --notes data/notes.jsonl --out x.parquet";
+    server.run(&home, embed).done();
 }
 
 #[test]
 fn without_the_hub_the_cache_has_to_do() {
     let (home, server) = published();
-    let inspect = ["inspect", "hf:acme/llm", "--load"];
+    let inspect = "inspect hf:acme/llm --load";
     let offline = [("HF_HUB_OFFLINE", "1")];
-    server.run(&home, &inspect, &offline).failed_with(
+    server.run_with(&home, inspect, &offline).failed_with(
         1,
         &["HF_HUB_OFFLINE is set", "hf/hub", "without HF_HUB_OFFLINE"],
     );
     let nobody = [("HF_ENDPOINT", "http://127.0.0.1:9")];
     server
-        .run(&home, &inspect, &nobody)
+        .run_with(&home, inspect, &nobody)
         .failed_with(1, &["cannot be reached", "HF_ENDPOINT"]);
     assert!(server.asked().is_empty());
-    server.run(&home, &inspect, &[]).done();
-    let ran = server.run(&home, &inspect, &nobody);
-    assert!(
-        ran.done()
-            .err
-            .contains(&format!("taking commit {FIRST} from the cache")),
-        "{ran:?}"
-    );
+    server.run(&home, inspect).done();
+    let ran = server.run_with(&home, inspect, &nobody);
+    ran.done()
+        .tells(&[&format!("taking commit {FIRST} from the cache")]);
     fs::remove_file(home.path(format!(
         "hf/hub/models--acme--llm/snapshots/{FIRST}/model.safetensors"
     )))
     .expect("a link");
     server
-        .run(&home, &inspect, &offline)
+        .run_with(&home, inspect, &offline)
         .failed_with(1, &["lacks model.safetensors"]);
 }
 
@@ -660,20 +614,11 @@ fn a_run_records_the_commit_and_goes_on_with_it() {
     let config = without_tokenizer(TINY).replace("dir = \"run\"", "dir = \"begun\"");
     let config = config.replace("[model.llm]\n", "[model.llm]\npath = \"hf:acme/llm\"\n");
     home.write("hub.toml", &config);
-    let train = |more: &[&str]| {
-        let words = [
-            &[
-                "train",
-                "hub.toml",
-                "--set",
-                "eval.baselines=[\"zero_shot\"]",
-            ],
-            more,
-        ]
-        .concat();
-        server.run(&home, &words, &[])
+    let train = |more: &str| {
+        let words = format!("train hub.toml --set eval.baselines=[\"zero_shot\"] {more}");
+        server.run(&home, words)
     };
-    train(&["--set", "train.max_steps=2"]).done();
+    train("--set train.max_steps=2").done();
     let written = home.read("begun/config.toml");
     assert!(
         written.contains(&format!("path = \"hf:acme/llm@{FIRST}\"")),
@@ -682,7 +627,7 @@ fn a_run_records_the_commit_and_goes_on_with_it() {
     // The branch moves on; the run does not.
     server.state().head = SECOND.into();
     server.asked();
-    train(&["--set", "train.max_steps=4", "--resume"]).done();
+    train("--set train.max_steps=4 --resume").done();
     let asked = server.asked();
     assert!(
         asked.iter().all(|asked| asked.path.contains(FIRST)),
@@ -691,12 +636,12 @@ fn a_run_records_the_commit_and_goes_on_with_it() {
     assert!(home.read("begun/config.toml").contains(FIRST));
     // Another revision than the run's is another model.
     let other = format!("model.llm.path=hf:acme/llm@{SECOND}");
-    train(&["--set", "train.max_steps=6", "--set", &other, "--resume"])
+    train(&format!("--set train.max_steps=6 --set {other} --resume"))
         .failed_with(1, &["other settings of the model", SECOND]);
     // The rest of the table does not need what the run began with.
     fs::remove_dir_all(home.path("hf")).expect("the cache");
     let offline = [("HF_HUB_OFFLINE", "1")];
-    let ran = server.run(&home, &["eval", "begun", "--json"], &offline);
+    let ran = server.run_with(&home, "eval begun --json", &offline);
     assert!(
         ran.done().json()["left_out"]["zero_shot"]
             .as_str()
@@ -713,15 +658,8 @@ fn a_tokenizer_alone_brings_no_weights() {
         "hub.toml",
         config + "\n[tokenizer]\npath = \"hf:acme/llm\"\n",
     );
-    let words = [
-        "train",
-        "hub.toml",
-        "--set",
-        "train.max_steps=1",
-        "--set",
-        "eval.baselines=[]",
-    ];
-    server.run(&home, &words, &[]).done();
+    let words = "train hub.toml --set train.max_steps=1 --set eval.baselines=[]";
+    server.run(&home, words).done();
     let asked = server.asked();
     assert_eq!(asked.len(), 3, "{asked:?}");
     assert!(
@@ -743,7 +681,7 @@ fn a_config_with_a_malformed_name_is_refused_with_its_line() {
         "bad.toml:4:1",
         "2 errors",
     ];
-    home.refused(&["train", "bad.toml"], &words);
+    home.refused("train bad.toml", &words);
 }
 
 #[test]
@@ -756,23 +694,15 @@ fn paths_that_are_not_there_are_named_by_their_keys_at_once() {
         ("model.connector.path", "config.json"),
         ("model.llm.lora.path", "adapter_config.json"),
     ] {
-        let set = format!("{key}=nowhere");
         let named = format!("{key} = \"nowhere\": it is not there");
         home.refused(
-            &["train", "tiny.toml", "--set", &set],
+            format!("train tiny.toml --set {key}=nowhere"),
             &[&named, holds, "hf:owner/name"],
         );
     }
-    let both = [
-        "train",
-        "tiny.toml",
-        "--set",
-        "model.llm.path=a",
-        "--set",
-        "model.vision.path=b",
-    ];
+    let both = "train tiny.toml --set model.llm.path=a --set model.vision.path=b";
     home.refused(
-        &both,
+        both,
         &["model.llm.path = \"a\"", "model.vision.path = \"b\""],
     );
 }

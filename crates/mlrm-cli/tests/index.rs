@@ -33,17 +33,17 @@ fn write_embeddings(home: &Home, notes: usize) {
     home.write("notes.ids.txt", ids);
 }
 
-const BUILD: [&str; 4] = ["index", "notes.npy", "--out", "notes.usearch"];
+const BUILD: &str = "index notes.npy --out notes.usearch";
 
 /// A folder with embeddings, where the binary can index them.
 fn home(test: &str, notes: usize) -> Option<Home> {
     let home = Home::empty();
     write_embeddings(&home, 3);
-    let ran = home.mlrm(&BUILD);
+    let ran = home.mlrm(BUILD);
     if ran.code != Some(0) {
         // What a binary without the feature says is right, too.
         ran.failed_with(1, &["cargo feature `index`", "--features mlrm-cli/index"]);
-        let asked = home.mlrm(&["similar", "--index", "x", "--id", "n1"]);
+        let asked = home.mlrm("similar --index x --id n1");
         asked.failed_with(1, &["cargo feature `index`"]);
         skipped(
             test,
@@ -58,8 +58,8 @@ fn home(test: &str, notes: usize) -> Option<Home> {
 }
 
 /// What `mlrm similar` finds: ids and scores.
-fn near(home: &Home, source: &[&str]) -> Vec<(String, f64)> {
-    let ran = home.mlrm(&[&["similar"], source, &["--id", "n7", "--json"]].concat());
+fn near(home: &Home, source: &str) -> Vec<(String, f64)> {
+    let ran = home.mlrm(format!("similar {source} --id n7 --json"));
     let answer = &ran.done().json()[0]["neighbours"];
     let pair = |found: &Value| {
         let id = found["id"].as_str().expect("an id").to_owned();
@@ -78,11 +78,11 @@ fn an_index_answers_as_its_embeddings_do() {
     let Some(home) = home("an_index_answers_as_its_embeddings_do", 4000) else {
         return;
     };
-    let exact = near(&home, &["notes.npy"]);
+    let exact = near(&home, "notes.npy");
     for dtype in ["f32", "f16", "int8"] {
-        let wide = ["--expansion-search", "400", "--dtype", dtype];
-        let ran = home.mlrm(&[BUILD.as_slice(), &wide].concat());
-        assert!(ran.done().out.contains("recall@10"), "{ran:?}");
+        let wide = format!("--expansion-search 400 --dtype {dtype}");
+        let ran = home.mlrm(format!("{BUILD} {wide}"));
+        ran.done().shows(&["recall@10"]);
         let report = home.json("notes.usearch.json");
         let recall = report["recall"]["recall"].as_f64().expect("a number");
         let least = if dtype == "int8" { 0.9 } else { 0.99 };
@@ -91,7 +91,7 @@ fn an_index_answers_as_its_embeddings_do() {
             (&report["notes"], &report["numbers"]),
             (&4000.into(), &dtype.into())
         );
-        let found = near(&home, &["--index", "notes.usearch"]);
+        let found = near(&home, "--index notes.usearch");
         assert_eq!(found.len(), 10);
         assert!(
             (found[0].1 - exact[0].1).abs() < 0.02,
@@ -113,7 +113,7 @@ fn an_index_answers_as_its_embeddings_do() {
         })
         .collect();
     assert_eq!(names.len(), 5, "nothing else is left: {names:?}");
-    let shorter = home.mlrm(&[BUILD.as_slice(), &["--dim", "8"]].concat());
+    let shorter = home.mlrm(format!("{BUILD} --dim 8"));
     shorter.done();
     assert_eq!(home.json("notes.usearch.json")["dim"], 8);
 }
@@ -123,9 +123,9 @@ fn what_is_no_index_is_told_as_such() {
     let Some(home) = home("what_is_no_index_is_told_as_such", 100) else {
         return;
     };
-    home.mlrm(&BUILD).done();
+    home.mlrm(BUILD).done();
     let ask = |file: &str, id: &str, says: &[&str]| {
-        home.refused(&["similar", "--index", file, "--id", id], says);
+        home.refused(format!("similar --index {file} --id {id}"), says);
     };
     ask("notes.npy", "n1", &["notes.npy", "no index of usearch"]);
     ask("none", "n1", &["none"]);
@@ -144,18 +144,15 @@ fn what_is_no_index_is_told_as_such() {
         "n1",
         &["has 2 ids", "must belong together"],
     );
-    home.mlrm(&["index", "notes.npy", "--out", "x", "-k", "0"])
+    home.mlrm("index notes.npy --out x -k 0")
         .failed_with(2, &["at least 1"]);
-    home.refused(&["index", "notes.npy", "--out", "none/x"], &["none"]);
+    home.refused("index notes.npy --out none/x", &["none"]);
+    home.refused("index notes.npy --out x --dim 33", &["--dim", "1 to 32"]);
     home.refused(
-        &["index", "notes.npy", "--out", "x", "--dim", "33"],
-        &["--dim", "1 to 32"],
-    );
-    home.refused(
-        &["index", "notes.npy", "--out", "x", "--visual"],
+        "index notes.npy --out x --visual",
         &["no visual embeddings"],
     );
-    home.mlrm(&["similar", "notes.npy", "--index", "x", "--id", "n1"])
+    home.mlrm("similar notes.npy --index x --id n1")
         .failed_with(2, &["cannot be used with"]);
 }
 
@@ -166,18 +163,18 @@ fn a_killed_build_leaves_nothing_half_written() {
     };
     let mut killed = 0;
     for wait in [50, 150, 400, 800, 1500, 2500] {
-        let mut running = home.command(&BUILD).spawn().expect("the binary runs");
+        let mut running = home.command(BUILD).spawn().expect("the binary runs");
         sleep(Duration::from_millis(wait));
         killed += usize::from(running.try_wait().expect("its state").is_none());
         running.kill().expect("a kill");
         let _killed = running.wait();
         if home.path("notes.usearch").exists() {
-            assert_eq!(near(&home, &["--index", "notes.usearch"]).len(), 10);
+            assert_eq!(near(&home, "--index notes.usearch").len(), 10);
         }
     }
     assert!(killed > 0, "no build lasted 50 ms");
-    home.mlrm(&BUILD).done();
-    let found = near(&home, &["--index", "notes.usearch"]);
+    home.mlrm(BUILD).done();
+    let found = near(&home, "--index notes.usearch");
     assert_eq!(found.len(), 10);
     assert_eq!(home.files().len(), 5, "{:?}", home.files());
 }

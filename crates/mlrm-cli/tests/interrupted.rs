@@ -4,70 +4,26 @@
 mod support;
 
 use std::fs;
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
 
-use support::{FOUR, Home, events, losses, named, resume};
+use support::{FOUR, Home, end, events, losses, named, resume, signal, train_until, training};
 
 /// Enough steps to be caught in their midst.
-const LONG: [&str; 5] = [
-    "train.max_steps=4000",
-    "train.eval_every_steps=0",
-    "train.save_every_steps=0",
-    "train.saliency_every_steps=0",
-    "eval.baselines=[]",
-];
-
-/// Trains in the background and waits for a step.
-fn train_until(home: &Home, run: &str, sets: &[&str], step: usize) -> Child {
-    let dir = format!("run.dir={run}");
-    let sets = sets.iter().copied().chain([dir.as_str()]);
-    let sets = sets.flat_map(|set| ["--set", set]);
-    let words: Vec<&str> = ["train", "tiny.toml"].into_iter().chain(sets).collect();
-    let mut command = home.command(&words);
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary runs");
-    let log = home.path(run).join("events.jsonl");
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let mark = "{\"event\":\"train_step\",";
-    let taken = || {
-        fs::read_to_string(&log)
-            .unwrap_or_default()
-            .matches(mark)
-            .count()
-    };
-    while taken() < step {
-        assert!(Instant::now() < deadline, "no step {step} within a minute");
-        assert!(child.try_wait().expect("a state").is_none(), "it ended");
-        std::thread::sleep(Duration::from_millis(3));
-    }
-    child
-}
-
-#[cfg(unix)]
-fn signal(child: &Child, signal: &str) {
-    let id = child.id().to_string();
-    let status = std::process::Command::new("kill")
-        .args([signal, &id])
-        .status();
-    assert!(status.expect("kill runs").success());
-}
+const LONG: &str = "train.max_steps=4000 train.eval_every_steps=0 train.save_every_steps=0 \
+    train.saliency_every_steps=0 eval.baselines=[]";
 
 #[test]
 #[cfg(unix)]
 fn a_live_run_belongs_to_its_process() {
     let home = Home::with_config();
-    let mut child = train_until(&home, "run", &LONG, 2);
+    let mut child = train_until(&home, "run", LONG, 2);
     signal(&child, "-STOP");
     let holder = format!("process {} on ", child.id());
     let words = ["run is in use: ", &holder];
     for flag in ["--resume", "--overwrite"] {
-        home.refused(&["train", "tiny.toml", flag], &words);
+        home.refused(format!("train tiny.toml {flag}"), &words);
     }
-    home.refused(&["train", "tiny.toml"], &words);
+    home.refused("train tiny.toml", &words);
     signal(&child, "-CONT");
     child.kill().expect("a kill");
     child.wait().expect("an end");
@@ -75,9 +31,9 @@ fn a_live_run_belongs_to_its_process() {
     let config = home.path("run/config.toml");
     let text = fs::read_to_string(&config).expect("a config");
     fs::write(config, text.replace("max_steps = 4000", "max_steps = 3")).expect("a config");
-    let ran = resume(&home, "run", &[]);
+    let ran = resume(&home, "run", "");
     ran.done();
-    assert!(ran.err.contains("holds no checkpoint yet"), "{ran:?}");
+    ran.tells(&["holds no checkpoint yet"]);
     assert_eq!(home.json("run/last/state.json")["step"], 3);
 }
 
@@ -90,13 +46,12 @@ fn every_signal_saves_and_stops_and_hanging_up_twice_is_one() {
         .enumerate()
     {
         let run = format!("run-{index}");
-        let mut child = train_until(&home, &run, &LONG, 2);
+        let mut child = train_until(&home, &run, LONG, 2);
         signals.into_iter().for_each(|name| signal(&child, name));
         assert_eq!(child.wait().expect("an end").code(), Some(0), "{signals:?}");
         let events = events(&home, &run);
-        assert_eq!(events[events.len() - 1]["reason"], "stopped");
         let saved = home.json(&format!("{run}/last/state.json"))["step"].clone();
-        assert_eq!(events[events.len() - 1]["step"], saved);
+        assert_eq!(end(&events, "stopped")["step"], saved);
     }
 }
 
@@ -110,54 +65,31 @@ fn output_that_nobody_takes_ends_no_run() {
             .open("/dev/full")
             .expect("a full device")
     };
-    let words = |run: &str| {
-        let sets = [FOUR.as_slice(), &[run]].concat();
-        let sets = sets
-            .iter()
-            .flat_map(|set| ["--set", set])
-            .map(str::to_owned);
-        ["train", "tiny.toml"]
-            .map(str::to_owned)
-            .into_iter()
-            .chain(sets)
-            .collect::<Vec<_>>()
-    };
     let spawn = |run: &str, out: Stdio, err: Stdio| {
-        let words = words(run);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        home.command(&words)
+        home.command(training("tiny.toml", run, FOUR))
             .stdout(out)
             .stderr(err)
             .spawn()
             .expect("the binary runs")
     };
-    let mut child = spawn("run.dir=full", full().into(), full().into());
+    let mut child = spawn("full", full().into(), full().into());
     assert_eq!(child.wait().expect("an end").code(), Some(0));
-    let mut child = spawn("run.dir=closed", Stdio::piped(), Stdio::piped());
+    let mut child = spawn("closed", Stdio::piped(), Stdio::piped());
     drop((child.stdout.take(), child.stderr.take()));
     assert_eq!(child.wait().expect("an end").code(), Some(0));
     for run in ["full", "closed"] {
-        let events = events(&home, run);
-        assert_eq!(events[events.len() - 1]["reason"], "completed", "{run}");
+        end(&events(&home, run), "completed");
         assert!(home.path(run).join("model/mlrm.toml").is_file());
     }
     // An error is no panic there either.
-    let mut child = spawn("run.dir=full", full().into(), full().into());
+    let mut child = spawn("full", full().into(), full().into());
     assert_eq!(child.wait().expect("an end").code(), Some(1));
 }
 
 #[test]
 fn what_was_learnt_is_saved_before_an_error() {
     let home = Home::with_config();
-    let sets = [
-        LONG.as_slice(),
-        &[
-            "data.synth.notes=400",
-            "data.prefetch_batches=0",
-            "train.batch_pairs=2",
-        ],
-    ]
-    .concat();
+    let sets = format!("{LONG} data.synth.notes=400 data.prefetch_batches=0 train.batch_pairs=2");
     let child = train_until(&home, "run", &sets, 2);
     fs::rename(home.path("data/images"), home.path("data/away")).expect("a move");
     let output = child.wait_with_output().expect("an end");
@@ -167,15 +99,13 @@ fn what_was_learnt_is_saved_before_an_error() {
         assert!(said.contains(words), "no `{words}`: {said}");
     }
     let ended = events(&home, "run");
-    let end = &ended[ended.len() - 1];
-    assert_eq!(end["reason"], "failed");
+    let end = end(&ended, "failed");
     let state = home.json("run/last/state.json");
     assert_eq!(state["step"], end["step"]);
 
     fs::rename(home.path("data/away"), home.path("data/images")).expect("a move");
     let end = state["step"].as_u64().expect("a step") + 2;
-    let longer = format!("train.max_steps={end}");
-    resume(&home, "run", &["--set", &longer]).done();
+    resume(&home, "run", &format!("--set train.max_steps={end}")).done();
     let resumed = events(&home, "run");
     assert_eq!(losses(&resumed).len() as u64, end);
 }
@@ -183,11 +113,8 @@ fn what_was_learnt_is_saved_before_an_error() {
 #[test]
 fn checkpoints_come_by_the_clock_too() {
     let home = Home::with_config();
-    let sets = [
-        FOUR.as_slice(),
-        &["train.save_every_steps=0", "train.save_every_minutes=1e-7"],
-    ];
-    home.train("run", &sets.concat()).done();
+    let clock = "train.save_every_steps=0 train.save_every_minutes=1e-7";
+    home.train("run", format!("{FOUR} {clock}")).done();
     let events = events(&home, "run");
     let saved = named(&events, "checkpoint_saved");
     let saved: Vec<_> = saved
@@ -203,13 +130,13 @@ fn checkpoints_come_by_the_clock_too() {
 #[test]
 fn what_killed_processes_left_is_cleared() {
     let home = Home::with_config();
-    home.train("run", &FOUR).done();
+    home.train("run", FOUR).done();
     home.write("run/checkpoints/.writing-abc/model/half", "half");
     home.write("run/.writing-def", "half");
     // Killed between the two renames that replace a folder.
     let place = |name: &str| home.path("run/checkpoints").join(name);
     fs::rename(place("step-4"), place("step-4.replaced")).expect("a move");
-    let ran = resume(&home, "run", &[]);
+    let ran = resume(&home, "run", "");
     ran.done();
     for name in [".writing-abc", ".writing-def", "step-4.replaced"] {
         assert!(ran.err.contains(name), "no `{name}`: {ran:?}");
@@ -231,14 +158,14 @@ fn what_killed_processes_left_is_cleared() {
 #[test]
 fn a_malformed_line_of_the_log_costs_nothing_else() {
     let home = Home::with_config();
-    home.train("run", &FOUR).done();
+    home.train("run", FOUR).done();
     home.edit_line("run/events.jsonl", 3, |line| {
         line[..line.len() / 2].to_owned()
     });
-    resume(&home, "run", &["--set", "train.max_steps=5"]).done();
-    home.mlrm(&["report", "run"]).done();
+    resume(&home, "run", "--set train.max_steps=5").done();
+    home.mlrm("report run").done();
     let report = home.read("run/report.html");
     assert!(report.contains("unreadable lines in the log"));
-    home.mlrm(&["watch", "run", "--svg", "frame.svg"]).done();
+    home.mlrm("watch run --svg frame.svg").done();
     assert!(home.read("frame.svg").contains(">unreadable</text>"));
 }

@@ -11,42 +11,24 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use support::Home;
+use support::{Home, training, weights_below};
 
 /// Saves and evaluates all the time, so that a kill often hits it; the end is not on an interval.
-const OFTEN: [&str; 6] = [
-    "train.max_steps=23",
-    "train.eval_every_steps=4",
-    "train.save_every_steps=3",
-    "train.saliency_every_steps=0",
-    "eval.baselines=[]",
-    "train.keep_checkpoints=1",
-];
+const OFTEN: &str = "train.max_steps=23 train.eval_every_steps=4 train.save_every_steps=3 \
+    train.saliency_every_steps=0 eval.baselines=[] train.keep_checkpoints=1";
 
 /// Adapters with dropout, and notes that show parts of others.
-const DRAWN: [&str; 4] = [
-    "model.llm.tune=lora",
-    "model.llm.lora.dropout=0.2",
-    "train.swap.share=0.5",
-    "data.loader_threads=3",
-];
+const DRAWN: &str = "model.llm.tune=lora model.llm.lora.dropout=0.2 train.swap.share=0.5 \
+    data.loader_threads=3";
 
 /// Batches in parts that read features of pictures, which a killed process leaves half-written, and
 /// more than one pass over the pairs.
-const KEPT: [&str; 5] = [
-    "train.feature_cache=features",
-    "train.micro_batch_notes=5",
-    "train.swap.share=0.5",
-    "train.batch_pairs=24",
-    "data.loader_threads=2",
-];
+const KEPT: &str = "train.feature_cache=features train.micro_batch_notes=5 train.swap.share=0.5 \
+    train.batch_pairs=24 data.loader_threads=2";
 
 /// Two workers, each with a share of every batch.
-const TWO_DEVICES: [&str; 3] = [
-    r#"backend.device=["flex","flex"]"#,
-    "model.llm.tune=lora",
-    "model.llm.lora.dropout=0.2",
-];
+const TWO_DEVICES: &str = "backend.device=[\"flex\",\"flex\"] model.llm.tune=lora \
+    model.llm.lora.dropout=0.2";
 
 /// Kills in most settings.
 const KILLS: usize = 14;
@@ -64,17 +46,17 @@ enum Moment {
 
 #[test]
 fn a_run_killed_at_any_moment_ends_with_the_same_weights() {
-    kill_again_and_again(&OFTEN, KILLS);
+    kill_again_and_again(OFTEN, KILLS);
 }
 
 #[test]
 fn so_does_one_with_dropout_and_swaps() {
-    kill_again_and_again(&[OFTEN.as_slice(), &DRAWN].concat(), KILLS);
+    kill_again_and_again(&format!("{OFTEN} {DRAWN}"), KILLS);
 }
 
 #[test]
 fn so_does_one_that_keeps_features_and_passes_over_its_pairs_again() {
-    let home = kill_again_and_again(&[OFTEN.as_slice(), &KEPT].concat(), KILLS);
+    let home = kill_again_and_again(&format!("{OFTEN} {KEPT}"), KILLS);
     let events = support::events(&home, "whole");
     let last = support::named(&events, "train_step").pop().expect("a step");
     assert!(last["epoch"].as_f64().expect("a number") > 1.5, "{last}");
@@ -82,14 +64,14 @@ fn so_does_one_that_keeps_features_and_passes_over_its_pairs_again() {
 
 #[test]
 fn so_does_one_on_two_devices() {
-    kill_again_and_again(&[OFTEN.as_slice(), &TWO_DEVICES].concat(), KILLS / 2);
+    kill_again_and_again(&format!("{OFTEN} {TWO_DEVICES}"), KILLS / 2);
 }
 
 /// `most`: how often processes are killed in all.
-fn kill_again_and_again(sets: &[&str], most: usize) -> Home {
+fn kill_again_and_again(sets: &str, most: usize) -> Home {
     let home = Home::with_config();
-    let plain = ["train.feature_cache=off"];
-    home.train("whole", &[sets, &plain].concat()).done();
+    home.train("whole", format!("{sets} train.feature_cache=off"))
+        .done();
     let whole = weights(&home.path("whole"));
     assert!(whole.len() >= 5, "{:?}", whole.keys());
     let mut random = 88_172_645_463_325_252_u64;
@@ -100,7 +82,7 @@ fn kill_again_and_again(sets: &[&str], most: usize) -> Home {
         // What runs before this one kept would leave it nothing to do.
         let _none = fs::remove_dir_all(home.path("features"));
         let name = format!("killed-{run}");
-        let mut words = train_words(&name, sets);
+        let mut words = training("tiny.toml", &name, sets);
         loop {
             random ^= random << 13;
             random ^= random >> 7;
@@ -119,15 +101,11 @@ fn kill_again_and_again(sets: &[&str], most: usize) -> Home {
                 break;
             } else {
                 // It had all its kills, or ended before its moment: it goes on to its end.
-                let words: Vec<&str> = words.iter().map(String::as_str).collect();
                 home.mlrm(&words).done();
                 break;
             }
-            words = ["train", &format!("{name}/config.toml"), "--resume"]
-                .map(str::to_owned)
-                .to_vec();
-            if !home.path(&name).join("config.toml").is_file() {
-                words = train_words(&name, sets);
+            if home.path(&name).join("config.toml").is_file() {
+                words = format!("train {name}/config.toml --resume");
             }
         }
         assert_eq!(weights(&home.path(&name)), whole, "{name}: {kills:?}");
@@ -137,22 +115,13 @@ fn kill_again_and_again(sets: &[&str], most: usize) -> Home {
     home
 }
 
-fn train_words(run: &str, sets: &[&str]) -> Vec<String> {
-    let dir = format!("run.dir={run}");
-    let sets = sets.iter().copied().chain([dir.as_str()]);
-    let sets = sets.flat_map(|set| ["--set", set]);
-    let words = ["train", "tiny.toml"].into_iter().chain(sets);
-    words.map(str::to_owned).collect()
-}
-
 /// Starts the process and kills it at its moment; whether it was still running.
-fn killed_at(home: &Home, run: &str, words: &[String], moment: Moment) -> bool {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+fn killed_at(home: &Home, run: &str, words: &str, moment: Moment) -> bool {
     let folder = home.path(run);
     let log = folder.join("events.jsonl");
     let evaluated = due_evaluations(&log);
     let mut child = home
-        .command(&words)
+        .command(words)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
@@ -229,23 +198,7 @@ fn ended(home: &Home, run: &str) -> bool {
 
 /// Every file of weights and moments that the run ended with.
 fn weights(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![run.join("model"), run.join("checkpoints/step-23")];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path
-                .extension()
-                .is_some_and(|ending| ending == "safetensors")
-            {
-                let name = path.strip_prefix(run).expect("below the run").to_owned();
-                found.insert(name, fs::read(&path).expect("a file"));
-            }
-        }
-    }
-    found
+    weights_below(run, &["model", "checkpoints/step-23"])
 }
 
 /// Whether anything half-written is left.

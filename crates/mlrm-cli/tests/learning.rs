@@ -4,31 +4,22 @@ mod support;
 
 use std::fs;
 
-use serde_json::Value;
-use support::{Home, events, named};
+use support::{Home, events, named, training, warned};
 
-const STEPS: [&str; 8] = [
-    "train.max_steps=60",
-    "train.eval_every_steps=0",
-    "train.save_every_steps=0",
-    "train.saliency_every_steps=0",
-    "train.probe_every_steps=5",
-    "data.pairs.validation_fraction=0.1",
-    "data.pairs.test_fraction=0.1",
-    "eval.baselines=[]",
-];
+const STEPS: &str = "train.max_steps=60 train.eval_every_steps=0 train.save_every_steps=0 \
+    train.saliency_every_steps=0 train.probe_every_steps=5 \
+    data.pairs.validation_fraction=0.1 data.pairs.test_fraction=0.1 eval.baselines=[]";
 
 /// The warnings of a run that was given these settings on top; it ends well.
-fn warned(home: &Home, run: &str, sets: &[&str]) -> Vec<String> {
-    let ran = home.train(run, &[&STEPS[..], sets].concat());
-    ran.done();
+fn warnings(home: &Home, run: &str, sets: &str) -> Vec<String> {
+    home.train(run, format!("{STEPS} {sets}")).done();
     messages(home, run)
 }
 
 fn messages(home: &Home, run: &str) -> Vec<String> {
     let events = events(home, run);
-    let message = |warning: &Value| warning["message"].as_str().expect("a message").to_owned();
-    named(&events, "warning").into_iter().map(message).collect()
+    let messages = warned(&events, "").into_iter();
+    messages.map(str::to_owned).collect()
 }
 
 /// Exactly one warning of `cause`, with all of `words`.
@@ -47,7 +38,7 @@ fn one(warnings: &[String], cause: &str, words: &[&str]) {
 #[test]
 fn a_run_that_learns_nothing_is_told_so() {
     let home = Home::with_config();
-    let found = warned(&home, "run", &["train.learning_rate=1e-12"]);
+    let found = warnings(&home, "run", "train.learning_rate=1e-12");
     one(
         &found,
         "the loss stays at log N",
@@ -64,13 +55,11 @@ fn a_run_that_learns_nothing_is_told_so() {
 #[test]
 fn a_run_that_goes_on_neither_forgets_nor_repeats_a_warning() {
     let home = Home::with_config();
-    let sets = ["train.learning_rate=1e-12", "train.warmup_ratio=0"];
-    let go = |run: &str, steps: &str, more: &[&str]| {
-        let dir = format!("run.dir={run}");
-        let sets = [&[dir.as_str()], &STEPS[..], &sets, &[steps]].concat();
-        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", *set]).collect();
-        home.mlrm(&[&["train", "tiny.toml"], sets.as_slice(), more].concat())
-            .done();
+    let go = |run: &str, steps: usize, more: &str| {
+        let sets = format!(
+            "{STEPS} train.learning_rate=1e-12 train.warmup_ratio=0 train.max_steps={steps}"
+        );
+        home.mlrm(training("tiny.toml", run, sets) + more).done();
     };
     let told = |run: &str| -> Vec<u64> {
         let events = events(&home, run);
@@ -82,13 +71,13 @@ fn a_run_that_goes_on_neither_forgets_nor_repeats_a_warning() {
         told.map(|warning| warning["step"].as_u64().expect("a step"))
             .collect()
     };
-    go("whole", "train.max_steps=60", &[]);
+    go("whole", 60, "");
     assert_eq!(told("whole"), [40]);
-    go("stopped", "train.max_steps=30", &[]);
+    go("stopped", 30, "");
     assert_eq!(told("stopped"), [0; 0]);
-    go("stopped", "train.max_steps=60", &["--resume"]);
+    go("stopped", 60, " --resume");
     assert_eq!(told("stopped"), [40]);
-    go("stopped", "train.max_steps=110", &["--resume"]);
+    go("stopped", 110, " --resume");
     assert_eq!(told("stopped"), [40]);
 }
 
@@ -96,15 +85,9 @@ fn a_run_that_goes_on_neither_forgets_nor_repeats_a_warning() {
 #[test]
 fn a_temperature_that_runs_off_upwards_is_told_of() {
     let home = Home::with_config();
-    let sets = [
-        "train.max_steps=120",
-        "train.learning_rate=1e-2",
-        "train.schedule=constant",
-        "train.batch_pairs=16",
-        "data.pairs.top_k=1",
-        "objective.temperature_logit=4.5",
-    ];
-    let found = warned(&home, "run", &sets);
+    let sets = "train.max_steps=120 train.learning_rate=1e-2 train.schedule=constant \
+        train.batch_pairs=16 data.pairs.top_k=1 objective.temperature_logit=4.5";
+    let found = warnings(&home, "run", sets);
     let words = [
         "it began at 4.500",
         "objective.max_temperature_logit = 4.605",
@@ -116,12 +99,8 @@ fn a_temperature_that_runs_off_upwards_is_told_of() {
 #[test]
 fn a_collapse_and_a_temperature_that_runs_off_are_told_of_and_the_latter_can_be_bounded() {
     let home = Home::with_config();
-    let sets = [
-        "train.learning_rate=1",
-        "train.clip_norm=0",
-        "train.batch_pairs=16",
-    ];
-    let found = warned(&home, "run", &sets);
+    let sets = "train.learning_rate=1 train.clip_norm=0 train.batch_pairs=16";
+    let found = warnings(&home, "run", sets);
     let words = [
         "mean cosine of",
         "effective rank",
@@ -135,14 +114,10 @@ fn a_collapse_and_a_temperature_that_runs_off_are_told_of_and_the_latter_can_be_
     );
 
     // A run that learns sharpens its logits, up to the bound.
-    let sets = [
-        "train.batch_pairs=32",
-        "train.learning_rate=3e-3",
-        "objective.max_temperature_logit=3.0",
-    ];
-    warned(&home, "bounded", &sets);
-    let free = ["train.batch_pairs=32", "train.learning_rate=3e-3"];
-    warned(&home, "free", &free);
+    let sets = "train.batch_pairs=32 train.learning_rate=3e-3 objective.max_temperature_logit=3.0";
+    warnings(&home, "bounded", sets);
+    let free = "train.batch_pairs=32 train.learning_rate=3e-3";
+    warnings(&home, "free", free);
     let most = |run: &str| {
         let events = events(&home, run);
         let steps = named(&events, "train_step").into_iter();
@@ -152,12 +127,7 @@ fn a_collapse_and_a_temperature_that_runs_off_are_told_of_and_the_latter_can_be_
     assert_eq!(most("bounded"), 3.0);
     assert!(most("free") > 3.005, "{}", most("free"));
     home.refused(
-        &[
-            "train",
-            "tiny.toml",
-            "--set",
-            "objective.max_temperature_logit=2",
-        ],
+        "train tiny.toml --set objective.max_temperature_logit=2",
         &[
             "objective.max_temperature_logit",
             "is below the temperature logit that training starts at, 3.0000",
@@ -196,7 +166,7 @@ fn noise(seed: u32) -> Vec<u8> {
 }
 
 /// Trains on notes whose pictures are these, by their number.
-fn with_pictures(picture: impl Fn(u32) -> Vec<u8>, sets: &[&str]) -> Vec<String> {
+fn with_pictures(picture: impl Fn(u32) -> Vec<u8>, sets: &str) -> Vec<String> {
     let home = Home::with_notes();
     let mut files: Vec<_> = fs::read_dir(home.path("data/images"))
         .expect("pictures")
@@ -206,35 +176,24 @@ fn with_pictures(picture: impl Fn(u32) -> Vec<u8>, sets: &[&str]) -> Vec<String>
     for (number, path) in files.into_iter().enumerate() {
         fs::write(path, picture(number as u32)).expect("a picture");
     }
-    let learns = [
-        "train.batch_pairs=32",
-        "train.learning_rate=3e-3",
-        "run.dir=run",
-    ];
-    let sets = STEPS.iter().chain(&learns).chain(sets);
-    let words: Vec<&str> = sets.flat_map(|set| ["--set", set]).collect();
-    home.mlrm(&[&["train", "folder.toml"], &words[..]].concat())
-        .done();
+    let sets = format!("{STEPS} train.batch_pairs=32 train.learning_rate=3e-3 {sets}");
+    home.mlrm(training("folder.toml", "run", sets)).done();
     messages(&home, "run")
 }
 
 #[test]
 fn pictures_that_say_nothing_are_found_to_be_ignored() {
     // The same one of every note: embeddings do not move with it.
-    let found = with_pictures(|_| noise(1), &[]);
+    let found = with_pictures(|_| noise(1), "");
     let words = [
         "pictures of other notes, embeddings of the probe move by 0.00 %",
         "model.variant",
     ];
     one(&found, "the picture is ignored", &words);
     // Noise tells the notes of the training apart, and nothing of others.
-    let tested = [
-        "train.max_steps=40",
-        "data.pairs.validation_fraction=0.2",
-        "data.pairs.test_fraction=0.25",
-        "eval.baselines=[\"random\",\"text_only\"]",
-    ];
-    let found = with_pictures(noise, &tested);
+    let tested = "train.max_steps=40 data.pairs.validation_fraction=0.2 \
+        data.pairs.test_fraction=0.25 eval.baselines=[\"random\",\"text_only\"]";
+    let found = with_pictures(noise, tested);
     one(
         &found,
         "the picture is ignored",
@@ -245,17 +204,11 @@ fn pictures_that_say_nothing_are_found_to_be_ignored() {
 #[test]
 fn a_run_that_learns_has_no_warning() {
     let home = Home::with_config();
-    let sets = [
-        "train.max_steps=120",
-        "train.batch_pairs=32",
-        "train.learning_rate=3e-3",
-        "train.saliency_every_steps=30",
-        "train.probe_every_steps=10",
-        "data.pairs.validation_fraction=0.2",
-        "data.pairs.test_fraction=0.25",
-        "eval.baselines=[\"random\",\"text_only\"]",
-    ];
-    let found = warned(&home, "run", &sets);
+    let sets = "train.max_steps=120 train.batch_pairs=32 train.learning_rate=3e-3 \
+        train.saliency_every_steps=30 train.probe_every_steps=10 \
+        data.pairs.validation_fraction=0.2 data.pairs.test_fraction=0.25 \
+        eval.baselines=[\"random\",\"text_only\"]";
+    let found = warnings(&home, "run", sets);
     assert!(found.is_empty(), "{found:#?}");
     let events = events(&home, "run");
     let probes = named(&events, "embedding_probe");

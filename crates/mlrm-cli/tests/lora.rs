@@ -8,16 +8,13 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use support::{Home, events, losses, named, skipped};
+use support::{Home, events, losses, named, skipped, training};
 use tensors::{RawTensor, Tensors, copy_folder, read, write};
 
-const LORA: [&str; 5] = [
-    "model.llm.tune=lora",
-    "model.llm.lora.rank=4",
-    "model.llm.lora.dropout=0.2",
-    "train.saliency_every_steps=0",
-    "eval.baselines=[]",
-];
+const TUNED: &str = "model.llm.tune=lora";
+
+const LORA: &str = "model.llm.tune=lora model.llm.lora.rank=4 model.llm.lora.dropout=0.2 \
+    train.saliency_every_steps=0 eval.baselines=[]";
 
 /// Parameters of TINY's language model that learn in a run: all − those of connector, fusion, head.
 fn trained(home: &Home, run: &str) -> u64 {
@@ -28,14 +25,11 @@ fn trained(home: &Home, run: &str) -> u64 {
     number("parameters_trained")
 }
 
-/// Takes the run back to its checkpoint of `step`, as if it had been killed there, and goes on.
+/// Takes the run back to its checkpoint of `step` and goes on.
+#[cfg(unix)]
 fn go_on_from(home: &Home, run: &str, step: usize) {
-    let link = home.path(format!("{run}/last"));
-    fs::remove_file(&link).expect("a link");
-    #[cfg(unix)]
-    std::os::unix::fs::symlink(format!("checkpoints/step-{step}"), &link).expect("a link");
-    home.mlrm(&["train", &format!("{run}/config.toml"), "--resume"])
-        .done();
+    support::take_back(home, run, step);
+    support::resume(home, run, "").done();
 }
 
 #[cfg(unix)]
@@ -49,13 +43,13 @@ fn same_file(one: &Path, other: &Path) -> bool {
 #[cfg(unix)]
 fn a_lora_run_keeps_its_language_model_and_resumes_bit_by_bit() {
     let home = Home::with_config();
-    home.train("run", &LORA).done();
+    home.train("run", LORA).done();
     let whole = losses(&events(&home, "run"));
     assert_eq!(whole.len(), 6);
 
     // Rank 4 beside seven maps of two layers: 4 · (inputs + outputs) each.
     let maps = 2 * ((32 + 32) + 2 * (32 + 16) + (32 + 32) + 3 * (32 + 64));
-    home.train("frozen", &["model.llm.tune=frozen", "eval.baselines=[]"])
+    home.train("frozen", "model.llm.tune=frozen eval.baselines=[]")
         .done();
     assert_eq!(trained(&home, "run"), trained(&home, "frozen") + 4 * maps);
 
@@ -87,7 +81,7 @@ fn a_lora_run_keeps_its_language_model_and_resumes_bit_by_bit() {
     go_on_from(&home, "run", 3);
     // `losses` has seen that the repeated steps are the same, dropout included.
     assert_eq!(losses(&events(&home, "run")), whole);
-    let other = [LORA.as_slice(), &["model.llm.lora.dropout=0"]].concat();
+    let other = format!("{LORA} model.llm.lora.dropout=0");
     home.train("other", &other).done();
     assert_ne!(losses(&events(&home, "other"))[&1], whole[&1]);
 }
@@ -96,17 +90,17 @@ fn a_lora_run_keeps_its_language_model_and_resumes_bit_by_bit() {
 #[cfg(unix)]
 fn a_batch_in_parts_trains_the_same_and_resumes_bit_by_bit() {
     let home = Home::with_config();
-    home.train("whole", &LORA).done();
+    home.train("whole", LORA).done();
     let whole = losses(&events(&home, "whole"));
     for (run, parts) in [
-        ("slices", ["train.micro_batch_notes=3"].as_slice()),
-        ("layers", &["train.checkpoint_layers=true"]),
+        ("slices", "train.micro_batch_notes=3"),
+        ("layers", "train.checkpoint_layers=true"),
         (
             "both",
-            &["train.micro_batch_notes=5", "train.checkpoint_layers=true"],
+            "train.micro_batch_notes=5 train.checkpoint_layers=true",
         ),
     ] {
-        home.train(run, &[LORA.as_slice(), parts].concat()).done();
+        home.train(run, format!("{LORA} {parts}")).done();
         let found = losses(&events(&home, run));
         assert_eq!(found.len(), whole.len());
         for (step, numbers) in &found {
@@ -130,19 +124,17 @@ fn a_batch_in_parts_trains_the_same_and_resumes_bit_by_bit() {
 #[test]
 fn adapters_are_a_start_and_can_be_merged() {
     let home = Home::with_config();
-    home.train("run", &[LORA.as_slice(), &["train.max_steps=3"]].concat())
+    home.train("run", format!("{LORA} train.max_steps=3"))
         .done();
-    let evaluated = |words: &[&str]| home.mlrm(words).done().json()["slices"]["all"].clone();
-    let of_run = evaluated(&["eval", "run", "--json"]);
+    let of_run = home.mlrm("eval run --json").done().json()["slices"]["all"].clone();
 
     // A language model as Hugging Face's tools keep it, with the adapters beside it.
     let llm = "model.llm.path=run/model/llm";
     let adapter = "model.llm.lora.path=run/model/adapter";
-    let step = ["train.max_steps=1", "eval.baselines=[]", llm, adapter];
+    let step = format!("train.max_steps=1 eval.baselines=[] {llm} {adapter}");
     for tune in ["lora", "frozen", "full"] {
-        let tune_set = format!("model.llm.tune={tune}");
-        let sets = [step.as_slice(), &[tune_set.as_str()]].concat();
-        home.train(tune, &sets).done();
+        home.train(tune, format!("{step} model.llm.tune={tune}"))
+            .done();
         let has_adapter = home.path(format!("{tune}/model/adapter")).is_dir();
         assert_eq!(has_adapter, tune != "full", "{tune}");
     }
@@ -162,22 +154,12 @@ fn adapters_are_a_start_and_can_be_merged() {
         home.read("tiny.toml")
             .replace("[model]", "[model]\npath = \"run/model\""),
     );
-    let more = [
-        "train",
-        "more.toml",
-        "--set",
-        "run.dir=more",
-        "--set",
-        "train.max_steps=1",
-    ];
-    let tuned = [more.as_slice(), &["--set", LORA[0], "--set", LORA[1]]].concat();
-    home.mlrm(&tuned).done();
+    let more = "train more.toml --set run.dir=more --set train.max_steps=1";
+    let tuned = format!("{more} --set {TUNED}");
+    home.mlrm(format!("{tuned} --set model.llm.lora.rank=4"))
+        .done();
     home.refused(
-        &[
-            more.as_slice(),
-            &["--set", "run.dir=less", "--set", LORA[0]],
-        ]
-        .concat(),
+        format!("{tuned} --set run.dir=less"),
         &["rank 4", "[model.llm.lora]"],
     );
     assert!(
@@ -191,11 +173,10 @@ fn adapters_are_a_start_and_can_be_merged() {
 #[cfg(unix)]
 fn a_quantised_language_model_trains_and_resumes_bit_by_bit() {
     let home = Home::with_config();
-    home.train("dense", &LORA).done();
+    home.train("dense", LORA).done();
     for quantisation in ["q8", "q4"] {
-        let set = format!("model.llm.quantisation={quantisation}");
-        let sets = [LORA.as_slice(), &[set.as_str()]].concat();
-        home.train(quantisation, &sets).done();
+        let sets = format!("{LORA} model.llm.quantisation={quantisation}");
+        home.train(quantisation, sets).done();
         let whole = losses(&events(&home, quantisation));
         assert_ne!(whole[&1], losses(&events(&home, "dense"))[&1]);
         go_on_from(&home, quantisation, 3);
@@ -217,11 +198,11 @@ fn a_quantised_language_model_trains_and_resumes_bit_by_bit() {
 #[test]
 fn inspect_counts_the_adapters_that_are_meant() {
     let home = Home::with_config();
-    let sets = ["model.llm.lora.target_modules=[\"q_proj\",\"v_proj\"]"];
-    home.train("run", &[LORA.as_slice(), &sets].concat()).done();
-    let inspect = |words: &[&str]| {
-        let command = [&["inspect", "run", "--json"], words].concat();
-        home.mlrm(&command).done().json()["training"].clone()
+    let sets = "model.llm.lora.target_modules=[\"q_proj\",\"v_proj\"]";
+    home.train("run", format!("{LORA} {sets}")).done();
+    let inspect = |words: &str| {
+        let command = format!("inspect run --json {words}");
+        home.mlrm(command).done().json()["training"].clone()
     };
     let number = |training: &serde_json::Value, tune: usize, key: &str| {
         training["estimates"][tune][key].as_u64().expect("a number")
@@ -231,18 +212,18 @@ fn inspect_counts_the_adapters_that_are_meant() {
         trained(1) - trained(2)
     };
     // The run's own: rank 4 beside q and v of two layers; and what the run said that it trains.
-    let own = inspect(&[]);
+    let own = inspect("");
     assert_eq!(adapters(&own), 2 * 4 * ((32 + 32) + (32 + 16)));
     assert_eq!(
         number(&own, 1, "trained_parameters"),
         trained(&home, "run"),
         "the estimate is what trained"
     );
-    let other = inspect(&["--rank", "2", "--targets", "down_proj"]);
+    let other = inspect("--rank 2 --targets down_proj");
     assert_eq!(adapters(&other), 2 * 2 * (64 + 32));
     // Fewer maps keep fewer activations, full tuning most.
     let activations = |training, tune| number(training, tune, "activations_bytes");
-    let all = inspect(&["--targets", "all-linear"]);
+    let all = inspect("--targets all-linear");
     assert!(activations(&own, 2) < activations(&own, 1));
     assert!(activations(&own, 1) < activations(&all, 1));
     assert_eq!(activations(&own, 0), activations(&all, 0));
@@ -257,16 +238,19 @@ fn inspect_counts_the_adapters_that_are_meant() {
         weights(&own) - 2 * layer
     };
     for (name, bits) in [("q8", 8), ("q4", 4)] {
-        assert_eq!(weights(&inspect(&["--quantisation", name])), held(bits));
+        assert_eq!(
+            weights(&inspect(&format!("--quantisation {name}"))),
+            held(bits)
+        );
     }
     home.refused(
-        &["inspect", "run", "--targets", "q_prj"],
+        "inspect run --targets q_prj",
         &["no linear map of this name", "did you mean `q_proj`?"],
     );
     let opt = support::golden_cases().join("opt_micl_ragged/llm");
     let opt = opt.to_str().expect("UTF-8");
     let of_opt = home
-        .mlrm(&["inspect", opt, "--json", "--targets", "fc1,fc2"])
+        .mlrm(format!("inspect {opt} --json --targets fc1,fc2"))
         .done()
         .json();
     assert!(adapters(&of_opt["training"]) > 0);
@@ -276,7 +260,7 @@ fn inspect_counts_the_adapters_that_are_meant() {
 fn peft_loads_what_a_run_wrote() {
     const TEST: &str = "peft_loads_what_a_run_wrote";
     let home = Home::with_config();
-    home.train("run", &LORA).done();
+    home.train("run", LORA).done();
     let python = std::env::var("MLRM_PYTHON").unwrap_or("python3".into());
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/peft_loads.py");
     let output = std::process::Command::new(&python)
@@ -301,55 +285,51 @@ fn peft_loads_what_a_run_wrote() {
 #[test]
 fn settings_that_no_adapter_can_have() {
     let home = Home::with_config();
-    home.mlrm(&support::SYNTH).done();
+    home.mlrm(support::SYNTH).done();
     for (sets, words) in [
         (
-            ["model.llm.lora.rank=0"].as_slice(),
+            "model.llm.lora.rank=0",
             ["model.llm.lora.rank", "integer in [1, 65536]"],
         ),
         (
-            &["model.llm.lora.dropout=1.0"],
+            "model.llm.lora.dropout=1.0",
             ["model.llm.lora.dropout", "[0, 1)"],
         ),
-        (&["model.llm.lora.alpha=0"], ["model.llm.lora.alpha", "> 0"]),
+        ("model.llm.lora.alpha=0", ["model.llm.lora.alpha", "> 0"]),
         (
-            &["model.llm.lora.target_modules=[\"q_prj\"]"],
+            "model.llm.lora.target_modules=[\"q_prj\"]",
             ["no linear map of this name", "did you mean `q_proj`?"],
         ),
         (
-            &["model.llm.lora.target_modules=[\"all-linear\", \"q_proj\"]"],
+            "model.llm.lora.target_modules=[\"all-linear\",\"q_proj\"]",
             ["model.llm.lora.target_modules", "every linear map"],
         ),
         (
-            &["model.llm.tune=full", "model.llm.quantisation=q8"],
+            "model.llm.tune=full model.llm.quantisation=q8",
             ["model.llm.quantisation", "`model.llm.tune`"],
         ),
         (
-            &["model.llm.quantisation=q2"],
+            "model.llm.quantisation=q2",
             ["model.llm.quantisation", "\"q4\""],
         ),
         (
-            &[
-                "model.llm.quantisation=q8",
-                "model.llm.intermediate_size=72",
-            ],
+            "model.llm.quantisation=q8 model.llm.intermediate_size=72",
             ["layers.0.mlp.gate_proj", "72 outputs"],
         ),
         (
-            &["model.llm.lora.path=nowhere"],
+            "model.llm.lora.path=nowhere",
             ["nowhere", "adapter_config.json"],
         ),
     ] {
-        let sets = [LORA[0], "run.dir=run"].iter().chain(sets);
-        let sets: Vec<&str> = sets.flat_map(|set| ["--set", set]).collect();
-        home.refused(&[&["train", "tiny.toml"], sets.as_slice()].concat(), &words);
+        let sets = format!("{TUNED} {sets}");
+        home.refused(training("tiny.toml", "run", sets), &words);
     }
 }
 
 #[test]
 fn adapter_folders_that_mean_something_else() {
     let home = Home::with_config();
-    home.train("run", &[LORA.as_slice(), &["train.max_steps=1"]].concat())
+    home.train("run", format!("{LORA} train.max_steps=1"))
         .done();
     let config = home.read("run/model/adapter/adapter_config.json");
     for (right, wrong, words) in [
@@ -398,9 +378,8 @@ fn adapter_folders_that_mean_something_else() {
         assert!(config.contains(right), "{right} in {config}");
         copy_folder(&home.path("run/model/adapter"), &home.path("bad"));
         home.write("bad/adapter_config.json", config.replace(right, wrong));
-        let sets = ["run.dir=again", LORA[0], "model.llm.lora.path=bad"];
-        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
-        home.refused(&[&["train", "tiny.toml"], sets.as_slice()].concat(), &words);
+        let sets = format!("{TUNED} model.llm.lora.path=bad");
+        home.refused(training("tiny.toml", "again", sets), &words);
         fs::remove_dir_all(home.path("bad")).expect("removed");
     }
 }
@@ -425,7 +404,7 @@ fn peft_folder(
 #[test]
 fn adapter_folders_in_every_spelling_of_peft() {
     let home = Home::with_config();
-    home.train("run", &[LORA.as_slice(), &["train.max_steps=2"]].concat())
+    home.train("run", format!("{LORA} train.max_steps=2"))
         .done();
     let table = read(&home.path("run/model/llm/model.safetensors"));
     let table = table["model.embed_tokens.weight"].clone();
@@ -457,16 +436,12 @@ fn adapter_folders_in_every_spelling_of_peft() {
     peft_folder(&home, "other_words", saved, with(other.clone()));
 
     let losses_from = |folder: &str| {
-        let path = format!("model.llm.lora.path={folder}");
         let run = format!("from_{}", folder.replace('/', "_"));
-        let sets = [
-            "model.llm.path=run/model/llm",
-            LORA[0],
-            &path,
-            "train.max_steps=2",
-        ];
-        home.train(&run, &[sets.as_slice(), &LORA[3..]].concat())
-            .done();
+        let sets = format!(
+            "{TUNED} model.llm.path=run/model/llm model.llm.lora.path={folder} \
+            train.max_steps=2 train.saliency_every_steps=0 eval.baselines=[]"
+        );
+        home.train(&run, sets).done();
         losses(&events(&home, &run))
     };
     let plain = losses_from("run/model/adapter");
@@ -490,10 +465,7 @@ fn adapter_folders_in_every_spelling_of_peft() {
         ("none", ["no linear map", "c_attn"]),
         ("narrow", ["table of words", "does not fit"]),
     ] {
-        let path = format!("model.llm.lora.path={folder}");
-        let sets = ["run.dir=bad", LORA[0], &path]
-            .map(|set| ["--set", set])
-            .concat();
-        home.refused(&[&["train", "tiny.toml"], sets.as_slice()].concat(), &words);
+        let sets = format!("{TUNED} model.llm.lora.path={folder}");
+        home.refused(training("tiny.toml", "bad", sets), &words);
     }
 }

@@ -6,21 +6,16 @@ mod tensors;
 
 use std::fs;
 
-use support::Home;
+use support::{Home, training};
 use tensors::read;
 
-const LORA: [&str; 4] = [
-    "model.llm.tune=lora",
-    "model.llm.lora.rank=4",
-    "train.saliency_every_steps=0",
-    "eval.baselines=[]",
-];
+const LORA: &str = "model.llm.tune=lora model.llm.lora.rank=4 train.saliency_every_steps=0 \
+    eval.baselines=[]";
 
 /// The embeddings of all notes by a model.
 fn embeddings(home: &Home, model: &str) -> Vec<f32> {
     let out = format!("{}.safetensors", model.replace('/', "-"));
-    let command = ["embed", model, "--notes", "data/notes.jsonl", "--out", &out];
-    home.mlrm(&command).done();
+    home.embed(model, &out);
     read(&home.path(out))["embeddings"].values()
 }
 
@@ -36,23 +31,19 @@ fn difference(a: &[f32], b: &[f32]) -> f32 {
 fn merged_adapters_are_a_part_of_the_weights() {
     let home = Home::with_config();
     for (run, sets) in [
-        ("plain", [].as_slice()),
+        ("plain", ""),
         (
             "rslora",
-            &[
-                "model.llm.lora.rslora=true",
-                "model.llm.lora.alpha=3",
-                "model.llm.lora.target_modules=[\"q_proj\",\"down_proj\"]",
-            ],
+            "model.llm.lora.rslora=true model.llm.lora.alpha=3 \
+                model.llm.lora.target_modules=[\"q_proj\",\"down_proj\"]",
         ),
-        ("q4", &["model.llm.quantisation=q4"]),
+        ("q4", "model.llm.quantisation=q4"),
     ] {
         // Rates so high that the adapters change something.
-        let fast = ["train.learning_rate=0.02"];
-        home.train(run, &[LORA.as_slice(), &fast, sets].concat())
-            .done();
+        let fast = "train.learning_rate=0.02";
+        home.train(run, format!("{LORA} {fast} {sets}")).done();
         let merged = format!("{run}-merged");
-        home.mlrm(&["export", run, "--out", &merged, "--merge"])
+        home.mlrm(format!("export {run} --out {merged} --merge"))
             .done();
         assert!(!home.path(&merged).join("adapter").exists());
 
@@ -107,7 +98,7 @@ fn merged_adapters_are_a_part_of_the_weights() {
         let without = embeddings(&home, &format!("{run}/model"));
         assert!(difference(&without, &beside) > 1e-3, "{run}");
         home.refused(
-            &["export", run, "--out", "again", "--merge"],
+            format!("export {run} --out again --merge"),
             &["--merge", "no adapters"],
         );
     }
@@ -126,20 +117,17 @@ fn a_tied_language_model_stays_tied() {
     fs::write(&file, config.replace(untied, tied)).expect("a file");
     // Changed on purpose.
     fs::remove_file(home.path("run/model/checksums.json")).expect("checksums");
-    home.mlrm(&["export", "run", "--out", "copy"]).done();
+    home.mlrm("export run --out copy").done();
     let folder = home.read("tiny.toml");
     home.write(
         "more.toml",
         folder.replace("[model]", "[model]\npath = \"run/model\""),
     );
     for tune in ["full", "lora"] {
-        let (dir, tuned) = (format!("run.dir={tune}"), format!("model.llm.tune={tune}"));
-        let command = ["train", "more.toml", "--set", &dir, "--set", &tuned];
-        home.mlrm(&[&command[..], &["--set", "train.max_steps=1"]].concat())
-            .done();
+        let sets = format!("model.llm.tune={tune} train.max_steps=1");
+        home.mlrm(training("more.toml", tune, sets)).done();
     }
-    home.mlrm(&["export", "lora", "--out", "merged", "--merge"])
-        .done();
+    home.mlrm("export lora --out merged --merge").done();
     for folder in ["copy", "full/model", "lora/model", "merged"] {
         let config = home.json(&format!("{folder}/llm/config.json"));
         assert_eq!(config["tie_word_embeddings"], true, "{folder}");

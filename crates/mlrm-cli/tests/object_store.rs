@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use shards::{pictures, write_parquet, write_tar};
-use support::{Home, Ran, events, losses, skipped};
+use support::{Home, Ran, events, losses, skipped, training};
 use web::{Mishap, Web};
 
 /// Pictures of the drawn set, 80 notes.
@@ -27,10 +27,10 @@ const GROUP_ROWS: usize = 8;
 /// knows no stores.
 fn home(test: &str) -> Option<Home> {
     let home = Home::with_notes();
-    let words = ["data", "check", "data", "--images", "s3://bucket/x"];
+    let words = "data check data --images s3://bucket/x";
     // Asked for nothing, as plain HTTP is not allowed.
-    let mut asked = command(&home, "http://127.0.0.1:9", &words);
-    let asked = home.ran(&words, asked.env_remove("AWS_ALLOW_HTTP"));
+    let mut asked = command(&home, "http://127.0.0.1:9", words);
+    let asked = home.ran(asked.env_remove("AWS_ALLOW_HTTP"));
     if asked.out.contains("cargo feature `object-store`") {
         refused_without(&home);
         skipped(
@@ -67,16 +67,9 @@ fn home(test: &str) -> Option<Home> {
 
 /// What a binary without the feature says: before anything runs, of all keys at once.
 fn refused_without(home: &Home) {
-    let words = [
-        "train",
-        "folder.toml",
-        "--set",
-        "data.images=s3://b/x",
-        "--set",
-        "data.notes=gs://b/n.jsonl",
-    ];
+    let words = "train folder.toml --set data.images=s3://b/x --set data.notes=gs://b/n.jsonl";
     home.refused(
-        &words,
+        words,
         &[
             "data.images",
             "data.notes",
@@ -87,7 +80,7 @@ fn refused_without(home: &Home) {
 }
 
 /// The binary, for which `web` is S3.
-fn command(home: &Home, endpoint: &str, words: &[&str]) -> Command {
+fn command(home: &Home, endpoint: &str, words: &str) -> Command {
     let mut command = home.command(words);
     command
         .env("AWS_ENDPOINT_URL", endpoint)
@@ -99,23 +92,17 @@ fn command(home: &Home, endpoint: &str, words: &[&str]) -> Command {
 }
 
 #[track_caller]
-fn mlrm(home: &Home, endpoint: &str, words: &[&str]) -> Ran {
-    let ran = home.ran(words, &mut command(home, endpoint, words));
+fn mlrm(home: &Home, endpoint: &str, words: &str) -> Ran {
+    let ran = home.ran(&mut command(home, endpoint, words));
     assert!(!format!("{ran:?}").contains("THE-SECRET"), "{ran:?}");
     ran
 }
 
 /// Trains into `run`, and gives every loss.
 #[track_caller]
-fn train(home: &Home, endpoint: &str, run: &str, sets: &[&str]) -> (Ran, String) {
-    let dir = format!("run.dir={run}");
-    let sets = [&[dir.as_str(), "eval.baselines=[]"], sets].concat();
-    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
-    let ran = mlrm(
-        home,
-        endpoint,
-        &[&["train", "folder.toml"], sets.as_slice()].concat(),
-    );
+fn train(home: &Home, endpoint: &str, run: &str, sets: &str) -> (Ran, String) {
+    let sets = format!("eval.baselines=[] {sets}");
+    let ran = mlrm(home, endpoint, &training("folder.toml", run, sets));
     ran.done();
     let text = losses(&events(home, run));
     assert_eq!(text.len(), 6);
@@ -141,7 +128,7 @@ fn a_run_is_the_same_from_wherever_its_pictures_come() {
         return;
     };
     let web = Web::calm(&home.path("stores"));
-    let near = train(&home, &web.address(), "near", &[]).1;
+    let near = train(&home, &web.address(), "near", "").1;
     assert_eq!(gets(&web), 0);
     let shards = format!("data.images={}/shop/shards/{{0..1}}.tar", web.address());
     let tables = format!("data.images={}/shop/tables/{{0..1}}.parquet", web.address());
@@ -164,12 +151,12 @@ fn a_run_is_the_same_from_wherever_its_pictures_come() {
         ),
         ("numbered", tables.as_str(), of_tables),
     ] {
-        let (ran, first) = train(&home, &web.address(), run, &[images]);
+        let (ran, first) = train(&home, &web.address(), run, images);
         assert_eq!(first, near, "{run}");
         let asked = gets(&web);
         assert!(cold.contains(&asked), "{run}: {asked}");
-        assert!(ran.err.contains("object storage: "), "{ran:?}");
-        let (_, second) = train(&home, &web.address(), &format!("{run}-warm"), &[images]);
+        ran.tells(&["object storage: "]);
+        let (_, second) = train(&home, &web.address(), &format!("{run}-warm"), images);
         assert_eq!(second, near, "{run}");
         assert_eq!(gets(&web), 0, "{run}");
     }
@@ -185,12 +172,13 @@ fn a_run_is_the_same_from_wherever_its_pictures_come() {
         ("tables-none", "data.images=s3://shop/tables/*.parquet", "0"),
     ] {
         let most = format!("data.image_cache_max_bytes={bytes}");
-        let (_, small) = train(&home, &web.address(), run, &[images, most.as_str()]);
+        let sets = format!("{images} {most}");
+        let (_, small) = train(&home, &web.address(), run, &sets);
         assert_eq!(small, near, "{run}");
         assert!(gets(&web) > 0);
     }
-    let sets = ["data.root=s3://shop", "data.images=pictures"];
-    let (_, all) = train(&home, &web.address(), "root", &sets);
+    let sets = "data.root=s3://shop data.images=pictures";
+    let (_, all) = train(&home, &web.address(), "root", sets);
     assert_eq!(all, near);
 }
 
@@ -199,7 +187,7 @@ fn a_store_that_fails_now_and_then_changes_nothing_and_is_told() {
     let Some(home) = home("a_store_that_fails_now_and_then_changes_nothing_and_is_told") else {
         return;
     };
-    let near = train(&home, "http://127.0.0.1:9", "near", &[]).1;
+    let near = train(&home, "http://127.0.0.1:9", "near", "").1;
     let web = Web::serve(&home.path("stores"), |number, _| match number % 20 {
         2 => Mishap::Busy,
         7 => Mishap::Cut,
@@ -210,13 +198,10 @@ fn a_store_that_fails_now_and_then_changes_nothing_and_is_told() {
         ("flaky", "data.images=s3://shop/shards/*.tar"),
         ("flaky-tables", "data.images=s3://shop/tables/*.parquet"),
     ] {
-        let sets = [images, "data.notes=s3://shop/notes.jsonl"];
+        let sets = format!("{images} data.notes=s3://shop/notes.jsonl");
         let (ran, flaky) = train(&home, &web.address(), run, &sets);
         assert_eq!(flaky, near);
-        assert!(
-            ran.err.contains("requests failed and were repeated"),
-            "{ran:?}"
-        );
+        ran.tells(&["requests failed and were repeated"]);
     }
 }
 
@@ -226,17 +211,10 @@ fn checks_embeddings_and_damaged_caches_work_from_a_store() {
         return;
     };
     let web = Web::calm(&home.path("stores"));
-    let words = [
-        "data",
-        "check",
-        "s3://shop",
-        "--images",
-        "pictures",
-        "--json",
-    ];
-    let checked = mlrm(&home, &web.address(), &words);
+    let words = "data check s3://shop --images pictures --json";
+    let checked = mlrm(&home, &web.address(), words);
     assert_eq!(checked.done().json()["images"], NOTES);
-    assert!(checked.err.contains("object storage: "), "{checked:?}");
+    checked.tells(&["object storage: "]);
     // Every entry is damaged in another way, and fetched again.
     let mut damaged = 0;
     for folder in fs::read_dir(home.path(".cache/mlrm/objects"))
@@ -252,26 +230,12 @@ fn checks_embeddings_and_damaged_caches_work_from_a_store() {
     }
     assert!(damaged > NOTES, "{damaged}");
     web.take_asked();
-    let again = mlrm(&home, &web.address(), &words);
+    let again = mlrm(&home, &web.address(), words);
     assert_eq!(again.done().json(), checked.json());
-    assert!(
-        again
-            .err
-            .contains("damaged entries of the cache were fetched again"),
-        "{again:?}"
-    );
-    train(&home, &web.address(), "run", &[]);
+    again.tells(&["damaged entries of the cache were fetched again"]);
+    train(&home, &web.address(), "run", "");
     let embed = |images: &str, out: &str| {
-        let words = [
-            "embed",
-            "run",
-            "--notes",
-            "data/notes.jsonl",
-            "--images",
-            images,
-            "--out",
-            out,
-        ];
+        let words = format!("embed run --notes data/notes.jsonl --images {images} --out {out}");
         mlrm(&home, &web.address(), &words).done();
         fs::read(home.path(out)).expect("embeddings")
     };
@@ -295,7 +259,7 @@ fn what_does_not_pass_is_told_with_place_and_mend() {
         let ran = mlrm(
             &home,
             &web.address(),
-            &["data", "check", "data", "--images", images],
+            &format!("data check data --images {images}"),
         );
         assert_eq!(ran.code, Some(1), "{ran:?}");
         for word in words {
@@ -339,22 +303,14 @@ fn what_does_not_pass_is_told_with_place_and_mend() {
     )
     .expect("a picture");
     check("s3://shop/pictures", &["missing_image  1"]);
-    let words = [
-        "train",
-        "folder.toml",
-        "--set",
-        "data.images=s3://closed/x.tar",
-        "--set",
-        "data.on_missing_image=drop",
-        "--set",
-        "data.on_bad_image=drop",
-    ];
-    mlrm(&home, &web.address(), &words).failed_with(1, &["403", "s3://closed/x.tar"]);
+    let words = "train folder.toml --set data.images=s3://closed/x.tar --set \
+        data.on_missing_image=drop --set data.on_bad_image=drop";
+    mlrm(&home, &web.address(), words).failed_with(1, &["403", "s3://closed/x.tar"]);
     assert!(!home.path("run").exists());
-    let plain = ["data", "check", "data", "--images", "s3://shop/pictures"];
-    let mut refused = command(&home, &web.address(), &plain);
-    let refused = home.ran(&plain, refused.env_remove("AWS_ALLOW_HTTP"));
-    assert!(refused.out.contains("AWS_ALLOW_HTTP=true"), "{refused:?}");
+    let plain = "data check data --images s3://shop/pictures";
+    let mut refused = command(&home, &web.address(), plain);
+    let refused = home.ran(refused.env_remove("AWS_ALLOW_HTTP"));
+    refused.shows(&["AWS_ALLOW_HTTP=true"]);
 }
 
 /// Waits until something is so.
@@ -377,16 +333,9 @@ fn a_kill_during_a_fetch_leaves_nothing_that_is_taken_for_whole() {
         true => Mishap::Stall(60),
         false => Mishap::None,
     });
-    let words = [
-        "data",
-        "check",
-        "data",
-        "--images",
-        "s3://shop/pictures",
-        "--json",
-    ];
+    let words = "data check data --images s3://shop/pictures --json";
     let start = |web: &Web| {
-        let mut command = command(&home, &web.address(), &words);
+        let mut command = command(&home, &web.address(), words);
         command
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -422,7 +371,7 @@ fn a_kill_during_a_fetch_leaves_nothing_that_is_taken_for_whole() {
     );
     web.take_asked();
     assert_eq!(
-        mlrm(&home, &web.address(), &words).done().json()["images"],
+        mlrm(&home, &web.address(), words).done().json()["images"],
         NOTES
     );
     assert_eq!(gets(&web), 0);
@@ -509,28 +458,25 @@ fn a_run_from_motos_s3_is_the_same() {
     let Some(moto) = moto(test, &home) else {
         return;
     };
-    let near = train(&home, &moto.endpoint, "near", &[]).1;
+    let near = train(&home, &moto.endpoint, "near", "").1;
     for (run, sets) in [
-        (
-            "prefix",
-            ["data.images=s3://shop/pictures", "data.root=data"],
-        ),
+        ("prefix", "data.images=s3://shop/pictures data.root=data"),
         (
             "shards",
-            ["data.images=s3://shop/shards/*.tar", "data.root=data"],
+            "data.images=s3://shop/shards/*.tar data.root=data",
         ),
         (
             "tables",
-            ["data.images=s3://shop/tables/*.parquet", "data.root=data"],
+            "data.images=s3://shop/tables/*.parquet data.root=data",
         ),
-        ("all", ["data.images=pictures", "data.root=s3://shop"]),
+        ("all", "data.images=pictures data.root=s3://shop"),
     ] {
         for turn in ["cold", "warm"] {
-            let (_, far) = train(&home, &moto.endpoint, &format!("{run}-{turn}"), &sets);
+            let (_, far) = train(&home, &moto.endpoint, &format!("{run}-{turn}"), sets);
             assert_eq!(far, near, "{run} {turn}");
         }
     }
-    let words = ["data", "check", "data", "--images", "s3://none/x"];
-    let none = mlrm(&home, &moto.endpoint, &words);
-    assert!(none.out.contains("no bucket `none`"), "{none:?}");
+    let words = "data check data --images s3://none/x";
+    let none = mlrm(&home, &moto.endpoint, words);
+    none.shows(&["no bucket `none`"]);
 }

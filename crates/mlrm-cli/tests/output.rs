@@ -5,22 +5,15 @@ mod support;
 use std::fs;
 use std::process::Stdio;
 
-use support::{Home, events};
+use support::{Home, end, events};
 
-const TRAIN: [&str; 7] = [
-    "train",
-    "tiny.toml",
-    "--no-dashboard",
-    "--set",
-    "train.max_steps=4",
-    "--set",
-    "eval.baselines=[]",
-];
+const TRAIN: &str =
+    "train tiny.toml --no-dashboard --set train.max_steps=4 --set eval.baselines=[]";
 
 #[test]
 fn a_training_does_not_need_anybody_to_read_along() {
     let home = Home::with_config();
-    let mut command = home.command(&[&TRAIN[..], &["--set", "run.dir=piped"]].concat());
+    let mut command = home.command(format!("{TRAIN} --set run.dir=piped"));
     let mut running = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -30,8 +23,7 @@ fn a_training_does_not_need_anybody_to_read_along() {
     drop(running.stdout.take());
     drop(running.stderr.take());
     assert_eq!(running.wait().expect("its end").code(), Some(0));
-    let ended = events(&home, "piped");
-    assert_eq!(ended.last().expect("events")["reason"], "completed");
+    end(&events(&home, "piped"), "completed");
     assert!(home.path("piped/model/mlrm.toml").is_file());
 }
 
@@ -45,7 +37,7 @@ fn output_that_is_lost_is_a_failure_of_those_that_make_nothing_else() {
             .open("/dev/full")
             .expect("a full device")
     };
-    let lost = |words: &[&str]| {
+    let lost = |words: &str| {
         let output = home
             .command(words)
             .stdout(full())
@@ -55,13 +47,13 @@ fn output_that_is_lost_is_a_failure_of_those_that_make_nothing_else() {
         assert!(!said.contains("panicked"), "{said}");
         (output.status.code(), said)
     };
-    let (code, said) = lost(&["devices"]);
+    let (code, said) = lost("devices");
     assert_eq!(code, Some(1), "{said}");
     assert!(
         said.contains("standard output could not be written"),
         "{said}"
     );
-    let (code, said) = lost(&[&TRAIN[..], &["--set", "run.dir=full"]].concat());
+    let (code, said) = lost(&format!("{TRAIN} --set run.dir=full"));
     assert_eq!(code, Some(0), "{said}");
     assert!(home.path("full/model/mlrm.toml").is_file());
 }
@@ -79,14 +71,14 @@ fn a_log_with_lines_that_are_no_events_is_read_without_them() {
     home.write("run/events.jsonl", lines.join("\n") + "\n");
     let says = "2 lines are no events and were passed over";
 
-    let ran = home.mlrm(&["report", "run", "--out", "r.html"]);
-    assert!(ran.done().err.contains(says), "{ran:?}");
+    let ran = home.mlrm("report run --out r.html");
+    ran.done().tells(&[says]);
     assert!(
         home.read("r.html")
             .contains("unreadable lines in the log</th>")
     );
-    let ran = home.mlrm(&["watch", "run", "--svg", "w.svg"]);
-    assert!(ran.done().err.contains(says), "{ran:?}");
+    let ran = home.mlrm("watch run --svg w.svg");
+    ran.done().tells(&[says]);
     // A picture places every word by itself.
     assert!(home.read("w.svg").contains(">unreadable</text>"));
 }
@@ -95,7 +87,7 @@ fn a_log_with_lines_that_are_no_events_is_read_without_them() {
 fn a_report_of_no_known_ending_is_refused() {
     let home = Home::trained();
     home.refused(
-        &["report", "run", "--out", "r.pdf"],
+        "report run --out r.pdf",
         &["r.pdf", "HTML or Markdown", "--format"],
     );
 }
@@ -104,7 +96,7 @@ fn a_report_of_no_known_ending_is_refused() {
 fn what_would_steer_a_terminal_is_written_out() {
     let home = Home::trained();
     let path = "no\u{1b}[31m\u{202e}thing";
-    let ran = home.mlrm(&["report", path]);
+    let ran = home.mlrm(format!("report {path}"));
     ran.failed_with(1, &["no\\u001b[31m\\u202ething"]);
     assert!(!ran.err.contains(['\u{1b}', '\u{202e}']), "{ran:?}");
 }
@@ -112,10 +104,10 @@ fn what_would_steer_a_terminal_is_written_out() {
 #[test]
 fn a_run_that_diverges_says_so_and_can_be_looked_at() {
     let home = Home::with_config();
-    let ran = home.train("run", &["train.learning_rate=1e30", "eval.baselines=[]"]);
+    let ran = home.train("run", "train.learning_rate=1e30 eval.baselines=[]");
     ran.failed_with(1, &["the run has diverged", "lower train.learning_rate"]);
-    home.mlrm(&["report", "run", "--out", "r.html"]).done();
-    home.mlrm(&["report", "run", "--out", "r.md"]).done();
+    home.mlrm("report run --out r.html").done();
+    home.mlrm("report run --out r.md").done();
     assert!(home.read("r.md").contains("the run has diverged"));
-    home.mlrm(&["watch", "run", "--svg", "w.svg"]).done();
+    home.mlrm("watch run --svg w.svg").done();
 }

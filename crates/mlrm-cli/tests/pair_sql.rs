@@ -311,16 +311,8 @@ fn spark_gives_what_is_built_in() {
 #[test]
 fn a_config_is_written_whole_and_what_tells_nothing_is_refused() {
     let home = Home::with_config();
-    let sql = |more: &[&str]| {
-        home.mlrm(
-            &[
-                &["data", "pairs", "--sql", "duckdb", "--config", "tiny.toml"],
-                more,
-            ]
-            .concat(),
-        )
-    };
-    let text = sql(&[]).done().out.clone();
+    let sql = |more: &str| home.mlrm(format!("data pairs --sql duckdb --config tiny.toml {more}"));
+    let text = sql("").done().out.clone();
     for word in [
         "-- split = note, part = all, train_top_k = 10, test_fraction = 0.25",
         "seed = 1",
@@ -333,35 +325,20 @@ fn a_config_is_written_whole_and_what_tells_nothing_is_refused() {
         text.trim_end()
             .ends_with("ORDER BY p.query_note, p.weight DESC, p.target_note")
     );
-    sql(&["--out", "plan.sql"]).done();
+    sql("--out plan.sql").done();
     assert_eq!(home.read("plan.sql"), text);
+    home.refused("data pairs --sql spark --out x.csv", &["end in .sql"]);
     home.refused(
-        &["data", "pairs", "--sql", "spark", "--out", "x.csv"],
-        &["end in .sql"],
-    );
-    home.refused(
-        &["data", "pairs", "--sql", "spark", "--split", "time"],
+        "data pairs --sql spark --split time",
         &["data.pairs.split", "--part train"],
     );
+    home.refused("data pairs --sql spark --part test", &["there is no split"]);
     home.refused(
-        &["data", "pairs", "--sql", "spark", "--part", "test"],
-        &["there is no split"],
-    );
-    home.refused(
-        &[
-            "data",
-            "pairs",
-            "--sql",
-            "spark",
-            "--split",
-            "note",
-            "--test-fraction",
-            "1.5",
-        ],
+        "data pairs --sql spark --split note --test-fraction 1.5",
         &["data.pairs.test_fraction", "1.5", "[0, 1)"],
     );
-    home.mlrm(&["data", "pairs", "log.csv", "--sql", "spark"])
+    home.mlrm("data pairs log.csv --sql spark")
         .failed_with(2, &["cannot be used with"]);
-    home.mlrm(&["data", "pairs", "--sql", "oracle"])
+    home.mlrm("data pairs --sql oracle")
         .failed_with(2, &["`spark`, `duckdb`, `datafusion`"]);
 }

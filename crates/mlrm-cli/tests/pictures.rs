@@ -8,16 +8,15 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use support::{Home, events, named};
+use support::{Home, events, named, set, training, warned};
 use tensors::read as read_tensors;
 
 /// A hundred notes, of which 3 name no picture, 2 one that is not there, 2 a broken one, and 1 one
 /// that its EXIF data turn.
 fn catalogue() -> Home {
     let home = Home::with_notes();
-    let synth = ["data", "synth", "shop", "--notes", "100", "--users", "200"];
-    let sizes = ["--events-per-user", "12", "--image-pixels", "32"];
-    home.mlrm(&[synth.as_slice(), &sizes].concat()).done();
+    home.mlrm("data synth shop --notes 100 --users 200 --events-per-user 12 --image-pixels 32")
+        .done();
     fs::remove_file(home.path("shop/synth.json")).expect("the mark of a drawn set");
     for row in [4, 30, 61] {
         home.edit_line("shop/notes.jsonl", row, |line| {
@@ -45,29 +44,19 @@ fn catalogue() -> Home {
 }
 
 /// Trains on the catalogue with these settings for both kinds of problem.
-fn words(setting: &str) -> Vec<String> {
-    let sets = [
-        "data.root=shop".to_owned(),
-        format!("data.on_missing_image={setting}"),
-        format!("data.on_bad_image={setting}"),
-        "data.exif_orientation=apply".to_owned(),
-        format!("run.dir={setting}"),
-    ];
-    let sets = sets.into_iter().flat_map(|set| ["--set".to_owned(), set]);
-    ["train", "folder.toml"]
-        .map(str::to_owned)
-        .into_iter()
-        .chain(sets)
-        .collect()
+fn words(setting: &str) -> String {
+    let sets = format!(
+        "data.root=shop data.on_missing_image={setting} data.on_bad_image={setting} \
+        data.exif_orientation=apply"
+    );
+    training("folder.toml", setting, sets)
 }
 
 #[test]
 fn a_catalogue_with_missing_and_broken_pictures_is_refused_before_anything_is_written() {
     let home = catalogue();
-    let words = words("error");
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     home.refused(
-        &words,
+        words("error"),
         &[
             "5 of 100 notes have no picture",
             "2 of 100 notes have a picture that cannot be used",
@@ -78,12 +67,10 @@ fn a_catalogue_with_missing_and_broken_pictures_is_refused_before_anything_is_wr
             "ends before the picture does",
         ],
     );
-    let checked = home.mlrm(&["data", "check", "shop"]);
+    let checked = home.mlrm("data check shop");
     checked.failed_with(1, &[]);
-    for part in ["missing_image", "truncated_image", "undecodable_image"] {
-        assert!(checked.out.contains(part), "{checked:?}");
-    }
-    assert!(checked.out.contains("warnings\n"), "{checked:?}");
+    checked.shows(&["missing_image", "truncated_image", "undecodable_image"]);
+    checked.shows(&["warnings\n"]);
     for part in ["no_image       3", "turned_image   1"] {
         let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(
@@ -110,17 +97,11 @@ fn a_catalogue_with_missing_and_broken_pictures_trains_evaluates_and_embeds() {
             "7 notes without a usable picture: left out of pool and queries",
         ),
     ] {
-        let words = words(setting);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let ran = home.mlrm(&words);
-        assert!(ran.done().out.contains(told), "{ran:?}");
+        let ran = home.mlrm(words(setting));
+        ran.done().shows(&[told]);
         let log = events(&home, setting);
-        let warnings = named(&log, "warning");
-        let warned = |event: &&&Value| {
-            let message = event["message"].as_str().unwrap_or_default();
-            message.contains("5 without a picture, 2 with one that cannot be used")
-        };
-        assert_eq!(warnings.iter().filter(warned).count(), 1, "{warnings:?}");
+        let pictures = "5 without a picture, 2 with one that cannot be used";
+        assert_eq!(warned(&log, pictures).len(), 1, "{log:?}");
         for step in named(&log, "train_step") {
             for loss in ["loss", "loss_visual", "gate_mean"] {
                 assert!(step[loss].as_f64().is_some_and(f64::is_finite), "{step}");
@@ -128,37 +109,28 @@ fn a_catalogue_with_missing_and_broken_pictures_trains_evaluates_and_embeds() {
         }
         let report = home.json(&format!("{setting}/eval.json"));
         assert_eq!((&report[key], &report["pool"]), (&7.into(), &pool.into()));
-        let measured = home.mlrm(&["eval", setting, "--json"]).done().json();
+        let measured = home.mlrm(format!("eval {setting} --json")).done().json();
         assert_eq!(
             (&measured[key], &measured["pool"]),
             (&7.into(), &pool.into())
         );
-        let table = home.mlrm(&["eval", setting]);
-        assert!(table.done().out.contains(told), "{table:?}");
+        let table = home.mlrm(format!("eval {setting}"));
+        table.done().shows(&[told]);
         for modality in ["text_only", "image_only"] {
             assert!(report["baselines"][modality].is_object(), "{report:#}");
         }
 
         let out = format!("{setting}.npy");
-        let embed = [
-            "embed",
-            setting,
-            "--notes",
-            "shop/notes.jsonl",
-            "--out",
-            &out,
-            "--visual",
-        ];
+        let embed = format!("embed {setting} --notes shop/notes.jsonl --out {out} --visual");
         let embedded = home.mlrm(&embed);
         let count = format!("{pool} embeddings of 16 values");
-        assert!(embedded.done().out.contains(&count), "{embedded:?}");
-        assert!(embedded.err.contains("7 notes are"), "{embedded:?}");
-        let strict = ["--set", "data.on_missing_image=error"];
-        let refused = home.mlrm(&[embed.as_slice(), &strict].concat());
+        embedded.done().shows(&[&count]);
+        embedded.tells(&["7 notes are"]);
+        let refused = home.mlrm(format!("{embed} --set data.on_missing_image=error"));
         refused.failed_with(1, &["5 of 100 notes have no picture"]);
     }
     // Attention is read where both notes of a pair have a picture.
-    home.mlrm(&["saliency", "text", "--notes", "8"]).done();
+    home.mlrm("saliency text --notes 8").done();
 }
 
 /// The same file is found whole by its first and last bytes, and does not decode.
@@ -174,24 +146,14 @@ fn a_picture_that_does_not_decode_is_told_when_it_shows() {
     bytes[pixels + 9] ^= 0xff;
     fs::write(&path, bytes).expect("a picture");
     let train = |dir: &str, setting: &str| {
-        let dir = format!("run.dir={dir}");
-        let setting = format!("data.on_bad_image={setting}");
-        home.mlrm(&["train", "folder.toml", "--set", &dir, "--set", &setting])
+        let sets = format!("data.on_bad_image={setting}");
+        home.mlrm(training("folder.toml", dir, sets))
     };
     train("strict", "error").failed_with(1, &["n00007", "data.on_bad_image"]);
     for setting in ["text", "drop"] {
         train(setting, setting).done();
         let log = events(&home, setting);
-        let told = named(&log, "warning");
-        let told: Vec<_> = told
-            .iter()
-            .filter(|event| {
-                event["message"]
-                    .as_str()
-                    .is_some_and(|text| text.contains("n00007"))
-            })
-            .collect();
-        assert_eq!(told.len(), 1, "{log:?}");
+        assert_eq!(warned(&log, "n00007").len(), 1, "{log:?}");
     }
 }
 
@@ -204,14 +166,14 @@ fn the_check_fails_on_a_note_without_a_picture_where_a_run_would() {
         note.as_object_mut().expect("an object").remove("image");
         note.to_string()
     });
-    let checked = home.mlrm(&["data", "check", "data"]);
+    let checked = home.mlrm("data check data");
     checked.failed_with(1, &[]);
-    assert!(checked.out.contains("nothing is wrong"), "{checked:?}");
-    assert!(checked.out.contains("data.on_missing_image"), "{checked:?}");
+    checked.shows(&["nothing is wrong"]);
+    checked.shows(&["data.on_missing_image"]);
     let config = home.read("folder.toml");
     let text = config.replacen("[data]\n", "[data]\non_missing_image = \"text\"\n", 1);
     home.write("text.toml", text);
-    let checked = home.mlrm(&["data", "check", "--config", "text.toml", "--json"]);
+    let checked = home.mlrm("data check --config text.toml --json");
     assert_eq!(checked.done().json()["warnings"][0]["kind"], "no_image");
 }
 
@@ -219,31 +181,22 @@ fn the_check_fails_on_a_note_without_a_picture_where_a_run_would() {
 #[test]
 fn a_model_reads_pictures_as_it_did_in_training() {
     let home = catalogue();
-    let words = words("text");
-    let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
-    words.extend(["--set", "train.max_steps=1", "--set", "eval.baselines=[]"]);
-    home.mlrm(&words).done();
+    home.mlrm(words("text") + &set("train.max_steps=1 eval.baselines=[]"))
+        .done();
     fs::rename(home.path("text/model"), home.path("alone")).expect("the model of the run");
-    home.mlrm(&["export", "alone", "--out", "exported"]).done();
-    let embed = |model: &str, more: &[&str]| {
-        let words = ["embed", model, "--notes", "shop/notes.jsonl"];
-        let read = [
-            "--out",
-            "x.safetensors",
-            "--set",
-            "data.on_missing_image=text",
-            "--set",
-            "data.on_bad_image=text",
-        ];
-        home.mlrm(&[&words, &read[..], more].concat()).done();
+    home.mlrm("export alone --out exported").done();
+    let embed = |model: &str, more: &str| {
+        let words = format!("embed {model} --notes shop/notes.jsonl --out x.safetensors {more}");
+        let read = set("data.on_missing_image=text data.on_bad_image=text");
+        home.mlrm(words + &read).done();
         let embeddings = &read_tensors(&home.path("x.safetensors"))["embeddings"];
         let width = embeddings.shape[1];
         // Of the note with the turned picture.
         embeddings.values()[89 * width..90 * width].to_vec()
     };
-    let turned = embed("alone", &["--set", "data.exif_orientation=apply"]);
-    let stored = embed("alone", &["--set", "data.exif_orientation=ignore"]);
+    let turned = embed("alone", "--set data.exif_orientation=apply");
+    let stored = embed("alone", "--set data.exif_orientation=ignore");
     assert_ne!(turned, stored);
-    assert_eq!(embed("alone", &[]), turned);
-    assert_eq!(embed("exported", &[]), turned);
+    assert_eq!(embed("alone", ""), turned);
+    assert_eq!(embed("exported", ""), turned);
 }

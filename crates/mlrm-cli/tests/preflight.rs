@@ -5,18 +5,12 @@ mod support;
 use std::fs;
 
 use serde_json::Value;
-use support::{Home, events, losses, named};
+use support::{Home, events, files_below, losses, named, training};
 
 // Batches of these few notes hold most of them several times.
-const SHORT: [&str; 7] = [
-    "train.max_steps=2",
-    "train.merge_duplicates=false",
-    "train.eval_every_steps=0",
-    "data.pairs.validation_fraction=0",
-    "data.prefetch_batches=1",
-    "train.saliency_every_steps=0",
-    "eval.baselines=[]",
-];
+const SHORT: &str = "train.max_steps=2 train.merge_duplicates=false train.eval_every_steps=0 \
+    data.pairs.validation_fraction=0 data.prefetch_batches=1 \
+    train.saliency_every_steps=0 eval.baselines=[]";
 
 fn bytes(value: &Value) -> u64 {
     value
@@ -32,7 +26,7 @@ fn predicted(home: &Home, run: &str) -> Value {
 #[test]
 fn a_run_says_what_it_will_take() {
     let home = Home::with_config();
-    let ran = home.train("run", &["train.max_steps=8", "eval.baselines=[]"]);
+    let ran = home.train("run", "train.max_steps=8 eval.baselines=[]");
     ran.done();
     for word in ["predicted:", "weights ", "activations ", "peak ", "disk "] {
         assert!(ran.err.contains(word), "no `{word}`: {ran:?}");
@@ -63,42 +57,26 @@ fn a_run_says_what_it_will_take() {
             .as_f64()
             .is_some_and(|seconds| seconds > 0.0)
     );
-    assert!(
-        ran.out.contains("to the end, evaluations included"),
-        "{ran:?}"
-    );
+    ran.shows(&["to the end, evaluations included"]);
 
     // The run folder never held more than was said.
-    let size = |folder: std::path::PathBuf| -> u64 {
-        let mut folders = vec![folder];
-        let mut sum = 0;
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).expect("a folder") {
-                let entry = entry.expect("an entry");
-                let kind = entry.file_type().expect("its kind");
-                match kind.is_dir() {
-                    true => folders.push(entry.path()),
-                    false => sum += entry.metadata().expect("a file").len(),
-                }
-            }
-        }
-        sum
-    };
-    let weights = size(home.path("run/checkpoints/step-8"));
+    let files = files_below(&home.path("run/checkpoints/step-8")).into_iter();
+    let sizes = files.map(|file| fs::metadata(file).expect("a file").len());
+    let weights: u64 = sizes.sum();
     assert!(bytes(&found[0]["disk_bytes"]) > weights, "{weights}");
 }
 
 #[test]
 fn a_run_that_cannot_fit_is_refused_with_what_would_fit() {
     let home = Home::with_config();
-    let sets = [&SHORT[..], &["train.batch_pairs=64"]].concat();
+    let sets = format!("{SHORT} train.batch_pairs=64");
     home.train("run", &sets).done();
     let peak = bytes(&predicted(&home, "run")["peak_host_bytes"]);
     let parts = predicted(&home, "run")["memory_bytes"].clone();
     // Less than all by half of the activations.
     let limit = peak - bytes(&parts["activations"]) / 2;
     let limit = format!("backend.max_memory_bytes={limit}");
-    let limited = [&sets[..], &[&limit]].concat();
+    let limited = format!("{sets} {limit}");
     let ran = home.train("small", &limited);
     ran.failed_with(
         1,
@@ -117,18 +95,11 @@ fn a_run_that_cannot_fit_is_refused_with_what_would_fit() {
     let notes = line.split("micro_batch_notes = ").nth(1).expect("a number");
     let notes: String = notes.chars().take_while(char::is_ascii_digit).collect();
     let found = format!("train.micro_batch_notes={notes}");
-    home.train("small", &[&limited[..], &[&found]].concat())
-        .done();
+    home.train("small", format!("{limited} {found}")).done();
 
     // Nothing helps; and a whole run folder stays as it is.
     let before = home.files();
-    let ran = home.mlrm(&[
-        "train",
-        "tiny.toml",
-        "--overwrite",
-        "--set",
-        "backend.max_memory_bytes=1000",
-    ]);
+    let ran = home.mlrm("train tiny.toml --overwrite --set backend.max_memory_bytes=1000");
     ran.failed_with(
         1,
         &[
@@ -145,13 +116,10 @@ fn a_run_that_cannot_fit_is_refused_with_what_would_fit() {
 fn as_many_notes_as_fit_are_held() {
     let home = Home::with_config();
     let auto = "train.micro_batch_notes=auto";
-    let sets = [&SHORT[..], &["train.batch_pairs=64", auto]].concat();
+    let sets = format!("{SHORT} train.batch_pairs=64 {auto}");
     let ran = home.train("all", &sets);
     ran.done();
-    assert!(
-        ran.err.contains("128 notes, all held at a time (auto)"),
-        "{ran:?}"
-    );
+    ran.tells(&["128 notes, all held at a time (auto)"]);
     let all = predicted(&home, "all");
     assert_eq!(all["micro_batch_notes"], 0);
     let peak = bytes(&all["peak_host_bytes"]);
@@ -159,7 +127,7 @@ fn as_many_notes_as_fit_are_held() {
     // Less than all of it, with room for a prediction that is off.
     let limit = (peak - activations / 2) as f64 / 0.85;
     let limit = format!("backend.max_memory_bytes={limit:.0}");
-    let limited = [&sets[..], &[&limit]].concat();
+    let limited = format!("{sets} {limit}");
     home.train("auto", &limited).done();
     let found = predicted(&home, "auto");
     let held = bytes(&found["micro_batch_notes"]);
@@ -170,29 +138,20 @@ fn as_many_notes_as_fit_are_held() {
     // Parts of like size, no fewer than there have to be.
     let parts = 128_u64.div_ceil(held);
     assert_eq!(held, 128_u64.div_ceil(parts));
-    let fewer = format!("train.micro_batch_notes={}", 128_u64.div_ceil(parts - 1));
-    home.train("fewer", &[&sets[..], &[&fewer]].concat()).done();
+    let fewer = 128_u64.div_ceil(parts - 1);
+    home.train("fewer", format!("{sets} train.micro_batch_notes={fewer}"))
+        .done();
     let fewer = bytes(&predicted(&home, "fewer")["peak_host_bytes"]);
     assert!(fewer + (2 << 20) > peak - activations / 2, "{fewer}");
 
     // With more memory, the run that goes on holds what it held, and learns what it would have learnt.
-    let set = format!("train.micro_batch_notes={held}");
-    let longer = [
-        "train.max_steps=4",
-        "train.schedule=constant",
-        "train.warmup_ratio=0",
-    ];
-    let go = |run: &str, sets: &[&str], more: &[&str]| {
-        let dir = format!("run.dir={run}");
-        let sets = std::iter::once(dir.as_str()).chain(sets.iter().copied());
-        let sets: Vec<&str> = sets.flat_map(|set| ["--set", set]).collect();
-        home.mlrm(&[&["train", "tiny.toml"], sets.as_slice(), more].concat())
-            .done();
-    };
-    let two = [&sets[..], &longer[1..]].concat();
-    go("stopped", &[&two[..], &[&limit]].concat(), &[]);
-    go("stopped", &[&sets[..], &longer[..]].concat(), &["--resume"]);
-    go("whole", &[&sets[..], &longer[..], &[&set]].concat(), &[]);
+    let two = format!("{sets} train.schedule=constant train.warmup_ratio=0");
+    let four = format!("{two} train.max_steps=4");
+    home.train("stopped", format!("{two} {limit}")).done();
+    home.mlrm(training("tiny.toml", "stopped", &four) + " --resume")
+        .done();
+    home.train("whole", format!("{four} train.micro_batch_notes={held}"))
+        .done();
     assert_eq!(
         losses(&events(&home, "stopped")),
         losses(&events(&home, "whole"))
@@ -204,14 +163,14 @@ fn as_many_notes_as_fit_are_held() {
 #[test]
 fn kept_features_are_predicted() {
     let home = Home::with_config();
-    let sets = [&SHORT[..], &["train.feature_cache=features"]].concat();
+    let sets = format!("{SHORT} train.feature_cache=features");
     let ran = home.train("run", &sets);
     ran.done();
-    assert!(ran.err.contains("features      at most"), "{ran:?}");
+    ran.tells(&["features      at most"]);
     let said = bytes(&predicted(&home, "run")["feature_cache_bytes"]);
     // 80 pictures of a summary and five positions, 24 wide in f32, with two hashes each.
     assert_eq!(said, 80 * (6 * 24 * 4 + 64));
-    home.train("none", &SHORT).done();
+    home.train("none", SHORT).done();
     assert_eq!(predicted(&home, "none")["feature_cache_bytes"], Value::Null);
 }
 
@@ -220,57 +179,36 @@ fn kept_features_are_predicted() {
 #[cfg(target_os = "linux")]
 fn predictions_are_near_what_runs_take() {
     let home = Home::with_config();
-    let wide = [
-        "model.llm.hidden_size=256",
-        "model.llm.num_hidden_layers=4",
-        "model.llm.intermediate_size=704",
-    ];
-    let cases: [(&str, &[&str]); 7] = [
+    let wide = "model.llm.hidden_size=256 model.llm.num_hidden_layers=4 \
+        model.llm.intermediate_size=704";
+    let cases = [
         (
             "doubled notes once",
-            &[
-                "train.batch_pairs=256",
-                "train.max_steps=1",
-                "train.merge_duplicates=true",
-            ],
+            "train.batch_pairs=256 train.max_steps=1 train.merge_duplicates=true",
         ),
-        (
-            "many notes",
-            &["train.batch_pairs=256", "train.max_steps=1"],
-        ),
+        ("many notes", "train.batch_pairs=256 train.max_steps=1"),
         (
             "in parts",
-            &[
-                "train.batch_pairs=256",
-                "train.max_steps=1",
-                "train.micro_batch_notes=64",
-            ],
+            "train.batch_pairs=256 train.max_steps=1 train.micro_batch_notes=64",
         ),
-        ("wide", &["train.batch_pairs=32"]),
+        ("wide", "train.batch_pairs=32"),
         (
             "wide, layers again",
-            &["train.batch_pairs=32", "train.checkpoint_layers=true"],
+            "train.batch_pairs=32 train.checkpoint_layers=true",
         ),
-        (
-            "wide, lora",
-            &["train.batch_pairs=32", "model.llm.tune=lora"],
-        ),
+        ("wide, lora", "train.batch_pairs=32 model.llm.tune=lora"),
         (
             "wide, q8",
-            &[
-                "train.batch_pairs=32",
-                "model.llm.tune=frozen",
-                "model.llm.quantisation=q8",
-            ],
+            "train.batch_pairs=32 model.llm.tune=frozen model.llm.quantisation=q8",
         ),
     ];
     let mut far = Vec::new();
     for (index, (name, sets)) in cases.into_iter().enumerate() {
         let run = format!("run-{index}");
-        let wide: &[&str] = if name.starts_with("wide") { &wide } else { &[] };
+        let wide = if name.starts_with("wide") { wide } else { "" };
         home.train(
             &run,
-            &[&SHORT[..], &["data.pairs.test_fraction=0.02"], wide, sets].concat(),
+            format!("{SHORT} data.pairs.test_fraction=0.02 {wide} {sets}"),
         )
         .done();
         let said = bytes(&predicted(&home, &run)["peak_host_bytes"]) as f64;

@@ -9,81 +9,50 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use support::{Home, skipped};
+use support::{Home, python_with};
 
 /// A model for each variant, over other decoders, vision encoders and connectors: its name, and how its config
 /// differs from the common one. Layouts, gates, budgets, adapters and a missing head are each in one of them.
-const MODELS: [(&str, &[&str]); 9] = [
-    ("text", &["model.llm.family=llama", "prompt.language=zh"]),
+const MODELS: [(&str, &str); 9] = [
+    ("text", "model.llm.family=llama prompt.language=zh"),
     (
         "image",
-        &[
-            "model.llm.family=qwen3",
-            "model.vision.family=siglip_vision_model",
-        ],
+        "model.llm.family=qwen3 model.vision.family=siglip_vision_model",
     ),
     (
         "basic",
-        &[
-            "model.llm.family=opt",
-            "model.vision.family=dinov2",
-            "model.connector.kind=mlp",
-            "model.connector.projector=linear",
-        ],
+        "model.llm.family=opt model.vision.family=dinov2 model.connector.kind=mlp \
+            model.connector.projector=linear",
     ),
     (
         "micl",
-        &[
-            "model.llm.family=gemma2",
-            "model.vision.family=vit",
-            "prompt.layout=after",
-        ],
+        "model.llm.family=gemma2 model.vision.family=vit prompt.layout=after",
     ),
     (
         "latefusion",
-        &[
-            "model.llm.family=phi3",
-            "model.vision.family=siglip_vision_model",
-            "model.vision.post_layernorm=true",
-            "prompt.title_keep=end",
-        ],
+        "model.llm.family=phi3 model.vision.family=siglip_vision_model \
+            model.vision.post_layernorm=true prompt.title_keep=end",
     ),
     (
         "lateearly",
-        &[
-            "model.llm.family=mistral",
-            "model.vision.family=dinov2_with_registers",
-            "model.vision.select_feature=patch",
-            "model.connector.kind=resampler",
-            "model.connector.queries=4",
-            "model.fusion.kind=scalar",
-        ],
+        "model.llm.family=mistral model.vision.family=dinov2_with_registers \
+            model.vision.select_feature=patch model.connector.kind=resampler \
+            model.connector.queries=4 model.fusion.kind=scalar",
     ),
     (
         "notellm2",
-        &[
-            "model.llm.family=qwen2",
-            "model.vision.select_layer=-2",
-            "prompt.max_tokens=62",
-        ],
+        "model.llm.family=qwen2 model.vision.select_layer=-2 prompt.max_tokens=62",
     ),
     (
         "latefusion",
-        &[
-            "model.llm.family=llama",
-            "model.vision.family=dinov3_vit",
-            "model.vision.post_layernorm=true",
-        ],
+        "model.llm.family=llama model.vision.family=dinov3_vit \
+            model.vision.post_layernorm=true",
     ),
     (
         "notellm2",
-        &[
-            "model.llm.family=gemma3_text",
-            "model.llm.tune=lora",
-            "model.vision.family=blip_2_vision_model",
-            "model.head.dim=0",
-            "data.exif_orientation=apply",
-        ],
+        "model.llm.family=gemma3_text model.llm.tune=lora \
+            model.vision.family=blip_2_vision_model model.head.dim=0 \
+            data.exif_orientation=apply",
     ),
 ];
 
@@ -124,34 +93,23 @@ fn write_odd_notes(home: &Home) {
 }
 
 /// Trains one step, and gives the run's name.
-fn train(home: &Home, number: usize, variant: &str, sets: &[&str]) -> String {
+fn train(home: &Home, number: usize, variant: &str, sets: &str) -> String {
     let name = format!("{variant}-{number}");
-    let variant = format!("model.variant={variant}");
-    let common = [
-        variant.as_str(),
-        "train.max_steps=1",
-        "train.eval_every_steps=0",
-        "train.saliency_every_steps=0",
-        "eval.baselines=[]",
-    ];
-    home.train(&name, &[common.as_slice(), sets].concat())
-        .done();
+    let sets = format!(
+        "model.variant={variant} train.max_steps=1 train.eval_every_steps=0 \
+        train.saliency_every_steps=0 eval.baselines=[] {sets}"
+    );
+    home.train(&name, sets).done();
     name
 }
 
 #[test]
 fn python_computes_the_same_embeddings() {
     let test = "python_computes_the_same_embeddings";
-    let python = std::env::var("MLRM_PYTHON").unwrap_or_else(|_| "python3".into());
-    let imports = ["-c", "import sentence_transformers, torch, transformers"];
-    let found = Command::new(&python).args(imports).output();
-    if !found.is_ok_and(|output| output.status.success()) {
-        let why = format!(
-            "`{python}` has no torch, transformers and sentence-transformers; set MLRM_PYTHON to a Python that has"
-        );
-        skipped(test, "sentence-transformers", &why);
+    let packages = "sentence_transformers, torch, transformers";
+    let Some(python) = python_with(test, "sentence-transformers", packages) else {
         return;
-    }
+    };
     let home = Home::with_config();
     home.write(
         "tiny.toml",
@@ -162,14 +120,16 @@ fn python_computes_the_same_embeddings() {
     for (number, (variant, sets)) in MODELS.into_iter().enumerate() {
         let name = train(&home, number, variant, sets);
         let (out, folder) = (format!("{name}.npy"), format!("{name}-python"));
-        let by_text = ["--set", "data.on_missing_image=text"];
-        let mut embed = vec!["embed", &name, "--notes", "odd/notes.jsonl", "--out", &out];
-        embed.extend(by_text);
-        if variant == "micl" || variant == "notellm2" {
-            embed.push("--visual");
-        }
-        home.mlrm(&embed).done();
-        home.mlrm(&["export", &name, "--python", &folder]).done();
+        let visual = match variant {
+            "micl" | "notellm2" => "--visual",
+            _ => "",
+        };
+        home.mlrm(format!(
+            "embed {name} --notes odd/notes.jsonl --out {out} \
+            --set data.on_missing_image=text {visual}"
+        ))
+        .done();
+        home.mlrm(format!("export {name} --python {folder}")).done();
         arguments.extend([folder, out]);
     }
     let script =
@@ -194,9 +154,9 @@ fn python_computes_the_same_embeddings() {
 #[test]
 fn the_folder_is_a_model_folder_with_a_card() {
     let home = Home::with_config();
-    home.train("run", &["train.max_steps=2"]).done();
-    let ran = home.mlrm(&["export", "run", "--python", "shop"]);
-    assert!(ran.done().out.contains("trust_remote_code=True"), "{ran:?}");
+    home.train("run", "train.max_steps=2").done();
+    let ran = home.mlrm("export run --python shop");
+    ran.done().shows(&["trust_remote_code=True"]);
     let config = home.json("shop/config.json");
     assert_eq!(config["auto_map"]["AutoModel"], "modeling_mlrm.MlrmModel");
     assert_eq!(config["prompts"]["styles"]["picture"]["added_positions"], 1);
@@ -217,15 +177,8 @@ fn the_folder_is_a_model_folder_with_a_card() {
         assert!(card.contains(words), "no `{words}` in {card}");
     }
     // mlrm reads it as it reads the run; a model folder has no measurements to tell of.
-    for (model, out) in [("run", "a.npy"), ("shop", "b.npy")] {
-        home.mlrm(&["embed", model, "--notes", "data/notes.jsonl", "--out", out])
-            .done();
-    }
-    assert!(
-        fs::read(home.path("a.npy")).expect("a file")
-            == fs::read(home.path("b.npy")).expect("a file")
-    );
-    home.mlrm(&["export", "shop", "--python", "again"]).done();
+    assert!(home.embed("run", "a.npy") == home.embed("shop", "b.npy"));
+    home.mlrm("export shop --python again").done();
     assert!(!home.read("again/README.md").contains("## Retrieval"));
 }
 
@@ -236,17 +189,17 @@ fn what_python_has_no_class_for_is_refused_by_name() {
         "tiny.toml",
         support::TINY.replace("num_key_value_heads = 1\n", ""),
     );
-    let name = train(&home, 0, "notellm2", &["model.llm.family=qwen"]);
+    let name = train(&home, 0, "notellm2", "model.llm.family=qwen");
     let python = |model: &str, says: &[&str]| {
-        home.refused(&["export", model, "--python", "x"], says);
+        home.refused(format!("export {model} --python x"), says);
     };
     python(&name, &["no class for the language model `qwen`", "--out"]);
     python(&format!("{name}/model/vision"), &["no whole model of mlrm"]);
     python("data", &["neither a model folder"]);
     home.refused(
-        &["export", &name, "--python", "data"],
+        format!("export {name} --python data"),
         &["--python: data is there already"],
     );
-    let both = home.mlrm(&["export", &name, "--python", "x", "--out", "y"]);
+    let both = home.mlrm(format!("export {name} --python x --out y"));
     both.failed_with(2, &["cannot be used with"]);
 }

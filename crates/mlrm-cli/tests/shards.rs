@@ -7,32 +7,29 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use support::{Home, Ran};
+use support::{Home, Ran, set};
 
 const COUNT: usize = 3;
 
 /// The options of all that embed in these tests: eight parts.
-const OPTIONS: [&str; 6] = [
-    "--notes",
-    "data/notes.jsonl",
-    "--part-notes",
-    "10",
-    "--batch-notes",
-    "4",
-];
+const OPTIONS: &str = "--notes data/notes.jsonl --part-notes 10 --batch-notes 4";
 
-fn words<'a>(model: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    [&["embed", model, "--out", out], OPTIONS.as_slice(), more].concat()
+fn words(model: &str, out: &str, more: &str) -> String {
+    format!("embed {model} --out {out} {OPTIONS} {more}")
 }
 
-fn shard(home: &Home, number: usize, more: &[&str]) -> Ran {
-    let (out, shard) = (format!("shards/{number}.npy"), format!("{number}/{COUNT}"));
-    let options = [&["--shard", &shard], more].concat();
-    home.mlrm(&words("run", &out, &options))
+/// The command that embeds one of the shards.
+fn shard_words(number: usize, more: &str) -> String {
+    let options = format!("--shard {number}/{COUNT} {more}");
+    words("run", &format!("shards/{number}.npy"), &options)
+}
+
+fn shard(home: &Home, number: usize, more: &str) -> Ran {
+    home.mlrm(shard_words(number, more))
 }
 
 fn merge(home: &Home) -> Ran {
-    home.mlrm(&["embed", "--merge", "shards", "--out", "merged.npy"])
+    home.mlrm("embed --merge shards --out merged.npy")
 }
 
 /// What lies below the folder and is not of model or data.
@@ -53,9 +50,9 @@ fn made(home: &Home) -> BTreeMap<PathBuf, Vec<u8>> {
 #[test]
 fn shards_are_computed_once_and_merge_to_the_bytes_of_an_undivided_run() {
     let home = Home::trained();
-    home.mlrm(&words("run", "whole.npy", &["--visual"])).done();
+    home.mlrm(words("run", "whole.npy", "--visual")).done();
     for number in (0..COUNT).rev() {
-        shard(&home, number, &["--visual"]).done();
+        shard(&home, number, "--visual").done();
     }
     let manifest = home.json("shards/1.npy.shard.json");
     for (key, value) in [
@@ -70,8 +67,8 @@ fn shards_are_computed_once_and_merge_to_the_bytes_of_an_undivided_run() {
     assert_eq!(manifest["files"].as_array().expect("files").len(), 3);
     // Nothing is computed, or written, twice.
     let before = home.files();
-    let again = shard(&home, 1, &["--visual"]);
-    assert!(again.done().out.contains("is there already"), "{again:?}");
+    let again = shard(&home, 1, "--visual");
+    again.done().shows(&["is there already"]);
     assert_eq!(home.files(), before);
     merge(&home).done();
     for (whole, merged) in [
@@ -85,13 +82,13 @@ fn shards_are_computed_once_and_merge_to_the_bytes_of_an_undivided_run() {
         );
     }
     // Other options, and what an interrupted write has damaged, are computed again.
-    let ran = shard(&home, 1, &[]);
-    assert!(ran.done().out.contains("30 embeddings"), "{ran:?}");
+    let ran = shard(&home, 1, "");
+    ran.done().shows(&["30 embeddings"]);
     let file = home.path("shards/1.npy");
     let bytes = fs::read(&file).expect("a file");
     fs::write(&file, &bytes[..bytes.len() - 1]).expect("a file");
-    let ran = shard(&home, 1, &[]);
-    assert!(ran.done().out.contains("30 embeddings"), "{ran:?}");
+    let ran = shard(&home, 1, "");
+    ran.done().shows(&["30 embeddings"]);
     assert_eq!(fs::read(&file).expect("a file"), bytes);
 }
 
@@ -99,16 +96,16 @@ fn shards_are_computed_once_and_merge_to_the_bytes_of_an_undivided_run() {
 fn a_merge_names_all_that_is_missing_damaged_twice_or_of_other_things() {
     let home = Home::trained();
     let refused = |says: &[&str]| {
-        home.refused(&["embed", "--merge", "shards", "--out", "merged.npy"], says);
+        home.refused("embed --merge shards --out merged.npy", says);
     };
     fs::create_dir(home.path("shards")).expect("a folder");
     refused(&["shards: there is no shard in it"]);
-    shard(&home, 1, &[]).done();
+    shard(&home, 1, "").done();
     refused(&["of 3 shards these are missing: 0, 2"]);
 
-    shard(&home, 0, &[]).done();
-    shard(&home, 2, &["--dim", "8"]).done();
-    home.mlrm(&words("run", "shards/x.npy", &["--shard", "1/3"]))
+    shard(&home, 0, "").done();
+    shard(&home, 2, "--dim 8").done();
+    home.mlrm(words("run", "shards/x.npy", "--shard 1/3"))
         .done();
     let file = home.path("shards/0.ids.txt");
     let text = fs::read_to_string(&file).expect("ids");
@@ -123,12 +120,9 @@ fn a_merge_names_all_that_is_missing_damaged_twice_or_of_other_things() {
     fs::write(&file, text).expect("ids");
 
     // Another model, and notes that changed.
-    home.train(
-        "other",
-        &["train.max_steps=2", "eval.baselines=[]", "run.seed=2"],
-    )
-    .done();
-    home.mlrm(&words("other", "shards/2.npy", &["--shard", "2/3"]))
+    home.train("other", "train.max_steps=2 eval.baselines=[] run.seed=2")
+        .done();
+    home.mlrm(words("other", "shards/2.npy", "--shard 2/3"))
         .done();
     refused(&["shard 2 (", "the model differ"]);
     // The same model with other products.
@@ -136,24 +130,24 @@ fn a_merge_names_all_that_is_missing_damaged_twice_or_of_other_things() {
     let products = ["matmul_precision = \"f32\"", "matmul_precision = \"bf16\""];
     assert!(config.contains(products[0]));
     home.write("run/config.toml", config.replace(products[0], products[1]));
-    shard(&home, 2, &[]).done();
+    shard(&home, 2, "").done();
     refused(&["shard 2 (", "backend.matmul_precision differ"]);
     home.write("run/config.toml", config);
     home.edit_line("data/notes.jsonl", 1, |line| {
         line.replace("\"title\":\"", "\"title\":\"another ")
     });
-    shard(&home, 2, &[]).done();
+    shard(&home, 2, "").done();
     refused(&["shard 2 (", "the notes differ"]);
-    shard(&home, 0, &[]).done();
-    shard(&home, 1, &[]).done();
+    shard(&home, 0, "").done();
+    shard(&home, 1, "").done();
     home.refused(
-        &["embed", "--merge", "shards", "--out", "shards/1.npy"],
+        "embed --merge shards --out shards/1.npy",
         &["--out shards/1.npy is one of the shards"],
     );
     merge(&home).done();
-    home.mlrm(&["embed", "run", "--merge", "shards", "--out", "x.npy"])
+    home.mlrm("embed run --merge shards --out x.npy")
         .failed_with(2, &["--merge"]);
-    home.mlrm(&["embed", "--out", "x.npy"])
+    home.mlrm("embed --out x.npy")
         .failed_with(2, &["--notes", "MODEL"]);
 }
 
@@ -196,17 +190,13 @@ fn pictures_that_fail_are_listed_and_stop_nothing() {
             })
             .collect()
     };
-    let whole = home.mlrm(&words("run", "whole.npy", &[]));
-    assert!(
-        whole
-            .done()
-            .out
-            .contains("3 pictures failed: whole.npy.failed.jsonl"),
-        "{whole:?}"
-    );
+    let whole = home.mlrm(words("run", "whole.npy", ""));
+    whole
+        .done()
+        .shows(&["3 pictures failed: whole.npy.failed.jsonl"]);
     assert_eq!(ids("whole.npy.failed.jsonl"), failed);
     for number in 0..COUNT {
-        shard(&home, number, &[]).done();
+        shard(&home, number, "").done();
     }
     merge(&home).done();
     assert_eq!(ids("merged.npy.failed.jsonl"), failed);
@@ -216,12 +206,8 @@ fn pictures_that_fail_are_listed_and_stop_nothing() {
         fs::read(home.path("merged.npy")).expect("a file")
     );
     // It is too late to leave out a note whose picture cannot be decoded.
-    let ran = home.mlrm(&words(
-        "run",
-        "whole.npy",
-        &["--set", "data.on_bad_image=drop"],
-    ));
-    assert!(ran.done().out.contains("78 embeddings"), "{ran:?}");
+    let ran = home.mlrm(words("run", "whole.npy", "--set data.on_bad_image=drop"));
+    ran.done().shows(&["78 embeddings"]);
     let list = home.read("whole.npy.failed.jsonl");
     let left_out: Vec<bool> = list
         .lines()
@@ -232,7 +218,7 @@ fn pictures_that_fail_are_listed_and_stop_nothing() {
     for row in [3, 25, 79] {
         fs::copy(note(&home, 0).1, note(&home, row).1).expect("a picture");
     }
-    home.mlrm(&words("run", "whole.npy", &[])).done();
+    home.mlrm(words("run", "whole.npy", "")).done();
     assert!(!home.path("whole.npy.failed.jsonl").exists());
 }
 
@@ -244,22 +230,19 @@ fn pictures_that_fail_stop_only_who_is_strict() {
         fs::remove_file(note(&home, row).1).expect("a picture");
     }
     spoil(&home, 33, true);
-    let embed = |out: &str, set: &[&str]| {
-        let sets: Vec<&str> = set.iter().flat_map(|set| ["--set", set]).collect();
-        home.mlrm(&words("run", out, &sets))
-    };
-    let ran = embed("default.npy", &[]);
-    assert!(ran.done().out.contains("80 embeddings"), "{ran:?}");
+    let embed = |out: &str, sets: &str| home.mlrm(words("run", out, &set(sets)));
+    let ran = embed("default.npy", "");
+    ran.done().shows(&["80 embeddings"]);
     let told = "11 notes are read by text alone (10 without a picture, 1 with one";
-    assert!(ran.err.contains(told), "{ran:?}");
+    ran.tells(&[told]);
     assert_eq!(home.read("default.npy.failed.jsonl").lines().count(), 11);
-    let ran = embed("left.npy", &["data.on_missing_image=drop"]);
-    assert!(ran.done().out.contains("70 embeddings"), "{ran:?}");
+    let ran = embed("left.npy", "data.on_missing_image=drop");
+    ran.done().shows(&["70 embeddings"]);
     for (key, place) in [
         ("data.on_missing_image", "10 of 10 notes"),
         ("data.on_bad_image", "1 of 10 notes"),
     ] {
-        embed("strict.npy", &[&format!("{key}=error")]).failed_with(1, &[key, place]);
+        embed("strict.npy", &format!("{key}=error")).failed_with(1, &[key, place]);
         assert!(!home.path("strict.npy").exists());
     }
     // Where none is there, the place is wrong, unless somebody says that it is not.
@@ -267,22 +250,22 @@ fn pictures_that_fail_stop_only_who_is_strict() {
         fs::remove_file(note(&home, row).1).expect("a picture");
     }
     home.refused(
-        &words("run", "none.npy", &[]),
+        words("run", "none.npy", ""),
         &["none of the first 10 pictures is there", "--images"],
     );
-    let ran = embed("none.npy", &["data.on_missing_image=text"]);
-    assert!(ran.done().out.contains("80 embeddings"), "{ran:?}");
-    embed("none.npy", &["data.on_missing_image=drop"]).failed_with(1, &["every note is dropped"]);
+    let ran = embed("none.npy", "data.on_missing_image=text");
+    ran.done().shows(&["80 embeddings"]);
+    embed("none.npy", "data.on_missing_image=drop").failed_with(1, &["every note is dropped"]);
 }
 
 #[test]
 fn shards_and_merges_that_are_killed_at_any_moment_end_in_the_same_files() {
     let home = Home::trained();
     let late = spoil(&home, 12, false);
-    let text = ["--set", "data.on_bad_image=text"];
-    home.mlrm(&words("run", "whole.npy", &text)).done();
+    let text = "--set data.on_bad_image=text";
+    home.mlrm(words("run", "whole.npy", text)).done();
     for number in 0..COUNT {
-        shard(&home, number, &text).done();
+        shard(&home, number, text).done();
     }
     merge(&home).done();
     let expected = made(&home);
@@ -295,7 +278,7 @@ fn shards_and_merges_that_are_killed_at_any_moment_end_in_the_same_files() {
     let mut random = 88_172_645_463_325_252_u64;
     let mut kills = 0;
     // How long an undisturbed command takes, so that kills fall anywhere in it.
-    let mut killed = |command: &[&str], longest: &mut Duration| {
+    let mut killed = |command: &str, longest: &mut Duration| {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
@@ -319,8 +302,8 @@ fn shards_and_merges_that_are_killed_at_any_moment_end_in_the_same_files() {
     for round in 0..3 {
         fs::remove_dir_all(home.path("shards")).expect("shards");
         for number in 0..COUNT {
-            let (out, shard) = (format!("shards/{number}.npy"), format!("{number}/{COUNT}"));
-            let command = words("run", &out, &["--shard", &shard, text[0], text[1]]);
+            let out = format!("shards/{number}.npy");
+            let command = shard_words(number, text);
             let begun = std::time::Instant::now();
             home.mlrm(&command).done();
             let mut longest = begun.elapsed();
@@ -344,14 +327,14 @@ fn shards_and_merges_that_are_killed_at_any_moment_end_in_the_same_files() {
         }
         // Those that the removal took, or that were killed last.
         for number in 0..COUNT {
-            shard(&home, number, &text).done();
+            shard(&home, number, text).done();
         }
-        let command = ["embed", "--merge", "shards", "--out", "merged.npy"];
+        let command = "embed --merge shards --out merged.npy";
         let begun = std::time::Instant::now();
         merge(&home).done();
         let mut longest = begun.elapsed();
         for _ in 0..6 {
-            kills += usize::from(killed(&command, &mut longest));
+            kills += usize::from(killed(command, &mut longest));
             // Of NumPy's files the old ones go before the new ones come: it may be absent, never half.
             if let Ok(merged) = fs::read(home.path("merged.npy")) {
                 assert_eq!(Some(&merged), expected.get(&PathBuf::from("merged.npy")));

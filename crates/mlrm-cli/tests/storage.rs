@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 
 use shards::{pictures, write_parquet, write_tar};
-use support::{Home, events, losses};
+use support::{Home, events, losses, training};
 
 #[test]
 fn a_run_is_the_same_from_a_folder_tar_shards_parquet_and_notes_in_many_files() {
@@ -31,91 +31,59 @@ fn a_run_is_the_same_from_a_folder_tar_shards_parquet_and_notes_in_many_files() 
             part.join("\n") + "\n",
         );
     }
-    let train = |run: &str, sets: &[&str]| {
-        let dir = format!("run.dir={run}");
-        let sets = sets
-            .iter()
-            .copied()
-            .chain([dir.as_str(), "train.max_steps=4"]);
-        let sets: Vec<&str> = sets.flat_map(|set| ["--set", set]).collect();
-        home.mlrm(&[&["train", "folder.toml"], sets.as_slice()].concat())
-            .done();
+    let train = |run: &str, sets: &str| {
+        let sets = format!("{sets} train.max_steps=4");
+        home.mlrm(training("folder.toml", run, sets)).done();
         let log = events(&home, run);
         let model = fs::read(home.path(run).join("model/head.safetensors")).expect("weights");
         (losses(&log), home.json(&format!("{run}/eval.json")), model)
     };
-    let folder = train("folder", &[]);
+    let folder = train("folder", "");
     assert_eq!(folder.0.len(), 4);
     // Were the pictures not read, this would be no test of them.
     fs::rename(home.path("data/images"), home.path("data/gone")).expect("pictures");
-    home.mlrm(&["train", "folder.toml", "--set", "run.dir=x"])
+    home.mlrm("train folder.toml --set run.dir=x")
         .failed_with(1, &["80 of 80 notes have no picture"]);
-    assert_eq!(train("tar", &["data.images=shards"]), folder);
-    assert_eq!(train("tars", &["data.images=shards/*.tar"]), folder);
+    assert_eq!(train("tar", "data.images=shards"), folder);
+    assert_eq!(train("tars", "data.images=shards/*.tar"), folder);
+    assert_eq!(train("parquet", "data.images=pictures-*.parquet"), folder);
     assert_eq!(
-        train("parquet", &["data.images=pictures-*.parquet"]),
-        folder
-    );
-    assert_eq!(
-        train("notes", &["data.images=shards", "data.notes=notes"]),
+        train("notes", "data.images=shards data.notes=notes"),
         folder
     );
     assert_eq!(
         train(
             "pattern",
-            &["data.images=shards", "data.notes=notes/part-*.jsonl"]
+            "data.images=shards data.notes=notes/part-*.jsonl"
         ),
         folder
     );
 
     // A shard of notes, or of pictures, that changes while a run rests is named.
-    let resume = [
-        "train",
-        "notes/config.toml",
-        "--resume",
-        "--set",
-        "train.max_steps=6",
-    ];
+    let resume = "train notes/config.toml --resume --set train.max_steps=6";
     home.edit_line("data/notes/part-1.jsonl", 1, |line| {
         line.replace("\"title\":\"", "\"title\":\"another ")
     });
-    home.mlrm(&resume)
+    home.mlrm(resume)
         .failed_with(1, &["data.notes has other content"]);
     home.edit_line("data/notes/part-1.jsonl", 1, |line| {
         line.replace("\"title\":\"another ", "\"title\":\"")
     });
-    home.mlrm(&resume).done();
-    let resume = [
-        "train",
-        "parquet/config.toml",
-        "--resume",
-        "--set",
-        "train.max_steps=6",
-    ];
+    home.mlrm(resume).done();
+    let resume = "train parquet/config.toml --resume --set train.max_steps=6";
     let mut other = pictures[60..].to_vec();
     other[0].1 = pictures[0].1.clone();
     write_parquet(&home, "data/pictures-2.parquet", &other, other.len());
-    home.mlrm(&resume)
+    home.mlrm(resume)
         .failed_with(1, &["data.images holds other pictures"]);
 
     // An id twice in two shards.
     home.edit_line("data/notes/part-2.jsonl", 3, |_| lines[4].to_owned());
-    let ran = home.mlrm(&[
-        "data", "check", "data", "--notes", "notes", "--images", "shards",
-    ]);
+    let ran = home.mlrm("data check data --notes notes --images shards");
     ran.failed_with(1, &[]);
-    assert!(ran.out.contains("part-2.jsonl:3: duplicate_id"), "{ran:?}");
-    let train = [
-        "train",
-        "folder.toml",
-        "--set",
-        "run.dir=x",
-        "--set",
-        "data.notes=notes",
-        "--set",
-        "data.images=shards",
-    ];
-    home.mlrm(&train).failed_with(
+    ran.shows(&["part-2.jsonl:3: duplicate_id"]);
+    let train = "train folder.toml --set run.dir=x --set data.notes=notes --set data.images=shards";
+    home.mlrm(train).failed_with(
         1,
         &[
             "part-2.jsonl:3: the id",
@@ -145,50 +113,32 @@ fn write_log(home: &Home, events: u64) {
 fn pairs_of_a_log_larger_than_memory_are_the_same() {
     let home = Home::empty();
     write_log(&home, 60_000);
-    let pairs = |memory: &[&str], out: &str, rules: &[&str]| {
-        let words = ["data", "pairs", "log.csv", "--out", out, "--json"];
-        let ran = home.mlrm(&[words.as_slice(), memory, rules].concat());
+    let pairs = |memory: &str, out: &str, rules: &str| {
+        let words = format!("data pairs log.csv --out {out} --json");
+        let ran = home.mlrm(format!("{words} {memory} {rules}"));
         ran.done();
         ran.json()
     };
-    let rules: [&[&str]; 5] = [
-        &[],
-        &["--weight", "cosine", "--min-users", "2", "--top-k", "all"],
-        &[
-            "--weight",
-            "events",
-            "--ties",
-            "both",
-            "--window-days",
-            "20",
-            "--max-events-per-user",
-            "9",
-        ],
-        &["--weight", "count", "--lower", "2", "--upper", "5"],
-        &[
-            "--weight",
-            "inverse_activity",
-            "--window-days",
-            "60",
-            "--top-k",
-            "3",
-        ],
+    let rules = [
+        "",
+        "--weight cosine --min-users 2 --top-k all",
+        "--weight events --ties both --window-days 20 --max-events-per-user 9",
+        "--weight count --lower 2 --upper 5",
+        "--weight inverse_activity --window-days 60 --top-k 3",
     ];
     for rules in rules {
-        let whole = pairs(&[], "whole.csv", rules);
+        let whole = pairs("", "whole.csv", rules);
         assert!(whole["pairs"].as_u64().expect("a count") > 1000, "{whole}");
-        assert_eq!(pairs(&["--memory", "1MB"], "disk.csv", rules), whole);
+        assert_eq!(pairs("--memory 1MB", "disk.csv", rules), whole);
         assert!(home.read("disk.csv") == home.read("whole.csv"), "{rules:?}");
     }
     for split in ["note", "time", "none"] {
-        let split = ["--split", split, "--train-top-k", "30", "--seed", "5"];
-        let whole = pairs(&[], &format!("whole-{}", split[1]), &split);
-        assert_eq!(
-            pairs(&["--memory", "1MB"], &format!("disk-{}", split[1]), &split),
-            whole
-        );
+        let rules = format!("--split {split} --train-top-k 30 --seed 5");
+        let whole = pairs("", &format!("whole-{split}"), &rules);
+        let disk = pairs("--memory 1MB", &format!("disk-{split}"), &rules);
+        assert_eq!(disk, whole);
         for part in ["train.csv", "validation.csv", "test.csv"] {
-            let read = |of: &str| home.read(format!("{of}-{}/{part}", split[1]));
+            let read = |of: &str| home.read(format!("{of}-{split}/{part}"));
             assert!(read("disk") == read("whole"), "{part}");
         }
     }
@@ -199,24 +149,16 @@ fn pairs_of_a_log_larger_than_memory_are_the_same() {
 fn a_killed_command_leaves_no_parts_of_a_log_behind() {
     let home = Home::empty();
     write_log(&home, 60_000);
-    let words = [
-        "data",
-        "pairs",
-        "log.csv",
-        "--out",
-        "pairs.csv",
-        "--memory",
-        "1MB",
-    ];
+    let words = "data pairs log.csv --out pairs.csv --memory 1MB";
     let begun = std::time::Instant::now();
-    home.mlrm(&words).done();
+    home.mlrm(words).done();
     let whole = home.read("pairs.csv");
     let longest = begun.elapsed();
     let names = || home.files().into_keys().collect::<Vec<_>>();
     let before = names();
     let mut kills = 0;
     for part in 0..10 {
-        let mut child = home.command(&words).spawn().expect("the binary runs");
+        let mut child = home.command(words).spawn().expect("the binary runs");
         std::thread::sleep(longest.mul_f64((f64::from(part) + 0.5) / 10.0));
         kills += usize::from(child.try_wait().expect("a state").is_none());
         child.kill().expect("a kill");
@@ -224,6 +166,6 @@ fn a_killed_command_leaves_no_parts_of_a_log_behind() {
         assert!(home.read("pairs.csv") == whole, "half of the pairs");
     }
     assert!(kills >= 5, "{kills}");
-    home.mlrm(&words).done();
+    home.mlrm(words).done();
     assert_eq!(names(), before);
 }

@@ -9,7 +9,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::Home;
+use support::{Home, set};
 
 /// Twelve runs: two variants, two rates, three seeds.
 const SWEEP: &str = r#"
@@ -38,16 +38,16 @@ fn home(sweep: &str) -> Home {
 }
 
 fn table(home: &Home, form: &str) -> String {
-    let words = ["sweep", "sweep.toml", "--table", "--format", form];
+    let words = format!("sweep sweep.toml --table --format {form}");
     home.mlrm(&words).done().out.clone()
 }
 
 /// The table of twelve runs that nothing disturbed.
 fn undisturbed() -> (Home, String) {
     let home = home(SWEEP);
-    let ran = home.mlrm(&["sweep", "sweep.toml"]);
+    let ran = home.mlrm("sweep sweep.toml");
     ran.done();
-    assert!(ran.out.contains("12 of 12 done, 0 failed"), "{ran:?}");
+    ran.shows(&["12 of 12 done, 0 failed"]);
     let json = table(&home, "json");
     (home, json)
 }
@@ -64,10 +64,8 @@ fn whole(home: &Home) -> usize {
         .count()
 }
 
-fn start(home: &Home, more: &[&str]) -> Child {
-    let words = [&["sweep", "sweep.toml"], more].concat();
-    let mut command = home.command(&words);
-    command
+fn start(home: &Home, more: &str) -> Child {
+    home.command(format!("sweep sweep.toml {more}"))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -80,7 +78,7 @@ fn a_sweep_killed_three_times_gives_the_table_of_an_undisturbed_one() {
     check_table(&undisturbed, &wanted);
     let killed = home(SWEEP);
     for kill in 1..=3 {
-        let mut sweep = start(&killed, &["--jobs", "2"]);
+        let mut sweep = start(&killed, "--jobs 2");
         let limit = Instant::now() + Duration::from_secs(300);
         while whole(&killed) < 2 * kill && Instant::now() < limit {
             std::thread::sleep(Duration::from_millis(5));
@@ -97,24 +95,21 @@ fn a_sweep_killed_three_times_gives_the_table_of_an_undisturbed_one() {
         absent > 0 && absent < 12,
         "killed at the end, or never: {absent}"
     );
-    killed.mlrm(&["sweep", "sweep.toml", "--jobs", "2"]).done();
+    killed.mlrm("sweep sweep.toml --jobs 2").done();
     assert_eq!(table(&killed, "json"), wanted);
 
     let sharded = home(SWEEP);
     for shard in ["1/3", "0/3", "2/3"] {
         sharded
-            .mlrm(&["sweep", "sweep.toml", "--shard", shard])
+            .mlrm(format!("sweep sweep.toml --shard {shard}"))
             .done();
     }
     for form in ["json", "markdown", "csv"] {
         assert_eq!(table(&sharded, form), table(&undisturbed, form));
     }
     // Everything is there: nothing runs again.
-    let again = sharded.mlrm(&["sweep", "sweep.toml", "--check"]);
-    assert!(
-        again.done().out.contains("12 runs, 12 of them done"),
-        "{again:?}"
-    );
+    let again = sharded.mlrm("sweep sweep.toml --check");
+    again.done().shows(&["12 runs, 12 of them done"]);
 }
 
 /// What the table of the twelve runs holds, in its forms.
@@ -167,7 +162,7 @@ fn check_table(home: &Home, json: &str) {
     );
     let curve = home.read("runs/curve-train.learning_rate.svg");
     assert!(curve.matches("<polygon").count() == 2, "{curve}");
-    let report = home.mlrm(&["report", "runs"]);
+    let report = home.mlrm("report runs");
     report.done();
     let page = home.read("runs/report.html");
     assert!(page.contains("<polygon") && page.contains("all, learning_rate=0.01"));
@@ -184,7 +179,7 @@ key = "train.learning_rate"
 values = [1e30, 0.001]
 "#;
     let home = home(sweep);
-    let ran = home.mlrm(&["sweep", "sweep.toml"]);
+    let ran = home.mlrm("sweep sweep.toml");
     ran.failed_with(
         1,
         &[
@@ -193,22 +188,13 @@ values = [1e30, 0.001]
             "1 runs failed",
         ],
     );
-    assert!(
-        ran.out.contains("learning_rate=0.001 seed 1: ended"),
-        "{ran:?}"
-    );
-    assert!(ran.out.contains("Not in the table: "), "{ran:?}");
-    let states = home.mlrm(&["sweep", "sweep.toml", "--check"]);
-    assert!(
-        states.done().out.contains("failed: the run has diverged"),
-        "{states:?}"
-    );
-    assert!(
-        states.out.contains("learning_rate=0.001 seed 1: done"),
-        "{states:?}"
-    );
+    ran.shows(&["learning_rate=0.001 seed 1: ended"]);
+    ran.shows(&["Not in the table: "]);
+    let states = home.mlrm("sweep sweep.toml --check");
+    states.done().shows(&["failed: the run has diverged"]);
+    states.shows(&["learning_rate=0.001 seed 1: done"]);
     // The dashboard's view of all runs, as a picture.
-    home.mlrm(&["watch", "runs", "--svg", "runs.svg"]).done();
+    home.mlrm("watch runs --svg runs.svg").done();
     let picture = home.read("runs.svg");
     // Each word is a text of its own.
     let words = picture
@@ -223,15 +209,9 @@ values = [1e30, 0.001]
         assert!(shown.contains(words), "{words}: {shown}");
     }
     // Other settings in the same folders are not taken for these.
-    let other = [
-        "sweep",
-        "sweep.toml",
-        "--table",
-        "--set",
-        "train.batch_pairs=4",
-    ];
+    let other = "sweep sweep.toml --table --set train.batch_pairs=4";
     home.refused(
-        &other,
+        other,
         &["hold runs of other settings", "train.batch_pairs", "--dir"],
     );
 }
@@ -241,7 +221,7 @@ fn what_is_wrong_is_said_at_once_and_before_anything_runs() {
     let home =
         home("base = \"tiny.toml\"\nseed = [1]\nseeds = []\n[[axes]]\nkey = \"x\"\nvalues = []\n");
     home.refused(
-        &["sweep", "sweep.toml"],
+        "sweep sweep.toml",
         &[
             "`dir`: is missing",
             "did you mean `seeds`",
@@ -258,17 +238,17 @@ values = [0, "many", 8]
 "#;
     home.write("sweep.toml", configs);
     home.refused(
-        &["sweep", "sweep.toml"],
+        "sweep sweep.toml",
         &["batch_pairs=0: ", "batch_pairs=many: "],
     );
     // Each is a config, but neither can begin.
-    home.mlrm(&support::SYNTH).done();
+    home.mlrm(support::SYNTH).done();
     let plans = "base = \"tiny.toml\"\ndir = \"runs\"\n[[axes]]\nname = \"v\"\ngroups = [\n\
                  { name = \"big\", set = [\"train.batch_pairs=5000\"] },\n\
                  { name = \"none\", set = [\"model.llm.path=nowhere\"] },\n{ name = \"fine\" }]\n";
     home.write("sweep.toml", plans);
     home.refused(
-        &["sweep", "sweep.toml"],
+        "sweep sweep.toml",
         &[
             "2 rows of the sweep cannot begin",
             "big: ",
@@ -315,21 +295,13 @@ fn the_papers_sweeps_plan() {
         let [small] = small[..] else {
             panic!("{name}: no command that scales it down")
         };
-        let mut words: Vec<&str> = small.split_whitespace().collect();
         // Two hundred notes plan as six hundred do.
-        let fewer = [
-            "--check",
-            "--set",
-            "data.synth.notes=200",
-            "--set",
-            "data.synth.users=500",
-        ];
-        words.extend(fewer);
-        let ran = home.mlrm(&words);
-        assert!(ran.done().out.contains("all can begin"), "{ran:?}");
+        let fewer = set("data.synth.notes=200 data.synth.users=500");
+        let ran = home.mlrm(format!("{small} --check{fewer}"));
+        ran.done().shows(&["all can begin"]);
         assert!(!ran.err.contains("warning"), "{ran:?}");
         // As it is meant, its configs are right, too; its models are the user's.
-        let table = home.mlrm(&["sweep", &format!("configs/{name}"), "--table"]);
-        assert!(table.done().out.contains("No run is done yet"), "{table:?}");
+        let table = home.mlrm(format!("sweep configs/{name} --table"));
+        table.done().shows(&["No run is done yet"]);
     }
 }

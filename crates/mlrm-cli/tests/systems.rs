@@ -7,56 +7,36 @@ mod tensors;
 
 use std::fs;
 
-use support::{Home, events, golden_cases, named, printed};
-use tensors::{RawTensor, copy_folder, edit, read};
+use support::{Home, events, golden_cases, named, printed, training};
+use tensors::{RawTensor, Tensors, copy_folder, edit, read};
 
 /// The golden cases that hold whole models, with what each needs of the config beside it.
-const SYSTEMS: [(&str, &[&str]); 6] = [
-    ("system_blip2", &["model.variant=basic", "model.head.dim=0"]),
+const SYSTEMS: [(&str, &str); 6] = [
+    ("system_blip2", "model.variant=basic model.head.dim=0"),
     (
         "system_qwen_vl",
-        &[
-            "model.variant=basic",
-            "model.head.dim=0",
-            "prompt.layout=after",
-        ],
+        "model.variant=basic model.head.dim=0 prompt.layout=after",
     ),
     (
         "system_qwen2_5_vl",
-        &[
-            "model.variant=basic",
-            "model.head.dim=0",
-            "prompt.layout=after",
-            "model.vision.max_pixels=600",
-        ],
+        "model.variant=basic model.head.dim=0 prompt.layout=after \
+            model.vision.max_pixels=600",
     ),
     (
         "system_qwen3_vl",
-        &[
-            "model.variant=basic",
-            "model.head.dim=0",
-            "model.vision.max_pixels=576",
-        ],
+        "model.variant=basic model.head.dim=0 model.vision.max_pixels=576",
     ),
-    (
-        "system_notellm2_mllama",
-        &["model.connector.hidden_size=12"],
-    ),
+    ("system_notellm2_mllama", "model.connector.hidden_size=12"),
     (
         "system_notellm2_qwen_selfvl",
-        &["model.connector.hidden_size=20", "prompt.layout=after"],
+        "model.connector.hidden_size=20 prompt.layout=after",
     ),
 ];
 
 /// What is said of NoteLLM-2's parts that its config.json does not describe.
-const RELEASED: [&str; 6] = [
-    "model.vision.path=vision",
-    "model.connector.queries=4",
-    "model.connector.layers=1",
-    "model.connector.num_attention_heads=4",
-    "model.connector.intermediate_size=24",
-    "model.head.dim=6",
-];
+const RELEASED: &str = "model.vision.path=vision model.connector.queries=4 model.connector.layers=1 \
+    model.connector.num_attention_heads=4 model.connector.intermediate_size=24 \
+    model.head.dim=6";
 
 /// A config that starts from the whole model `system`, which is copied into the home.
 fn home(system: &str) -> Home {
@@ -69,31 +49,23 @@ fn home(system: &str) -> Home {
     home
 }
 
-fn overrides(system: &str, steps: usize) -> Vec<String> {
+fn overrides(system: &str, steps: usize) -> String {
     let (_, own) = SYSTEMS
         .iter()
         .find(|(name, _)| *name == system)
         .expect("a system");
-    let released: &[&str] = match system.starts_with("system_notellm2") {
-        true => &RELEASED,
-        false => &[],
+    let released = match system.starts_with("system_notellm2") {
+        true => RELEASED,
+        false => "",
     };
-    let common = [
-        "model.checkpoint=system".to_owned(),
-        format!("train.max_steps={steps}"),
-        "prompt.content_chars=16".to_owned(),
-        "prompt.topics=1".to_owned(),
-        "prompt.max_tokens=60".to_owned(),
-        "eval.baselines=[]".to_owned(),
-    ];
-    let own = own.iter().chain(released).map(|&set| set.to_owned());
-    common.into_iter().chain(own).collect()
+    format!(
+        "model.checkpoint=system train.max_steps={steps} prompt.content_chars=16 prompt.topics=1 \
+        prompt.max_tokens=60 eval.baselines=[] {own} {released}"
+    )
 }
 
 fn train(home: &Home, system: &str, steps: usize) {
-    let sets = overrides(system, steps);
-    let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
-    home.train("run", &sets).done();
+    home.train("run", overrides(system, steps)).done();
 }
 
 #[test]
@@ -121,15 +93,8 @@ fn without_a_step_the_model_is_evaluated_as_it_is() {
             compared += 1;
         }
         assert!(compared >= 3, "{system}");
-        let embed = [
-            "embed",
-            "run",
-            "--notes",
-            "data/notes.jsonl",
-            "--out",
-            "x.safetensors",
-        ];
-        home.mlrm(&embed).done();
+        let embed = "embed run --notes data/notes.jsonl --out x.safetensors";
+        home.mlrm(embed).done();
         let embeddings = &read(&home.path("x.safetensors"))["embeddings"];
         assert_eq!(embeddings.shape[0], 80, "{system}");
     }
@@ -180,10 +145,7 @@ fn inspect_names_the_parts() {
         ("system_notellm2_qwen_selfvl", "qwen"),
     ] {
         let home = home(system);
-        let report = home
-            .mlrm(&["inspect", "system", "--json", "--load"])
-            .done()
-            .json();
+        let report = home.mlrm("inspect system --json --load").done().json();
         let parts = report["parts"].as_array().expect("parts");
         let names: Vec<&str> = parts
             .iter()
@@ -264,11 +226,9 @@ fn the_halves_of_a_whole_model_are_exported_each_with_its_own_config() {
         for file in ["generation_config.json", "preprocessor_config.json"] {
             home.write(&format!("system/{file}"), "{}");
         }
-        let ran = home.mlrm(&["export", "system", "--out", "out"]);
+        let ran = home.mlrm("export system --out out");
         ran.done();
-        for words in ["in neither", "train.max_steps = 0"] {
-            assert!(ran.err.contains(words), "{ran:?}");
-        }
+        ran.tells(&["in neither", "train.max_steps = 0"]);
         let stored = read(&home.path("system/model.safetensors"));
         for (half, class) in ["llm", "vision"].into_iter().zip(classes) {
             let folder = home.path("out").join(half);
@@ -288,7 +248,7 @@ fn the_halves_of_a_whole_model_are_exported_each_with_its_own_config() {
             assert!(config.get("visual").is_none(), "{config}");
             let shown = class.filter(|class| !class.starts_with("QWen"));
             assert!(shown.is_none_or(|class| ran.out.contains(class)), "{ran:?}");
-            home.mlrm(&["inspect", &format!("out/{half}")]).done();
+            home.mlrm(format!("inspect out/{half}")).done();
         }
         assert!(
             home.path("out/llm/generation_config.json").is_file(),
@@ -303,14 +263,9 @@ fn the_halves_of_a_whole_model_are_exported_each_with_its_own_config() {
 #[test]
 fn a_connector_alone_is_a_start() {
     let home = home("system_blip2");
-    let sets = [
-        "model.connector.path=system",
-        "model.vision.path=system",
-        "model.vision.post_layernorm=true",
-        "train.max_steps=0",
-        "eval.baselines=[]",
-    ];
-    home.train("run", &sets).done();
+    let sets = "model.connector.path=system model.vision.path=system \
+        model.vision.post_layernorm=true train.max_steps=0 eval.baselines=[]";
+    home.train("run", sets).done();
     let stored = read(&home.path("system/model.safetensors"));
     let head = read(&home.path("run/model/head.safetensors"));
     let own = |name: &String| name.starts_with("qformer.") || name == "query_tokens";
@@ -322,17 +277,10 @@ fn a_connector_alone_is_a_start() {
     assert!(compared >= 20, "{compared}");
     // The projector leads to this language model's width.
     assert_eq!(head["mm_projector.0.weight"].shape, [32, 12]);
-    let sets = [
-        "--set",
-        "run.dir=other",
-        "--set",
-        "model.connector.path=system",
-        "--set",
-    ];
-    let train = [["train", "tiny.toml"].as_slice(), &sets].concat();
-    let kind = [train.as_slice(), &["model.connector.kind=resampler"]].concat();
+    let train = "train tiny.toml --set run.dir=other --set model.connector.path=system --set";
+    let kind = format!("{train} model.connector.kind=resampler");
     home.refused(&kind, &["model.connector.path", "QFormer", "Resampler"]);
-    let width = [train.as_slice(), &["model.vision.hidden_size=24"]].concat();
+    let width = format!("{train} model.vision.hidden_size=24");
     home.refused(&width, &["features of width 12", "gives 24"]);
 }
 
@@ -342,7 +290,7 @@ fn unknown_keys_of_the_connector_are_noted_refused_or_accepted() {
     edit_config(&home, |config| {
         config["qformer_config"]["new_norm"] = false.into()
     });
-    let report = home.mlrm(&["inspect", "system", "--json"]).done().json();
+    let report = home.mlrm("inspect system --json").done().json();
     let notes = report["parts"][2]["notes"].to_string();
     assert!(
         notes.contains("`qformer_config.new_norm` = false is unknown and off"),
@@ -361,19 +309,17 @@ fn unknown_keys_of_the_connector_are_noted_refused_or_accepted() {
         "`text_config.odd` = 2",
         "model.llm.accept_keys = [\"odd\"]",
     ];
-    home.refused(&["inspect", "system"], &words);
-    let accepted = ["inspect", "system", "--accept-keys", "odd,other,surprise"];
-    home.mlrm(&accepted).done();
-    let mut sets = overrides("system_blip2", 0);
-    sets.push("model.connector.accept_keys=[\"other\", \"surprise\"]".into());
-    let refused = sets.clone();
-    sets.push("model.llm.accept_keys=[\"odd\"]".into());
-    let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
-    home.train("run", &sets).done();
-    let refused = refused.iter().flat_map(|set| ["--set", set.as_str()]);
-    let train = ["train", "tiny.toml", "--set", "run.dir=other"];
-    let train: Vec<&str> = train.into_iter().chain(refused).collect();
-    home.refused(&train, &["`text_config.odd` = 2"]);
+    home.refused("inspect system", &words);
+    let accepted = "inspect system --accept-keys odd,other,surprise";
+    home.mlrm(accepted).done();
+    let sets =
+        overrides("system_blip2", 0) + " model.connector.accept_keys=[\"other\",\"surprise\"]";
+    home.train("run", format!("{sets} model.llm.accept_keys=[\"odd\"]"))
+        .done();
+    home.refused(
+        training("tiny.toml", "other", sets),
+        &["`text_config.odd` = 2"],
+    );
 }
 
 /// A spoilt copy is refused by training, and nothing is written.
@@ -382,11 +328,13 @@ fn refused(system: &str, spoil: impl FnOnce(&Home), words: &[&str]) {
     // Also draws the notes, which refused runs leave behind.
     train(&home, system, 0);
     spoil(&home);
-    let sets = overrides(system, 1);
-    let sets = sets.iter().flat_map(|set| ["--set", set.as_str()]);
-    let train = ["train", "tiny.toml", "--set", "run.dir=other"];
-    let arguments: Vec<&str> = train.into_iter().chain(sets).collect();
-    home.refused(&arguments, words);
+    home.refused(training("tiny.toml", "other", overrides(system, 1)), words);
+}
+
+/// As [`refused`], for spoilt weights.
+fn refused_weights(system: &str, spoil: impl FnOnce(&mut Tensors), words: &[&str]) {
+    let weights = |home: &Home| home.path("system/model.safetensors");
+    refused(system, |home| edit(&weights(home), spoil), words);
 }
 
 fn edit_config(home: &Home, edit: impl FnOnce(&mut serde_json::Value)) {
@@ -399,59 +347,42 @@ fn edit_config(home: &Home, edit: impl FnOnce(&mut serde_json::Value)) {
 
 #[test]
 fn tensors_that_do_not_fit_are_named_as_they_are_stored() {
-    let weights = |home: &Home| home.path("system/model.safetensors");
-    refused(
+    refused_weights(
         "system_blip2",
-        |home| {
-            edit(&weights(home), |tensors| {
-                tensors
-                    .remove("qformer.layernorm.weight")
-                    .expect("a tensor");
-            });
+        |tensors| {
+            let norm = tensors.remove("qformer.layernorm.weight");
+            norm.expect("a tensor");
         },
         &["missing: `qformer.layernorm.weight`", "model.safetensors"],
     );
-    refused(
+    refused_weights(
         "system_blip2",
-        |home| {
-            edit(&weights(home), |tensors| {
-                tensors.insert("itm_head.weight".into(), RawTensor::of(&[2], &[0.0; 2]));
-            });
+        |tensors| {
+            tensors.insert("itm_head.weight".into(), RawTensor::of(&[2], &[0.0; 2]));
         },
         &["`itm_head.weight`", "no place in a blip-2 model"],
     );
-    refused(
+    refused_weights(
         "system_blip2",
-        |home| {
-            edit(&weights(home), |tensors| {
-                tensors.insert(
-                    "language_projection.weight".into(),
-                    RawTensor::of(&[3, 12], &[0.5; 36]),
-                );
-            });
+        |tensors| {
+            let wide = RawTensor::of(&[3, 12], &[0.5; 36]);
+            tensors.insert("language_projection.weight".into(), wide);
         },
         &["wrong shape", "`language_projection.weight`", "[3, 12]"],
     );
-    refused(
+    let query = "transformer.visual.attn_pool.query";
+    refused_weights(
         "system_qwen_vl",
-        |home| {
-            edit(&weights(home), |tensors| {
-                let nan = RawTensor::of(&[9, 12], &[f32::NAN; 108]);
-                tensors.insert("transformer.visual.attn_pool.query".into(), nan);
-            });
+        |tensors| {
+            let nan = RawTensor::of(&[9, 12], &[f32::NAN; 108]);
+            tensors.insert(query.into(), nan);
         },
-        &[
-            "not finite",
-            "`transformer.visual.attn_pool.query`",
-            "--allow-nan",
-        ],
+        &["not finite", &format!("`{query}`"), "--allow-nan"],
     );
-    refused(
+    refused_weights(
         "system_notellm2_mllama",
-        |home| {
-            edit(&weights(home), |tensors| {
-                tensors.remove("gate.trans_all.weight").expect("a tensor");
-            });
+        |tensors| {
+            tensors.remove("gate.trans_all.weight").expect("a tensor");
         },
         &["missing: `gate.trans_all.weight`"],
     );
@@ -459,45 +390,37 @@ fn tensors_that_do_not_fit_are_named_as_they_are_stored() {
 
 #[test]
 fn configs_that_say_something_else() {
+    let with = |section: &'static str, key: &'static str, value: &'static str| {
+        move |home: &Home| edit_config(home, |config| config[section][key] = value.into())
+    };
     refused(
         "system_blip2",
-        |home| {
-            edit_config(home, |config| {
-                config["text_config"]["model_type"] = "t5".into()
-            })
-        },
+        with("text_config", "model_type", "t5"),
         &["text_config.model_type", "t5", "opt"],
     );
     refused(
         "system_blip2",
-        |home| {
-            edit_config(home, |config| {
-                config["qformer_config"]["hidden_act"] = "relu".into()
-            })
-        },
+        with("qformer_config", "hidden_act", "relu"),
         &["qformer_config.hidden_act", "only gelu is"],
     );
-    refused(
+    refused_weights(
         "system_notellm2_mllama",
-        |home| {
-            edit(&home.path("system/model.safetensors"), |tensors| {
-                tensors.remove("temperature").expect("a tensor");
-            });
+        |tensors| {
+            tensors.remove("temperature").expect("a tensor");
         },
         &["no whole multimodal model", "Qwen-VL"],
     );
     let home = home("system_blip2");
     train(&home, "system_blip2", 0);
-    let train = ["train", "tiny.toml", "--set", "run.dir=other", "--set"];
-    let train = [train.as_slice(), &["model.checkpoint=system", "--set"]].concat();
+    let train = "train tiny.toml --set run.dir=other --set model.checkpoint=system --set";
     for (key, words) in [
         ("model.llm.path=system", "model.llm.path"),
         ("model.path=system", "model.path"),
     ] {
-        let arguments = [train.as_slice(), &[key]].concat();
+        let arguments = format!("{train} {key}");
         home.refused(&arguments, &["model.checkpoint", words, "leave out one"]);
     }
-    let arguments = [train.as_slice(), &["model.vision.path=system"]].concat();
+    let arguments = format!("{train} model.vision.path=system");
     home.refused(&arguments, &["model.vision.path", "its own vision encoder"]);
 }
 
@@ -506,7 +429,7 @@ fn configs_that_say_something_else() {
 fn a_flat_config_of_qwen2_5_vl_means_the_same() {
     let home = home("system_qwen2_5_vl");
     let parts = || {
-        let report = home.mlrm(&["inspect", "system", "--json"]).done().json();
+        let report = home.mlrm("inspect system --json").done().json();
         report["parts"].clone()
     };
     let sectioned = parts();
@@ -538,18 +461,17 @@ fn pictures_are_of_the_size_that_the_run_allows() {
     assert!(written.contains("grid = 3"), "{written}");
     // Without a step a model that was written gives what it gave.
     let embed = |model: &str, out: &str| {
-        let words = ["embed", model, "--notes", "data/notes.jsonl", "--out", out];
-        home.mlrm(&words).done();
+        home.embed(model, out);
         read(&home.path(out))["embeddings"].values()
     };
     let first = embed("run", "a.safetensors");
-    home.mlrm(&["export", "run", "--out", "copy"]).done();
+    home.mlrm("export run --out copy").done();
     assert_eq!(embed("copy", "b.safetensors"), first);
-    let train = ["train", "tiny.toml", "--set", "run.dir=other", "--set"];
-    let refused = [train.as_slice(), &["model.vision.max_pixels=900"]].concat();
-    home.refused(&refused, &["model.vision.max_pixels", "leave the key out"]);
-    let python = ["export", "run", "--python", "python"];
-    home.refused(&python, &["--python", "merger"]);
+    home.refused(
+        "train tiny.toml --set run.dir=other --set model.vision.max_pixels=900",
+        &["model.vision.max_pixels", "leave the key out"],
+    );
+    home.refused("export run --python python", &["--python", "merger"]);
 }
 
 #[test]
@@ -567,19 +489,9 @@ fn the_guides_first_config_of_a_whole_model_works_as_it_is_printed() {
     let tokenizer = home.path("run/model/llm/tokenizer.json");
     fs::copy(tokenizer, folder.join("tokenizer.json")).expect("a tokenizer");
     // The page says nothing of data; the rest is what a model of a few positions needs.
-    let sets = [
-        "data.root=data",
-        "data.pairs.min_users=2",
-        "data.pairs.test_fraction=0.25",
-        "data.pairs.test_targets=all",
-        "prompt.content_chars=16",
-        "prompt.topics=1",
-        "prompt.max_tokens=60",
-        "eval.baselines=[]",
-        "run.dir=blip2",
-    ];
-    let sets = sets.into_iter().flat_map(|set| ["--set", set]);
-    let words: Vec<&str> = ["train", "blip2.toml"].into_iter().chain(sets).collect();
-    home.mlrm(&words).done();
+    let sets = "data.root=data data.pairs.min_users=2 data.pairs.test_fraction=0.25 \
+        data.pairs.test_targets=all prompt.content_chars=16 prompt.topics=1 \
+        prompt.max_tokens=60 eval.baselines=[]";
+    home.mlrm(training("blip2.toml", "blip2", sets)).done();
     assert!(home.path("blip2/model/llm/tokenizer.json").is_file());
 }

@@ -7,12 +7,12 @@ use support::Home;
 
 const HEAD: &str = "user_id,note_id,timestamp\n";
 
-fn pairs(home: &Home, more: &[&str]) -> support::Ran {
-    home.mlrm(&[&["data", "pairs", "log.csv", "--weight", "count"], more].concat())
+fn pairs(home: &Home, more: &str) -> support::Ran {
+    home.mlrm(format!("data pairs log.csv --weight count {more}"))
 }
 
-fn check(home: &Home, more: &[&str]) -> Value {
-    let ran = home.mlrm(&[&["data", "check", ".", "--json"], more].concat());
+fn check(home: &Home, more: &str) -> Value {
+    let ran = home.mlrm(format!("data check . --json {more}"));
     assert!(ran.code.is_some_and(|code| code <= 1), "{ran:?}");
     ran.json()
 }
@@ -37,15 +37,15 @@ fn times_are_read_in_their_unit_and_it_is_said() {
     ] {
         let [first, second] = times;
         home.write("log.csv", format!("{HEAD}u,a,{first}\nu,b,{second}\n"));
-        let ran = pairs(&home, &[]);
+        let ran = pairs(&home, "");
         assert_eq!(ran.done().out, "query_id,target_id,weight\na,b,1\n");
-        assert!(ran.err.contains(said), "{ran:?}");
+        ran.tells(&[said]);
     }
     home.write(
         "notes.jsonl",
         "{\"id\":\"a\",\"title\":\"t\"}\n{\"id\":\"b\",\"title\":\"t\"}\n",
     );
-    let found = check(&home, &["--interactions", "log.csv"]);
+    let found = check(&home, "--interactions log.csv");
     let notice = found["notices"][0]["message"].as_str().unwrap_or_default();
     assert!(notice.contains("taken as UTC"), "{found}");
 
@@ -58,11 +58,11 @@ fn times_are_read_in_their_unit_and_it_is_said() {
         "written as seconds, that of row 2 as milliseconds",
         "data.time_unit",
     ];
-    home.refused(&["data", "pairs", "log.csv"], &words);
+    home.refused("data pairs log.csv", &words);
     home.write("log.csv", format!("{HEAD}u,a,5\nu,b,6000\n"));
-    let ran = pairs(&home, &["--time-unit", "ms", "--window-days", "1"]);
+    let ran = pairs(&home, "--time-unit ms --window-days 1");
     assert_eq!(ran.done().out.lines().count(), 2, "{ran:?}");
-    assert!(ran.err.contains("as `data.time_unit` says"), "{ran:?}");
+    ran.tells(&["as `data.time_unit` says"]);
 }
 
 #[test]
@@ -74,14 +74,10 @@ fn ties_are_told_and_can_count() {
             .map(move |note| format!("u{user},{note},{user}00\n"))
     });
     home.write("log.csv", format!("{HEAD}{}", events.collect::<String>()));
-    let ran = pairs(&home, &["--min-users", "2"]);
+    let ran = pairs(&home, "--min-users 2");
     assert_eq!(ran.done().out.lines().count(), 1);
-    assert!(
-        ran.err
-            .contains("15 of 15 events are in no pair: 15 at the same time"),
-        "{ran:?}"
-    );
-    let ran = pairs(&home, &["--min-users", "2", "--ties", "both"]);
+    ran.tells(&["15 of 15 events are in no pair: 15 at the same time"]);
+    let ran = pairs(&home, "--min-users 2 --ties both");
     assert_eq!(
         ran.done().out,
         "query_id,target_id,weight\na,b,5\na,c,5\nb,a,5\nb,c,5\nc,a,5\nc,b,5\n"
@@ -96,21 +92,13 @@ fn notes_are_read_by_the_names_of_their_header() {
         "notes.csv",
         "id;title;topics;price;image\n007;Red, shoe;a| b;1,5;\n8;\"x;y\";[\"c|d\"];;\n",
     );
-    let found = check(&home, &["--notes", "notes.csv"]);
+    let found = check(&home, "--notes notes.csv");
     assert_eq!(
         (&found["notes"], &found["findings"]),
         (&2.into(), &Value::Array(vec![]))
     );
-    home.mlrm(&[
-        "data",
-        "check",
-        ".",
-        "--notes",
-        "notes.csv",
-        "--fix",
-        "clean",
-    ])
-    .done();
+    home.mlrm("data check . --notes notes.csv --fix clean")
+        .done();
     let notes = home.read("clean/notes.jsonl");
     let notes: Vec<Value> = notes
         .lines()
@@ -128,12 +116,12 @@ fn notes_are_read_by_the_names_of_their_header() {
         "notes.csv",
         "note_id,title,content,image,category\n1,t,c,,k\n",
     );
-    let found = check(&home, &["--notes", "notes.csv"]);
+    let found = check(&home, "--notes notes.csv");
     let message = found["findings"][0]["message"].as_str().unwrap_or_default();
     assert!(message.contains("the file has note_id,title"), "{found}");
     // The authors' form, and that it is taken for it is said.
     home.write("notes.csv", "n1,t,c #tag[话题]#,,a@b@\n");
-    let found = check(&home, &["--notes", "notes.csv"]);
+    let found = check(&home, "--notes notes.csv");
     assert_eq!(found["findings"], Value::Array(vec![]));
     let notice = found["notices"][0]["message"].as_str().unwrap_or_default();
     assert!(notice.contains("no header row"), "{found}");
@@ -141,7 +129,7 @@ fn notes_are_read_by_the_names_of_their_header() {
         "notes.jsonl",
         "{\"id\":\"a\",\"title\":\"x\",\"title\":\"y\"}\n",
     );
-    let found = check(&home, &[]);
+    let found = check(&home, "");
     assert_eq!(
         found["findings"][0]["message"]
             .as_str()
@@ -161,7 +149,7 @@ fn an_id_that_finds_no_note_names_the_one_that_was_meant() {
         "log.csv",
         format!("{HEAD}u,007,1\nu,7.0,2\nu,aB,3\nu,x,4\n"),
     );
-    let found = check(&home, &["--interactions", "log.csv"]);
+    let found = check(&home, "--interactions log.csv");
     let messages: Vec<&str> = found["findings"]
         .as_array()
         .expect("findings")
@@ -176,29 +164,22 @@ fn an_id_that_finds_no_note_names_the_one_that_was_meant() {
         assert!(message.contains(cause), "{message}");
     }
     assert!(!messages[3].contains("but"), "{messages:?}");
-    let words = ["data", "pairs", "log.csv", "--notes", "notes.jsonl"];
-    home.refused(&words, &["`007` (but `7`, which differs in leading zeros)"]);
+    let words = "data pairs log.csv --notes notes.jsonl";
+    home.refused(words, &["`007` (but `7`, which differs in leading zeros)"]);
 }
 
 #[test]
 fn outputs_are_no_inputs_and_have_a_known_form() {
     let home = Home::empty();
     home.write("log.csv", format!("{HEAD}u,a,1\nu,b,2\n"));
-    let log = ["data", "pairs", "log.csv", "--out"];
+    let log = "data pairs log.csv --out";
+    home.refused(format!("{log} ./log.csv"), &["a file that is read"]);
+    home.refused(format!("{log} p.txt"), &["p.txt", ".csv or .parquet"]);
     home.refused(
-        &[&log, ["./log.csv"].as_slice()].concat(),
-        &["a file that is read"],
-    );
-    home.refused(
-        &[&log, ["p.txt"].as_slice()].concat(),
-        &["p.txt", ".csv or .parquet"],
-    );
-    let bounds = ["--lower", "5", "--upper", "1"];
-    home.refused(
-        &[&log, ["p.csv"].as_slice(), &bounds].concat(),
+        format!("{log} p.csv --lower 5 --upper 1"),
         &["`lower`", "`upper`"],
     );
-    home.refused(&["data", "pairs", "gone.csv"], &["gone.csv"]);
+    home.refused("data pairs gone.csv", &["gone.csv"]);
 }
 
 #[test]
@@ -224,19 +205,19 @@ fn logs_that_are_none_are_refused_with_what_they_hold() {
         ),
     ] {
         home.write("log.csv", content);
-        home.refused(&["data", "pairs", "log.csv"], &words);
+        home.refused("data pairs log.csv", &words);
     }
     home.write(
         "log.csv",
         "\"user_id\"; note_id ;timestamp\r\nu;a;1\r\nu;\"b\";2\r\n",
     );
-    let ran = pairs(&home, &[]);
+    let ran = pairs(&home, "");
     assert!(ran.done().out.ends_with("a,b,1\n"), "{ran:?}");
-    assert!(ran.err.contains("semicolons"), "{ran:?}");
+    ran.tells(&["semicolons"]);
     home.write("log.csv", HEAD);
-    let ran = pairs(&home, &[]);
+    let ran = pairs(&home, "");
     assert_eq!(ran.done().out.lines().count(), 1);
-    assert!(ran.err.contains("there are no events in it"), "{ran:?}");
+    ran.tells(&["there are no events in it"]);
 }
 
 #[test]
@@ -244,8 +225,7 @@ fn training_says_how_its_data_was_read() {
     let home = Home::with_notes();
     let log = home.read("data/interactions.csv").replace(',', ";");
     home.write("data/interactions.csv", log);
-    let sets = ["--set", "run.dir=said", "--set", "train.max_steps=1"];
-    let ran = home.mlrm(&[&["train", "folder.toml"], sets.as_slice()].concat());
+    let ran = home.mlrm("train folder.toml --set run.dir=said --set train.max_steps=1");
     assert!(
         ran.done().err.contains("semicolons") && ran.err.contains("times are seconds"),
         "{ran:?}"

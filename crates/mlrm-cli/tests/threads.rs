@@ -5,31 +5,20 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 
-use support::{Home, events, losses};
+use support::{Home, events, losses, training};
 
 /// Large enough that every kernel shares its work out.
-const SIZES: [&str; 8] = [
-    "model.llm.hidden_size=128",
-    "model.llm.intermediate_size=352",
-    "train.batch_pairs=32",
-    "train.max_steps=2",
-    "train.eval_every_steps=0",
-    "train.saliency_every_steps=0",
-    "data.pairs.validation_fraction=0",
-    "eval.baselines=[]",
-];
+const SIZES: &str = "model.llm.hidden_size=128 model.llm.intermediate_size=352 train.batch_pairs=32 \
+    train.max_steps=2 train.eval_every_steps=0 train.saliency_every_steps=0 \
+    data.pairs.validation_fraction=0 eval.baselines=[]";
 
 /// Numbers of every step, and the values of the model afterwards by file.
 type Outcome = (BTreeMap<u64, String>, BTreeMap<String, Vec<u8>>);
 
-fn trained(home: &Home, run: &str, threads: &str, sets: &[&str]) -> Outcome {
-    let dir = format!("run.dir={run}");
-    let sets = [&[dir.as_str()], &SIZES[..], sets].concat();
-    let sets: Vec<&str> = sets.into_iter().flat_map(|set| ["--set", set]).collect();
-    let words = [&["train", "tiny.toml"], sets.as_slice()].concat();
-    let mut command = home.command(&words);
-    home.ran(&words, command.env("RAYON_NUM_THREADS", threads))
-        .done();
+fn trained(home: &Home, run: &str, threads: &str, sets: &str) -> Outcome {
+    let sets = format!("{SIZES} {sets}");
+    let mut command = home.command(training("tiny.toml", run, sets));
+    home.ran(command.env("RAYON_NUM_THREADS", threads)).done();
     let mut values = BTreeMap::new();
     for part in ["llm", "vision", "adapter", ""] {
         let folder = home.path(run).join("model").join(part);
@@ -47,10 +36,10 @@ fn trained(home: &Home, run: &str, threads: &str, sets: &[&str]) -> Outcome {
 #[test]
 fn a_run_is_the_same_bit_by_bit_with_any_number_of_threads() {
     let home = Home::with_config();
-    let cases: [(&str, &[&str]); 3] = [
-        ("full", &[]),
-        ("lora", &["model.llm.tune=lora"]),
-        ("bf16-products", &["backend.matmul_precision=bf16"]),
+    let cases = [
+        ("full", ""),
+        ("lora", "model.llm.tune=lora"),
+        ("bf16-products", "backend.matmul_precision=bf16"),
     ];
     for (name, sets) in cases {
         let [one, two, three] = ["1", "2", "3"]
@@ -71,22 +60,16 @@ fn a_run_is_the_same_bit_by_bit_with_any_number_of_threads() {
 #[test]
 fn evaluations_change_nothing_that_is_learnt() {
     let home = Home::with_config();
-    let steps = [
-        "backend.matmul_precision=bf16",
-        "data.pairs.validation_fraction=0.2",
-        "train.batch_pairs=8",
-        "train.max_steps=4",
-        "train.learning_rate=1e-2",
-    ];
-    let cases: [&[&str]; 3] = [
-        &[],
-        &["train.micro_batch_notes=4", "train.checkpoint_layers=true"],
-        &["model.llm.tune=lora"],
+    let steps = "backend.matmul_precision=bf16 data.pairs.validation_fraction=0.2 \
+        train.batch_pairs=8 train.max_steps=4 train.learning_rate=1e-2";
+    let cases = [
+        "",
+        "train.micro_batch_notes=4 train.checkpoint_layers=true",
+        "model.llm.tune=lora",
     ];
     for (index, sets) in cases.into_iter().enumerate() {
         let [often, never] = ["1", "0"].map(|every| {
-            let set = format!("train.eval_every_steps={every}");
-            let sets = [&steps[..], sets, &[&set]].concat();
+            let sets = format!("{steps} {sets} train.eval_every_steps={every}");
             trained(&home, &format!("{index}-{every}"), "2", &sets).0
         });
         assert_eq!(often.len(), 4, "{sets:?}");

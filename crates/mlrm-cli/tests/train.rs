@@ -4,17 +4,17 @@ mod support;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{Home, events, losses, named};
+use support::{
+    Home, end, events, losses, named, resume, set, signal, take_back, train_until, training, warned,
+};
 
 #[test]
 fn a_run_leaves_the_whole_run_folder() {
     let home = Home::with_config();
-    let ran = home.train("run", &[]);
-    assert!(ran.done().out.contains("Recall@"), "{ran:?}");
+    let ran = home.train("run", "");
+    ran.done().shows(&["Recall@"]);
     check_events(&events(&home, "run"));
     check_eval(&home.json("run/eval.json"));
 
@@ -41,8 +41,8 @@ fn a_run_leaves_the_whole_run_folder() {
     );
 
     // The resolved config is a config: the same run again, from its own file.
-    let words = ["train", "run/config.toml", "--set", "run.dir=again"];
-    home.mlrm(&words).done();
+    let words = "train run/config.toml --set run.dir=again";
+    home.mlrm(words).done();
     assert_eq!(
         losses(&events(&home, "again")),
         losses(&events(&home, "run"))
@@ -50,14 +50,13 @@ fn a_run_leaves_the_whole_run_folder() {
 }
 
 fn check_events(events: &[Value]) {
-    let (first, last) = (&events[0], &events[events.len() - 1]);
+    let first = &events[0];
     assert_eq!(first["event"], "run_started");
     assert_eq!(first["device"], "flex");
     assert_eq!(first["total_steps"], 6);
     assert_eq!(first["config"]["train"]["max_steps"], 6);
     assert_eq!(first["resumed_from_step"], Value::Null);
-    assert_eq!(last["event"], "run_ended");
-    assert_eq!(last["reason"], "completed");
+    end(events, "completed");
     let steps = named(events, "train_step");
     assert_eq!(steps.len(), 6);
     for step in steps {
@@ -159,13 +158,12 @@ fn check_model(folder: &Path) {
 #[test]
 fn the_seed_decides_every_loss() {
     let home = Home::with_config();
-    let quick = ["eval.baselines=[]"];
-    home.train("first", &quick).done();
-    home.train("second", &quick).done();
-    home.train("threads", &["eval.baselines=[]", "data.loader_threads=3"])
+    let quick = "eval.baselines=[]";
+    home.train("first", quick).done();
+    home.train("second", quick).done();
+    home.train("threads", "eval.baselines=[] data.loader_threads=3")
         .done();
-    home.train("other", &["eval.baselines=[]", "run.seed=2"])
-        .done();
+    home.train("other", "eval.baselines=[] run.seed=2").done();
     let first = losses(&events(&home, "first"));
     assert_eq!(first.len(), 6);
     assert_eq!(losses(&events(&home, "second")), first);
@@ -184,20 +182,13 @@ fn the_seed_decides_every_loss() {
 fn a_second_run_in_the_same_folder_is_refused() {
     let home = Home::trained();
     home.refused(
-        &["train", "tiny.toml"],
+        "train tiny.toml",
         &["run already holds a run", "--resume", "--overwrite"],
     );
-    home.train("run", &["train.max_steps=1", "eval.baselines=[]"])
+    home.train("run", "train.max_steps=1 eval.baselines=[]")
         .failed_with(1, &["--overwrite"]);
-    let more = [
-        "--overwrite",
-        "--set",
-        "train.max_steps=1",
-        "--set",
-        "eval.baselines=[]",
-    ];
-    home.mlrm(&[&["train", "tiny.toml"], more.as_slice()].concat())
-        .done();
+    let more = "--overwrite --set train.max_steps=1 --set eval.baselines=[]";
+    home.mlrm(format!("train tiny.toml {more}")).done();
     let events = events(&home, "run");
     assert_eq!(losses(&events).len(), 1);
     assert!(home.path("run/checkpoints/step-1").is_dir());
@@ -210,27 +201,17 @@ fn a_second_run_in_the_same_folder_is_refused() {
 #[test]
 fn there_must_be_something_to_resume() {
     let home = Home::trained();
-    let words = ["train", "tiny.toml", "--resume", "--set", "run.dir=other"];
-    home.refused(&words, &["other holds no checkpoint to resume from"]);
-    let both = home.mlrm(&["train", "tiny.toml", "--resume", "--overwrite"]);
+    let words = "train tiny.toml --resume --set run.dir=other";
+    home.refused(words, &["other holds no checkpoint to resume from"]);
+    let both = home.mlrm("train tiny.toml --resume --overwrite");
     both.failed_with(2, &["--resume", "--overwrite"]);
 }
 
 #[test]
 fn a_run_does_not_go_on_with_another_model() {
     let home = Home::trained();
-    let resume = |sets: &[&str]| -> Vec<String> {
-        let sets = sets.iter().flat_map(|set| ["--set", set]);
-        let words = ["train", "run/config.toml", "--resume"].into_iter();
-        words.chain(sets).map(str::to_owned).collect()
-    };
-    let words = resume(&[
-        "model.llm.hidden_size=64",
-        "model.head.dim=0",
-        "prompt.topics=2",
-        "tokenizer.train_vocab_size=400",
-    ]);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let sets = "model.llm.hidden_size=64 model.head.dim=0 prompt.topics=2 \
+        tokenizer.train_vocab_size=400";
     let differences = [
         "run was begun with other settings",
         "model.llm.hidden_size is 32 there and 64 here",
@@ -239,85 +220,32 @@ fn a_run_does_not_go_on_with_another_model() {
         "tokenizer.train_vocab_size is 300 there and 400 here",
         "mlrm train run/config.toml --resume",
     ];
-    home.refused(&words, &differences);
+    let words = format!("train run/config.toml --resume{}", set(sets));
+    home.refused(words, &differences);
 
     // What a checkpoint leaves open may change.
-    let words = resume(&[
-        "train.max_steps=4",
-        "train.learning_rate=1e-4",
-        "model.llm.tune=frozen",
-    ]);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    home.mlrm(&words).done();
+    let sets = "train.max_steps=4 train.learning_rate=1e-4 model.llm.tune=frozen";
+    resume(&home, "run", &set(sets)).done();
     assert_eq!(losses(&events(&home, "run")).len(), 4);
 }
 
 /// Enough steps to be caught in their midst.
-const LONG: [&str; 4] = [
-    "train.max_steps=60",
-    "train.eval_every_steps=20",
-    "train.save_every_steps=4",
-    "eval.baselines=[]",
-];
-
-/// Trains in the background and waits for a step.
-fn train_until(home: &Home, run: &str, step: usize) -> Child {
-    let dir = format!("run.dir={run}");
-    let sets = LONG
-        .into_iter()
-        .chain([dir.as_str()])
-        .flat_map(|set| ["--set", set]);
-    let words: Vec<&str> = ["train", "tiny.toml"].into_iter().chain(sets).collect();
-    let mut command = home.command(&words);
-    let mut child = command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the binary runs");
-    let log = home.path(run).join("events.jsonl");
-    let mark = "{\"event\":\"train_step\",";
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while fs::read_to_string(&log)
-        .unwrap_or_default()
-        .matches(mark)
-        .count()
-        < step
-    {
-        assert!(Instant::now() < deadline, "no step {step} within a minute");
-        assert!(
-            child.try_wait().expect("a state").is_none(),
-            "it ended before step {step}"
-        );
-        std::thread::sleep(Duration::from_millis(3));
-    }
-    child
-}
-
-#[cfg(unix)]
-fn interrupt(child: &Child) {
-    let status = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status();
-    assert!(status.expect("kill runs").success());
-}
+const LONG: &str = "train.max_steps=60 train.eval_every_steps=20 train.save_every_steps=4 \
+    eval.baselines=[]";
 
 #[test]
 #[cfg(unix)]
 fn a_stopped_run_goes_on_as_if_it_had_not_stopped() {
     let home = Home::with_config();
-    home.train("whole", &LONG).done();
+    home.train("whole", LONG).done();
     let whole = losses(&events(&home, "whole"));
     assert_eq!(whole.len(), 60);
 
-    let mut child = train_until(&home, "stopped", 3);
-    interrupt(&child);
+    let mut child = train_until(&home, "stopped", LONG, 3);
+    signal(&child, "-INT");
     assert_eq!(child.wait().expect("an end").code(), Some(0));
     let stopped = events(&home, "stopped");
-    let end = &stopped[stopped.len() - 1];
-    assert_eq!(
-        (&end["event"], &end["reason"]),
-        (&"run_ended".into(), &"stopped".into())
-    );
+    end(&stopped, "stopped");
     let saved = named(&stopped, "checkpoint_saved");
     let saved = saved.last().expect("a checkpoint");
     assert_eq!(saved["reason"], "stopped");
@@ -327,12 +255,11 @@ fn a_stopped_run_goes_on_as_if_it_had_not_stopped() {
     let last = fs::read_link(home.path("stopped/last")).expect("a link");
     assert_eq!(last, Path::new(&format!("checkpoints/step-{step}")));
 
-    home.mlrm(&["train", "stopped/config.toml", "--resume"])
-        .done();
+    home.mlrm("train stopped/config.toml --resume").done();
     let resumed = events(&home, "stopped");
     let starts = named(&resumed, "run_started");
     assert_eq!(starts[starts.len() - 1]["resumed_from_step"], step);
-    assert_eq!(resumed[resumed.len() - 1]["reason"], "completed");
+    end(&resumed, "completed");
     assert_eq!(losses(&resumed), whole);
     let metrics = |run: &str| home.json(&format!("{run}/eval.json"));
     assert_eq!(metrics("stopped"), metrics("whole"));
@@ -341,12 +268,11 @@ fn a_stopped_run_goes_on_as_if_it_had_not_stopped() {
 #[test]
 fn a_killed_run_goes_on_from_its_last_checkpoint() {
     let home = Home::with_config();
-    home.train("whole", &LONG).done();
-    let mut child = train_until(&home, "killed", 10);
+    home.train("whole", LONG).done();
+    let mut child = train_until(&home, "killed", LONG, 10);
     child.kill().expect("a kill");
     child.wait().expect("an end");
-    home.mlrm(&["train", "killed/config.toml", "--resume"])
-        .done();
+    home.mlrm("train killed/config.toml --resume").done();
     let killed = events(&home, "killed");
     let starts = named(&killed, "run_started");
     let from = starts[1]["resumed_from_step"].as_u64().expect("a step");
@@ -359,15 +285,11 @@ fn a_killed_run_goes_on_from_its_last_checkpoint() {
 
 /// Trains two steps with these settings and gives the run's end, its test metrics and its steps.
 #[track_caller]
-fn trains(home: &Home, run: &str, sets: &[&str]) -> Vec<Value> {
-    let few = [
-        "train.max_steps=2",
-        "train.eval_every_steps=0",
-        "train.save_every_steps=0",
-    ];
-    home.train(run, &[few.as_slice(), sets].concat()).done();
+fn trains(home: &Home, run: &str, sets: &str) -> Vec<Value> {
+    let few = "train.max_steps=2 train.eval_every_steps=0 train.save_every_steps=0";
+    home.train(run, format!("{few} {sets}")).done();
     let events = events(home, run);
-    assert_eq!(events[events.len() - 1]["reason"], "completed", "{sets:?}");
+    end(&events, "completed");
     let recall = home.json(&format!("{run}/eval.json"))["slices"]["all"]["recall@10"].as_f64();
     assert!(
         recall.is_some_and(|recall| recall > 0.0),
@@ -398,9 +320,8 @@ fn every_variant_trains_and_evaluates() {
         "lateearly",
         "notellm2",
     ] {
-        let set = format!("model.variant={variant}");
-        let few = "eval.baselines=[\"text_only\",\"image_only\"]";
-        let steps = trains(&home, variant, &[&set, few]);
+        let sets = format!("model.variant={variant} eval.baselines=[\"text_only\",\"image_only\"]");
+        let steps = trains(&home, variant, &sets);
         let micl = matches!(variant, "micl" | "notellm2");
         let gate = matches!(variant, "latefusion" | "lateearly" | "notellm2");
         assert_eq!(steps[1]["loss_visual"].is_number(), micl, "{variant}");
@@ -413,19 +334,13 @@ fn every_variant_trains_and_evaluates() {
 #[test]
 fn every_kind_of_part_trains() {
     let home = Home::with_config();
-    let usual = trains(&home, "usual", &["eval.baselines=[]"]);
-    let kinds = [
-        "objective.kind=dual",
-        "model.fusion.kind=scalar",
-        "prompt.layout=after",
-        "model.connector.projector=linear",
-        "model.vision.select_feature=patch",
-        "model.llm.family=llama",
-        "model.llm.family=qwen3",
-        "prompt.language=zh",
-    ];
-    for (index, kind) in kinds.into_iter().enumerate() {
-        let steps = trains(&home, &format!("run-{index}"), &[kind, "eval.baselines=[]"]);
+    let usual = trains(&home, "usual", "eval.baselines=[]");
+    let kinds = "objective.kind=dual model.fusion.kind=scalar prompt.layout=after \
+        model.connector.projector=linear model.vision.select_feature=patch \
+        model.llm.family=llama model.llm.family=qwen3 prompt.language=zh";
+    for (index, kind) in kinds.split_whitespace().enumerate() {
+        let sets = format!("{kind} eval.baselines=[]");
+        let steps = trains(&home, &format!("run-{index}"), &sets);
         assert_ne!(steps[1]["loss"], usual[1]["loss"], "{kind} changes nothing");
     }
 }
@@ -434,16 +349,11 @@ fn every_kind_of_part_trains() {
 #[cfg(unix)]
 fn a_model_trains_in_bf16_and_in_f16() {
     let home = Home::with_config();
-    let few = [
-        "train.max_steps=12",
-        "train.eval_every_steps=0",
-        "eval.baselines=[]",
-    ];
-    home.train("full", &few).done();
+    let few = "train.max_steps=12 train.eval_every_steps=0 eval.baselines=[]";
+    home.train("full", few).done();
     let full = events(&home, "full");
     for dtype in ["bf16", "f16"] {
-        let set = format!("backend.dtype={dtype}");
-        let sets = [few.as_slice(), &[set.as_str()]].concat();
+        let sets = format!("{few} backend.dtype={dtype}");
         home.train(dtype, &sets).done();
         let short = events(&home, dtype);
         let steps = named(&full, "train_step")
@@ -468,13 +378,10 @@ fn a_model_trains_in_bf16_and_in_f16() {
         }
         // A stop loses nothing of weights that the model itself holds in 8 bits.
         let stopped = format!("stopped-{dtype}");
-        let more = [sets.as_slice(), &["train.save_every_steps=6"]].concat();
-        home.train(&stopped, &more).done();
-        let to = home.path(format!("{stopped}/last"));
-        fs::remove_file(&to).expect("a link");
-        std::os::unix::fs::symlink("checkpoints/step-6", to).expect("a link");
-        home.mlrm(&["train", &format!("{stopped}/config.toml"), "--resume"])
+        home.train(&stopped, format!("{sets} train.save_every_steps=6"))
             .done();
+        take_back(&home, &stopped, 6);
+        resume(&home, &stopped, "").done();
         // `losses` holds the repeated steps against the first ones.
         assert_eq!(losses(&events(&home, &stopped)), losses(&short));
         let scale = &home.json(&format!("{stopped}/last/state.json"))["loss_scale"];
@@ -488,14 +395,9 @@ fn a_model_trains_in_bf16_and_in_f16() {
 #[cfg(unix)]
 fn an_overflow_in_f16_is_left_out_and_halves_the_scale() {
     let home = Home::with_config();
-    let few = [
-        "backend.dtype=f16",
-        "train.max_steps=3",
-        "train.save_every_steps=1",
-        "train.keep_checkpoints=9",
-        "eval.baselines=[]",
-    ];
-    home.train("run", &few).done();
+    let few = "backend.dtype=f16 train.max_steps=3 train.save_every_steps=1 \
+        train.keep_checkpoints=9 eval.baselines=[]";
+    home.train("run", few).done();
     let state = home.path("run/checkpoints/step-1/state.json");
     let text = fs::read_to_string(&state).expect("a state");
     let mut json: Value = serde_json::from_str(&text).expect("JSON");
@@ -505,25 +407,14 @@ fn an_overflow_in_f16_is_left_out_and_halves_the_scale() {
     let checksums = home.path("run/checkpoints/step-1/checksums.json");
     fs::remove_file(checksums).expect("checksums");
     fs::write(&state, json.to_string()).expect("written");
-    let last = home.path("run/last");
-    fs::remove_file(&last).expect("a link");
-    std::os::unix::fs::symlink("checkpoints/step-1", last).expect("a link");
-    let longer = ["train.max_steps=40", "train.eval_every_steps=0"].map(|set| ["--set", set]);
-    let resume = ["train", "run/config.toml", "--resume"];
-    home.mlrm(&[resume.as_slice(), longer.concat().as_slice()].concat())
-        .done();
+    take_back(&home, "run", 1);
+    let longer = set("train.max_steps=40 train.eval_every_steps=0");
+    resume(&home, "run", &longer).done();
     let events = events(&home, "run");
-    let told = named(&events, "warning");
-    let told = told.iter().filter(|warning| {
-        let message = warning["message"].as_str().expect("a message");
-        message.contains("overflow f16")
-    });
+    let told = warned(&events, "overflow f16").len();
     let state: Value = home.json("run/last/state.json");
     let overflows = state["loss_scale"]["overflows"].as_u64().expect("a count");
-    assert!(
-        overflows > 20 && told.count() as u64 >= overflows,
-        "{state}"
-    );
+    assert!(overflows > 20 && told as u64 >= overflows, "{state}");
     assert_eq!(state["updates"].as_u64(), Some(40 - overflows), "{state}");
 }
 
@@ -532,21 +423,14 @@ fn an_overflow_in_f16_is_left_out_and_halves_the_scale() {
 #[test]
 fn a_device_that_runs_out_of_memory_goes_on_with_fewer_notes() {
     let home = Home::with_config();
-    let few = ["train.max_steps=3", "eval.baselines=[]"];
-    home.train("whole", &few).done();
-    let words: Vec<&str> = few.iter().flat_map(|set| ["--set", set]).collect();
-    let full = |run: &str, notes: &str, more: &[&str]| {
-        let run = format!("run.dir={run}");
-        let words = [
-            &["train", "tiny.toml", "--set", run.as_str()],
-            words.as_slice(),
-            more,
-        ]
-        .concat();
-        let mut command = home.command(&words);
-        home.ran(&words, command.env("MLRM_TEST_DEVICE_NOTES", notes))
+    let few = "train.max_steps=3 eval.baselines=[]";
+    home.train("whole", few).done();
+    let full = |run: &str, notes: &str, more: &str| {
+        let words = training("tiny.toml", run, few);
+        let mut command = home.command(format!("{words} {more}"));
+        home.ran(command.env("MLRM_TEST_DEVICE_NOTES", notes))
     };
-    full("less", "2", &[]).done();
+    full("less", "2", "").done();
     let (whole, less) = (events(&home, "whole"), events(&home, "less"));
     let steps = named(&whole, "train_step");
     for (whole, less) in steps.iter().zip(named(&less, "train_step")) {
@@ -556,27 +440,20 @@ fn a_device_that_runs_out_of_memory_goes_on_with_fewer_notes() {
             "{less} is not {whole}"
         );
     }
-    let told = named(&less, "warning");
-    let told: Vec<&str> = told.iter().filter_map(|w| w["message"].as_str()).collect();
-    let halved = told
-        .iter()
-        .filter(|text| text.contains("too little memory"));
-    assert!(halved.clone().count() >= 2, "{told:?}");
-    assert!(
-        halved.clone().all(|text| text.starts_with("step 1:")),
-        "{told:?}"
-    );
-    full("none", "0", &[]).failed_with(1, &["one note", "train.checkpoint_layers"]);
+    let halved = warned(&less, "too little memory");
+    assert!(halved.len() >= 2, "{halved:?}");
+    let at_once = halved.iter().all(|text| text.starts_with("step 1:"));
+    assert!(at_once, "{halved:?}");
+    full("none", "0", "").failed_with(1, &["one note", "train.checkpoint_layers"]);
 
     // A run that goes on knows what fits, and holds no more where more would fit; unless it is told to.
     let warnings = |run: &str, from: usize| -> Vec<String> {
         let events = events(&home, run);
-        let told = named(&events, "warning").into_iter().skip(from);
-        told.map(|warning| warning["message"].as_str().unwrap_or_default().to_owned())
-            .collect()
+        let told = warned(&events, "").into_iter().skip(from);
+        told.map(str::to_owned).collect()
     };
-    let before = told.len();
-    full("less", "2", &["--resume", "--set", "train.max_steps=4"]).done();
+    let before = warned(&less, "").len();
+    full("less", "2", "--resume --set train.max_steps=4").done();
     let told = warnings("less", before);
     let is_told = |told: &[String], text: &str| told.iter().any(|told| told.contains(text));
     assert!(is_told(&told, "holds 2 notes at a time"), "{told:?}");
@@ -584,10 +461,8 @@ fn a_device_that_runs_out_of_memory_goes_on_with_fewer_notes() {
     let state: Value = home.json("less/last/state.json");
     assert_eq!(state["most_notes_held"], 2, "{state}");
     let before = before + told.len();
-    let set = ["train.max_steps=5", "train.micro_batch_notes=3"];
-    let set = set.iter().flat_map(|set| ["--set", set]);
-    let set: Vec<&str> = std::iter::once("--resume").chain(set).collect();
-    full("less", "3", &set).done();
+    let more = set("train.max_steps=5 train.micro_batch_notes=3");
+    full("less", "3", &format!("--resume{more}")).done();
     let told = warnings("less", before);
     assert!(!is_told(&told, "notes at a time"), "{told:?}");
 }
@@ -596,14 +471,10 @@ fn a_device_that_runs_out_of_memory_goes_on_with_fewer_notes() {
 fn products_in_bf16_keep_the_course_of_those_in_f32() {
     let home = Home::with_config();
     // Wide enough for tiles.
-    let few = [
-        "train.max_steps=6",
-        "train.eval_every_steps=0",
-        "eval.baselines=[]",
-        "model.llm.hidden_size=64",
-    ];
-    let short = [few.as_slice(), &["backend.matmul_precision=bf16"]].concat();
-    home.train("full", &few).done();
+    let few = "train.max_steps=6 train.eval_every_steps=0 eval.baselines=[] \
+        model.llm.hidden_size=64";
+    let short = format!("{few} backend.matmul_precision=bf16");
+    home.train("full", few).done();
     let ran = home.train("short", &short);
     ran.done();
     let losses = |run: &str| -> Vec<f64> {
@@ -617,7 +488,7 @@ fn products_in_bf16_keep_the_course_of_those_in_f32() {
     for (full, short) in full.iter().zip(&short) {
         assert!((short / full - 1.0).abs() < 0.02, "{short} is not {full}");
     }
-    let devices = home.mlrm(&["devices", "--json"]).json();
+    let devices = home.mlrm("devices --json").json();
     let flex = &devices.as_array().expect("backends")[0]["devices"][0];
     match flex["bf16_products"] == true {
         true => assert_ne!(full, short, "the setting changed nothing"),
@@ -626,8 +497,8 @@ fn products_in_bf16_keep_the_course_of_those_in_f32() {
             assert!(ran.err.contains("matmul_precision"), "{}", ran.err);
         }
     }
-    let both = ["backend.matmul_precision=bf16", "backend.dtype=bf16"];
-    home.train("both", &both)
+    let both = "backend.matmul_precision=bf16 backend.dtype=bf16";
+    home.train("both", both)
         .failed_with(1, &["backend.matmul_precision", "backend.dtype"]);
 }
 
@@ -636,25 +507,19 @@ fn an_embedding_table_may_have_rows_to_spare() {
     let home = Home::with_config();
     home.train(
         "run",
-        &[
-            "model.llm.vocab_size=512",
-            "train.max_steps=2",
-            "eval.baselines=[]",
-        ],
+        "model.llm.vocab_size=512 train.max_steps=2 eval.baselines=[]",
     )
     .done();
     let llm = home.json("run/model/llm/config.json");
     assert_eq!(llm["vocab_size"], 512);
-    home.mlrm(&["eval", "run", "--set", "eval.baselines=[]"])
-        .done();
+    home.mlrm("eval run --set eval.baselines=[]").done();
     // A tokenizer from a file shows its size when it is read.
     let path = "path = \"run/model/llm/tokenizer.json\"";
     home.write(
         "file.toml",
         support::TINY.replace("train_vocab_size = 300", path),
     );
-    let small = ["run.dir=small", "model.llm.vocab_size=280"].map(|set| ["--set", set]);
-    let ran = home.mlrm(&[&["train", "file.toml"], small.concat().as_slice()].concat());
+    let ran = home.mlrm(training("file.toml", "small", "model.llm.vocab_size=280"));
     ran.failed_with(1, &["model.llm.vocab_size = 280", "300 tokens"]);
     assert!(!home.path("small").exists());
 }
@@ -668,15 +533,8 @@ fn a_model_folder_is_a_start() {
         "more.toml",
         format!("{head}[model]\npath = \"run/model\"\n[train]{train}"),
     );
-    let words = [
-        "train",
-        "more.toml",
-        "--set",
-        "run.dir=more",
-        "--set",
-        "eval.baselines=[]",
-    ];
-    home.mlrm(&words).done();
+    let words = "train more.toml --set run.dir=more --set eval.baselines=[]";
+    home.mlrm(words).done();
     let more = events(&home, "more");
     assert_eq!(losses(&more).len(), 6);
     // The first loss is that of the weights it began with, not of fresh ones.
@@ -689,7 +547,7 @@ fn a_model_folder_is_a_start() {
 #[test]
 fn a_step_moves_its_batch_and_one_read() {
     let home = Home::with_config();
-    home.train("run", &["train.max_steps=4", "train.feature_cache='off'"])
+    home.train("run", "train.max_steps=4 train.feature_cache='off'")
         .done();
     let events = events(&home, "run");
     let steps = named(&events, "train_step");
@@ -709,13 +567,9 @@ fn a_step_moves_its_batch_and_one_read() {
 #[test]
 fn what_is_uploaded_grows_with_the_places_of_a_batch() {
     let home = Home::with_config();
-    let set = [
-        "train.max_steps=2",
-        "train.batch_pairs=200",
-        "data.pairs.min_users=1",
-        "model.variant='text'",
-    ];
-    home.train("run", &set).done();
+    let set = "train.max_steps=2 train.batch_pairs=200 data.pairs.min_users=1 \
+        model.variant='text'";
+    home.train("run", set).done();
     let events = events(&home, "run");
     let steps = named(&events, "train_step");
     let bytes = steps[1]["transfers"]["uploaded_bytes"].as_u64();

@@ -7,42 +7,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{Home, golden_cases, skipped};
+use support::{Home, Words, golden_cases, golden_parts, python_with, set};
 
 /// Python with the packages, or `None` with a notice that nothing was tested.
 fn python(test: &str) -> Option<String> {
-    python_with(test, "safetensors, torch, transformers")
-}
-
-/// As [`python`], with these packages.
-fn python_with(test: &str, packages: &str) -> Option<String> {
-    let python = std::env::var("MLRM_PYTHON").unwrap_or_else(|_| "python3".into());
-    let imports = format!("import {packages}");
-    let found = Command::new(&python).args(["-c", &imports]).output();
-    if found.is_ok_and(|output| output.status.success()) {
-        return Some(python);
-    }
-    let why = format!(
-        "`{python}` lacks one of {packages}; set MLRM_PYTHON to a Python that has them all"
-    );
-    skipped(test, "transformers", &why);
-    None
+    python_with(test, "transformers", "safetensors, torch, transformers")
 }
 
 fn text(path: &Path) -> String {
     path.to_str().expect("UTF-8").to_owned()
-}
-
-/// The folders of language models and vision encoders in golden cases.
-fn golden_parts() -> Vec<PathBuf> {
-    let cases = fs::read_dir(golden_cases()).expect("golden cases");
-    let cases = cases.map(|case| case.expect("an entry").path());
-    let parts = cases.flat_map(|case| ["llm", "vision"].map(|part| case.join(part)));
-    let mut parts: Vec<PathBuf> = parts
-        .filter(|f| f.join("model.safetensors").is_file())
-        .collect();
-    parts.sort();
-    parts
 }
 
 /// Published checkpoints in miniature, each with the folders below the exported one: the halves of a whole
@@ -89,7 +62,7 @@ fn held_out_whole_models_compute_what_transformers_does() {
             .output()
             .expect("python runs");
         assert!(output.status.success(), "{output:?}");
-        home.mlrm(&["verify", &case]).done();
+        home.mlrm(format!("verify {case}")).done();
     }
 }
 
@@ -100,29 +73,28 @@ fn exported_folders_give_the_same_hidden_states() {
     };
     let home = Home::trained();
     let mut pairs = Vec::new();
-    let mut export = |source: &Path, below: &[&str], options: &[&str]| {
+    let mut export = |source: &Path, below: &[&str], options: &str| {
         let out = home.path(format!("out{}", pairs.len()));
         let (source, target) = (text(source), text(&out));
-        let command = [&["export", &source, "--out", &target], options].concat();
+        let command = format!("export {source} --out {target} {options}");
         home.mlrm(&command).done();
         for part in below {
             pairs.extend([source.clone(), text(&out.join(part))]);
         }
     };
-    let shards = ["--shard-size", "4kB"];
+    let shards = "--shard-size 4kB";
     for part in golden_parts() {
-        export(&part, &[""], &shards);
+        export(&part, &[""], shards);
     }
     for (whole, below) in published() {
-        export(&whole, below, &shards);
+        export(&whole, below, shards);
     }
     for part in ["llm", "vision"] {
-        export(&home.path("run/model").join(part), &[""], &shards);
+        export(&home.path("run/model").join(part), &[""], shards);
     }
     // From one half-precision folder to another.
-    home.mlrm(&["export", "run", "--out", "half", "--dtype", "bf16"])
-        .done();
-    export(&home.path("half/llm"), &[""], &[]);
+    home.mlrm("export run --out half --dtype bf16").done();
+    export(&home.path("half/llm"), &[""], "");
     let script =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/transformers/check_export.py");
     let output = Command::new(python)
@@ -175,7 +147,7 @@ fn the_command_in_the_refusal_converts_pytorch_files() {
         );
     };
     run(Command::new(&python).args(["-c", split, &weights]));
-    let refused = home.refused(&["inspect", "llm"], &["which can run code"]);
+    let refused = home.refused("inspect llm", &["which can run code"]);
     let command = refused
         .err
         .lines()
@@ -183,45 +155,36 @@ fn the_command_in_the_refusal_converts_pytorch_files() {
     let command = command.expect("a command").trim();
     let command = command.replacen("python", &python, 1);
     run(Command::new("sh").args(["-c", &command]));
-    home.mlrm(&["inspect", "llm", "--load"]).done();
+    home.mlrm("inspect llm --load").done();
 }
 
 /// PyTorch takes the steps of a run, from the same weights and batches; then both are measured alike.
-fn trained_alike(home: &Home, python: &str, name: &str, sets: &[&str]) {
-    const STEPS: &str = "train.max_steps=30";
-    // Without notes to choose a step by, the last one is the model.
-    let common = [
-        "data.pairs.validation_fraction=0",
-        "train.eval_every_steps=0",
-        "train.save_every_steps=0",
-        "train.saliency_every_steps=0",
-        "train.log_every_steps=1",
-        "eval.baselines=[]",
-        // A rate at which rounding does not grow from step to step.
-        "train.learning_rate=3e-4",
-        STEPS,
-    ];
-    let sets = [common.as_slice(), sets].concat();
+fn trained_alike(home: &Home, python: &str, name: &str, sets: &str) {
+    // Without notes to choose a step by, the last one is the model. The rate is one at which rounding does not
+    // grow from step to step.
+    let sets = format!(
+        "data.pairs.validation_fraction=0 train.eval_every_steps=0 train.save_every_steps=0 \
+        train.saliency_every_steps=0 train.log_every_steps=1 eval.baselines=[] \
+        train.learning_rate=3e-4 train.max_steps=30 {sets}"
+    );
     let [start, out, again] = ["start", "pytorch", "again"].map(|part| format!("{name}-{part}"));
     let batches = format!("{name}.safetensors");
-    let none = "train.max_steps=0";
-    let with = |more: &[&'static str]| [sets.as_slice(), more].concat();
-    home.train(&start, &with(&[none])).done();
+    home.train(&start, format!("{sets} train.max_steps=0"))
+        .done();
     home.train(name, &sets).done();
-    let flags: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
-    let fed = ["data", "batches", "tiny.toml", "--out", &batches];
-    let ran = home.mlrm(&[fed.as_slice(), &flags].concat());
-    assert!(ran.done().out.contains("steps         30"), "{ran:?}");
+    let flags = set(&sets);
+    let ran = home.mlrm(format!("data batches tiny.toml --out {batches}{flags}"));
+    ran.done().shows(&["steps         30"]);
     let script =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/oracle/train_alike.py");
-    let train_alike = |arguments: &[&str]| {
+    let train_alike = |arguments: String| {
         let mut command = Command::new(python);
-        command.arg(&script).args(arguments);
+        command.arg(&script).args(arguments.words());
         command.current_dir(home.path(""));
         command.env("OMP_NUM_THREADS", "1");
         command.output().expect("Python runs")
     };
-    let run = |arguments: &[&str]| {
+    let run = |arguments: String| {
         let output = train_alike(arguments);
         let shown = String::from_utf8_lossy(&output.stdout).into_owned();
         let problem = String::from_utf8_lossy(&output.stderr);
@@ -231,20 +194,21 @@ fn trained_alike(home: &Home, python: &str, name: &str, sets: &[&str]) {
     };
     let model = format!("{start}/model");
     // Far below the 1 % that is promised over hundreds of steps: rounding alone.
-    run(&["--tolerance", "1e-3", &model, &batches, name, &out]);
-    let path = format!("model.path={out}");
-    let mut measured = sets.clone();
-    measured.extend([none, path.as_str()]);
-    home.train(&again, &measured).done();
-    let shown = run(&["--compare", name, &again]);
+    run(format!("--tolerance 1e-3 {model} {batches} {name} {out}"));
+    home.train(&again, format!("{sets} train.max_steps=0 model.path={out}"))
+        .done();
+    let shown = run(format!("--compare {name} {again}"));
     assert!(shown.starts_with("Recall@10 "), "{shown}");
     // The check can fail: the same pairs in another order.
-    let windows = "train.length_window_batches=3";
-    let other = ["data", "batches", "tiny.toml", "--out", "other.safetensors"];
-    home.mlrm(&[other.as_slice(), &flags, &["--set", windows]].concat())
-        .done();
-    let unlike = format!("{name}-unlike");
-    let output = train_alike(&["--tolerance", "1e-3", &model, other[4], name, &unlike]);
+    let other = "other.safetensors";
+    let windows = "--set train.length_window_batches=3";
+    home.mlrm(format!(
+        "data batches tiny.toml --out {other}{flags} {windows}"
+    ))
+    .done();
+    let output = train_alike(format!(
+        "--tolerance 1e-3 {model} {other} {name} {name}-unlike"
+    ));
     let shown = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(shown.contains("\nloss: largest relative"), "{output:?}");
@@ -253,7 +217,8 @@ fn trained_alike(home: &Home, python: &str, name: &str, sets: &[&str]) {
 #[test]
 fn pytorch_learns_the_same_from_the_same_batches() {
     let test = "pytorch_learns_the_same_from_the_same_batches";
-    let Some(python) = python_with(test, "numpy, peft, safetensors, torch, transformers") else {
+    let packages = "numpy, peft, safetensors, torch, transformers";
+    let Some(python) = python_with(test, "transformers", packages) else {
         return;
     };
     let home = Home::with_config();
@@ -261,12 +226,8 @@ fn pytorch_learns_the_same_from_the_same_batches() {
         &home,
         &python,
         "full",
-        &["objective.mask_false_negatives=true"],
+        "objective.mask_false_negatives=true",
     );
-    let lora = [
-        "model.llm.tune=lora",
-        "model.llm.lora.rank=4",
-        "train.schedule=cosine",
-    ];
-    trained_alike(&home, &python, "lora", &lora);
+    let lora = "model.llm.tune=lora model.llm.lora.rank=4 train.schedule=cosine";
+    trained_alike(&home, &python, "lora", lora);
 }

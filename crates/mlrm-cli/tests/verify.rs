@@ -37,8 +37,8 @@ fn every_golden_case_passes() {
     let home = Home::empty();
     let cases = case_folders();
     assert!(cases.len() >= 17, "{cases:?}");
-    let words: Vec<&str> = cases.iter().map(String::as_str).collect();
-    let ran = home.mlrm(&[&["verify", "--json"], words.as_slice()].concat());
+    let words = cases.join(" ");
+    let ran = home.mlrm(format!("verify --json {words}"));
     let reports = ran.done().json();
     let reports = reports.as_array().expect("a report a case");
     assert_eq!(reports.len(), cases.len());
@@ -55,7 +55,7 @@ fn every_golden_case_passes() {
 
 #[test]
 fn the_embedded_case_passes() {
-    let ran = Home::empty().mlrm(&["verify"]);
+    let ran = Home::empty().mlrm(["verify"]);
     let out = &ran.done().out;
     assert!(out.contains("embedded"), "{out}");
     assert!(
@@ -85,11 +85,11 @@ fn an_altered_expectation_fails_and_is_named() {
             values[0] += 1e-2 * tensor.largest();
             *tensor = RawTensor::of(&tensor.shape, &values);
         });
-        let ran = home.mlrm(&["verify", "--json", name]);
+        let ran = home.mlrm(format!("verify --json {name}"));
         ran.failed_with(1, &[]);
         assert_eq!(failed_tensors(&ran.json()[0]), [name]);
     }
-    let table = home.mlrm(&["verify", "loss"]);
+    let table = home.mlrm("verify loss");
     table.failed_with(1, &[]);
     let row = table.out.lines().find(|line| line.ends_with("FAILED"));
     assert!(
@@ -108,13 +108,13 @@ fn an_altered_expectation_fails_and_is_named() {
 fn shorter_formats_keep_to_what_their_rounding_explains() {
     let home = Home::empty();
     let cases = case_folders();
-    let words: Vec<&str> = cases.iter().map(String::as_str).collect();
+    let words = cases.join(" ");
     for (option, dtype) in [
         ("--dtype", "bf16"),
         ("--dtype", "f16"),
         ("--matmul-precision", "bf16"),
     ] {
-        let ran = home.mlrm(&[&["verify", "--json", option, dtype], words.as_slice()].concat());
+        let ran = home.mlrm(format!("verify --json {option} {dtype} {words}"));
         let reports = ran.done().json();
         for report in reports.as_array().expect("a report a case") {
             assert_eq!(
@@ -130,11 +130,10 @@ fn shorter_formats_keep_to_what_their_rounding_explains() {
 #[test]
 fn a_trained_model_embeds_in_bf16_as_in_f32() {
     let home = Home::with_config();
-    home.train("run", &["train.max_steps=40", "eval.baselines=[]"])
+    home.train("run", "train.max_steps=40 eval.baselines=[]")
         .done();
     let embed = |out: &str| {
-        let words = ["embed", "run", "--notes", "data/notes.jsonl", "--out", out];
-        home.mlrm(&words).done();
+        home.embed("run", out);
         read(&home.path(out))
             .remove("embeddings")
             .expect("embeddings")
@@ -170,7 +169,7 @@ fn a_wrong_value_fails_in_a_shorter_format_too() {
             let opposite: Vec<f32> = tensor.values().iter().map(|value| -value).collect();
             *tensor = RawTensor::of(&tensor.shape, &opposite);
         });
-        let ran = home.mlrm(&["verify", "--json", "--dtype", "bf16", name]);
+        let ran = home.mlrm(format!("verify --json --dtype bf16 {name}"));
         ran.failed_with(1, &[]);
         assert_eq!(failed_tensors(&ran.json()[0]), [name]);
     }
@@ -180,13 +179,8 @@ fn a_wrong_value_fails_in_a_shorter_format_too() {
 fn the_dump_holds_every_expected_tensor() {
     let home = Home::empty();
     let case = golden_cases().join(CASE);
-    let words = [
-        "verify",
-        &case.display().to_string(),
-        "--dump",
-        "dump.safetensors",
-    ];
-    home.mlrm(&words).done();
+    home.mlrm(format!("verify {} --dump dump.safetensors", case.display()))
+        .done();
     let dump = read(&home.path("dump.safetensors"));
     let expected = read(&case.join("expected.safetensors"));
     for (name, tensor) in &expected {
@@ -209,15 +203,15 @@ fn the_dump_holds_every_expected_tensor() {
 #[test]
 fn cases_that_cannot_be_read_are_refused() {
     let home = Home::empty();
-    home.refused(&["verify", "absent"], &["absent/case.json"]);
+    home.refused("verify absent", &["absent/case.json"]);
     copy_folder(&golden_cases().join(CASE), &home.path("case"));
     home.write("case/case.json", "{");
-    home.refused(&["verify", "case"], &["case/case.json"]);
+    home.refused("verify case", &["case/case.json"]);
     copy_folder(&golden_cases().join(CASE), &home.path("case"));
     fs::remove_file(home.path("case/expected.safetensors")).expect("a file");
-    home.refused(&["verify", "case"], &["expected.safetensors"]);
+    home.refused("verify case", &["expected.safetensors"]);
     home.refused(
-        &["verify", "case", "case", "--dump", "x"],
+        "verify case case --dump x",
         &["--dump takes one case, not 2"],
     );
 }

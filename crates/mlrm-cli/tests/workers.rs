@@ -9,23 +9,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use support::{Home, events, named};
+use support::{Home, events, named, resume, set, take_back, training, warned, weights_below};
 
 /// Steps enough for differences to add up.
-const STEPS: [&str; 4] = [
-    "train.max_steps=20",
-    "train.eval_every_steps=10",
-    "train.saliency_every_steps=0",
-    "eval.baselines=[]",
-];
+const STEPS: &str = "train.max_steps=20 train.eval_every_steps=10 train.saliency_every_steps=0 \
+    eval.baselines=[]";
 
 const TWO: &str = r#"backend.device=["flex","flex"]"#;
 const FOUR: &str = r#"backend.device=["flex","flex","flex","flex"]"#;
 const EIGHT: &str = r#"backend.device=["flex","flex","flex","flex","flex","flex","flex","flex"]"#;
 
 #[track_caller]
-fn train(home: &Home, run: &str, sets: &[&str]) -> Vec<Value> {
-    home.train(run, &[STEPS.as_slice(), sets].concat()).done();
+fn train(home: &Home, run: &str, sets: &str) -> Vec<Value> {
+    home.train(run, format!("{STEPS} {sets}")).done();
     events(home, run)
 }
 
@@ -50,19 +46,7 @@ fn assert_same_course(found: &[f64], expected: &[f64]) {
 
 /// Every file of weights and moments below `folder`.
 fn weights(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
-        for entry in fs::read_dir(&next).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|end| end == "safetensors") {
-                let name = path.strip_prefix(folder).expect("below").to_owned();
-                found.insert(name, fs::read(&path).expect("a file"));
-            }
-        }
-    }
+    let found = weights_below(folder, &[""]);
     assert!(!found.is_empty());
     found
 }
@@ -72,22 +56,14 @@ fn weights(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 #[test]
 fn several_devices_take_the_steps_of_one() {
     let home = Home::with_config();
-    let adapters = [
-        "model.llm.tune=lora",
-        "model.llm.lora.dropout=0.2",
-        "train.swap.share=0.5",
-    ];
-    let parts = ["train.micro_batch_notes=3", "train.checkpoint_layers=true"];
-    for (name, sets) in [
-        ("adapters", adapters.as_slice()),
-        ("parts", &parts),
-        ("whole", &[]),
-    ] {
+    let adapters = "model.llm.tune=lora model.llm.lora.dropout=0.2 train.swap.share=0.5";
+    let parts = "train.micro_batch_notes=3 train.checkpoint_layers=true";
+    for (name, sets) in [("adapters", adapters), ("parts", parts), ("whole", "")] {
         let expected = losses(&train(&home, name, sets));
         assert_eq!(expected.len(), 20);
         for (device, count) in [(TWO, "two"), (EIGHT, "eight")] {
             let run = format!("{name}-{count}");
-            let found = train(&home, &run, &[sets, &[device]].concat());
+            let found = train(&home, &run, &format!("{sets} {device}"));
             assert_same_course(&losses(&found), &expected);
             let started = &named(&found, "run_started")[0]["device"];
             assert!(started.as_str().expect("a text").starts_with("flex, flex"));
@@ -98,13 +74,10 @@ fn several_devices_take_the_steps_of_one() {
 #[test]
 fn a_run_on_two_devices_is_the_same_each_time_and_goes_on_with_any_number() {
     let home = Home::with_config();
-    let sets = [
-        TWO,
-        "train.save_every_steps=10",
-        "train.keep_checkpoints=9",
-        "data.pairs.validation_fraction=0",
-        "train.swap.share=0.5",
-    ];
+    let sets = format!(
+        "{TWO} train.save_every_steps=10 train.keep_checkpoints=9 \
+        data.pairs.validation_fraction=0 train.swap.share=0.5"
+    );
     let whole = train(&home, "first", &sets);
     train(&home, "again", &sets);
     let [first, again] = ["first/model", "again/model"].map(|model| weights(&home.path(model)));
@@ -115,11 +88,8 @@ fn a_run_on_two_devices_is_the_same_each_time_and_goes_on_with_any_number() {
         // As if it had been killed after its tenth step.
         let folder = home.path(run);
         fs::remove_dir_all(folder.join(end)).expect("a checkpoint");
-        fs::remove_file(folder.join("last")).expect("a link");
-        std::os::unix::fs::symlink("checkpoints/step-10", folder.join("last")).expect("a link");
-        let config = format!("{run}/config.toml");
-        let words = ["train", &config, "--resume", "--set", devices];
-        home.mlrm(&words).done();
+        take_back(&home, run, 10);
+        resume(&home, run, &set(devices)).done();
     }
     assert_eq!(weights(&home.path("first").join(end)), expected);
     let gone_on = events(&home, "again");
@@ -135,10 +105,10 @@ fn a_run_on_two_devices_is_the_same_each_time_and_goes_on_with_any_number() {
 #[test]
 fn workers_keep_features_and_scale_the_loss_and_need_no_notes() {
     let home = Home::with_config();
-    let kept = ["train.feature_cache=features", "model.llm.tune=lora"];
-    let one = train(&home, "one", &kept);
+    let kept = "train.feature_cache=features model.llm.tune=lora";
+    let one = train(&home, "one", kept);
     fs::remove_dir_all(home.path("features")).expect("features");
-    let two = train(&home, "two", &[kept.as_slice(), &[TWO]].concat());
+    let two = train(&home, "two", &format!("{kept} {TWO}"));
     assert_same_course(&losses(&two), &losses(&one));
     let encoded = |events: &[Value]| -> u64 {
         let steps = named(events, "train_step").into_iter();
@@ -148,63 +118,48 @@ fn workers_keep_features_and_scale_the_loss_and_need_no_notes() {
     };
     assert!(encoded(&two) >= encoded(&one) && encoded(&one) > 0);
     // What one run kept, another with more workers reads.
-    let eight = train(&home, "eight", &[kept.as_slice(), &[EIGHT]].concat());
+    let eight = train(&home, "eight", &format!("{kept} {EIGHT}"));
     assert_eq!(encoded(&eight), 0);
 
-    let f16 = ["backend.dtype=f16", "train.max_steps=12"];
-    let one = train(&home, "one-f16", &f16);
-    let two = train(&home, "two-f16", &[f16.as_slice(), &[TWO]].concat());
-    let overflows = |events: &[Value]| {
-        let warnings = named(events, "warning").into_iter();
-        let told = warnings.filter(|w| w.to_string().contains("overflow f16"));
-        told.count()
-    };
+    let f16 = "backend.dtype=f16 train.max_steps=12";
+    let one = train(&home, "one-f16", f16);
+    let two = train(&home, "two-f16", &format!("{f16} {TWO}"));
+    let overflows = |events: &[Value]| warned(events, "overflow f16").len();
     assert!(overflows(&one) > 0);
     assert_eq!(overflows(&two), overflows(&one));
 
     // Four notes at most: the others of eight workers have none.
-    let few = ["train.batch_pairs=2"];
-    let one = train(&home, "one-few", &few);
-    let eight = train(&home, "eight-few", &[few.as_slice(), &[EIGHT]].concat());
+    let few = "train.batch_pairs=2";
+    let one = train(&home, "one-few", few);
+    let eight = train(&home, "eight-few", &format!("{few} {EIGHT}"));
     assert_same_course(&losses(&eight), &losses(&one));
 }
 
 #[test]
 fn all_workers_hold_fewer_notes_where_one_runs_out_of_memory() {
     let home = Home::with_config();
-    let sets = ["train.max_steps=3", "eval.baselines=[]"];
-    home.train("one", &sets).done();
-    let words = ["train", "tiny.toml", "--set", "run.dir=two", "--set", TWO];
-    let sets = sets.iter().flat_map(|set| ["--set", set]);
-    let words: Vec<&str> = words.into_iter().chain(sets).collect();
-    let mut command = home.command(&words);
-    home.ran(&words, command.env("MLRM_TEST_DEVICE_NOTES", "2"))
-        .done();
+    let sets = "train.max_steps=3 eval.baselines=[]";
+    home.train("one", sets).done();
+    let mut command = home.command(training("tiny.toml", "two", format!("{sets} {TWO}")));
+    home.ran(command.env("MLRM_TEST_DEVICE_NOTES", "2")).done();
     let two = events(&home, "two");
     assert_same_course(&losses(&two), &losses(&events(&home, "one")));
-    let told = named(&two, "warning").into_iter();
-    let told = told
-        .filter(|w| w.to_string().contains("too little memory"))
-        .count();
-    assert!(told >= 2, "{told}");
+    let told = warned(&two, "too little memory");
+    assert!(told.len() >= 2, "{told:?}");
 }
 
 /// Every worker of this machine has gradients and activations of its own; the optimiser is the first one's.
 #[test]
 fn the_prediction_knows_of_all_workers() {
     let home = Home::with_config();
-    let sets = [
-        "train.max_steps=1",
-        // Shares of the same size.
-        "train.merge_duplicates=false",
-        "train.eval_every_steps=0",
-        "eval.baselines=[]",
-    ];
-    let bytes = |run: &str, device: &[&str]| -> Value {
-        home.train(run, &[sets.as_slice(), device].concat()).done();
+    // Shares of the same size: no note is merged with another.
+    let sets = "train.max_steps=1 train.merge_duplicates=false train.eval_every_steps=0 \
+        eval.baselines=[]";
+    let bytes = |run: &str, device: &str| -> Value {
+        home.train(run, format!("{sets} {device}")).done();
         named(&events(&home, run), "preflight")[0]["memory_bytes"].clone()
     };
-    let (one, four) = (bytes("one", &[]), bytes("four", &[FOUR]));
+    let (one, four) = (bytes("one", ""), bytes("four", FOUR));
     let part = |of: &Value, name: &str| of[name].as_u64().expect("bytes");
     assert_eq!(part(&four, "gradients"), 4 * part(&one, "gradients"));
     assert_eq!(part(&four, "optimiser"), part(&one, "optimiser"));
@@ -219,37 +174,19 @@ fn the_prediction_knows_of_all_workers() {
 fn the_papers_config_runs_on_eight_devices() {
     let home = Home::with_notes();
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/notellm2-paper.toml");
+    let sets = format!(
+        "{EIGHT} data.root=data data.images= tokenizer.train_vocab_size=300 \
+        model.llm.path= model.llm.hidden_size=32 model.llm.num_hidden_layers=2 \
+        model.llm.num_attention_heads=2 model.llm.num_key_value_heads=1 \
+        model.llm.intermediate_size=64 model.vision.path= model.vision.hidden_size=24 \
+        model.vision.num_hidden_layers=1 model.vision.num_attention_heads=2 \
+        model.vision.intermediate_size=48 model.vision.image_size=32 \
+        model.vision.patch_size=16 model.connector.layers=2 model.connector.hidden_size=24 \
+        model.connector.num_attention_heads=2 model.connector.intermediate_size=48 \
+        train.batch_pairs=16 train.max_steps=3 eval.baselines=[]"
+    );
     let config = config.display().to_string();
-    let sets = [
-        "run.dir=paper",
-        EIGHT,
-        "data.root=data",
-        "data.images=",
-        "tokenizer.train_vocab_size=300",
-        "model.llm.path=",
-        "model.llm.hidden_size=32",
-        "model.llm.num_hidden_layers=2",
-        "model.llm.num_attention_heads=2",
-        "model.llm.num_key_value_heads=1",
-        "model.llm.intermediate_size=64",
-        "model.vision.path=",
-        "model.vision.hidden_size=24",
-        "model.vision.num_hidden_layers=1",
-        "model.vision.num_attention_heads=2",
-        "model.vision.intermediate_size=48",
-        "model.vision.image_size=32",
-        "model.vision.patch_size=16",
-        "model.connector.layers=2",
-        "model.connector.hidden_size=24",
-        "model.connector.num_attention_heads=2",
-        "model.connector.intermediate_size=48",
-        "train.batch_pairs=16",
-        "train.max_steps=3",
-        "eval.baselines=[]",
-    ];
-    let sets = sets.iter().flat_map(|set| ["--set", set]);
-    let words: Vec<&str> = ["train", &config].into_iter().chain(sets).collect();
-    home.mlrm(&words).done();
+    home.mlrm(training(&config, "paper", sets)).done();
     let paper = events(&home, "paper");
     assert_eq!(losses(&paper).len(), 3);
     assert!(losses(&paper).iter().all(|loss| loss.is_finite()));
@@ -259,6 +196,6 @@ fn the_papers_config_runs_on_eight_devices() {
 #[test]
 fn a_benchmark_measures_one_device() {
     let home = Home::with_notes();
-    let words = ["bench", "train", "folder.toml", "--set", TWO];
+    let words = format!("bench train folder.toml --set {TWO}");
     home.refused(&words, &["2 devices", "--set backend.device=flex"]);
 }

@@ -30,7 +30,6 @@ pub struct Explanation {
 /// Explains a key (`train.learning_rate`) or a section (`model.llm`; `""` lists the sections).
 ///
 /// # Errors
-///
 /// When there is no such key, naming the nearest.
 pub fn explain(key: &str) -> Result<Explanation, ConfigError> {
     // `[train]` and `eval.slices[0].name` are how keys look in files and messages.

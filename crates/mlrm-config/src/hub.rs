@@ -53,7 +53,6 @@ impl HubName {
     /// The name that a path is; `None` for a path of this machine.
     ///
     /// # Errors
-    ///
     /// When the path begins with `hf:` and is not such a name.
     pub fn of(path: &Path) -> Option<Result<Self, HubNameError>> {
         let text = path.to_str()?;
@@ -147,7 +146,6 @@ impl ModelPath {
     /// The name on the Hub, where it is one.
     ///
     /// # Errors
-    ///
     /// When it begins with `hf:` and is not such a name.
     pub fn hub_name(&self) -> Option<Result<HubName, HubNameError>> {
         HubName::of(&self.written)

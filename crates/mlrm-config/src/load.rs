@@ -84,7 +84,6 @@ impl RunConfig {
     /// Reads a TOML file, puts the overrides (`section.key=value`) over it and checks everything.
     ///
     /// # Errors
-    ///
     /// When the file cannot be read, or with everything that is wrong in it: syntax, unknown keys,
     /// wrong types, impossible values, each with its place and how to correct it.
     pub fn load(path: impl AsRef<Path>, overrides: &[String]) -> Result<Self, ConfigError> {
@@ -94,7 +93,6 @@ impl RunConfig {
     /// Like [`RunConfig::load`], and also says where each key was written and which are not read.
     ///
     /// # Errors
-    ///
     /// As [`RunConfig::load`].
     pub fn load_with_places(
         path: impl AsRef<Path>,
@@ -111,7 +109,6 @@ impl RunConfig {
     /// Reads and checks settings from a TOML text.
     ///
     /// # Errors
-    ///
     /// As [`RunConfig::load`], naming lines of the text.
     pub fn from_toml_str(text: &str) -> Result<Self, ConfigError> {
         read(SourceName::Text, text.to_owned(), &[]).map(|loaded| loaded.config)
@@ -120,7 +117,6 @@ impl RunConfig {
     /// The defaults with overrides (`section.key=value`) over them, checked.
     ///
     /// # Errors
-    ///
     /// As [`RunConfig::load`], naming overrides.
     pub fn from_overrides(overrides: &[String]) -> Result<Self, ConfigError> {
         read(SourceName::Text, String::new(), overrides).map(|loaded| loaded.config)
@@ -129,7 +125,6 @@ impl RunConfig {
     /// Checks settings made in a program: ranges, and what the keys demand of each other.
     ///
     /// # Errors
-    ///
     /// With everything that was found.
     pub fn validate(&self) -> Result<(), ConfigError> {
         refuse_if_any(self.findings()?)
@@ -150,7 +145,6 @@ impl RunConfig {
     /// gives the same settings, numbers included.
     ///
     /// # Errors
-    ///
     /// When a value has no TOML form: a path that is not UTF-8, a seed past 2^63 - 1.
     pub fn to_toml_string(&self) -> Result<String, ConfigError> {
         // The writer puts integers past 64 bits down, which no reader takes; this refuses them.
@@ -163,7 +157,6 @@ impl PairSettings {
     /// Checks this section alone, as [`RunConfig::validate`] checks all of them.
     ///
     /// # Errors
-    ///
     /// With everything that was found.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let mut config = RunConfig::default();

@@ -35,7 +35,6 @@ impl Bootstrap {
     /// None if there are no queries or no resamples, or `confidence` is not within 0 and 1.
     ///
     /// # Panics
-    ///
     /// If a column is shorter than the first.
     pub fn intervals(&self, columns: &[Vec<f64>]) -> Option<Vec<Interval>> {
         self.grouped_intervals(&[columns])
@@ -49,7 +48,6 @@ impl Bootstrap {
     /// None if a group has no queries or there are no groups or resamples.
     ///
     /// # Panics
-    ///
     /// If a group has fewer columns than the first, or a column is shorter than the first of its
     /// group.
     pub fn grouped_intervals(&self, groups: &[&[Vec<f64>]]) -> Option<Vec<Interval>> {

@@ -25,7 +25,6 @@ pub struct Geometry {
 /// Alignment of the related pairs of `task`, uniformity of its pool.
 ///
 /// # Errors
-///
 /// If `embeddings` are not those of the task's notes.
 pub fn geometry(task: &Task, embeddings: &Embeddings) -> Result<Geometry, Error> {
     embeddings.check_same_notes(task.ids(), "task and embeddings")?;
@@ -95,15 +94,7 @@ mod tests {
     use crate::task::{Query, Relevance};
 
     fn noise(notes: usize, dim: usize) -> Embeddings {
-        let mut state = 7_u32;
-        let values = (0..notes * dim)
-            .map(|_| {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 8) as f32 / 1e7 - 0.8
-            })
-            .collect();
-        let ids = (0..notes).map(|id| id.to_string()).collect();
-        let all = Embeddings::new(ids, dim, values).unwrap();
+        let all = crate::drawn::noise(notes, dim, 7, 1.0);
         all.into_normalised().unwrap()
     }
 

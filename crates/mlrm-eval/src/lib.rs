@@ -15,6 +15,8 @@
 
 mod baselines;
 mod bootstrap;
+#[cfg(test)]
+mod drawn;
 mod embeddings;
 mod error;
 mod files;
@@ -61,7 +63,6 @@ pub use topk::{Neighbour, top_k};
 /// [`summarise`] without intervals.
 ///
 /// # Errors
-///
 /// See the two functions.
 pub fn evaluate(
     task: &Task,

@@ -27,7 +27,6 @@ impl Metric {
     /// All metrics for the cut-offs `cutoffs`, in the order in which they are reported.
     ///
     /// # Errors
-    ///
     /// If a cut-off is 0.
     pub fn all(cutoffs: &[usize]) -> Result<Vec<Self>, Error> {
         if cutoffs.contains(&0) {
@@ -168,7 +167,6 @@ pub type Slices = IndexMap<String, SliceMetrics>;
 /// `bootstrap` is given.
 ///
 /// # Errors
-///
 /// If a cut-off is 0, two slices share a name, or a slice does not speak of the ranked notes.
 pub fn summarise(
     ranks: &Ranks,
@@ -204,7 +202,6 @@ pub fn summarise(
 /// intervals and comparisons query by query.
 ///
 /// # Errors
-///
 /// If the slice does not speak of the ranked notes.
 pub fn per_query(ranks: &Ranks, slice: &Slice, metric: Metric) -> Result<Vec<f64>, Error> {
     check_slices(std::slice::from_ref(slice), ranks.notes)?;

@@ -215,6 +215,7 @@ fn largest_error(dim: usize, lengths: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drawn::{noise, numbers};
     use crate::score::dot;
     use proptest::prelude::*;
 
@@ -226,16 +227,8 @@ mod tests {
             notes in 1_usize..3000, dim in 1_usize..80, queries in 1_usize..200, some in any::<bool>(),
             exponent in -30_i32..12, seed in any::<u32>(),
         ) {
-            let mut state = seed;
-            let mut next = || {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                state >> 8
-            };
-            let values = (0..notes * dim)
-                .map(|_| (next() as f32 / 1e7 - 0.8) * 10_f32.powi(exponent))
-                .collect();
-            let ids = (0..notes).map(|id| id.to_string()).collect();
-            let embeddings = Embeddings::new(ids, dim, values).unwrap();
+            let embeddings = noise(notes, dim, seed, 10_f32.powi(exponent));
+            let mut next = numbers(seed.into());
             let queries: Vec<u32> = (0..queries).map(|_| next() % notes as u32).collect();
             let rows: Vec<u32> = (0..notes as u32).rev().filter(|row| row % 3 != 1).collect();
             let candidates = if some { Candidates::Rows(&rows) } else { Candidates::All };

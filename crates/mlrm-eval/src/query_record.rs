@@ -34,7 +34,6 @@ impl QueryRecord {
     /// Adds the values of a ranking of that task.
     ///
     /// # Errors
-    ///
     /// If a cut-off is 0.
     pub fn add(&mut self, name: &str, ranks: &Ranks, cutoffs: &[usize]) -> Result<(), Error> {
         let all = all_notes();

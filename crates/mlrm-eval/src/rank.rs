@@ -34,7 +34,6 @@ pub struct Ranks {
 /// candidate's `prior` (one finite value a note) where it is given.
 ///
 /// # Errors
-///
 /// If `embeddings` does not list the task's notes in the task's order, or `prior` has not one entry
 /// for each note.
 pub fn rank_embeddings(
@@ -196,6 +195,7 @@ impl<'a> RankCounter<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drawn::{near_copies, numbers};
     use crate::task::Relevance;
     use proptest::prelude::*;
 
@@ -285,39 +285,32 @@ mod tests {
         }
     }
 
+    /// The first notes as queries, with drawn ones that are related to each.
+    fn drawn_task(
+        embeddings: &Embeddings,
+        queries: u32,
+        related: usize,
+        mut next: impl FnMut() -> u32,
+    ) -> Task {
+        let notes = embeddings.len() as u32;
+        let mut query = |row| Query {
+            row,
+            relevant: (0..related).map(|_| next() % notes).collect(),
+        };
+        let relevance = Relevance {
+            queries: (0..queries).map(&mut query).collect(),
+            unknown_pairs: 0,
+        };
+        Task::all_pairs(embeddings.ids(), &relevance).unwrap()
+    }
+
     /// As `counting_equals_sorting`, with more notes than a block and values whose sums round: copies
     /// tie exactly, near copies by the last bits.
     #[test]
     fn counting_equals_sorting_where_products_round() {
-        let mut state = 3u64;
-        let mut next = || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            (state >> 40) as u32
-        };
-        let (notes, dim) = (2500, 12);
-        let kinds: Vec<f32> = (0..7 * dim).map(|_| next() as f32 / 8e6 - 1.0).collect();
-        let mut values: Vec<f32> = Vec::new();
-        for _ in 0..notes {
-            let (kind, first) = (next() as usize % 7, values.len());
-            values.extend_from_slice(&kinds[kind * dim..(kind + 1) * dim]);
-            let value = &mut values[first + next() as usize % dim];
-            *value = f32::from_bits(value.to_bits() ^ (next() & 1));
-        }
-        let ids: Vec<String> = (0..notes).rev().map(|id| id.to_string()).collect();
-        let embeddings = Embeddings::new(ids, dim, values).unwrap();
-        let queries = (0..140)
-            .map(|row| Query {
-                row,
-                relevant: (0..6).map(|_| next() % notes as u32).collect(),
-            })
-            .collect();
-        let relevance = Relevance {
-            queries,
-            unknown_pairs: 0,
-        };
-        let task = Task::all_pairs(embeddings.ids(), &relevance).unwrap();
+        let (notes, mut next) = (2500, numbers(3));
+        let embeddings = near_copies(notes, 12, 7, &mut next);
+        let task = drawn_task(&embeddings, 140, 6, next);
         let prior: Vec<f64> = (0..notes)
             .map(|row| f64::from(row as u8 % 3) * 1e-7)
             .collect();
@@ -338,28 +331,11 @@ mod tests {
 
     #[test]
     fn threads_change_nothing() {
-        let mut state = 1u64;
-        let mut next = || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            (state >> 40) as u32
-        };
-        let notes = 700;
+        let (notes, mut next) = (700, numbers(1));
         let values = (0..notes * 16).map(|_| next() as f32 / 8e6 - 1.0).collect();
         let ids: Vec<String> = (0..notes).map(|id| id.to_string()).collect();
         let embeddings = Embeddings::new(ids, 16, values).unwrap();
-        let queries = (0..300)
-            .map(|row| Query {
-                row,
-                relevant: (0..5).map(|_| next() % notes as u32).collect(),
-            })
-            .collect();
-        let relevance = Relevance {
-            queries,
-            unknown_pairs: 0,
-        };
-        let task = Task::all_pairs(embeddings.ids(), &relevance).unwrap();
+        let task = drawn_task(&embeddings, 300, 5, next);
         let with = |threads| {
             let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)

@@ -109,6 +109,7 @@ fn score_panel(queries: &[f32], panel: &[f32]) -> [[f32; LANES]; GROUP] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drawn::noise;
     use proptest::prelude::*;
 
     proptest! {
@@ -116,15 +117,7 @@ mod tests {
         fn tiles_equal_the_plain_loop_bit_for_bit(
             notes in 1usize..1200, dim in 1usize..20, queries in 1usize..7, seed in any::<u32>(),
         ) {
-            let mut state = seed;
-            let values = (0..notes * dim)
-                .map(|_| {
-                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                    (state >> 8) as f32 / 1e7 - 0.8
-                })
-                .collect();
-            let ids = (0..notes).map(|id| id.to_string()).collect();
-            let embeddings = Embeddings::new(ids, dim, values).unwrap();
+            let embeddings = noise(notes, dim, seed, 1.0);
             let rows: Vec<u32> = (0..notes as u32).rev().collect();
             let vectors: Vec<&[f32]> = (0..queries).map(|q| embeddings.row(q % notes)).collect();
             let mut seen = vec![Vec::new(); queries];

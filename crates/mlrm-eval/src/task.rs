@@ -68,7 +68,6 @@ impl Task {
     /// Every query ranks all notes of `ids` but itself (method §6).
     ///
     /// # Errors
-    ///
     /// If `relevance` speaks of rows that `ids` does not have.
     pub fn all_pairs(ids: &[String], relevance: &Relevance) -> Result<Self, Error> {
         Self::new(ids, relevance, vec![true; ids.len()])
@@ -83,7 +82,6 @@ impl Task {
     /// makes the script fail; it is skipped here and uses nothing up.
     ///
     /// # Errors
-    ///
     /// If there are too many ids.
     pub fn released_protocol<'a>(
         ids: &[String],
@@ -114,7 +112,6 @@ impl Task {
     /// Queries, relevant notes and pool as given; rows outside the pool are never candidates.
     ///
     /// # Errors
-    ///
     /// If `in_pool` has not one entry for each id, or `relevance` speaks of rows that `ids` does
     /// not have.
     pub fn new(ids: &[String], relevance: &Relevance, in_pool: Vec<bool>) -> Result<Self, Error> {

@@ -26,7 +26,6 @@ pub struct Neighbour {
 /// as they are given, so the result is exact.
 ///
 /// # Errors
-///
 /// If a query row does not exist.
 pub fn top_k(
     embeddings: &Embeddings,
@@ -160,6 +159,7 @@ impl Best {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drawn::{near_copies, numbers};
     use crate::score::dot;
     use proptest::prelude::*;
 
@@ -196,25 +196,8 @@ mod tests {
     /// order hangs on what a matrix product rounds away.
     #[test]
     fn near_ties_are_decided_by_the_scores_that_are_given_on_any_number_of_threads() {
-        let (notes, dim) = (70_000_usize, 24);
-        let mut state = 1_u64;
-        let mut next = || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            (state >> 40) as u32
-        };
-        let kinds: Vec<f32> = (0..5 * dim).map(|_| next() as f32 / 8e6 - 1.0).collect();
-        let mut values = Vec::with_capacity(notes * dim);
-        for _ in 0..notes {
-            let kind = next() as usize % 5;
-            let first = values.len();
-            values.extend_from_slice(&kinds[kind * dim..(kind + 1) * dim]);
-            let value: &mut f32 = &mut values[first + next() as usize % dim];
-            *value = f32::from_bits(value.to_bits() ^ (next() & 1));
-        }
-        let ids = (0..notes).rev().map(|id| id.to_string()).collect();
-        let embeddings = Embeddings::new(ids, dim, values).unwrap();
+        let (notes, mut next) = (70_000_usize, numbers(1));
+        let embeddings = near_copies(notes, 24, 5, &mut next);
         let queries: Vec<u32> = (0..150).map(|_| next() % notes as u32).collect();
         let with = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);

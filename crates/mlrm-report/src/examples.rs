@@ -109,7 +109,6 @@ pub enum ExamplesError {
 /// Reads the examples at `path`, the worst failures first. Without the file there are none.
 ///
 /// # Errors
-///
 /// The file cannot be read, or a line is malformed.
 pub fn read_examples(path: &Path) -> Result<Vec<Example>, ExamplesError> {
     let text = match std::fs::read_to_string(path) {

@@ -84,7 +84,6 @@ impl Run {
     /// Reads `run/events.jsonl` and, where it is there, `run/report/examples.jsonl`.
     ///
     /// # Errors
-    ///
     /// A file cannot be read, a line of the examples is malformed, or there is no event. Lines of the
     /// log that are no events are counted ([`RunState::unreadable_lines`]).
     pub fn read(run: &Path) -> Result<Self, RunError> {

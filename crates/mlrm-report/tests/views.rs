@@ -49,6 +49,11 @@ fn app(view: View, attached: bool) -> App {
     app
 }
 
+/// What is on a screen of this size as it opens.
+fn shown(view: View, attached: bool, state: &RunState, now: f64, size: (u16, u16)) -> String {
+    screen(&mut app(view, attached), state, now, size)
+}
+
 fn key(code: KeyCode) -> Input {
     Input::Key(KeyEvent::new(code, KeyModifiers::NONE))
 }
@@ -57,17 +62,52 @@ fn letter(letter: char) -> Input {
     key(KeyCode::Char(letter))
 }
 
+fn interrupt() -> Input {
+    Input::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL))
+}
+
+/// A run of that many steps.
+fn of_steps(steps: u64) -> Shape {
+    Shape {
+        steps,
+        ..Shape::default()
+    }
+}
+
+/// A run in which only this has happened.
+fn only(event: Event) -> RunState {
+    RunState::from_events(&[at(START, event)])
+}
+
+fn at(time_seconds: f64, event: Event) -> Stamped {
+    Stamped {
+        time_seconds,
+        event,
+    }
+}
+
+/// Checks what stands on a screen.
+#[track_caller]
+fn shows(text: &str, all_of: &[&str]) {
+    for words in all_of {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}
+
+/// Checks what does not.
+#[track_caller]
+fn hides(text: &str, words: &str) {
+    assert!(!text.contains(words), "{words}: {text}");
+}
+
 #[test]
 fn every_view_of_a_run() {
     let shape = Shape::default();
     let state = RunState::from_events(&run(shape));
     for view in View::ALL {
         for size in SIZES {
-            let text = screen(&mut app(view, true), &state, now(shape), size);
-            assert!(
-                text.contains(view.title()) && text.contains("step 1,240 of 2,000"),
-                "{text}"
-            );
+            let text = shown(view, true, &state, now(shape), size);
+            shows(&text, &[view.title(), "step 1,240 of 2,000"]);
             // The smallest and the usual size; the layouts between and above are made of the same parts.
             if [(60, 15), (120, 40)].contains(&size) {
                 insta::assert_snapshot!(format!("{}_{}x{}", view.name(), size.0, size.1), text);
@@ -80,9 +120,8 @@ fn every_view_of_a_run() {
 fn embeddings_are_shown_once_they_were_looked_at() {
     let shape = Shape::default();
     let mut state = RunState::from_events(&run(shape));
-    let overview =
-        |state: &RunState| screen(&mut app(View::Overview, true), state, now(shape), (120, 40));
-    assert!(!overview(&state).contains("effective rank"));
+    let overview = |state: &RunState| shown(View::Overview, true, state, now(shape), (120, 40));
+    hides(&overview(&state), "effective rank");
     state.apply(&embedding_probe(500));
     let text = overview(&state);
     for row in [
@@ -118,32 +157,20 @@ fn every_view_of_an_empty_run() {
     let state = RunState::default();
     for view in View::ALL {
         let name = format!("empty_{}", view.name());
-        insta::assert_snapshot!(name, screen(&mut app(view, false), &state, START, (80, 24)));
+        insta::assert_snapshot!(name, shown(view, false, &state, START, (80, 24)));
     }
 }
 
 #[test]
 fn every_view_of_a_run_with_one_event() {
-    for event in [
-        started(Shape::default()),
-        run(Shape {
-            steps: 1,
-            ..Shape::default()
-        })[1]
-            .event
-            .clone(),
-    ] {
+    let step = run(of_steps(1)).swap_remove(1).event;
+    for event in [started(Shape::default()), step] {
         let name = event.name().to_owned();
-        let state = RunState::from_events(&[Stamped {
-            time_seconds: START,
-            event,
-        }]);
+        let state = only(event);
         for view in View::ALL {
-            let text = screen(&mut app(view, false), &state, START + 1.0, (80, 24));
-            assert!(
-                text.contains(view.title()) && text.lines().count() == 24,
-                "{text}"
-            );
+            let text = shown(view, false, &state, START + 1.0, (80, 24));
+            shows(&text, &[view.title()]);
+            assert_eq!(text.lines().count(), 24, "{text}");
             if view == View::Overview {
                 insta::assert_snapshot!(format!("one_{name}_overview"), text);
             }
@@ -156,7 +183,7 @@ fn no_size_and_no_choice_breaks_it() {
     let big = Shape::default();
     let states = [
         RunState::default(),
-        RunState::from_events(&run(Shape { steps: 1, ..big })),
+        RunState::from_events(&run(of_steps(1))),
         RunState::from_events(&run(big)),
         RunState::from_events(&run(Shape { ended: true, ..big })),
     ];
@@ -198,13 +225,11 @@ fn no_size_and_no_choice_breaks_it() {
 
 #[test]
 fn too_small_says_so() {
-    let text = screen(
-        &mut app(View::Overview, true),
-        &RunState::default(),
-        START,
-        (40, 10),
+    let text = shown(View::Overview, true, &RunState::default(), START, (40, 10));
+    shows(
+        &text,
+        &["mlrm needs 60x15 cells,", "this terminal has 40x10."],
     );
-    assert!(text.contains("mlrm needs 60x15 cells,") && text.contains("this terminal has 40x10."));
 }
 
 #[test]
@@ -213,7 +238,7 @@ fn help_shows_every_key() {
         let mut app = app(View::Overview, true);
         app.handle(&letter('?'), &RunState::default());
         let text = screen(&mut app, &RunState::default(), START, size);
-        assert!(text.contains("save and stop after this step"), "{text}");
+        shows(&text, &["save and stop after this step"]);
         if size == (80, 24) {
             insta::assert_snapshot!("help_80x24", text);
         }
@@ -222,71 +247,46 @@ fn help_shows_every_key() {
 
 #[test]
 fn keys_ask_an_attached_trainer() {
-    let mut state = RunState::from_events(&run(Shape {
-        steps: 3,
-        ..Shape::default()
-    }));
+    let mut state = RunState::from_events(&run(of_steps(3)));
     let mut app = app(View::Overview, true);
     assert_eq!(app.handle(&letter(' '), &state), Effect::Ask(Action::Pause));
-    let step = 3;
-    let paused = Event::Control(Control {
-        step,
+    let paused = Control {
+        step: 3,
         action: Action::Pause,
-    });
-    state.apply(&Stamped {
-        time_seconds: START + 9.0,
-        event: paused,
-    });
-    assert_eq!(
-        app.handle(&letter(' '), &state),
-        Effect::Ask(Action::Resume)
-    );
-    assert_eq!(app.handle(&letter('s'), &state), Effect::Ask(Action::Save));
-    assert_eq!(
-        app.handle(&letter('x'), &state),
-        Effect::Redraw,
-        "once is a question"
-    );
-    assert_eq!(
-        app.handle(&letter('e'), &state),
-        Effect::Redraw,
-        "any other key is no"
-    );
-    assert_eq!(app.handle(&letter('x'), &state), Effect::Redraw);
-    assert_eq!(app.handle(&letter('x'), &state), Effect::Ask(Action::Stop));
-    let interrupt = Input::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
-    assert_eq!(app.handle(&interrupt, &state), Effect::Ask(Action::Stop));
-    assert_eq!(app.handle(&letter('q'), &state), Effect::Close);
+    };
+    state.apply(&at(START + 9.0, Event::Control(paused)));
+    for (input, effect, why) in [
+        (letter(' '), Effect::Ask(Action::Resume), ""),
+        (letter('s'), Effect::Ask(Action::Save), ""),
+        (letter('x'), Effect::Redraw, "once is a question"),
+        (letter('e'), Effect::Redraw, "any other key is no"),
+        (letter('x'), Effect::Redraw, ""),
+        (letter('x'), Effect::Ask(Action::Stop), ""),
+        (interrupt(), Effect::Ask(Action::Stop), ""),
+        (letter('q'), Effect::Close, ""),
+    ] {
+        assert_eq!(app.handle(&input, &state), effect, "{input:?} {why}");
+    }
 }
 
 #[test]
 fn a_watched_run_takes_no_requests() {
-    let shape = Shape {
-        steps: 3,
-        ..Shape::default()
-    };
+    let shape = of_steps(3);
     let state = RunState::from_events(&run(shape));
     let mut app = app(View::Overview, false);
-    for letter in [' ', 's', 'x'] {
-        assert_eq!(
-            app.handle(&key(KeyCode::Char(letter)), &state),
-            Effect::Redraw
-        );
+    for key in [' ', 's', 'x'] {
+        assert_eq!(app.handle(&letter(key), &state), Effect::Redraw);
         let text = screen(&mut app, &state, now(shape), (120, 40));
-        assert!(text.contains("this view is read-only"), "{text}");
+        shows(&text, &["this view is read-only"]);
     }
     let text = screen(&mut app, &state, now(shape), (120, 40));
-    assert!(text.contains("(read-only)"), "{text}");
-    let interrupt = Input::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
-    assert_eq!(app.handle(&interrupt, &state), Effect::Close);
+    shows(&text, &["(read-only)"]);
+    assert_eq!(app.handle(&interrupt(), &state), Effect::Close);
 }
 
 #[test]
 fn keys_and_mouse_turn_pages() {
-    let state = RunState::from_events(&run(Shape {
-        steps: 5,
-        ..Shape::default()
-    }));
+    let state = RunState::from_events(&run(of_steps(5)));
     let mut app = app(View::Overview, true);
     for view in View::ALL.iter().skip(1).chain([&View::Overview]) {
         app.handle(&key(KeyCode::Tab), &state);
@@ -317,64 +317,46 @@ fn the_log_is_filtered_searched_and_scrolled() {
     let shape = Shape::default();
     let state = RunState::from_events(&run(shape));
     let mut app = app(View::Log, true);
-    let notable = screen(&mut app, &state, now(shape), (120, 40));
-    assert!(!notable.contains("loss") && notable.contains("checkpoint saved"));
-    app.handle(&letter('f'), &state);
-    let warnings = screen(&mut app, &state, now(shape), (120, 40));
-    assert!(warnings.contains("gradient norm 41.8") && !warnings.contains("checkpoint saved"));
-    app.handle(&letter('f'), &state);
-    app.handle(&letter('f'), &state);
-    assert!(screen(&mut app, &state, now(shape), (120, 40)).contains("loss"));
+    let mut after = |inputs: &[Input]| {
+        for input in inputs {
+            app.handle(input, &state);
+        }
+        screen(&mut app, &state, now(shape), (120, 40))
+    };
+    let notable = after(&[]);
+    shows(&notable, &["checkpoint saved"]);
+    hides(&notable, "loss");
+    let warnings = after(&[letter('f')]);
+    shows(&warnings, &["gradient norm 41.8"]);
+    hides(&warnings, "checkpoint saved");
+    shows(&after(&[letter('f'), letter('f')]), &["loss"]);
 
-    app.handle(&letter('/'), &state);
-    "step-1100q".chars().for_each(|typed| {
-        app.handle(&letter(typed), &state);
-    });
-    app.handle(&key(KeyCode::Backspace), &state);
-    app.handle(&key(KeyCode::Enter), &state);
-    let found = screen(&mut app, &state, now(shape), (120, 40));
-    assert!(found.contains("1 of 1,463 events"), "{found}");
+    let typed: Vec<Input> = "/step-1100q".chars().map(letter).collect();
+    after(&typed);
+    let found = after(&[key(KeyCode::Backspace), key(KeyCode::Enter)]);
+    shows(&found, &["1 of 1,463 events"]);
 
-    app.handle(&key(KeyCode::Esc), &state);
-    app.handle(&key(KeyCode::End), &state);
-    let oldest = screen(&mut app, &state, now(shape), (120, 40));
+    let oldest = after(&[key(KeyCode::Esc), key(KeyCode::End)]);
+    let line = oldest.lines().nth(4);
     assert!(
-        oldest.lines().nth(4).is_some_and(|line| line.len() > 20),
+        line.is_some_and(|line| line.len() > 20),
         "never past the end"
     );
-    app.handle(&key(KeyCode::Home), &state);
-    assert!(screen(&mut app, &state, now(shape), (120, 40)).contains("1,240"));
+    shows(&after(&[key(KeyCode::Home)]), &["1,240"]);
 }
 
 #[test]
 fn a_silent_run_and_an_ended_one_say_so() {
-    let shape = Shape {
-        steps: 40,
-        ..Shape::default()
-    };
-    let state = RunState::from_events(&run(shape));
-    let text = screen(
-        &mut app(View::Overview, false),
-        &state,
-        now(shape) + 3600.0,
-        (80, 24),
-    );
-    assert!(text.contains("silent for 1 h 00 m"), "{text}");
-    let shape = Shape {
-        ended: true,
-        ..shape
-    };
-    let state = RunState::from_events(&run(shape));
-    let text = screen(
-        &mut app(View::Overview, false),
-        &state,
-        now(shape) + 3600.0,
-        (80, 24),
-    );
-    assert!(
-        text.contains("✓ completed") && !text.contains("left"),
-        "{text}"
-    );
+    for (ended, words) in [(false, "silent for 1 h 00 m"), (true, "✓ completed")] {
+        let shape = Shape {
+            ended,
+            ..of_steps(40)
+        };
+        let state = RunState::from_events(&run(shape));
+        let text = shown(View::Overview, false, &state, now(shape) + 3600.0, (80, 24));
+        shows(&text, &[words]);
+        assert!(!ended || !text.contains("left"), "{text}");
+    }
 }
 
 /// Time that this thread spent on a processor, so that other tests and programs do not count; where
@@ -411,15 +393,10 @@ fn a_big_run_opens_at_once() {
     let mut state = RunState::default();
     let batch = EventTail::new(&path).poll().unwrap();
     batch.events.iter().for_each(|event| state.apply(event));
-    let text = screen(
-        &mut app(View::Overview, false),
-        &state,
-        now(shape),
-        (200, 60),
-    );
+    let text = shown(View::Overview, false, &state, now(shape), (200, 60));
     let seconds = processor_seconds() - begin;
     assert_eq!(state.events as usize, events.len());
-    assert!(text.contains("step 90,000 of 90,000"));
+    shows(&text, &["step 90,000 of 90,000"]);
     // Told, not judged: other work on the machine counts in it.
     println!("{seconds:.2} s");
     assert!(state.train.loss.buckets().len() <= Series::CAPACITY);
@@ -429,17 +406,9 @@ fn a_big_run_opens_at_once() {
         _ => None,
     });
     let highest = lowest.fold(f64::NEG_INFINITY, f64::max);
-    let kept = state
-        .train
-        .gradient_norm
-        .buckets()
-        .iter()
-        .map(|bucket| bucket.max);
-    assert_eq!(
-        kept.fold(f64::NEG_INFINITY, f64::max),
-        highest,
-        "the spike is kept"
-    );
+    let kept = state.train.gradient_norm.buckets().iter();
+    let kept = kept.fold(f64::NEG_INFINITY, |most, bucket| most.max(bucket.max));
+    assert_eq!(kept, highest, "the spike is kept");
 }
 
 #[test]
@@ -447,25 +416,12 @@ fn the_course_is_kept_once_the_test_is_measured() {
     let shape = Shape::default();
     let mut state = RunState::from_events(&run(shape));
     let mut test = state.evaluations.last().unwrap().clone();
-    let validation = screen(
-        &mut app(View::Retrieval, true),
-        &state,
-        now(shape),
-        (120, 40),
-    );
-    assert!(!validation.contains("╍ validation"));
+    let validation = shown(View::Retrieval, true, &state, now(shape), (120, 40));
+    hides(&validation, "╍ validation");
     (test.split, test.step) = (Split::Test, shape.steps);
-    state.apply(&Stamped {
-        time_seconds: now(shape),
-        event: Event::Evaluation(test),
-    });
-    let text = screen(
-        &mut app(View::Retrieval, true),
-        &state,
-        now(shape),
-        (120, 40),
-    );
-    assert!(text.contains("test, 412 queries in 3,255 notes  ╍ validation"));
+    state.apply(&at(now(shape), Event::Evaluation(test)));
+    let text = shown(View::Retrieval, true, &state, now(shape), (120, 40));
+    shows(&text, &["test, 412 queries in 3,255 notes  ╍ validation"]);
     insta::assert_snapshot!("retrieval_tested", text);
 }
 
@@ -491,36 +447,23 @@ fn each_list_keeps_its_own_place() {
 #[test]
 fn a_small_overview_names_the_metric_that_it_shows() {
     let overview = |metrics: &[(&str, f64)]| {
-        let metrics = metrics
-            .iter()
-            .map(|&(name, value)| (name.to_owned(), value));
-        let evaluation = Event::Evaluation(Evaluation {
+        let metrics = metrics.iter().map(|&(name, value)| (name.into(), value));
+        let evaluation = Evaluation {
             step: 4,
             slices: [("all".to_owned(), metrics.collect())].into(),
             ..Evaluation::default()
-        });
-        let state = RunState::from_events(&[Stamped {
-            time_seconds: START,
-            event: evaluation,
-        }]);
-        screen(&mut app(View::Overview, false), &state, START, (60, 15))
+        };
+        let state = only(Event::Evaluation(evaluation));
+        shown(View::Overview, false, &state, START, (60, 15))
     };
     let of_100 = overview(&[("recall@100", 0.9), ("mrr", 0.2)]);
-    assert!(
-        of_100.contains("Recall@100") && of_100.contains("90.00 %"),
-        "{of_100}"
-    );
-    assert!(!of_100.contains("Recall@10 "), "{of_100}");
+    shows(&of_100, &["Recall@100", "90.00 %"]);
+    hides(&of_100, "Recall@10 ");
     let of_mrr = overview(&[("mrr", 0.2), ("ndcg@10", 0.3)]);
-    assert!(
-        of_mrr.contains("MRR") && !of_mrr.contains("Recall"),
-        "{of_mrr}"
-    );
+    shows(&of_mrr, &["MRR"]);
+    hides(&of_mrr, "Recall");
     let of_10 = overview(&[("recall@100", 0.9), ("recall@10", 0.4)]);
-    assert!(
-        of_10.contains("Recall@10 ") && of_10.contains("40.00 %"),
-        "{of_10}"
-    );
+    shows(&of_10, &["Recall@10 ", "40.00 %"]);
 }
 
 #[test]
@@ -549,9 +492,9 @@ fn a_run_that_diverged_is_drawn_as_it_is() {
     let state = RunState::from_events(&events);
     for view in View::ALL {
         for size in [(60, 15), (120, 40), (200, 60)] {
-            let shown = screen(&mut app(view, false), &state, START, size);
+            let shown = shown(view, false, &state, START, size);
             if view == View::Retrieval {
-                assert!(shown.contains("NaN"), "{shown}");
+                shows(&shown, &["NaN"]);
             }
         }
     }
@@ -561,11 +504,8 @@ fn a_run_that_diverged_is_drawn_as_it_is() {
 fn lines_that_cannot_be_read_are_counted_on_the_overview() {
     let mut state = RunState::from_events(&run(Shape::default()));
     state.unreadable_lines = 1234;
-    let shown = screen(&mut app(View::Overview, false), &state, START, (120, 40));
-    assert!(
-        shown.contains("1,234 unreadable lines in the log"),
-        "{shown}"
-    );
+    let shown = shown(View::Overview, false, &state, START, (120, 40));
+    shows(&shown, &["1,234 unreadable lines in the log"]);
 }
 
 /// Runs of a sweep in a folder: done, failed, running, refused before it began, and waiting.
@@ -575,10 +515,7 @@ fn sweep(home: &Path) -> Vec<FollowedRun> {
         let folder = home.join(name);
         std::fs::create_dir_all(&folder).unwrap();
         let mut log = EventLog::create(folder.join("events.jsonl")).unwrap();
-        let ended = ended.map(|ended| Stamped {
-            time_seconds: now(shape),
-            event: Event::RunEnded(ended),
-        });
+        let ended = ended.map(|ended| at(now(shape), Event::RunEnded(ended)));
         for event in run(shape).iter().chain(&ended) {
             log.emit(event).unwrap();
         }
@@ -595,21 +532,11 @@ fn sweep(home: &Path) -> Vec<FollowedRun> {
         message: Some("the loss is NaN at step 300: the run has diverged".into()),
         ..RunEnded::default()
     };
-    write(
-        "text/seed-2",
-        Shape {
-            steps: 300,
-            ..shape
-        },
-        Some(failed),
-    );
+    write("text/seed-2", of_steps(300), Some(failed));
     write("all/seed-1", Shape { seed: 2, ..shape }, None);
     std::fs::create_dir_all(home.join("all")).unwrap();
-    std::fs::write(
-        home.join("all/seed-2.log"),
-        "preparing\nerror: no such\n file\n",
-    )
-    .unwrap();
+    let said = "preparing\nerror: no such\n file\n";
+    std::fs::write(home.join("all/seed-2.log"), said).unwrap();
     let names = [
         "text/seed-1",
         "text/seed-2",
@@ -621,12 +548,8 @@ fn sweep(home: &Path) -> Vec<FollowedRun> {
         .iter()
         .map(|name| FollowedRun::of_sweep(name.replace("/seed-", " seed "), &home.join(name)))
         .collect();
-    assert!(
-        runs.iter_mut()
-            .filter_map(|run| run.poll().then_some(()))
-            .count()
-            == 4
-    );
+    let began = runs.iter_mut().map(|run| run.poll());
+    assert_eq!(began.filter(|began| *began).count(), 4);
     runs
 }
 
@@ -635,28 +558,16 @@ fn all_runs_of_a_sweep_are_on_one_screen() {
     let home = tempfile::tempdir().unwrap();
     let runs = sweep(home.path());
     let time = now(Shape::default());
-    for (size, theme) in [
-        ((60, 15), PLAIN),
-        ((120, 20), PLAIN),
-        (
-            (90, 16),
-            Theme {
-                unicode: false,
-                ..PLAIN
-            },
-        ),
-    ] {
+    let ascii = Theme {
+        unicode: false,
+        ..PLAIN
+    };
+    for (size, theme) in [((60, 15), PLAIN), ((120, 20), PLAIN), ((90, 16), ascii)] {
         let mut app = SweepApp::new("gates", theme, false);
         let text = drawn(size, |frame| app.draw(frame, &runs, time));
-        for words in [
-            "1 done",
-            "1 running",
-            "2 failed",
-            "1 waiting",
-            "text seed 1",
-        ] {
-            assert!(text.contains(words), "{words}: {text}");
-        }
+        let counts = ["1 done", "1 running", "2 failed", "1 waiting"];
+        shows(&text, &counts);
+        shows(&text, &["text seed 1"]);
         assert!(theme.unicode || text.is_ascii(), "{text}");
         insta::assert_snapshot!(format!("sweep_{}x{}", size.0, size.1), text);
     }
@@ -688,46 +599,31 @@ fn a_run_of_a_sweep_is_opened_and_left() {
     let time = now(Shape::default());
     let shown = |app: &mut SweepApp| drawn((120, 40), |frame| app.draw(frame, &runs, time));
     app.handle(&key(KeyCode::Down), &runs);
-    assert!(shown(&mut app).contains("failed: the loss is NaN at step 300"));
+    shows(&shown(&mut app), &["failed: the loss is NaN at step 300"]);
     app.handle(&key(KeyCode::End), &runs);
     app.handle(&key(KeyCode::Up), &runs);
-    assert!(shown(&mut app).contains("failed: no such"));
+    shows(&shown(&mut app), &["failed: no such"]);
     app.handle(&key(KeyCode::Up), &runs);
     assert_eq!(app.handle(&key(KeyCode::Enter), &runs), Effect::Redraw);
     let open = shown(&mut app);
-    for words in [
-        "1 Overview",
-        "all seed 1",
-        "step 1,240 of 2,000",
-        "esc all runs",
-    ] {
-        assert!(open.contains(words), "{words}: {open}");
-    }
+    shows(&open, &["1 Overview", "all seed 1"]);
+    shows(&open, &["step 1,240 of 2,000", "esc all runs"]);
     // What a person types in the run is the run's: escape first clears what is searched for.
-    for input in [
-        letter('5'),
-        letter('/'),
-        letter('q'),
-        key(KeyCode::Enter),
-        key(KeyCode::Esc),
-    ] {
+    let typed = ['5', '/', 'q'].map(letter).into_iter();
+    for input in typed.chain([KeyCode::Enter, KeyCode::Esc].map(key)) {
         assert_eq!(app.handle(&input, &runs), Effect::Redraw);
     }
-    assert!(shown(&mut app).contains("Events (notable)"));
+    shows(&shown(&mut app), &["Events (notable)"]);
     app.handle(&key(KeyCode::Esc), &runs);
-    assert!(shown(&mut app).contains("5 runs"));
-    assert_eq!(
-        app.handle(&letter('x'), &runs),
-        Effect::None,
-        "it is only watched"
-    );
+    shows(&shown(&mut app), &["5 runs"]);
+    let asked = app.handle(&letter('x'), &runs);
+    assert_eq!(asked, Effect::None, "it is only watched");
     assert_eq!(app.handle(&letter('q'), &runs), Effect::Close);
 
     let mut own = SweepApp::new("gates", PLAIN, true);
     assert_eq!(own.handle(&letter('x'), &runs), Effect::Redraw);
     assert_eq!(own.handle(&letter('x'), &runs), Effect::Ask(Action::Stop));
-    let interrupt = Input::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
     own.handle(&key(KeyCode::Enter), &runs);
-    assert_eq!(own.handle(&interrupt, &runs), Effect::Ask(Action::Stop));
-    assert_eq!(app.handle(&interrupt, &runs), Effect::Close);
+    assert_eq!(own.handle(&interrupt(), &runs), Effect::Ask(Action::Stop));
+    assert_eq!(app.handle(&interrupt(), &runs), Effect::Close);
 }

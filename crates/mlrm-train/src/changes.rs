@@ -86,7 +86,6 @@ impl Changes {
     /// The differences between `earlier` and `now` for a run that goes on.
     ///
     /// # Errors
-    ///
     /// Settings that cannot be compared.
     pub fn of_run(earlier: &RunConfig, now: &RunConfig) -> Result<Self, TrainError> {
         let mut changes = Self::default();
@@ -111,7 +110,6 @@ impl Changes {
     /// The differences that make a finished run's test notes others than it held out.
     ///
     /// # Errors
-    ///
     /// Settings that cannot be compared.
     pub fn of_split(earlier: &RunConfig, now: &RunConfig) -> Result<Self, TrainError> {
         let mut refused = differences(earlier, now)?;
@@ -141,7 +139,6 @@ impl Changes {
 /// Refuses names that are no setting and no section of settings.
 ///
 /// # Errors
-///
 /// Names the first of them.
 pub fn check_names(accepted: &[String]) -> Result<(), TrainError> {
     let known = leaves(&RunConfig::default())?;

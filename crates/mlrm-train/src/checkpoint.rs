@@ -175,7 +175,6 @@ fn write_moments(path: &Path, optimiser: &AdamW) -> Result<(), TrainError> {
 /// [`crate::plan::open_model`] from `model/` in it.
 ///
 /// # Errors
-///
 /// A file that cannot be read, or lacks a moment.
 pub fn load(
     folder: &Path,
@@ -217,7 +216,6 @@ pub fn load(
 /// The checkpoints of a run, the newest first: the step in the name, and the folder.
 ///
 /// # Errors
-///
 /// A folder that cannot be listed.
 pub fn list(run: &Path) -> Result<Vec<(usize, PathBuf)>, TrainError> {
     let step = |path: PathBuf| {
@@ -255,7 +253,6 @@ pub fn linked_step(run: &Path, name: &str) -> Option<usize> {
 /// was written.
 ///
 /// # Errors
-///
 /// Names the files that are damaged.
 pub fn check(folder: &Path) -> Result<RunState, TrainError> {
     let path = folder.join(STATE);
@@ -283,7 +280,6 @@ pub fn check(folder: &Path) -> Result<RunState, TrainError> {
 /// What lies beyond was passed over, and is not a reason to remove one that was not.
 ///
 /// # Errors
-///
 /// A folder that cannot be listed or removed.
 pub fn prune(
     run: &Path,

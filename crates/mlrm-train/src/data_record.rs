@@ -54,7 +54,6 @@ impl DataRecord {
     /// What the data of `config` holds now. Pictures are read unless `earlier` lists the same ones.
     ///
     /// # Errors
-    ///
     /// A file that cannot be read. A picture that cannot be read is recorded as missing.
     pub fn of(
         config: &RunConfig,
@@ -84,7 +83,6 @@ impl DataRecord {
     /// The record in the folder of a run; `None` where there is none, as in those of older versions.
     ///
     /// # Errors
-    ///
     /// A file that cannot be read or is no such record.
     pub fn read(run: &Path) -> Result<Option<Self>, TrainError> {
         let path = run.join(FILE);
@@ -101,7 +99,6 @@ impl DataRecord {
     /// Writes the record into the folder of a run.
     ///
     /// # Errors
-    ///
     /// Whatever the file system says.
     pub fn write(&self, run: &Path) -> Result<(), TrainError> {
         let path = run.join(FILE);

@@ -244,7 +244,7 @@ pub fn full_report(
     // A model of one modality is its own text-only or image-only self.
     let both = variant.vision() && variant != Variant::Image;
     for &baseline in &settings.baselines {
-        let name = baseline_name(baseline);
+        let name = baseline.name();
         let ranks = match (baseline, sources.untrained) {
             (Baseline::TextOnly | Baseline::ImageOnly, _) if !both => Err(format!(
                 "the variant `{}` reads one modality",
@@ -304,22 +304,9 @@ fn changed(
         .map(|&dim| (format!("dim_{dim}"), own.cut_to(dim)))
         .collect();
     if config.eval.baselines.contains(&Baseline::Int8) {
-        all.push((baseline_name(Baseline::Int8).into(), own.in_eight_bits()));
+        all.push((Baseline::Int8.name().into(), own.in_eight_bits()));
     }
     all
-}
-
-/// The name of a baseline in tables and JSON.
-pub fn baseline_name(baseline: Baseline) -> &'static str {
-    match baseline {
-        Baseline::Bm25 => "bm25",
-        Baseline::Popularity => "popularity",
-        Baseline::Random => "random",
-        Baseline::TextOnly => "text_only",
-        Baseline::ImageOnly => "image_only",
-        Baseline::ZeroShot => "zero_shot",
-        Baseline::Int8 => "int8",
-    }
 }
 
 /// Title, topics and content as one text.

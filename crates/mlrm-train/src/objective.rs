@@ -107,6 +107,17 @@ impl Objective {
         all
     }
 
+    /// L(E_m) of `multimodal` alone, `[notes, e]`, where all other notes are negatives; `temperature`: t, `[1]`.
+    pub fn alone(&self, multimodal: Tensor<2>, temperature: Tensor<1>) -> Tensor<1> {
+        let exclusions = Exclusions::diagonal(multimodal.dims()[0]);
+        let alone = Embeddings {
+            multimodal,
+            visual: None,
+            gate: None,
+        };
+        self.losses(&alone, temperature, &exclusions).total
+    }
+
     /// `(α_m L(E_m) + α_v L(E_v)) / (α_m + α_v)`, or L(E_m) alone without mICL; in f32. With several sizes of
     /// embeddings (Matryoshka) each L(E) is the weighted mean over them.
     ///

@@ -8,13 +8,13 @@ use mlrm_data::batch::NoteBatch;
 use mlrm_data::loader::NoteEncoder;
 use mlrm_data::split::Pair;
 use mlrm_events::{AttentionMass, Event, Saliency};
-use mlrm_model::embedder::{Embedder, Embeddings};
+use mlrm_model::embedder::Embedder;
 use mlrm_model::saliency::{Formula, attention_mass, mean_over_notes, saliency};
 
 use crate::encode::token_batch;
 use crate::error::TrainError;
 use crate::features::vision_features;
-use crate::objective::{Exclusions, Objective};
+use crate::objective::Objective;
 
 /// Measures modality saliency and attention mass on a fixed set of pairs.
 pub struct SaliencyProbe {
@@ -188,21 +188,13 @@ pub fn batch_saliency(
     let temperature = embedder.core.head.temperature.val();
     let features = vision_features(embedder, &mut batch)?;
     let tokens = token_batch(&batch);
-    let exclusions = Exclusions::diagonal(batch.notes);
     let result = saliency(
         &embedder.core,
         &embedder.config,
         &tokens,
         features,
         formula,
-        |multimodal| {
-            let alone = Embeddings {
-                multimodal,
-                visual: None,
-                gate: None,
-            };
-            objective.losses(&alone, temperature, &exclusions).total
-        },
+        |multimodal| objective.alone(multimodal, temperature),
     )?;
     Ok(result.scores)
 }

@@ -59,7 +59,6 @@ pub struct Finished {
 /// may stop, pause and save.
 ///
 /// # Errors
-///
 /// As [`Run::open`] and [`Run::train`].
 pub fn run(
     config: RunConfig,
@@ -74,7 +73,6 @@ impl Run {
     /// Checks and opens data, model and run folder; `progress` hears of the pictures that are looked at.
     ///
     /// # Errors
-    ///
     /// Settings, data, models or devices that cannot train, or a folder that holds a run already.
     /// Nothing is written then but a drawn sample set.
     pub fn open(
@@ -155,7 +153,6 @@ impl Run {
     /// happened.
     ///
     /// # Errors
-    ///
     /// Data, device or files that failed, or a run that diverged.
     pub fn train(
         self,

@@ -1,6 +1,9 @@
 //! The run folder: `config.toml`, `template.toml`, `data.json`, `events.jsonl`, `checkpoints/`, `best`,
 //! `last`, `model/`, and the lock of the process that it belongs to.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -82,7 +85,6 @@ impl RunFolder {
     /// Whether a run can begin, or go on, in its folder; changes nothing.
     ///
     /// # Errors
-    ///
     /// A folder that holds a run already or belongs to another process, nothing to go on from, or
     /// settings that are not those of the run.
     pub fn check(config: &RunConfig, options: &RunOptions) -> Result<(), TrainError> {
@@ -117,7 +119,6 @@ impl RunFolder {
     /// cleared. [`Self::record`] is to follow once nothing can be refused any more.
     ///
     /// # Errors
-    ///
     /// As [`Self::check`], data that is not that of the run, and whatever the file system says.
     pub fn open(
         config: &RunConfig,
@@ -159,7 +160,6 @@ impl RunFolder {
     /// Writes the resolved config of the run and what its data holds: what it goes on with from now on.
     ///
     /// # Errors
-    ///
     /// Whatever the file system says.
     pub fn record(&self, config: &RunConfig, data: &DataRecord) -> Result<(), TrainError> {
         data.write(&self.root)?;
@@ -233,7 +233,6 @@ impl RunFolder {
 /// unless `accepted` names what differs.
 ///
 /// # Errors
-///
 /// Names what differs, and how it is accepted.
 pub fn check_measured(
     root: &Path,
@@ -266,7 +265,6 @@ pub fn check_measured(
 /// is learnt or measured; nothing where no run is known.
 ///
 /// # Errors
-///
 /// A config in the folder that cannot be read.
 pub fn other_settings(root: &Path, config: &RunConfig) -> Result<Vec<Change>, TrainError> {
     let changes = setting_changes(root, config)?;
@@ -287,7 +285,6 @@ fn holds_run(root: &Path) -> bool {
 /// The settings that the run in a folder was begun with; `None` where nothing is known of them.
 ///
 /// # Errors
-///
 /// A config in the folder that cannot be read.
 pub fn earlier_config(root: &Path) -> Result<Option<RunConfig>, TrainError> {
     let path = root.join(CONFIG);
@@ -364,91 +361,4 @@ fn lock(root: &Path) -> Result<Option<File>, TrainError> {
         Err(TryLockError::Error(_)) => return Ok(None),
     }
     Ok(Some(file))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(root: &Path) -> RunConfig {
-        let mut config = RunConfig::default();
-        config.run.dir = root.to_owned();
-        config.tokenizer.train_vocab_size = Some(300);
-        config
-    }
-
-    fn options(existing: Existing) -> RunOptions {
-        RunOptions {
-            existing,
-            ..RunOptions::default()
-        }
-    }
-
-    fn message<T>(result: Result<T, TrainError>) -> String {
-        match result {
-            Ok(_) => panic!("it was taken"),
-            Err(error) => error.to_string(),
-        }
-    }
-
-    #[test]
-    fn a_folder_belongs_to_one_process() {
-        let home = tempfile::tempdir().unwrap();
-        let config = config(home.path());
-        let data = DataRecord::default();
-        let first = RunFolder::open(&config, &data, &options(Existing::Refuse)).unwrap();
-        for existing in [Existing::Refuse, Existing::Overwrite, Existing::Resume] {
-            for found in [
-                message(RunFolder::check(&config, &options(existing))),
-                message(RunFolder::open(&config, &data, &options(existing))),
-            ] {
-                let holder = format!("process {} on ", std::process::id());
-                assert!(
-                    found.contains("is in use") && found.contains(&holder),
-                    "{found}"
-                );
-            }
-        }
-        drop(first);
-        let found = message(RunFolder::check(&config, &options(Existing::Refuse)));
-        assert!(found.contains("already holds a run"), "{found}");
-        // What ended before its first checkpoint begins again; where nothing was begun, nothing does.
-        RunFolder::check(&config, &options(Existing::Resume)).unwrap();
-        let nowhere = self::config(&home.path().join("nowhere"));
-        let found = message(RunFolder::check(&nowhere, &options(Existing::Resume)));
-        assert!(found.contains("holds no checkpoint"), "{found}");
-        RunFolder::open(&config, &data, &options(Existing::Overwrite)).unwrap();
-    }
-
-    #[test]
-    fn other_data_is_refused_until_it_is_accepted() {
-        let home = tempfile::tempdir().unwrap();
-        let config = config(home.path());
-        let data = DataRecord::default();
-        let (folder, _) = RunFolder::open(&config, &data, &options(Existing::Refuse)).unwrap();
-        folder.record(&config, &data).unwrap();
-        drop(folder);
-        let mut other = data.clone();
-        other.notes = Some(mlrm_model::checksums::FileSum {
-            bytes: 1,
-            blake3: "a".into(),
-        });
-        let mut resume = options(Existing::Resume);
-        let found = message(RunFolder::open(&config, &other, &resume));
-        assert!(found.contains("data.notes was not there when"), "{found}");
-        assert!(found.contains("--accept-change data.notes"), "{found}");
-        resume.accepted = vec!["data.notes".into()];
-        let (folder, _) = RunFolder::open(&config, &other, &resume).unwrap();
-        assert_eq!(folder.accepted, ["data.notes"]);
-        assert!(folder.notes[0].contains("data.notes"), "{:?}", folder.notes);
-        folder.record(&config, &other).unwrap();
-        drop(folder);
-        // Accepted once, it is the run's own.
-        RunFolder::open(&config, &other, &options(Existing::Resume)).unwrap();
-        let measured = check_measured(home.path(), &config, &data, &[]);
-        assert!(message(measured).contains("data.notes is not there any more"));
-        let accepted = ["data".to_owned()];
-        let taken = check_measured(home.path(), &config, &data, &accepted).unwrap();
-        assert_eq!(taken.len(), 1);
-    }
 }

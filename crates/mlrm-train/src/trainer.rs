@@ -97,7 +97,6 @@ impl<'a> Trainer<'a> {
     /// `group`, or else the devices of `plan`.
     ///
     /// # Errors
-    ///
     /// No checkpoint that is whole, or one that is not of this run.
     pub fn new(
         mut plan: RunPlan,
@@ -184,7 +183,6 @@ impl<'a> Trainer<'a> {
     /// Writes down what the run goes on with.
     ///
     /// # Errors
-    ///
     /// Whatever the file system says.
     pub fn record(&self, data: &DataRecord) -> Result<(), TrainError> {
         self.folder.record(&self.plan.config, data)
@@ -198,7 +196,6 @@ impl<'a> Trainer<'a> {
     /// Trains to the end, or until a stop is asked for. What was learnt before an error is saved.
     ///
     /// # Errors
-    ///
     /// Data, device or files that failed, or a run that diverged.
     pub fn run(&mut self) -> Result<Trained, TrainError> {
         let trained = self.run_to_end();

@@ -1,13 +1,12 @@
 //! Burn's training as events, for the dashboard and whoever else reads a run's events.
 
+mod terminal;
+
 use std::collections::HashMap;
 use std::error::Error;
-use std::io::{self, IsTerminal};
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::Instant;
 
 use burn::train::logger::{EvaluationProgressLogger, TrainingProgressLogger};
@@ -18,11 +17,9 @@ use burn::train::renderer::{
 };
 use burn::train::{Interrupter, LearnerSummary};
 use mlrm_events::{
-    Action, EndReason, Evaluation, Event, EventSink, Named, RunEnded, RunStarted, Split, Stamped,
-    TrainStep, Warning,
+    EndReason, Evaluation, Event, EventSink, Named, RunEnded, RunStarted, Split, TrainStep,
 };
-use mlrm_report::progress::ProgressLine;
-use mlrm_report::tui::{Attached, Options};
+use terminal::Terminal;
 
 /// A renderer of Burn's that tells a training, of any model, as the [events](Event) of a run: to the dashboard, to
 /// a log that `mlrm watch` and `mlrm report` read, or to any other [`EventSink`].
@@ -332,101 +329,5 @@ impl MetricsRenderer for EventRenderer {
     fn register_metric(&mut self, definition: MetricDefinition) {
         let id = definition.metric_id.clone();
         self.definitions.insert(id, definition);
-    }
-}
-
-/// The dashboard, or lines of text.
-struct Terminal {
-    dashboard: Attached,
-    lines: ProgressLine,
-    warnings: mpsc::Receiver<String>,
-    stays: Arc<AtomicBool>,
-}
-
-impl Terminal {
-    fn open(run_name: String, interrupter: Interrupter, stays: Arc<AtomicBool>) -> Self {
-        let (warn, warnings) = mpsc::channel();
-        let shown = io::stdout().is_terminal() && io::stderr().is_terminal();
-        let dashboard = shown.then(|| {
-            let (ask, asked) = mpsc::channel();
-            let options = Options {
-                run_name,
-                requests: Some(ask),
-                ..Options::default()
-            };
-            let dashboard = Attached::open(options)?;
-            thread::Builder::new()
-                .name("dashboard-requests".into())
-                .spawn(move || {
-                    for action in asked {
-                        match action {
-                            Action::Stop => interrupter.stop(Some("asked for in the dashboard")),
-                            _ => {
-                                let text =
-                                    "Burn's learner can be stopped, and neither paused nor saved";
-                                let _gone = warn.send(text.to_owned());
-                            }
-                        }
-                    }
-                })?;
-            io::Result::Ok(dashboard)
-        });
-        let dashboard = match dashboard {
-            Some(Err(error)) => {
-                eprintln!("no dashboard: {error}");
-                Attached::default()
-            }
-            other => other.and_then(Result::ok).unwrap_or_default(),
-        };
-        Self {
-            dashboard,
-            lines: ProgressLine::new(),
-            warnings,
-            stays,
-        }
-    }
-
-    fn show(&mut self, event: &Stamped) {
-        if self.dashboard.show(event) {
-            self.lines.terminal(event);
-            return;
-        }
-        if let Some(line) = self.lines.plain(event) {
-            println!("{line}");
-        }
-    }
-}
-
-impl EventSink for Terminal {
-    fn emit(&mut self, event: &Stamped) -> io::Result<()> {
-        let warnings: Vec<String> = self.warnings.try_iter().collect();
-        for message in warnings {
-            let step = event.event.step();
-            self.show(&Stamped::now(Event::Warning(Warning { step, message })));
-        }
-        self.show(event);
-        Ok(())
-    }
-
-    /// Text for after the run.
-    fn say(&mut self, text: &str) {
-        self.close();
-        println!("{text}");
-    }
-}
-
-impl Terminal {
-    fn close(&mut self) {
-        // A terminal that is gone is no error of the training.
-        let _closed = match self.stays.load(Ordering::Relaxed) {
-            true => self.dashboard.wait(),
-            false => self.dashboard.close(),
-        };
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        self.close();
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use mlrm_config::{DType, MatmulPrecision, RunConfig};
 use mlrm_events::Named;
+use mlrm_model::checksums::files_below;
 use mlrm_model::weights::parameter_count;
 
 use super::memory::reserved_bytes;
@@ -80,19 +81,11 @@ pub fn bench_load(options: &LoadOptions) -> Result<BenchReport, TrainError> {
 
 /// Bytes of the safetensors files of a model folder.
 fn weight_bytes(folder: &Path) -> Result<u64, TrainError> {
-    let mut bytes = 0;
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let entries = std::fs::read_dir(&folder).map_err(TrainError::io("read", &folder))?;
-        for entry in entries {
-            let path = entry.map_err(TrainError::io("read", &folder))?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|end| end == "safetensors") {
-                let size = std::fs::metadata(&path).map_err(TrainError::io("read", &path))?;
-                bytes += size.len();
-            }
-        }
-    }
-    Ok(bytes)
+    let mut files = files_below(folder)?;
+    files.retain(|path| path.extension().is_some_and(|end| end == "safetensors"));
+    let size = |path: &PathBuf| {
+        let size = std::fs::metadata(path).map_err(TrainError::io("read", path))?;
+        Ok(size.len())
+    };
+    files.iter().map(size).sum()
 }

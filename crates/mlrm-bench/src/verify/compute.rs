@@ -214,15 +214,7 @@ fn saliency_tensors(
             &case.tokens,
             features.clone(),
             formula,
-            |multimodal| {
-                let alone = Embeddings {
-                    multimodal,
-                    visual: None,
-                    gate: None,
-                };
-                let exclusions = Exclusions::diagonal(notes);
-                objective.losses(&alone, temperature, &exclusions).total
-            },
+            |multimodal| objective.alone(multimodal, temperature),
         )?;
         let layers = result.maps.len();
         let scores = result.scores.into_iter().flatten().flatten();

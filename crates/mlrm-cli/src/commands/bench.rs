@@ -206,8 +206,7 @@ pub fn run(args: BenchArgs) -> miette::Result<ExitCode> {
         let comparison = serde_json::to_value(comparison).into_diagnostic()?;
         fields.insert("compare".into(), comparison);
     }
-    print_json(&json)?;
-    Ok(ExitCode::SUCCESS)
+    print_json(&json)
 }
 
 /// An error of a file that holds no earlier measurement.

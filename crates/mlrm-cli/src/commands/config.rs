@@ -51,7 +51,6 @@ enum ConfigCommand {
 /// Runs `mlrm config`.
 ///
 /// # Errors
-///
 /// When standard output cannot be written.
 pub fn run(args: ConfigArgs) -> miette::Result<ExitCode> {
     match args.command {

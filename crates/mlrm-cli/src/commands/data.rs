@@ -9,14 +9,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use miette::{IntoDiagnostic, miette};
+use miette::miette;
 use mlrm_config::{SynthSettings, SynthStyle};
 use mlrm_data::DataError;
 use mlrm_data::import::movielens::{MovieLens, convert};
 use mlrm_synth::ensure_synth;
 use pairs::word;
-use serde::Serialize;
 use serde_json::json;
+
+use super::print_json;
 
 /// Arguments of `mlrm data`.
 #[derive(Debug, Args)]
@@ -44,7 +45,6 @@ enum DataCommand {
 /// Runs `mlrm data`.
 ///
 /// # Errors
-///
 /// When a file cannot be read or written, or is not what it should be.
 pub fn run(args: DataArgs) -> miette::Result<ExitCode> {
     match args.command {
@@ -185,11 +185,6 @@ fn table<Name: AsRef<str>>(counts: &[(Name, u64)]) -> String {
     counts.iter().map(line).collect()
 }
 
-fn print_json(value: &impl Serialize) -> miette::Result<ExitCode> {
-    let text = serde_json::to_string_pretty(value).into_diagnostic()?;
-    print(&(text + "\n"))
-}
-
 /// Writes to standard output.
 fn print(text: &str) -> miette::Result<ExitCode> {
     print!("{text}");
@@ -199,6 +194,7 @@ fn print(text: &str) -> miette::Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use miette::IntoDiagnostic;
 
     use super::*;
 

@@ -26,6 +26,7 @@ pub mod watch;
 pub use formats::bytes;
 
 use std::path::Path;
+use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use miette::{IntoDiagnostic, WrapErr, miette};
@@ -67,9 +68,9 @@ fn read_json<T: DeserializeOwned>(path: &Path, what: &str) -> miette::Result<T> 
 }
 
 /// Prints a value as JSON.
-fn print_json(value: &impl Serialize) -> miette::Result<()> {
+fn print_json(value: &impl Serialize) -> miette::Result<ExitCode> {
     println!("{}", serde_json::to_string_pretty(value).into_diagnostic()?);
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A bar of this look on the terminal.

@@ -46,7 +46,6 @@ pub enum ReportFormat {
 /// Runs `mlrm report`.
 ///
 /// # Errors
-///
 /// A run cannot be read, or the report cannot be written.
 pub fn run(args: ReportArgs) -> miette::Result<ExitCode> {
     if let [sweep] = args.runs.as_slice()

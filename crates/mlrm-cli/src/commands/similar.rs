@@ -4,13 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use miette::{IntoDiagnostic, miette};
+use miette::miette;
 use mlrm_data::notes::NoteSet;
 use mlrm_eval::{Embeddings, Neighbour, read_embeddings, top_k};
 use mlrm_events::text::one_line;
 use serde::Serialize;
 
-use super::at_least_one;
+use super::{at_least_one, print_json};
 
 /// Shows the nearest notes of a note by cosine similarity.
 ///
@@ -66,7 +66,6 @@ struct Similar {
 /// Runs the command.
 ///
 /// # Errors
-///
 /// If a file cannot be read or an id is not among the embeddings.
 pub fn run(args: SimilarArgs) -> miette::Result<ExitCode> {
     let titles = args.notes.as_deref().map(titles_of).transpose()?;
@@ -82,13 +81,9 @@ pub fn run(args: SimilarArgs) -> miette::Result<ExitCode> {
     };
     let answers = answers.map_err(|problem| miette!("{}: {problem}", file.display()))?;
     if args.json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&answers).into_diagnostic()?
-        );
-    } else {
-        print!("{}", text(&answers));
+        return print_json(&answers);
     }
+    print!("{}", text(&answers));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -11,7 +11,6 @@ use mlrm_events::Action;
 /// shell), and never ends a run that is saving.
 ///
 /// # Errors
-///
 /// The system refuses to have signals handled.
 pub fn on_signals(ask: Sender<Action>) -> miette::Result<()> {
     #[cfg(unix)]
@@ -34,7 +33,6 @@ pub fn on_signals(ask: Sender<Action>) -> miette::Result<()> {
 /// end outlives it by no more than it takes to save, however the parent ended.
 ///
 /// # Errors
-///
 /// The system refuses a thread.
 pub fn on_end_of_input(ask: Sender<Action>) -> std::io::Result<()> {
     let wait = move || {

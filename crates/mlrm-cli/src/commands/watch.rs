@@ -95,7 +95,6 @@ fn parse_size(text: &str) -> Result<(u16, u16), String> {
 /// Runs `mlrm watch`.
 ///
 /// # Errors
-///
 /// There is no such run, its log cannot be read, or the terminal cannot be taken over.
 pub fn run(args: WatchArgs) -> miette::Result<ExitCode> {
     let log = event_log_path(&args.run);
@@ -121,7 +120,6 @@ pub fn run(args: WatchArgs) -> miette::Result<ExitCode> {
 /// The runs of a sweep, by the list in its folder.
 ///
 /// # Errors
-///
 /// The list cannot be read.
 pub(super) fn runs_of(sweep: &Path) -> miette::Result<Vec<FollowedRun>> {
     let listed: Vec<Listed> = read_json(&sweep.join(RUNS_FILE), "list of runs")?;

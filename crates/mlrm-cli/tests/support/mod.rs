@@ -11,7 +11,8 @@ pub use skipped::skipped;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -116,9 +117,65 @@ pub fn printed(page: &str, language: &str) -> Vec<String> {
         .collect()
 }
 
+/// The Python that `MLRM_PYTHON` names, or `python3`, where it has these packages; otherwise `None`, with a
+/// notice that `test` did not run for want of `tool`.
+pub fn python_with(test: &str, tool: &str, packages: &str) -> Option<String> {
+    let python = std::env::var("MLRM_PYTHON").unwrap_or_else(|_| "python3".into());
+    let imports = format!("import {packages}");
+    let found = Command::new(&python).args(["-c", &imports]).output();
+    if found.is_ok_and(|output| output.status.success()) {
+        return Some(python);
+    }
+    let why = format!(
+        "`{python}` lacks one of {packages}; set MLRM_PYTHON to a Python that has them all"
+    );
+    skipped(test, tool, &why);
+    None
+}
+
 /// The golden cases of the repository.
 pub fn golden_cases() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/cases")
+}
+
+/// The folders of language models and vision encoders in golden cases.
+pub fn golden_parts() -> Vec<PathBuf> {
+    let cases = fs::read_dir(golden_cases()).expect("golden cases");
+    let cases = cases.map(|case| case.expect("an entry").path());
+    let parts = cases.flat_map(|case| ["llm", "vision"].map(|part| case.join(part)));
+    let mut parts: Vec<PathBuf> = parts
+        .filter(|part| part.join("model.safetensors").is_file())
+        .collect();
+    parts.sort();
+    assert!(parts.len() >= 17, "{parts:?}");
+    parts
+}
+
+/// Every file below a folder, links followed.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
+        let path = entry.expect("an entry").path();
+        match path.is_dir() {
+            true => found.extend(files_below(&path)),
+            false => found.push(path),
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Every safetensors file (weights and moments) in these folders of `root`, by its place below it.
+pub fn weights_below(root: &Path, folders: &[&str]) -> BTreeMap<PathBuf, Vec<u8>> {
+    let files = folders
+        .iter()
+        .flat_map(|name| files_below(&root.join(name)));
+    let weights = files.filter(|path| path.extension().is_some_and(|end| end == "safetensors"));
+    let read = |path: PathBuf| {
+        let bytes = fs::read(&path).expect("a file");
+        (path.strip_prefix(root).expect("below").to_owned(), bytes)
+    };
+    weights.map(read).collect()
 }
 
 /// A folder in which the binary runs, removed with the test.
@@ -145,7 +202,7 @@ impl Home {
     /// reads them.
     pub fn with_notes() -> Self {
         let home = Self::with_config();
-        home.mlrm(&SYNTH).done();
+        home.mlrm(SYNTH).done();
         fs::remove_file(home.path("data/synth.json")).expect("the mark of a drawn set");
         let (head, rest) = TINY.split_once("[data.synth]").expect("a section");
         let (_, tail) = rest.split_once("[data.pairs]").expect("a section");
@@ -157,17 +214,23 @@ impl Home {
     /// With a run of two steps in `run/`, its data in `data/`.
     pub fn trained() -> Self {
         let home = Self::with_config();
-        home.train("run", &["train.max_steps=2", "eval.baselines=[]"])
+        home.train("run", "train.max_steps=2 eval.baselines=[]")
             .done();
         home
     }
 
     /// Trains `tiny.toml` into the folder `run` with these overrides.
-    pub fn train(&self, run: &str, overrides: &[&str]) -> Ran {
-        let dir = format!("run.dir={run}");
-        let sets = std::iter::once(dir.as_str()).chain(overrides.iter().copied());
-        let sets: Vec<&str> = sets.flat_map(|set| ["--set", set]).collect();
-        self.mlrm(&[&["train", "tiny.toml"], sets.as_slice()].concat())
+    #[track_caller]
+    pub fn train(&self, run: &str, overrides: impl Words) -> Ran {
+        self.mlrm(training("tiny.toml", run, overrides))
+    }
+
+    /// Embeds the notes of `data/` by a model, and gives the file.
+    #[track_caller]
+    pub fn embed(&self, model: &str, out: &str) -> Vec<u8> {
+        let words = format!("embed {model} --notes data/notes.jsonl --out {out}");
+        self.mlrm(words).done();
+        fs::read(self.path(out)).expect("embeddings")
     }
 
     /// A path in the folder.
@@ -232,10 +295,10 @@ impl Home {
     }
 
     /// The binary, ready to run here.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: impl Words) -> Command {
         let mut command = Command::new(binary());
         command
-            .args(arguments)
+            .args(arguments.words())
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .env("XDG_CACHE_HOME", self.path(".cache"))
@@ -245,16 +308,20 @@ impl Home {
 
     /// Runs the binary to its end.
     #[track_caller]
-    pub fn mlrm(&self, arguments: &[&str]) -> Ran {
-        self.ran(arguments, &mut self.command(arguments))
+    pub fn mlrm(&self, arguments: impl Words) -> Ran {
+        self.ran(&mut self.command(arguments))
     }
 
-    /// Runs `command`, which has these arguments.
-    pub fn ran(&self, arguments: &[&str], command: &mut Command) -> Ran {
+    /// Runs `command`, which is the binary's.
+    pub fn ran(&self, command: &mut Command) -> Ran {
         let output = command.output().expect("the binary runs");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let words: Vec<_> = command
+            .get_args()
+            .map(|word| word.to_string_lossy())
+            .collect();
         let ran = Ran {
-            words: arguments.join(" "),
+            words: words.join(" "),
             code: output.status.code(),
             out: text(&output.stdout),
             err: text(&output.stderr),
@@ -266,7 +333,7 @@ impl Home {
     /// Runs a command that must fail for a reason of the user's making: exit code 1, every one of
     /// `words` in the message, and not a file made or changed.
     #[track_caller]
-    pub fn refused(&self, arguments: &[&str], words: &[&str]) -> Ran {
+    pub fn refused(&self, arguments: impl Words, words: &[&str]) -> Ran {
         let before = self.files();
         let ran = self.mlrm(arguments);
         ran.failed_with(1, words);
@@ -275,35 +342,107 @@ impl Home {
     }
 }
 
+/// The words of a command line: as typed, with white space between them, or one by one.
+pub trait Words {
+    /// Each word of its own.
+    fn words(&self) -> Vec<&str>;
+}
+
+impl Words for str {
+    fn words(&self) -> Vec<&str> {
+        self.split_whitespace().collect()
+    }
+}
+
+impl Words for String {
+    fn words(&self) -> Vec<&str> {
+        self.as_str().words()
+    }
+}
+
+impl<const N: usize> Words for [&str; N] {
+    fn words(&self) -> Vec<&str> {
+        self.to_vec()
+    }
+}
+
+impl Words for Vec<&str> {
+    fn words(&self) -> Vec<&str> {
+        self.clone()
+    }
+}
+
+impl<T: Words + ?Sized> Words for &T {
+    fn words(&self) -> Vec<&str> {
+        (**self).words()
+    }
+}
+
+/// `--set` before each override.
+pub fn set(overrides: impl Words) -> String {
+    let each = overrides.words().into_iter();
+    each.map(|set| format!(" --set {set}")).collect()
+}
+
+/// The command that trains a config into the folder `run` with these overrides.
+pub fn training(config: &str, run: &str, overrides: impl Words) -> String {
+    format!("train {config} --set run.dir={run}{}", set(overrides))
+}
+
 /// Four steps, a checkpoint after two and at the end.
-pub const FOUR: [&str; 5] = [
-    "train.max_steps=4",
-    "train.save_every_steps=2",
-    "train.eval_every_steps=0",
-    "data.pairs.validation_fraction=0",
-    "eval.baselines=[]",
-];
+pub const FOUR: &str = "train.max_steps=4 train.save_every_steps=2 train.eval_every_steps=0 \
+                        data.pairs.validation_fraction=0 eval.baselines=[]";
 
 /// Goes on with the run in `run`.
-pub fn resume(home: &Home, run: &str, more: &[&str]) -> Ran {
-    let config = format!("{run}/config.toml");
-    home.mlrm(&[&["train", config.as_str(), "--resume"], more].concat())
+#[track_caller]
+pub fn resume(home: &Home, run: &str, more: &str) -> Ran {
+    home.mlrm(format!("train {run}/config.toml --resume {more}"))
+}
+
+/// Takes a run back to its checkpoint of `step`, as if it had been killed there.
+#[cfg(unix)]
+pub fn take_back(home: &Home, run: &str, step: usize) {
+    let link = home.path(format!("{run}/last"));
+    fs::remove_file(&link).expect("a link");
+    std::os::unix::fs::symlink(format!("checkpoints/step-{step}"), link).expect("a link");
+}
+
+/// Trains in the background and waits for a step.
+pub fn train_until(home: &Home, run: &str, sets: impl Words, step: usize) -> Child {
+    let mut child = home
+        .command(training("tiny.toml", run, sets))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let log = home.path(run).join("events.jsonl");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let taken = || {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        text.matches("{\"event\":\"train_step\",").count()
+    };
+    while taken() < step {
+        assert!(Instant::now() < deadline, "no step {step} within a minute");
+        assert!(
+            child.try_wait().expect("a state").is_none(),
+            "it ended before step {step}"
+        );
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    child
+}
+
+/// Sends a signal, such as `-INT`.
+#[cfg(unix)]
+pub fn signal(child: &Child, signal: &str) {
+    let id = child.id().to_string();
+    let status = Command::new("kill").args([signal, &id]).status();
+    assert!(status.expect("kill runs").success());
 }
 
 /// The command that draws the notes of [`TINY`] into `data/`.
-pub const SYNTH: [&str; 11] = [
-    "data",
-    "synth",
-    "data",
-    "--notes",
-    "80",
-    "--users",
-    "200",
-    "--events-per-user",
-    "12",
-    "--image-pixels",
-    "32",
-];
+pub const SYNTH: &str = "data synth data --notes 80 --users 200 --events-per-user 12 \
+                         --image-pixels 32";
 
 /// What a run of the binary gave.
 #[derive(Debug)]
@@ -326,8 +465,23 @@ impl Ran {
     #[track_caller]
     pub fn failed_with(&self, code: i32, words: &[&str]) -> &Self {
         assert_eq!(self.code, Some(code), "{self:?}");
+        self.tells(words)
+    }
+
+    /// That its standard error has all these words.
+    #[track_caller]
+    pub fn tells(&self, words: &[&str]) -> &Self {
         for word in words {
             assert!(self.err.contains(word), "no `{word}` in {self:?}");
+        }
+        self
+    }
+
+    /// That its standard output has all these words.
+    #[track_caller]
+    pub fn shows(&self, words: &[&str]) -> &Self {
+        for word in words {
+            assert!(self.out.contains(word), "no `{word}` in {self:?}");
         }
         self
     }
@@ -356,6 +510,26 @@ pub fn named<'a>(events: &'a [Value], name: &str) -> Vec<&'a Value> {
     events
         .iter()
         .filter(|event| event["event"] == name)
+        .collect()
+}
+
+/// The last event, which is the run's end for this reason.
+#[track_caller]
+pub fn end<'a>(events: &'a [Value], reason: &str) -> &'a Value {
+    let end = events.last().expect("events");
+    assert!(
+        end["event"] == "run_ended" && end["reason"] == reason,
+        "{end}"
+    );
+    end
+}
+
+/// What is warned of in these words.
+pub fn warned<'a>(events: &'a [Value], words: &str) -> Vec<&'a str> {
+    named(events, "warning")
+        .iter()
+        .map(|warning| warning["message"].as_str().expect("a message"))
+        .filter(|message| message.contains(words))
         .collect()
 }
 

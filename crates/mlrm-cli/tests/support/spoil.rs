@@ -34,15 +34,8 @@ impl Model {
             fs::remove_file(sums).expect("checksums");
         }
         spoil(&folder);
-        let embed = [
-            "embed",
-            "model",
-            "--notes",
-            "data/notes.jsonl",
-            "--out",
-            "x.npy",
-        ];
-        self.home.refused(&embed, words);
+        let embed = "embed model --notes data/notes.jsonl --out x.npy";
+        self.home.refused(embed, words);
         fs::remove_dir_all(folder).expect("a folder");
     }
 }

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::LlmFamily;
+use super::words::words;
 use crate::ModelPath;
 
 /// `[model.llm]`: the decoder. Sizes are read only when `path` is not set and carry the names of a
@@ -104,17 +105,18 @@ impl Default for LlmSettings {
     }
 }
 
-/// Which weights of the language model learn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Tune {
-    /// All of them.
-    #[default]
-    Full,
-    /// Low-rank adapters beside its linear maps; the weights themselves stay as they are.
-    Lora,
-    /// None: only connector, fusion, head and temperature learn.
-    Frozen,
+words! {
+    /// Which weights of the language model learn.
+    #[derive(Default)]
+    pub enum Tune {
+        /// All of them.
+        #[default]
+        Full = "full",
+        /// Low-rank adapters beside its linear maps; the weights themselves stay as they are.
+        Lora = "lora",
+        /// None: only connector, fusion, head and temperature learn.
+        Frozen = "frozen",
+    }
 }
 
 /// How the matrices of a language model that does not learn itself are held in memory.

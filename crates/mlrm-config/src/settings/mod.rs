@@ -4,18 +4,23 @@ mod absent;
 mod connector;
 mod data;
 mod device;
+mod eval;
 mod families;
 mod llm;
 mod model;
+mod prompt;
 mod training;
 mod vision;
+mod words;
 
 pub use connector::*;
 pub use data::*;
 pub use device::*;
+pub use eval::*;
 pub use families::*;
 pub use llm::*;
 pub use model::*;
+pub use prompt::*;
 pub use training::*;
 pub use vision::*;
 
@@ -24,6 +29,8 @@ use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use words::words;
 
 /// Everything that a run can be told, as written in its TOML file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -129,30 +136,17 @@ impl DeviceNames {
     }
 }
 
-/// Number format of weights and activations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum DType {
-    /// 32-bit floating point.
-    #[default]
-    F32,
-    /// bfloat16: the range of f32 with 8 bits of precision.
-    Bf16,
-    /// IEEE half precision.
-    F16,
-}
-
-impl DType {
-    /// All of them, the default first.
-    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::F16];
-
-    /// The name in configs.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::F16 => "f16",
-        }
+words! {
+    /// Number format of weights and activations.
+    #[derive(Default)]
+    pub enum DType {
+        /// 32-bit floating point.
+        #[default]
+        F32 = "f32",
+        /// bfloat16: the range of f32 with 8 bits of precision.
+        Bf16 = "bf16",
+        /// IEEE half precision.
+        F16 = "f16",
     }
 }
 

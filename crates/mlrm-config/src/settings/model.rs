@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ModelPath;
 
+use super::words::words;
 use super::{ConnectorSettings, FusionSettings, HeadSettings, LlmSettings, VisionSettings};
 
 /// `[model]`: a model folder to start from, or the parts to build one.
@@ -40,39 +41,29 @@ pub struct ModelSettings {
     pub head: HeadSettings,
 }
 
-/// The variants of the paper's ablation (method §2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Variant {
-    /// Text only.
-    Text,
-    /// Image only.
-    Image,
-    /// Visual tokens in the prompt, pooled at the end.
-    Basic,
-    /// `basic` with the mICL prompt and its visual loss.
-    Micl,
-    /// No visual tokens; the gate is the only visual path.
-    LateFusion,
-    /// Visual tokens and gate, no mICL.
-    LateEarly,
-    /// Everything: visual tokens, mICL and gate.
-    #[default]
-    NoteLlm2,
+words! {
+    /// The variants of the paper's ablation (method §2).
+    #[derive(Default)]
+    pub enum Variant {
+        /// Text only.
+        Text = "text",
+        /// Image only.
+        Image = "image",
+        /// Visual tokens in the prompt, pooled at the end.
+        Basic = "basic",
+        /// `basic` with the mICL prompt and its visual loss.
+        Micl = "micl",
+        /// No visual tokens; the gate is the only visual path.
+        LateFusion = "latefusion",
+        /// Visual tokens and gate, no mICL.
+        LateEarly = "lateearly",
+        /// Everything: visual tokens, mICL and gate.
+        #[default]
+        NoteLlm2 = "notellm2",
+    }
 }
 
 impl Variant {
-    /// All seven, in the order of the method.
-    pub const ALL: [Self; 7] = [
-        Self::Text,
-        Self::Image,
-        Self::Basic,
-        Self::Micl,
-        Self::LateFusion,
-        Self::LateEarly,
-        Self::NoteLlm2,
-    ];
-
     /// Whether visual tokens stand in the prompt.
     pub fn image_tokens(self) -> bool {
         !matches!(self, Self::Text | Self::LateFusion)
@@ -91,18 +82,5 @@ impl Variant {
     /// Whether the vision encoder is needed at all.
     pub fn vision(self) -> bool {
         self != Self::Text
-    }
-
-    /// The name used in configs and golden cases.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Image => "image",
-            Self::Basic => "basic",
-            Self::Micl => "micl",
-            Self::LateFusion => "latefusion",
-            Self::LateEarly => "lateearly",
-            Self::NoteLlm2 => "notellm2",
-        }
     }
 }

@@ -99,7 +99,6 @@ impl Sweep {
     /// Reads a sweep; `base` is relative to the file's folder.
     ///
     /// # Errors
-    ///
     /// A file that cannot be read, or everything that is wrong in it.
     pub fn load(path: &Path, overrides: &SweepOverrides) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
@@ -211,7 +210,6 @@ impl Sweep {
     /// All runs, each with its checked config.
     ///
     /// # Errors
-    ///
     /// Everything that is wrong with any of their configs, each once.
     pub fn cells(&self) -> Result<Vec<Cell>, ConfigError> {
         let mut cells = Vec::new();

@@ -67,7 +67,6 @@ impl Bm25 {
     /// Ranks with each query note's own text as the query.
     ///
     /// # Errors
-    ///
     /// If the index does not hold one document for each note of the task.
     pub fn rank(&self, task: &Task) -> Result<Ranks, Error> {
         let notes = task.ids().len();

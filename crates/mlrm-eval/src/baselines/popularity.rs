@@ -8,7 +8,6 @@ use crate::task::Task;
 /// by id, the query itself left out.
 ///
 /// # Errors
-///
 /// If there is not one count for each note of the task.
 pub fn rank_by_popularity(task: &Task, users: &[u64]) -> Result<Ranks, Error> {
     let notes = task.ids().len();

@@ -10,7 +10,6 @@ use crate::task::Task;
 /// Expected metrics of a uniformly random order of each query's candidates.
 ///
 /// # Errors
-///
 /// If a cut-off is 0, two slices share a name, or a slice does not speak of the task's notes.
 pub fn random_expectation(
     task: &Task,

@@ -6,7 +6,7 @@ use burn::backend::flex::FlexTensor;
 use super::buffer::{
     build, dense, in_place, pair_in_place, rows_and_width, tensor, values, values_mut,
 };
-use super::kernel::Kernel;
+use super::kernel::{Gradients, Kernel, Output};
 use super::vector::{erf, exp, sigmoid};
 
 /// `silu(gate) * up`; inputs gate, up.
@@ -16,11 +16,7 @@ pub(crate) struct SwiGlu;
 impl Kernel<2> for SwiGlu {
     type Saved = [FlexTensor; 2];
 
-    fn forward(
-        &self,
-        inputs: [FlexTensor; 2],
-        wanted: [bool; 2],
-    ) -> (FlexTensor, Option<Self::Saved>) {
+    fn forward(&self, inputs: [FlexTensor; 2], wanted: [bool; 2]) -> Output<Self::Saved> {
         let keep = wanted.contains(&true);
         let inputs = inputs.map(dense);
         let (rows, width) = rows_and_width(&inputs[0]);
@@ -44,8 +40,8 @@ impl Kernel<2> for SwiGlu {
         &self,
         [mut gate, mut up]: Self::Saved,
         gradient: FlexTensor,
-        _wanted: [bool; 2],
-    ) -> [Option<FlexTensor>; 2] {
+        _: [bool; 2],
+    ) -> Gradients<2> {
         let gradient = dense(gradient);
         let incoming = values(&gradient);
         pair_in_place(
@@ -91,11 +87,7 @@ impl Pointwise {
 impl Kernel<1> for Pointwise {
     type Saved = FlexTensor;
 
-    fn forward(
-        &self,
-        [x]: [FlexTensor; 1],
-        wanted: [bool; 1],
-    ) -> (FlexTensor, Option<Self::Saved>) {
+    fn forward(&self, [x]: [FlexTensor; 1], wanted: [bool; 1]) -> Output<Self::Saved> {
         let keep = wanted.contains(&true);
         let x = dense(x);
         let output = match self {
@@ -106,12 +98,7 @@ impl Kernel<1> for Pointwise {
         (output, keep.then_some(x))
     }
 
-    fn backward(
-        &self,
-        x: Self::Saved,
-        gradient: FlexTensor,
-        _wanted: [bool; 1],
-    ) -> [Option<FlexTensor>; 1] {
+    fn backward(&self, x: Self::Saved, gradient: FlexTensor, _: [bool; 1]) -> Gradients<1> {
         let gradient = dense(gradient);
         [Some(match self {
             Self::Gelu => scale_by_slope(

@@ -7,7 +7,7 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::buffer::{dense, tensor, values, values_mut};
-use super::kernel::Kernel;
+use super::kernel::{Gradients, Kernel, Output};
 use super::product::{Arithmetic, Pair, Part, Ready, multiply_ready};
 use super::vector::{exp, maximum, sum_1, sum_2, vectorised};
 use crate::Readable;
@@ -273,11 +273,7 @@ impl Kernel<3> for Attention {
     /// Queries, keys and values.
     type Saved = [FlexTensor; 3];
 
-    fn forward(
-        &self,
-        inputs: [FlexTensor; 3],
-        wanted: [bool; 3],
-    ) -> (FlexTensor, Option<Self::Saved>) {
+    fn forward(&self, inputs: [FlexTensor; 3], wanted: [bool; 3]) -> Output<Self::Saved> {
         let inputs = inputs.map(dense);
         let sizes = Sizes::new(&inputs[0], &inputs[1]);
         let batch = inputs[0].shape()[0];
@@ -296,12 +292,7 @@ impl Kernel<3> for Attention {
         (tensor(out, shape), saved)
     }
 
-    fn backward(
-        &self,
-        inputs: Self::Saved,
-        gradient: FlexTensor,
-        _wanted: [bool; 3],
-    ) -> [Option<FlexTensor>; 3] {
+    fn backward(&self, inputs: Self::Saved, gradient: FlexTensor, _: [bool; 3]) -> Gradients<3> {
         let sizes = Sizes::new(&inputs[0], &inputs[1]);
         let tensors = inputs.each_ref().map(values);
         let mut gradient = dense(gradient);

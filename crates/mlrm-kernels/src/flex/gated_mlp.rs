@@ -7,7 +7,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
 use super::buffer::{Buffers, Filled, Slot, build_blocks, dense, rows_and_width, tensor, values};
-use super::kernel::Kernel;
+use super::kernel::{Gradients, Kernel, Output};
 use super::maps::{
     Kept, Map, Normed, Passage, adapter_gradients, blocks, list, ready, room, rows_of, total,
     weight_gradients,
@@ -100,7 +100,7 @@ impl GatedMlp {
         }
     }
 
-    fn run(&self, tensors: Vec<FlexTensor>, wanted: &[bool]) -> (FlexTensor, Option<Saved>) {
+    fn run(&self, tensors: Vec<FlexTensor>, wanted: &[bool]) -> Output<Saved> {
         let keep = wanted.contains(&true);
         let tensors = ready(tensors);
         let (rows, hidden) = rows_and_width(&tensors[0]);
@@ -314,14 +314,11 @@ impl Pass<'_> {
     }
 }
 
-impl Kernel<5> for GatedMlp {
+/// With and without low-rank changes: the factors of these are the inputs that follow the others.
+impl<const N: usize> Kernel<N> for GatedMlp {
     type Saved = Saved;
 
-    fn forward(
-        &self,
-        inputs: [FlexTensor; 5],
-        wanted: [bool; 5],
-    ) -> (FlexTensor, Option<Self::Saved>) {
+    fn forward(&self, inputs: [FlexTensor; N], wanted: [bool; N]) -> Output<Self::Saved> {
         self.run(inputs.into(), &wanted)
     }
 
@@ -329,29 +326,8 @@ impl Kernel<5> for GatedMlp {
         &self,
         saved: Self::Saved,
         gradient: FlexTensor,
-        wanted: [bool; 5],
-    ) -> [Option<FlexTensor>; 5] {
-        list(self.gradients(&saved, gradient, &wanted))
-    }
-}
-
-impl Kernel<11> for GatedMlp {
-    type Saved = Saved;
-
-    fn forward(
-        &self,
-        inputs: [FlexTensor; 11],
-        wanted: [bool; 11],
-    ) -> (FlexTensor, Option<Self::Saved>) {
-        self.run(inputs.into(), &wanted)
-    }
-
-    fn backward(
-        &self,
-        saved: Self::Saved,
-        gradient: FlexTensor,
-        wanted: [bool; 11],
-    ) -> [Option<FlexTensor>; 11] {
+        wanted: [bool; N],
+    ) -> Gradients<N> {
         list(self.gradients(&saved, gradient, &wanted))
     }
 }

@@ -7,7 +7,7 @@ use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::{
     BalancedCheckpointing, CheckpointStrategy, NoCheckpointing,
 };
-use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::grads;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
@@ -20,6 +20,12 @@ use burn::tensor::{DType, GradientCheckpointingStrategy, Tensor};
 /// A tensor in the autodiff graph.
 type Tracked = FloatTensor<Autodiff<Flex>>;
 
+/// The output of a kernel, and what its backward pass needs.
+pub(crate) type Output<Saved> = (FlexTensor, Option<Saved>);
+
+/// The gradients of those of `N` inputs that are wanted.
+pub(crate) type Gradients<const N: usize> = [Option<FlexTensor>; N];
+
 /// An operation on `N` f32 tensors with one output, which knows its own derivative.
 pub(crate) trait Kernel<const N: usize>: Clone + Debug + Send + 'static {
     /// What the backward pass needs of the forward pass.
@@ -27,19 +33,11 @@ pub(crate) trait Kernel<const N: usize>: Clone + Debug + Send + 'static {
 
     /// The output, and what [`Self::backward`] needs for the gradients of the `wanted` inputs: nothing
     /// where none is wanted.
-    fn forward(
-        &self,
-        inputs: [FlexTensor; N],
-        wanted: [bool; N],
-    ) -> (FlexTensor, Option<Self::Saved>);
+    fn forward(&self, inputs: [FlexTensor; N], wanted: [bool; N]) -> Output<Self::Saved>;
 
     /// The gradients of those inputs that are `wanted`, from the gradient of the output.
-    fn backward(
-        &self,
-        saved: Self::Saved,
-        gradient: FlexTensor,
-        wanted: [bool; N],
-    ) -> [Option<FlexTensor>; N];
+    fn backward(&self, saved: Self::Saved, gradient: FlexTensor, wanted: [bool; N])
+    -> Gradients<N>;
 }
 
 /// Runs `kernel` where all `inputs` are f32 tensors on flex; hands them back otherwise.
@@ -163,7 +161,7 @@ impl<K: Kernel<N>, const N: usize> Backward<Flex, N> for Step<K> {
     fn backward(
         self,
         ops: Ops<Self::State, N>,
-        gradients: &mut Gradients,
+        gradients: &mut grads::Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
         let gradient = gradients.consume::<Flex>(&ops.node);

@@ -4,7 +4,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
 use super::buffer::{build, column_sums, dense, in_place, tensor, values, values_mut};
-use super::kernel::Kernel;
+use super::kernel::{Gradients, Kernel, Output};
 use super::product::{Factor, Part, Right, add_product, product, product_over_rows, transposed};
 
 /// `x weight`, or `x weight + bias`; inputs x `[rows, inputs]`, weight `[inputs, outputs]`, bias
@@ -55,23 +55,14 @@ impl Factors {
 impl Kernel<2> for Linear {
     type Saved = Factors;
 
-    fn forward(
-        &self,
-        [x, weight]: [FlexTensor; 2],
-        wanted: [bool; 2],
-    ) -> (FlexTensor, Option<Self::Saved>) {
+    fn forward(&self, [x, weight]: [FlexTensor; 2], wanted: [bool; 2]) -> Output<Self::Saved> {
         let shape = [x.shape()[0], weight.shape()[1]];
         let right = Right::weight(&weight, wanted[1]);
         let output = tensor(product(matrix(&x), right), shape);
         (output, Some(Factors::keep(x, weight, wanted)))
     }
 
-    fn backward(
-        &self,
-        saved: Self::Saved,
-        gradient: FlexTensor,
-        _wanted: [bool; 2],
-    ) -> [Option<FlexTensor>; 2] {
+    fn backward(&self, saved: Self::Saved, gradient: FlexTensor, _: [bool; 2]) -> Gradients<2> {
         let dx = saved.gradient_of_x(&gradient);
         [dx, saved.gradient_of_weight(&gradient)]
     }
@@ -84,7 +75,7 @@ impl Kernel<3> for Linear {
         &self,
         [x, weight, bias]: [FlexTensor; 3],
         wanted: [bool; 3],
-    ) -> (FlexTensor, Option<Self::Saved>) {
+    ) -> Output<Self::Saved> {
         let bias = dense(bias);
         let (rows, outputs) = (x.shape()[0], weight.shape()[1]);
         let bias = values(&bias);
@@ -105,7 +96,7 @@ impl Kernel<3> for Linear {
         saved: Self::Saved,
         gradient: FlexTensor,
         wanted: [bool; 3],
-    ) -> [Option<FlexTensor>; 3] {
+    ) -> Gradients<3> {
         let dx = saved.gradient_of_x(&gradient);
         let dweight = saved.gradient_of_weight(&gradient);
         let dbias = wanted[2].then(|| {
@@ -152,7 +143,7 @@ impl Kernel<4> for AddLowRank {
         &self,
         [y, x, a, b]: [FlexTensor; 4],
         [_, of_x, of_a, of_b]: [bool; 4],
-    ) -> (FlexTensor, Option<Self::Saved>) {
+    ) -> Output<Self::Saved> {
         let narrow = [x.shape()[0], a.shape()[1]];
         let low = self.scaled(matrix(&x), matrix(&a), narrow);
         let mut y = dense(y);
@@ -168,8 +159,8 @@ impl Kernel<4> for AddLowRank {
         &self,
         LowRankFactors { inner, outer }: Self::Saved,
         gradient: FlexTensor,
-        _wanted: [bool; 4],
-    ) -> [Option<FlexTensor>; 4] {
+        _: [bool; 4],
+    ) -> Gradients<4> {
         let db = outer.gradient_of_weight(&gradient);
         // The gradient of x a, which ∂x and ∂a go through.
         let low = outer.weight.as_ref().map(|b| {

@@ -7,6 +7,7 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::buffer::{self, CHUNK_ROWS, Filled, Slot, dense, tensor};
+use super::kernel::Gradients;
 use super::linear::matrix;
 use super::norm::RmsNorm;
 use super::product::{
@@ -368,7 +369,7 @@ pub(super) fn room(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
 }
 
 /// `gradients` as an array of as many.
-pub(super) fn list<const N: usize>(gradients: Vec<Option<FlexTensor>>) -> [Option<FlexTensor>; N] {
+pub(super) fn list<const N: usize>(gradients: Vec<Option<FlexTensor>>) -> Gradients<N> {
     let mut gradients = gradients.into_iter();
     std::array::from_fn(|_| gradients.next().flatten())
 }

@@ -4,7 +4,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
 use super::buffer::{build, dense, rows_and_width, rows_in_place, tensor, values, values_mut};
-use super::kernel::Kernel;
+use super::kernel::{Gradients, Kernel, Output};
 use super::vector::{sum_1, sum_2, sum_3};
 
 /// `x / sqrt(mean(x²) + epsilon) * weight`; inputs x, weight.
@@ -45,11 +45,7 @@ impl RmsNorm {
 impl Kernel<2> for RmsNorm {
     type Saved = [FlexTensor; 2];
 
-    fn forward(
-        &self,
-        inputs: [FlexTensor; 2],
-        wanted: [bool; 2],
-    ) -> (FlexTensor, Option<Self::Saved>) {
+    fn forward(&self, inputs: [FlexTensor; 2], wanted: [bool; 2]) -> Output<Self::Saved> {
         let keep = wanted.contains(&true);
         let inputs = inputs.map(dense);
         let (rows, width) = rows_and_width(&inputs[0]);
@@ -63,12 +59,7 @@ impl Kernel<2> for RmsNorm {
         (tensor(output, inputs[0].shape()), keep.then_some(inputs))
     }
 
-    fn backward(
-        &self,
-        saved: Self::Saved,
-        gradient: FlexTensor,
-        _wanted: [bool; 2],
-    ) -> [Option<FlexTensor>; 2] {
+    fn backward(&self, saved: Self::Saved, gradient: FlexTensor, _: [bool; 2]) -> Gradients<2> {
         let mut gradient = dense(gradient);
         let (_, width) = rows_and_width(&gradient);
         let [x, weight] = saved.each_ref().map(values);
@@ -104,11 +95,7 @@ impl LayerNorm {
 impl Kernel<3> for LayerNorm {
     type Saved = [FlexTensor; 2];
 
-    fn forward(
-        &self,
-        inputs: [FlexTensor; 3],
-        wanted: [bool; 3],
-    ) -> (FlexTensor, Option<Self::Saved>) {
+    fn forward(&self, inputs: [FlexTensor; 3], wanted: [bool; 3]) -> Output<Self::Saved> {
         let keep = wanted.contains(&true);
         let inputs = inputs.map(dense);
         let (rows, width) = rows_and_width(&inputs[0]);
@@ -135,12 +122,7 @@ impl Kernel<3> for LayerNorm {
 
     /// With n = (x − mean) r and h = g ⊙ w: ∂x = r (h − mean(h) − n mean(h n)), ∂w = Σ_rows g n,
     /// ∂b = Σ_rows g.
-    fn backward(
-        &self,
-        saved: Self::Saved,
-        gradient: FlexTensor,
-        _wanted: [bool; 3],
-    ) -> [Option<FlexTensor>; 3] {
+    fn backward(&self, saved: Self::Saved, gradient: FlexTensor, _: [bool; 3]) -> Gradients<3> {
         let mut gradient = dense(gradient);
         let (_, width) = rows_and_width(&gradient);
         let [x, weight] = saved.each_ref().map(values);

@@ -5,7 +5,7 @@ use burn::backend::flex::FlexTensor;
 use rayon::prelude::*;
 
 use super::buffer::{build, dense, tensor, values};
-use super::kernel::Kernel;
+use super::kernel::{Gradients, Kernel, Output};
 
 /// The patches of pictures `[pictures, channels, side, side]`, a row each, `[pictures * grid * grid, channels * patch *
 /// patch]`; what is left over at the right and lower edges is not read.
@@ -45,11 +45,7 @@ impl Places {
 impl Kernel<1> for Patches {
     type Saved = Places;
 
-    fn forward(
-        &self,
-        [pixels]: [FlexTensor; 1],
-        _wanted: [bool; 1],
-    ) -> (FlexTensor, Option<Self::Saved>) {
+    fn forward(&self, [pixels]: [FlexTensor; 1], _wanted: [bool; 1]) -> Output<Self::Saved> {
         let pixels = dense(pixels);
         let places = Places {
             shape: pixels.shape().dims(),
@@ -71,12 +67,7 @@ impl Kernel<1> for Patches {
         (tensor(patches, [rows, width]), Some(places))
     }
 
-    fn backward(
-        &self,
-        places: Self::Saved,
-        gradient: FlexTensor,
-        _wanted: [bool; 1],
-    ) -> [Option<FlexTensor>; 1] {
+    fn backward(&self, places: Self::Saved, gradient: FlexTensor, _: [bool; 1]) -> Gradients<1> {
         let gradient = dense(gradient);
         let [pictures, channels, side, _] = places.shape;
         let (rows, width) = (places.grid().pow(2), places.width());

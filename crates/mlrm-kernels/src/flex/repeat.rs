@@ -4,7 +4,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
 use super::buffer::{build, column_sums, dense, tensor, values};
-use super::kernel::Kernel;
+use super::kernel::{Gradients, Kernel, Output};
 
 /// `[1, …]` to `[batch, …]`. The gradients of all items are added up in f64.
 #[derive(Debug, Clone, Copy)]
@@ -15,11 +15,7 @@ pub(crate) struct Repeat {
 impl Kernel<1> for Repeat {
     type Saved = Vec<usize>;
 
-    fn forward(
-        &self,
-        [x]: [FlexTensor; 1],
-        _wanted: [bool; 1],
-    ) -> (FlexTensor, Option<Self::Saved>) {
+    fn forward(&self, [x]: [FlexTensor; 1], _wanted: [bool; 1]) -> Output<Self::Saved> {
         let x = dense(x);
         let mut shape: Vec<usize> = x.shape().iter().copied().collect();
         let width = shape.iter().product();
@@ -30,12 +26,7 @@ impl Kernel<1> for Repeat {
         (tensor(all, shape), Some(saved))
     }
 
-    fn backward(
-        &self,
-        shape: Self::Saved,
-        gradient: FlexTensor,
-        _wanted: [bool; 1],
-    ) -> [Option<FlexTensor>; 1] {
+    fn backward(&self, shape: Self::Saved, gradient: FlexTensor, _: [bool; 1]) -> Gradients<1> {
         let width = shape.iter().product();
         let sums = column_sums(values(&dense(gradient)), width);
         [Some(tensor(sums, shape))]

@@ -4,7 +4,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
 use super::buffer::{dense, rows_in_place, values, values_mut};
-use super::kernel::Kernel;
+use super::kernel::{Gradients, Kernel, Output};
 
 /// Rotates the halves of each head; inputs x `[batch, seq, heads, head_dim]`, and the cosines and
 /// sines, `[seq or more, head_dim / 2]`, which are constants.
@@ -14,11 +14,7 @@ pub(crate) struct Rotate;
 impl Kernel<3> for Rotate {
     type Saved = [FlexTensor; 2];
 
-    fn forward(
-        &self,
-        inputs: [FlexTensor; 3],
-        wanted: [bool; 3],
-    ) -> (FlexTensor, Option<Self::Saved>) {
+    fn forward(&self, inputs: [FlexTensor; 3], wanted: [bool; 3]) -> Output<Self::Saved> {
         let keep = wanted.contains(&true);
         let [x, cos, sin] = inputs.map(dense);
         let output = rotate(x, &cos, &sin, 1.0);
@@ -30,8 +26,8 @@ impl Kernel<3> for Rotate {
         &self,
         [cos, sin]: Self::Saved,
         gradient: FlexTensor,
-        _wanted: [bool; 3],
-    ) -> [Option<FlexTensor>; 3] {
+        _: [bool; 3],
+    ) -> Gradients<3> {
         [Some(rotate(dense(gradient), &cos, &sin, -1.0)), None, None]
     }
 }

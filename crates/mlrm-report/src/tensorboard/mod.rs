@@ -30,7 +30,6 @@ impl TensorBoardWriter {
     /// TensorBoard reads them all as one run.
     ///
     /// # Errors
-    ///
     /// Whatever the file system says.
     pub fn create(folder: impl AsRef<Path>) -> io::Result<Self> {
         let folder = folder.as_ref();

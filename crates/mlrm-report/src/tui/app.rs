@@ -155,7 +155,25 @@ impl App {
 
     /// [`App::draw`] into a buffer.
     pub fn render(&self, area: Rect, buffer: &mut Buffer, state: &RunState, now: f64) {
-        let mut pane = Pane {
+        let Some(mut pane) = self.pane(area, buffer, state, now) else {
+            return;
+        };
+        let body = chrome::frame(&mut pane);
+        self.view.page().draw(pane.within(body));
+        if self.help {
+            chrome::help(pane);
+        }
+    }
+
+    /// All of `area`, unless it is too small, which is then all that is shown.
+    pub(super) fn pane<'a>(
+        &'a self,
+        area: Rect,
+        buffer: &'a mut Buffer,
+        state: &'a RunState,
+        now: f64,
+    ) -> Option<Pane<'a>> {
+        let pane = Pane {
             app: self,
             state,
             theme: &self.theme,
@@ -165,12 +183,8 @@ impl App {
         };
         if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
             chrome::too_small(pane);
-            return;
+            return None;
         }
-        let body = chrome::frame(&mut pane);
-        self.view.page().draw(pane.within(body));
-        if self.help {
-            chrome::help(pane);
-        }
+        Some(pane)
     }
 }

@@ -16,7 +16,6 @@ impl Attached {
     /// Takes over the terminal.
     ///
     /// # Errors
-    ///
     /// As [`Dashboard::spawn`].
     pub fn open(options: Options) -> io::Result<Self> {
         let (events, receiver) = mpsc::channel();
@@ -47,7 +46,6 @@ impl Attached {
     /// Closes the dashboard, where there is one.
     ///
     /// # Errors
-    ///
     /// The terminal failed while it was open.
     pub fn close(&mut self) -> io::Result<Outcome> {
         match self.0.take() {
@@ -59,7 +57,6 @@ impl Attached {
     /// Waits until a person closes the dashboard, where there is one.
     ///
     /// # Errors
-    ///
     /// As [`Self::close`].
     pub fn wait(&mut self) -> io::Result<Outcome> {
         match self.0.take() {

@@ -81,7 +81,6 @@ impl Dashboard {
     /// Takes over the terminal and shows the run on a thread of its own.
     ///
     /// # Errors
-    ///
     /// There is no terminal, or it cannot be taken over.
     pub fn spawn(source: Source, options: Options) -> io::Result<DashboardHandle> {
         let attached = options.requests.is_some();
@@ -94,7 +93,6 @@ impl Dashboard {
     /// Takes over the terminal and shows the runs of a sweep, on a thread of its own.
     ///
     /// # Errors
-    ///
     /// As [`Self::spawn`].
     pub fn spawn_sweep(runs: Vec<FollowedRun>, options: Options) -> io::Result<DashboardHandle> {
         let attached = options.requests.is_some();
@@ -157,7 +155,6 @@ impl DashboardHandle {
     /// Waits until a person or a signal closes the dashboard.
     ///
     /// # Errors
-    ///
     /// The terminal failed.
     pub fn wait(mut self) -> io::Result<Outcome> {
         let mut signalled: Option<Instant> = None;
@@ -180,7 +177,6 @@ impl DashboardHandle {
     /// Closes the dashboard and gives the terminal back.
     ///
     /// # Errors
-    ///
     /// The terminal failed while the dashboard was open.
     pub fn close(mut self) -> io::Result<Outcome> {
         self.shut()

@@ -24,7 +24,6 @@ static PANIC_HOOK: Once = Once::new();
 /// Switches to the alternate screen, with keys and mouse unbuffered.
 ///
 /// # Errors
-///
 /// Another dashboard holds the terminal, or standard output is none; it is then as it was.
 pub(super) fn take() -> io::Result<Screen> {
     if ACTIVE.swap(true, Ordering::SeqCst) {

@@ -61,7 +61,6 @@ impl From<String> for Unusable {
 /// index shows here and not in the middle of a run.
 ///
 /// # Errors
-///
 /// [`ModelError::Device`] where the name is none, the binary has no such backend, or the machine has
 /// no such device or no driver for it.
 pub fn open(name: &str) -> Result<Device, ModelError> {
@@ -84,7 +83,6 @@ pub fn open(name: &str) -> Result<Device, ModelError> {
 /// process.
 ///
 /// # Errors
-///
 /// As [`open`], and where the device has no arithmetic in `dtype`.
 pub fn open_for(
     name: &str,
@@ -93,15 +91,13 @@ pub fn open_for(
 ) -> Result<Device, ModelError> {
     let device = open(name)?;
     ops::set_matmul_precision(matmul);
-    let format = self::dtype(dtype);
-    if !device.supports_dtype(format) {
-        let others: Vec<_> = dtypes(&device);
+    if !device.supports_dtype(self::dtype(dtype)) {
         return Err(refuse(
             name,
             format!(
                 "it has no arithmetic in {}; backend.dtype can be {} there",
-                dtype_name(format),
-                others.join(" or ")
+                dtype.name(),
+                dtypes(&device).join(" or ")
             ),
         ));
     }
@@ -291,19 +287,10 @@ pub fn dtype(dtype: ConfigDType) -> Format {
 
 /// The formats of a model that a device has arithmetic in, as `backend.dtype` names them.
 pub fn dtypes(device: &Device) -> Vec<&'static str> {
-    [Format::F32, Format::BF16, Format::F16]
-        .into_iter()
-        .filter(|format| device.supports_dtype(*format))
-        .map(dtype_name)
+    let all = ConfigDType::ALL.into_iter();
+    all.filter(|format| device.supports_dtype(dtype(*format)))
+        .map(ConfigDType::name)
         .collect()
-}
-
-fn dtype_name(format: Format) -> &'static str {
-    match format {
-        Format::BF16 => "bf16",
-        Format::F16 => "f16",
-        _ => "f32",
-    }
 }
 
 #[cfg(test)]

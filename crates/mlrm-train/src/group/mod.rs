@@ -37,7 +37,7 @@ pub use shares::{Speeds, deal};
 pub use threads::Threads;
 pub(crate) use threads::may_run_out_of_memory;
 pub use weights::{Weights, learnt_weights, with_weights};
-pub(crate) use worker::guarded;
+pub(crate) use worker::OwnPart;
 pub use worker::{Member, Worker};
 
 use crate::error::TrainError;

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use burn::tensor::Device;
+use mlrm_data::batch::NoteBatch;
 use mlrm_model::embedder::Embedder;
 
 use super::{EmbedOrder, Order, Share, Summand, with_weights};
@@ -100,73 +101,107 @@ impl Worker {
     }
 
     fn embed(&self, order: &EmbedOrder, rank: usize) -> Result<(Share, Held), TrainError> {
-        let begin = Instant::now();
-        let notes = order.shares[rank].clone();
+        let (work, notes) = (order.work, order.shares[rank].clone());
         let batch = order.batch.slice(notes.clone());
-        let encoded_before = self.embedder.pictures_encoded();
-        let passes = Passes::new(&self.embedder, &order.work);
-        let batch = self.guarded(|clock| EmbeddedBatch::new(&passes, batch, notes.start, clock))?;
-        let share = Share {
-            embeddings: batch.embeddings.clone(),
-            pictures_encoded: self.embedder.pictures_encoded() - encoded_before,
-            seconds: begin.elapsed().as_secs_f64(),
-        };
-        let work = order.work;
+        let mut clock = PhaseClock::new(&self.device, false);
+        let (share, batch) = self.own(&work).embed(batch, notes.start, &mut clock)?;
         Ok((share, Held { work, notes, batch }))
     }
 
     fn backward(&self, held: Held, gradients: &EmbeddingGradients) -> Result<Summand, TrainError> {
-        let begin = Instant::now();
         if held.notes.is_empty() {
             return Ok(Summand {
                 gradients: FlatGradients::new(),
                 seconds: 0.0,
             });
         }
-        let passes = Passes::new(&self.embedder, &held.work);
-        let own = gradients.slice(held.notes).to_device(&self.device);
-        let gradients = self.guarded(|clock| held.batch.backward(&passes, &own, clock))?;
+        let gradients = gradients.slice(held.notes).to_device(&self.device);
+        let mut clock = PhaseClock::new(&self.device, false);
+        let own = self.own(&held.work);
+        own.backward(held.batch, &gradients, &mut clock)
+    }
+
+    fn own(&self, work: &Work) -> OwnPart<'_> {
+        OwnPart {
+            passes: Passes::new(&self.embedder, work),
+            device: &self.device,
+            may_run_out_of_memory: self.may_run_out_of_memory,
+            timed: self.timed,
+        }
+    }
+}
+
+/// A worker's own part of a step.
+pub(crate) struct OwnPart<'a> {
+    /// How notes pass through its model.
+    pub passes: Passes<'a>,
+    /// Where it computes.
+    pub device: &'a Device,
+    /// As [`Worker::may_run_out_of_memory`], where others wait for it.
+    pub may_run_out_of_memory: bool,
+    /// As [`Worker::timed`].
+    pub timed: bool,
+}
+
+impl OwnPart<'_> {
+    /// Embeds `batch`, which begins at the note `first` of the whole one: what the group is told, and what
+    /// is kept for the backward pass.
+    ///
+    /// # Errors
+    /// A batch that the model cannot read, or a device that failed.
+    pub fn embed(
+        &self,
+        batch: NoteBatch,
+        first: usize,
+        clock: &mut PhaseClock<'_>,
+    ) -> Result<(Share, EmbeddedBatch), TrainError> {
+        let embedder = self.passes.embedder();
+        let (begin, before) = (Instant::now(), embedder.pictures_encoded());
+        let embedded = self.guarded(|| EmbeddedBatch::new(&self.passes, batch, first, clock))?;
+        let share = Share {
+            embeddings: embedded.embeddings.clone(),
+            pictures_encoded: embedder.pictures_encoded() - before,
+            seconds: begin.elapsed().as_secs_f64(),
+        };
+        Ok((share, embedded))
+    }
+
+    /// Carries `gradients` of the share's embeddings to the parameters.
+    ///
+    /// # Errors
+    /// A device that failed.
+    pub fn backward(
+        &self,
+        embedded: EmbeddedBatch,
+        gradients: &EmbeddingGradients,
+        clock: &mut PhaseClock<'_>,
+    ) -> Result<Summand, TrainError> {
+        let begin = Instant::now();
+        let gradients = self.guarded(|| embedded.backward(&self.passes, gradients, clock))?;
         Ok(Summand {
             gradients,
             seconds: begin.elapsed().as_secs_f64(),
         })
     }
 
-    fn guarded<T>(
-        &self,
-        work: impl FnOnce(&mut PhaseClock<'_>) -> Result<T, TrainError>,
-    ) -> Result<T, TrainError> {
-        let mut clock = PhaseClock::new(&self.device, false);
-        let work = || work(&mut clock);
-        guarded(&self.device, self.may_run_out_of_memory, self.timed, work)
-    }
-}
-
-/// Does a worker's part of a step, which others wait for: where it may run out of memory, it says so by
-/// an error once its device is done. `timed`: its device is waited for in any case.
-///
-/// # Errors
-/// As `work`, and a device that failed.
-pub(crate) fn guarded<T>(
-    device: &Device,
-    may_run_out_of_memory: bool,
-    timed: bool,
-    work: impl FnOnce() -> Result<T, TrainError>,
-) -> Result<T, TrainError> {
-    let all = || {
-        let done = work()?;
-        if may_run_out_of_memory || timed {
-            let synced = device.sync();
-            synced.map_err(|e| TrainError::device("the device failed during the step", e))?;
+    /// Does a part of a step, which others wait for: where it may run out of memory, it says so by an error
+    /// once its device is done.
+    fn guarded<T>(&self, work: impl FnOnce() -> Result<T, TrainError>) -> Result<T, TrainError> {
+        let all = || {
+            let done = work()?;
+            if self.may_run_out_of_memory || self.timed {
+                let synced = self.device.sync();
+                synced.map_err(|e| TrainError::device("the device failed during the step", e))?;
+            }
+            Ok(done)
+        };
+        if !self.may_run_out_of_memory {
+            return all();
         }
-        Ok(done)
-    };
-    if !may_run_out_of_memory {
-        return all();
+        let done = device::within_memory(all);
+        if let Err(TrainError::OutOfMemory(_)) = &done {
+            self.device.memory_cleanup();
+        }
+        done
     }
-    let done = device::within_memory(all);
-    if let Err(TrainError::OutOfMemory(_)) = &done {
-        device.memory_cleanup();
-    }
-    done
 }

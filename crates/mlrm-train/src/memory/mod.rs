@@ -230,7 +230,7 @@ impl TrainingMemory {
         let ahead = (shape.prefetch_batches + 1) * notes * pictures.pixels;
         let loader_bytes = ahead + pixels.min(PIXEL_CACHE_BYTES as u64);
         Self {
-            tune: tune_name(tune),
+            tune: tune.name(),
             trained_parameters,
             program_bytes,
             loader_bytes,
@@ -278,15 +278,6 @@ fn largest_tensor(llm: &DecoderConfig) -> u64 {
 
 /// Embeddings of all notes: those of both positions, as they came, normalised and packed.
 const EMBEDDING_COPIES: u64 = 4;
-
-/// The value of `model.llm.tune`.
-fn tune_name(tune: Tune) -> &'static str {
-    match tune {
-        Tune::Full => "full",
-        Tune::Lora => "lora",
-        Tune::Frozen => "frozen",
-    }
-}
 
 /// Bytes of weights in tiles, two a value for each direction that they are read in, which the CPU's kernels keep beside
 /// the weights where products are in bf16.

@@ -5,7 +5,7 @@ use mlrm_data::loader::{LoaderSettings, NoteEncoder, batch_notes};
 use mlrm_model::adapter::AdapterConfig;
 use mlrm_model::{ModelError, ops};
 
-use super::{TrainingMemory, TrainingShape, resident_bytes, tune_name};
+use super::{TrainingMemory, TrainingShape, resident_bytes};
 use crate::corpus::Modality;
 use crate::device;
 use crate::error::TrainError;
@@ -177,7 +177,7 @@ impl<'a> PlanSizes<'a> {
 
 fn predict(shape: &TrainingShape<'_>, tune: Tune) -> Result<TrainingMemory, ModelError> {
     let all = TrainingMemory::estimates(shape)?;
-    let found = all.into_iter().find(|one| one.tune == tune_name(tune));
+    let found = all.into_iter().find(|one| one.tune == tune.name());
     Ok(found.unwrap_or(all[0]))
 }
 

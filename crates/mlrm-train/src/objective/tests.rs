@@ -32,6 +32,24 @@ fn naive<R: AsRef<[f64]>>(
     (0..notes).map(row_loss).sum::<f64>() / notes as f64
 }
 
+fn objective(kind: ObjectiveKind, [multimodal_weight, visual_weight]: [f64; 2]) -> Objective {
+    Objective {
+        kind,
+        multimodal_weight,
+        visual_weight,
+        prefixes: Vec::new(),
+    }
+}
+
+/// Multimodal embeddings alone.
+fn alone(multimodal: Tensor<2>) -> Embeddings {
+    Embeddings {
+        multimodal,
+        visual: None,
+        gate: None,
+    }
+}
+
 /// The loss of leading dimensions is that of embeddings that have no more; its gradient against differences
 /// of the written-out loss.
 #[test]
@@ -87,11 +105,10 @@ fn leading_dimensions_are_embeddings_of_their_own() {
         };
         let device = Device::flex();
         let flat: Vec<f32> = start.iter().map(|&x| x as f32).collect();
-        let embeddings = Embeddings {
-            multimodal: Tensor::from_data(TensorData::new(flat, [notes, width]), &device),
-            visual: None,
-            gate: None,
-        };
+        let embeddings = alone(Tensor::from_data(
+            TensorData::new(flat, [notes, width]),
+            &device,
+        ));
         let exclusions = Exclusions::diagonal(notes);
         let logit = Tensor::from_data([t as f32], &device)
             .autodiff()
@@ -137,12 +154,7 @@ fn notes_without_a_picture_take_no_part_in_the_visual_loss() {
         Tensor::from_data(data, &device).require_grad()
     };
     for kind in [ObjectiveKind::OneTower, ObjectiveKind::Dual] {
-        let objective = Objective {
-            kind,
-            multimodal_weight: 0.0,
-            visual_weight: 1.0,
-            prefixes: Vec::new(),
-        };
+        let objective = objective(kind, [0.0, 1.0]);
         let run = |which: &[usize], by_text: Vec<bool>| {
             let visual = rows(which);
             let embeddings = Embeddings {
@@ -203,18 +215,9 @@ fn shares_are_taken_off_the_logits_of_candidates() {
     let flat: Vec<f32> = e.iter().flatten().map(|&x| x as f32).collect();
     let multimodal = Tensor::from_data(TensorData::new(flat, [6, 2]), &device);
     for kind in [ObjectiveKind::OneTower, ObjectiveKind::Dual] {
-        let objective = Objective {
-            kind,
-            multimodal_weight: 1.0,
-            visual_weight: 0.0,
-            prefixes: Vec::new(),
-        };
+        let objective = objective(kind, [1.0, 0.0]);
         let loss = |exclusions: &Exclusions| -> f64 {
-            let embeddings = Embeddings {
-                multimodal: multimodal.clone(),
-                visual: None,
-                gate: None,
-            };
+            let embeddings = alone(multimodal.clone());
             let t = Tensor::from_data([1.5_f32], &device);
             let losses = objective.losses(&embeddings, t, exclusions);
             f64::from(losses.total.into_scalar::<f32>())
@@ -258,12 +261,7 @@ fn rows_at_a_time_are_all_rows() {
             .corrected((0..notes).map(|n| -(n as f32) / 9.0).collect())
             .without_pictures((0..notes).map(|n| n % 6 == 1).collect());
     for kind in [ObjectiveKind::OneTower, ObjectiveKind::Dual] {
-        let objective = Objective {
-            kind,
-            multimodal_weight: 9.0,
-            visual_weight: 1.0,
-            prefixes: Vec::new(),
-        };
+        let objective = objective(kind, [9.0, 1.0]);
         let run = |rows: usize| -> Vec<f32> {
             let t = Tensor::from_data([3.0_f32], &device)
                 .autodiff()
@@ -342,17 +340,8 @@ fn the_loss_of_many_notes_takes_little_memory() {
     let values: Vec<f32> = (0..notes * width).map(value).collect();
     let all = Tensor::<2>::from_data(TensorData::new(values, [notes, width]), &device);
     let norms = all.clone().powi_scalar(2).sum_dim(1).sqrt();
-    let embeddings = Embeddings {
-        multimodal: all / norms,
-        visual: None,
-        gate: None,
-    };
-    let objective = Objective {
-        kind: ObjectiveKind::OneTower,
-        multimodal_weight: 1.0,
-        visual_weight: 0.0,
-        prefixes: Vec::new(),
-    };
+    let embeddings = alone(all / norms);
+    let objective = objective(ObjectiveKind::OneTower, [1.0, 0.0]);
     let t = Tensor::from_data([3.0_f32], &device)
         .autodiff()
         .require_grad();

@@ -3,7 +3,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
 use mlrm_data::batch::NoteBatch;
@@ -12,9 +11,9 @@ use mlrm_model::embedder::{Embedder, Embeddings};
 use mlrm_model::transfer::upload;
 
 use super::StepContext;
-use super::slices::{EmbeddedBatch, Passes, Work};
+use super::slices::{Passes, Work};
 use crate::error::TrainError;
-use crate::group::{EmbedOrder, Group, Order, Share, Summand, guarded};
+use crate::group::{EmbedOrder, Group, Order, OwnPart};
 use crate::objective::{EmbeddingGradients, rows_at_a_time};
 use crate::optimiser::{FlatGradients, GradientSum, flat_gradients};
 use crate::phases::PhaseClock;
@@ -56,10 +55,18 @@ pub fn batch_gradients(
     let places = std::mem::take(&mut batch.places);
     let gate_places = places_with_picture(&places, &batch.by_text);
     let work = context.work(step);
-    let passes = Passes::new(embedder, &work);
-    let own = Own { context, passes };
+    let own = OwnPart {
+        passes: Passes::new(embedder, &work),
+        device: &context.device,
+        // A leader without others is guarded as a whole.
+        may_run_out_of_memory: group.size() > 1 && context.may_run_out_of_memory,
+        timed: group.timed(),
+    };
     let (notes, batch) = own_share(batch, work, context, group)?;
-    let (share, embedded) = own.embed(batch, group, &mut clock);
+    let (share, embedded) = match own.embed(batch, 0, &mut clock) {
+        Ok((share, embedded)) => (Ok(share), Some(embedded)),
+        Err(error) => (Err(error), None),
+    };
     let shares = group.gather(share, &context.device)?;
     if group.size() > 1 {
         clock.lap("exchange")?;
@@ -92,9 +99,9 @@ pub fn batch_gradients(
     clock.lap("llm_forward")?;
 
     group.broadcast(Order::Backward(of_embeddings.clone()))?;
-    let summand = embedded.ok_or_else(no_notes).and_then(|embedded| {
-        own.backward(embedded, &of_embeddings.slice(notes), group, &mut clock)
-    });
+    let summand = embedded
+        .ok_or_else(no_notes)
+        .and_then(|embedded| own.backward(embedded, &of_embeddings.slice(notes), &mut clock));
     let mut gradients = GradientSum::default();
     gradients.add(group.reduce(summand, &context.device)?);
     if group.size() > 1 {
@@ -134,65 +141,6 @@ fn own_share(
         batch: Arc::clone(&batch),
     }))?;
     Ok((own.clone(), batch.slice(own)))
-}
-
-/// The leader's own part of a step.
-struct Own<'a> {
-    context: &'a StepContext,
-    passes: Passes<'a>,
-}
-
-impl Own<'_> {
-    /// Embeds `batch`, which begins the whole one: what the group is told, and what is kept for the
-    /// backward pass where it went well.
-    fn embed(
-        &self,
-        batch: NoteBatch,
-        group: &dyn Group,
-        clock: &mut PhaseClock<'_>,
-    ) -> (Result<Share, TrainError>, Option<EmbeddedBatch>) {
-        let embedder = self.passes.embedder();
-        let (begin, before) = (Instant::now(), embedder.pictures_encoded());
-        let embedded = self.guarded(group, || EmbeddedBatch::new(&self.passes, batch, 0, clock));
-        match embedded {
-            Err(error) => (Err(error), None),
-            Ok(embedded) => {
-                let share = Share {
-                    embeddings: embedded.embeddings.clone(),
-                    pictures_encoded: embedder.pictures_encoded() - before,
-                    seconds: begin.elapsed().as_secs_f64(),
-                };
-                (Ok(share), Some(embedded))
-            }
-        }
-    }
-
-    /// Carries `gradients` of the share's embeddings to the parameters.
-    fn backward(
-        &self,
-        embedded: EmbeddedBatch,
-        gradients: &EmbeddingGradients,
-        group: &dyn Group,
-        clock: &mut PhaseClock<'_>,
-    ) -> Result<Summand, TrainError> {
-        let begin = Instant::now();
-        let gradients =
-            self.guarded(group, || embedded.backward(&self.passes, gradients, clock))?;
-        Ok(Summand {
-            gradients,
-            seconds: begin.elapsed().as_secs_f64(),
-        })
-    }
-
-    /// A leader without others is guarded as a whole.
-    fn guarded<T>(
-        &self,
-        group: &dyn Group,
-        work: impl FnOnce() -> Result<T, TrainError>,
-    ) -> Result<T, TrainError> {
-        let may_fail = group.size() > 1 && self.context.may_run_out_of_memory;
-        guarded(&self.context.device, may_fail, group.timed(), work)
-    }
 }
 
 fn no_notes() -> TrainError {

@@ -88,7 +88,6 @@ pub struct ImportArgs {
 /// Runs `mlrm data import`.
 ///
 /// # Errors
-///
 /// Everything that is wrong with the spec, or with the tables.
 pub fn run(args: &ImportArgs) -> miette::Result<ExitCode> {
     if args.list {

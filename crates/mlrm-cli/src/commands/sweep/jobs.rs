@@ -46,7 +46,6 @@ enum End {
 /// Runs `cells`, at most `args.jobs` at a time; `done` others are done already.
 ///
 /// # Errors
-///
 /// The program cannot be started, or a folder cannot be written. A run that fails is none.
 pub(super) fn run(
     args: &SweepArgs,

@@ -75,7 +75,6 @@ pub enum Form {
 /// Runs the command.
 ///
 /// # Errors
-///
 /// A sweep or a config that is wrong, folders that hold other runs, or files that cannot be written.
 pub fn run(args: SweepArgs) -> miette::Result<ExitCode> {
     let overrides = SweepOverrides {

@@ -34,7 +34,6 @@ impl State {
 /// The state of the run in a folder, by its log.
 ///
 /// # Errors
-///
 /// A log that is there and cannot be read.
 pub(super) fn state_of(dir: &Path) -> Result<State, TrainError> {
     let path = dir.join("events.jsonl");
@@ -64,7 +63,6 @@ pub(super) fn is_held(config: &RunConfig) -> bool {
 /// How `mlrm train` is told to begin, by what the folder holds.
 ///
 /// # Errors
-///
 /// As [`state_of`].
 pub(super) fn beginning(config: &RunConfig) -> Result<Option<&'static str>, TrainError> {
     if state_of(&config.run.dir)? == State::Missing {

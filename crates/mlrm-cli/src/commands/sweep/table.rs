@@ -31,7 +31,6 @@ struct Values {
 /// Measures what is done, over seeds and queries.
 ///
 /// # Errors
-///
 /// Files of a run that cannot be read, or a metric that none of them has.
 pub(super) fn collect(sweep: &Sweep, cells: &[Cell]) -> miette::Result<SweepTable> {
     let mut rows: Vec<Runs> = Vec::new();

@@ -10,7 +10,7 @@ use burn::backend::flex::FlexTensor;
 
 use super::attention::{Attention, Sizes};
 use super::buffer::{Buffers, build_blocks, dense, tensor, values};
-use super::kernel::Kernel;
+use super::kernel::{Gradients, Kernel, Output};
 use super::maps::{
     Kept, Map, Normed, Passage, adapter_gradients, list, ready, total, weight_gradients,
 };
@@ -99,7 +99,7 @@ impl AttentionHalf {
         }
     }
 
-    fn run(&self, tensors: Vec<FlexTensor>, wanted: &[bool]) -> (FlexTensor, Option<Saved>) {
+    fn run(&self, tensors: Vec<FlexTensor>, wanted: &[bool]) -> Output<Saved> {
         let keep = wanted.contains(&true);
         let mut tensors = ready(tensors);
         for index in [6, 7] {
@@ -185,14 +185,11 @@ fn blocks(batch: usize, seq: usize) -> Vec<Range<usize>> {
         .collect()
 }
 
-impl Kernel<8> for AttentionHalf {
+/// With and without low-rank changes: the factors of these are the inputs that follow the others.
+impl<const N: usize> Kernel<N> for AttentionHalf {
     type Saved = Saved;
 
-    fn forward(
-        &self,
-        inputs: [FlexTensor; 8],
-        wanted: [bool; 8],
-    ) -> (FlexTensor, Option<Self::Saved>) {
+    fn forward(&self, inputs: [FlexTensor; N], wanted: [bool; N]) -> Output<Self::Saved> {
         self.run(inputs.into(), &wanted)
     }
 
@@ -200,29 +197,8 @@ impl Kernel<8> for AttentionHalf {
         &self,
         saved: Self::Saved,
         gradient: FlexTensor,
-        wanted: [bool; 8],
-    ) -> [Option<FlexTensor>; 8] {
-        list(self.gradients(&saved, gradient, &wanted))
-    }
-}
-
-impl Kernel<16> for AttentionHalf {
-    type Saved = Saved;
-
-    fn forward(
-        &self,
-        inputs: [FlexTensor; 16],
-        wanted: [bool; 16],
-    ) -> (FlexTensor, Option<Self::Saved>) {
-        self.run(inputs.into(), &wanted)
-    }
-
-    fn backward(
-        &self,
-        saved: Self::Saved,
-        gradient: FlexTensor,
-        wanted: [bool; 16],
-    ) -> [Option<FlexTensor>; 16] {
+        wanted: [bool; N],
+    ) -> Gradients<N> {
         list(self.gradients(&saved, gradient, &wanted))
     }
 }
