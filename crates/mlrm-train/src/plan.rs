@@ -2,8 +2,12 @@
 
 mod model;
 
+use std::sync::Arc;
+
 use burn::tensor::Device;
 use mlrm_config::{BackendName, ObjectiveSettings, RunConfig, TrainSettings};
+use mlrm_data::loader::{LoaderSettings, NoteEncoder, PairBatches};
+use mlrm_data::order::Cursor;
 use mlrm_data::split::PairData;
 use mlrm_events::KeptFeatures;
 use mlrm_model::embedder::Embedder;
@@ -98,6 +102,33 @@ impl RunPlan {
             total_steps,
             config,
         })
+    }
+
+    /// The encoder of the run's notes for its model.
+    ///
+    /// # Errors
+    /// As [`Encoding::encoder`].
+    pub fn encoder(&self) -> Result<Arc<NoteEncoder>, TrainError> {
+        let encoder = self
+            .encoding
+            .encoder(&self.notes, &self.embedder, Modality::Both)?;
+        Ok(Arc::new(encoder))
+    }
+
+    /// The batches of training from `cursor` on.
+    ///
+    /// # Errors
+    /// As [`PairBatches::new`].
+    pub fn batches(
+        &self,
+        encoder: &Arc<NoteEncoder>,
+        cursor: Cursor,
+    ) -> Result<PairBatches, TrainError> {
+        let pairs = Arc::from(self.pairs.pairs.train.as_slice());
+        let loader = LoaderSettings::new(&self.config.data, &self.config.train);
+        let seed = self.config.run.seed;
+        let batches = PairBatches::new(Arc::clone(encoder), pairs, seed, cursor, loader)?;
+        Ok(batches)
     }
 
     /// Workers of this process that compute in the memory that the first one computes in.

@@ -18,11 +18,10 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use mlrm_data::loader::{LoaderSettings, NoteEncoder, PairBatches};
+use mlrm_data::loader::{NoteEncoder, PairBatches};
 use mlrm_events::{Action, Event, EventSink, Warning};
 
 use crate::checkpoint::RunState;
-use crate::corpus::Modality;
 use crate::data_record::DataRecord;
 use crate::device;
 use crate::error::TrainError;
@@ -111,8 +110,7 @@ impl<'a> Trainer<'a> {
             false => None,
         };
         let config = &plan.config;
-        let model = &plan.embedder;
-        let encoder = plan.encoding.encoder(&plan.notes, model, Modality::Both)?;
+        let encoder = plan.encoder()?;
         let validation = &plan.pairs.pairs.validation;
         let probed = if validation.is_empty() {
             &plan.pairs.pairs.train
@@ -135,7 +133,7 @@ impl<'a> Trainer<'a> {
             }
         };
         let mut trainer = Self {
-            encoder: Arc::new(encoder),
+            encoder,
             begun: Instant::now(),
             earlier_seconds: 0.0,
             system: SystemProbe::new(),
@@ -243,12 +241,7 @@ impl<'a> Trainer<'a> {
             self.warn(message)?;
         }
         while self.state.step < self.plan.total_steps && !self.stopping {
-            let config = &self.plan.config;
-            let pairs = Arc::from(self.plan.pairs.pairs.train.as_slice());
-            let loader = LoaderSettings::new(&config.data, &config.train);
-            let encoder = Arc::clone(&self.encoder);
-            let (seed, cursor) = (config.run.seed, self.state.cursor);
-            let mut batches = PairBatches::new(encoder, pairs, seed, cursor, loader)?;
+            let mut batches = self.plan.batches(&self.encoder, self.state.cursor)?;
             self.retreated = false;
             // Where the process before this one ended between a step and its evaluation.
             self.validate_due()?;

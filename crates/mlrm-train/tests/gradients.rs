@@ -4,13 +4,11 @@
 mod small;
 
 use std::path::Path;
-use std::sync::Arc;
 
 use mlrm_config::{DType, ObjectiveKind, Quantisation, RunConfig, Tune, Variant};
 use mlrm_data::batch::NoteBatch;
-use mlrm_data::loader::{LoaderSettings, PairBatches};
+use mlrm_data::loader::PairBatches;
 use mlrm_data::order::Cursor;
-use mlrm_train::corpus::Modality;
 use mlrm_train::device::Device;
 use mlrm_train::group::{Alone, Group, Threads};
 use mlrm_train::optimiser::AdamW;
@@ -29,34 +27,29 @@ struct Model {
 
 /// A small model, and two batches of its sample set.
 fn small(root: &Path, model: Model) -> (RunPlan, [NoteBatch; 2]) {
-    let plan = small_plan(root, model);
-    let batches = first_batches(&plan, true);
-    (plan, batches)
-}
-
-fn small_plan(root: &Path, model: Model) -> RunPlan {
     let mut config = small_config(root);
     config.backend.dtype = model.dtype;
     config.model.variant = model.variant;
     let llm = &mut config.model.llm;
     (llm.tune, llm.quantisation) = (model.tune, model.quantisation);
-    RunPlan::prepare(config, &|_, _| {}).expect("a plan")
+    let mut plan = RunPlan::prepare(config, &|_, _| {}).expect("a plan");
+    // The order of the pairs that the bounds were found with.
+    plan.config.run.seed = 1;
+    let batches = first_batches(&plan);
+    (plan, batches)
 }
 
-fn first_batches(plan: &RunPlan, merge_duplicates: bool) -> [NoteBatch; 2] {
-    let encoder = plan
-        .encoding
-        .encoder(&plan.notes, &plan.embedder, Modality::Both);
-    let pairs = Arc::from(plan.pairs.pairs.train.as_slice());
-    let loader = LoaderSettings {
-        merge_duplicates,
-        ..LoaderSettings::new(&plan.config.data, &plan.config.train)
-    };
-    let encoder = Arc::new(encoder.expect("an encoder"));
-    let mut batches =
-        PairBatches::new(encoder, pairs, 1, Cursor::default(), loader).expect("batches");
+fn first_batches(plan: &RunPlan) -> [NoteBatch; 2] {
+    let mut batches = batches(plan);
     let mut next = || batches.next().expect("a batch").expect("readable").1;
     [next(), next()]
+}
+
+/// The batches of training from its beginning.
+fn batches(plan: &RunPlan) -> PairBatches {
+    let encoder = plan.encoder().expect("an encoder");
+    let batches = plan.batches(&encoder, Cursor::default());
+    batches.expect("batches")
 }
 
 fn gradients(plan: &RunPlan, batch: &NoteBatch, context: &StepContext) -> Vec<(String, Vec<f32>)> {
@@ -116,15 +109,7 @@ fn models() -> Vec<Model> {
         dtype,
     };
     let mut models = Vec::new();
-    for variant in [
-        Variant::Text,
-        Variant::Image,
-        Variant::Basic,
-        Variant::Micl,
-        Variant::LateFusion,
-        Variant::LateEarly,
-        Variant::NoteLlm2,
-    ] {
+    for variant in Variant::ALL {
         for tune in [Tune::Full, Tune::Lora, Tune::Frozen] {
             models.push(of(variant, tune, Quantisation::None, DType::F32));
         }
@@ -339,8 +324,9 @@ fn notes_embedded_once_give_the_gradients_of_all_their_places() {
             quantisation: Quantisation::None,
             dtype: DType::F32,
         };
-        let (plan, [_, merged]) = small(folder.path(), model);
-        let [_, apart] = first_batches(&plan, false);
+        let (mut plan, [_, merged]) = small(folder.path(), model);
+        plan.config.train.merge_duplicates = false;
+        let [_, apart] = first_batches(&plan);
         assert!(merged.notes < apart.notes && merged.places.len() == apart.notes);
         let mut context = StepContext::new(&plan);
         for kind in [ObjectiveKind::OneTower, ObjectiveKind::Dual] {
@@ -364,24 +350,16 @@ fn fewer_positions_are_computed() {
     config.data.root = folder.path().to_path_buf();
     config.data.pairs.min_users = 1;
     config.train.batch_pairs = 64;
-    let plan = RunPlan::prepare(config, &|_, _| {}).expect("a plan");
-    let pairs = &plan.pairs.pairs.train;
+    let mut plan = RunPlan::prepare(config, &|_, _| {}).expect("a plan");
+    plan.config.run.seed = 1;
+    let steps = plan.pairs.pairs.train.len() / 64;
     let added = plan.encoding.visual_tokens.saturating_sub(1);
-    let count = |merge_duplicates, length_window_batches, held: usize| -> [usize; 2] {
-        let encoder = plan
-            .encoding
-            .encoder(&plan.notes, &plan.embedder, Modality::Both);
-        let loader = LoaderSettings {
-            merge_duplicates,
-            length_window_batches,
-            ..LoaderSettings::new(&plan.config.data, &plan.config.train)
-        };
-        let encoder = Arc::new(encoder.expect("an encoder"));
-        let start = Cursor::default();
-        let batches = PairBatches::new(encoder, Arc::from(pairs.as_slice()), 1, start, loader);
-        let batches = batches.expect("batches").take(pairs.len() / 64);
+    let mut count = |merge_duplicates, length_window_batches, held: usize| -> [usize; 2] {
+        let settings = &mut plan.config.train;
+        settings.merge_duplicates = merge_duplicates;
+        settings.length_window_batches = length_window_batches;
         let mut sum = [0, 0];
-        for batch in batches {
+        for batch in batches(&plan).take(steps) {
             let (_, batch) = batch.expect("readable");
             for begin in (0..batch.notes).step_by(held) {
                 let part = batch.slice(begin..batch.notes.min(begin + held));

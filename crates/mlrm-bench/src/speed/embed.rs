@@ -4,7 +4,6 @@ use super::filled::{added_positions, budget, fill_to, shape};
 use super::model::{ModelRun, report};
 use super::{BenchReport, Samples};
 use mlrm_train::TrainError;
-use mlrm_train::corpus::Modality;
 use mlrm_train::encode::token_batch;
 use mlrm_train::features::vision_features;
 use mlrm_train::phases::PhaseClock;
@@ -17,9 +16,7 @@ use mlrm_train::plan::RunPlan;
 /// Notes that cannot be read; a device that fails.
 pub fn bench_embed(plan: &RunPlan, samples: Samples) -> Result<BenchReport, TrainError> {
     let config = &plan.embedder.config;
-    let encoder = plan
-        .encoding
-        .encoder(&plan.notes, &plan.embedder, Modality::Both)?;
+    let encoder = plan.encoder()?;
     let notes = plan.config.eval.batch_notes;
     let all = plan.notes.set.len();
     let rows: Vec<u32> = (0..notes).map(|row| (row % all) as u32).collect();

@@ -1,15 +1,11 @@
 //! Training steps.
 
-use std::sync::Arc;
-
-use mlrm_data::loader::{LoaderSettings, PairBatches};
 use mlrm_data::order::Cursor;
 
 use super::filled::{added_positions, budget, fill_to, shape};
 use super::model::{ModelRun, report};
 use super::{BenchReport, Samples};
 use mlrm_train::TrainError;
-use mlrm_train::corpus::Modality;
 use mlrm_train::group::Alone;
 use mlrm_train::optimiser::AdamW;
 use mlrm_train::plan::RunPlan;
@@ -27,14 +23,9 @@ pub fn bench_train(mut plan: RunPlan, samples: Samples) -> Result<BenchReport, T
     plan.config.eval.baselines.clear();
     Preflight::of_measured_steps(&mut plan)?;
     let config = plan.config.clone();
-    let encoder = plan
-        .encoding
-        .encoder(&plan.notes, &plan.embedder, Modality::Both)?;
+    let encoder = plan.encoder()?;
     let budget = budget(&plan, &encoder);
-    let pairs = Arc::from(plan.pairs.pairs.train.as_slice());
-    let loader = LoaderSettings::new(&config.data, &config.train);
-    let cursor = Cursor::default();
-    let mut batches = PairBatches::new(Arc::new(encoder), pairs, config.run.seed, cursor, loader)?;
+    let mut batches = plan.batches(&encoder, Cursor::default())?;
     let mut optimiser = AdamW::new(&config.train);
     let context = StepContext {
         sync_phases: true,

@@ -1,12 +1,13 @@
 //! Predictions for a run that is about to train, as it is set and with other settings.
 
+use std::sync::Arc;
+
 use mlrm_config::{BackendName, Baseline, MatmulPrecision, Quantisation, Tune};
 use mlrm_data::loader::{LoaderSettings, NoteEncoder, batch_notes};
 use mlrm_model::adapter::AdapterConfig;
 use mlrm_model::{ModelError, ops};
 
 use super::{TrainingMemory, TrainingShape, resident_bytes};
-use crate::corpus::Modality;
 use crate::device;
 use crate::error::TrainError;
 use crate::plan::RunPlan;
@@ -29,7 +30,7 @@ pub enum Prompts {
 /// The sizes of a run that is about to train.
 pub struct PlanSizes<'a> {
     plan: &'a RunPlan,
-    encoder: NoteEncoder,
+    encoder: Arc<NoteEncoder>,
     adapters: AdapterConfig,
     /// Of language model, head and vision encoder.
     parameters: [u64; 3],
@@ -72,9 +73,7 @@ impl<'a> PlanSizes<'a> {
             };
             parameters[part] += tensor.shape.iter().product::<usize>() as u64;
         }
-        let encoder = plan
-            .encoding
-            .encoder(&plan.notes, &plan.embedder, Modality::Both)?;
+        let encoder = plan.encoder()?;
         let mut sizes = Self {
             positions: match prompts {
                 Prompts::OfNotes => longest_prompt(plan, &encoder)?,

@@ -1,15 +1,11 @@
 //! What notes are embedded to, whatever notes are beside them.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use mlrm_config::{Quantisation, Tune, Variant};
 use mlrm_data::batch::NoteBatch;
-use mlrm_data::loader::{LoaderSettings, PairBatches};
-use mlrm_data::order::Cursor;
 
 use super::*;
-use crate::corpus::Modality;
 use crate::group::Alone;
 use crate::small::small_config;
 
@@ -25,13 +21,9 @@ fn small(
     let llm = &mut config.model.llm;
     (llm.tune, llm.quantisation) = (tune, quantisation);
     let mut plan = RunPlan::prepare(config, &|_, _| {}).unwrap();
-    let encoder = plan
-        .encoding
-        .encoder(&plan.notes, &plan.embedder, Modality::Both);
-    let pairs = Arc::from(plan.pairs.pairs.train.as_slice());
-    let loader = LoaderSettings::new(&plan.config.data, &plan.config.train);
-    let encoder = Arc::new(encoder.unwrap());
-    let mut batches = PairBatches::new(encoder, pairs, 1, Cursor::default(), loader).unwrap();
+    plan.config.run.seed = 1;
+    let encoder = plan.encoder().unwrap();
+    let mut batches = plan.batches(&encoder, Cursor::default()).unwrap();
     let [first, second] = [(); 2].map(|()| batches.next().unwrap().unwrap().1);
     let context = StepContext::new(&plan);
     let mut optimiser = AdamW::new(&plan.config.train);
@@ -69,15 +61,7 @@ fn embedded(plan: &RunPlan, batch: &NoteBatch, micro_batch_notes: usize) -> Vec<
 fn embeddings_do_not_depend_on_the_notes_beside_them() {
     let folder = tempfile::tempdir().unwrap();
     let mut models = Vec::new();
-    for variant in [
-        Variant::Text,
-        Variant::Image,
-        Variant::Basic,
-        Variant::Micl,
-        Variant::LateFusion,
-        Variant::LateEarly,
-        Variant::NoteLlm2,
-    ] {
+    for variant in Variant::ALL {
         for tune in [Tune::Full, Tune::Lora, Tune::Frozen] {
             models.push((variant, tune, Quantisation::None));
         }

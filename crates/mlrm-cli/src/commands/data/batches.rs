@@ -3,16 +3,13 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
 use miette::{IntoDiagnostic, miette};
 use mlrm_config::RunConfig;
 use mlrm_data::batch::{NoteBatch, Picture};
-use mlrm_data::loader::{LoaderSettings, PairBatches};
 use mlrm_data::order::Cursor;
 use mlrm_train::TrainError;
-use mlrm_train::corpus::Modality;
 use mlrm_train::folders::write_beside;
 use mlrm_train::plan::RunPlan;
 use safetensors::Dtype;
@@ -129,28 +126,16 @@ pub(super) fn run(args: &BatchesArgs) -> miette::Result<ExitCode> {
 
 /// The tensors by name, and the number of pictures.
 fn collect(plan: &RunPlan, steps: usize) -> miette::Result<(Vec<(String, HostTensor)>, u64)> {
-    let config = &plan.config;
-    let encoder = plan
-        .encoding
-        .encoder(&plan.notes, &plan.embedder, Modality::Both)?;
-    let train = &plan.pairs.pairs.train;
-    let loader = LoaderSettings::new(&config.data, &config.train);
-    let batches = PairBatches::new(
-        Arc::new(encoder),
-        Arc::from(train.as_slice()),
-        config.run.seed,
-        Cursor::default(),
-        loader,
-    );
+    let batches = plan.batches(&plan.encoder()?, Cursor::default())?;
     let mut tensors = Vec::new();
     let mut pictures = Pictures::default();
-    let batches = batches.map_err(TrainError::from)?;
     for (step, batch) in (1..=steps).zip(batches) {
         let (_, batch) = batch.map_err(TrainError::from)?;
         for (name, tensor) in of_batch(&batch, &mut pictures)? {
             tensors.push((format!("step.{step}.{name}"), tensor));
         }
     }
+    let train = &plan.pairs.pairs.train;
     let pairs = train.iter().flat_map(|pair| [pair.query, pair.target]);
     let pairs = HostTensor::integers(&[train.len(), 2], pairs.map(i64::from));
     tensors.push(("train_pairs".into(), pairs));

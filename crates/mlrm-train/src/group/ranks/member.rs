@@ -15,7 +15,6 @@ use mpi::topology::{Communicator, SimpleCommunicator};
 use super::buckets::{Layout, sum_gradients};
 use super::messages::{Head, ShareHead, Tensors, Told, fingerprint};
 use super::{ANSWER, CHUNK_BYTES, ORDER, VALUES, receive, send, to_all};
-use crate::corpus::Modality;
 use crate::error::TrainError;
 use crate::group::{EmbedOrder, Member, Order, Share, Summand, Weights};
 use crate::objective::EmbeddingGradients;
@@ -169,11 +168,8 @@ pub(super) struct Batches {
 
 impl Batches {
     pub(super) fn new(plan: &RunPlan) -> Result<Self, TrainError> {
-        let encoder = plan
-            .encoding
-            .encoder(&plan.notes, &plan.embedder, Modality::Both)?;
         Ok(Self {
-            encoder: Arc::new(encoder),
+            encoder: plan.encoder()?,
             pairs: Arc::from(plan.pairs.pairs.train.as_slice()),
             seed: plan.config.run.seed,
             settings: LoaderSettings::new(&plan.config.data, &plan.config.train),
