@@ -2,19 +2,18 @@
 """Large logs, many pictures and many notes: what `mlrm` makes of them in a second, beside DuckDB and in several processes.
 
     python benches/corpora.py target/release/mlrm pairs [--events 1e7 1e8] [--memory 4GB] [--duckdb] [--dir DIR]
-    python benches/corpora.py target/release/mlrm pictures [--pictures 20000] [--s3] [--dir DIR]
+    python benches/corpora.py target/release/mlrm pictures [--pictures 20000] [--dir DIR]
     python benches/corpora.py target/release/mlrm embed --model MODEL [--notes 4000] [--images 4] [--dir DIR]
 
 pairs: `mlrm data pairs` with its default rules on a Parquet log (50 events a user in 180 days, the notes uniformly drawn,
 seed 0), with all memory and within `--memory`; with `--duckdb` the query that `mlrm data pairs --sql duckdb` writes, on two threads, within
 the same memory, and whether both gave as many pairs.
 pictures: `mlrm data check`, which reads and decodes every picture on all cores, of the same JPEG files in a folder, in four tar
-shards, in four Parquet shards, and in an S3 server on this machine (moto), where each object or entry is a request, with an empty cache and
-with what is then in it. With `--s3` the binary must have the cargo feature `object-store`.
+shards and in four Parquet shards.
 embed: `mlrm embed` of one process, and of two with a thread each at a time, as shards that are then merged.
 
 Each line: seconds of the wall, of the processor (user and system, all threads), peak resident memory. Needs numpy and pyarrow,
-duckdb for `--duckdb`, pillow for pictures, moto[server] for `--s3`.
+duckdb for `--duckdb`, pillow for pictures.
 """
 from __future__ import annotations
 
@@ -28,7 +27,6 @@ import sys
 import tarfile
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -65,10 +63,10 @@ class Cost:
               f"{amount / self.wall:>12,.1f} {unit}/s {amount / self.processor:>12,.1f} {unit} a second of a core", flush=True)
 
 
-def measured(command: list, name: str, amount: float, unit: str, limit: float | None = None, **environment: str) -> Cost:
+def measured(command: list, name: str, amount: float, unit: str, limit: float | None = None) -> Cost:
     """One command under GNU time's question: how much memory was resident at most."""
     wrapped = [sys.executable, "-c", PEAK, *command]
-    cost = Cost(wrapped, limit=limit, **environment)
+    cost = Cost(wrapped, limit=limit)
     cost.said, _, peak = cost.said.rstrip().rpartition("\n")
     cost.line(name, amount, unit)
     print(f"{'':<46} {int(peak) / 2**20:>8.2f} GiB at most", flush=True)
@@ -169,44 +167,8 @@ def pictures(mlrm: str, folder: Path, a: argparse.Namespace) -> None:
     size = sum(f.stat().st_size for f in files) / len(files)
     print(f"{len(files):,} JPEG files of 256 x 256 pixels, {size / 1e3:.0f} kB each", flush=True)
 
-    def read(name: str, images: str, **environment: str) -> None:
-        measured([mlrm, "data", "check", folder, "--images", images], name, len(files), "pictures", **environment)
-
     for name, images in (("folder", "images"), ("tar", "tar/*.tar"), ("Parquet", "parquet/*.parquet")):
-        read(name, str(folder / images))
-    if not a.s3:
-        return
-    port = 5005
-    server = subprocess.Popen([sys.executable, "-m", "moto.server", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(100):
-            try:
-                urllib.request.urlopen(url)
-                break
-            except OSError:
-                time.sleep(0.2)
-        put(url + "/shop", b"")
-        for file in files:
-            put(f"{url}/shop/images/{file.name}", file.read_bytes())
-        for kind in ("tar", "parquet"):
-            for file in sorted((folder / kind).iterdir()):
-                put(f"{url}/shop/{kind}/{file.name}", file.read_bytes())
-        where = dict(AWS_ENDPOINT_URL=url, AWS_ALLOW_HTTP="true", AWS_ACCESS_KEY_ID="testing", AWS_SECRET_ACCESS_KEY="testing",
-                     AWS_REGION="us-east-1")
-        for kind, images in (("folder", "images"), ("tar", "tar/*.tar"), ("Parquet", "parquet/*.parquet")):
-            cache = folder / f"cache-{kind}"
-            try:
-                for state in ("empty cache", "from the cache"):
-                    read(f"S3, {kind}, {state}", f"s3://shop/{images}", XDG_CACHE_HOME=str(cache), **where)
-            except SystemExit as failure:
-                print(f"S3, {kind}: {failure}", flush=True)
-    finally:
-        server.kill()
-
-
-def put(url: str, body: bytes) -> None:
-    urllib.request.urlopen(urllib.request.Request(url, data=body, method="PUT"))
+        measured([mlrm, "data", "check", folder, "--images", folder / images], name, len(files), "pictures")
 
 
 def embed(mlrm: str, folder: Path, a: argparse.Namespace) -> None:
@@ -238,7 +200,6 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=3600, help="seconds that DuckDB may take")
     parser.add_argument("--keep", action="store_true", help="keep the drawn logs")
     parser.add_argument("--pictures", type=int, default=20_000)
-    parser.add_argument("--s3", action="store_true")
     parser.add_argument("--model")
     parser.add_argument("--notes", type=int, default=4_000)
     parser.add_argument("--images", type=int, default=4, help="different pictures of the notes")
