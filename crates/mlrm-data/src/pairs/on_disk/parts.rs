@@ -59,9 +59,8 @@ impl Spill {
 
     pub(super) fn append(&mut self, batch: &EventBatch) -> Result<()> {
         let notes = self.notes.intern_all(&batch.notes);
-        let rows = notes.into_iter().zip(&batch.times).enumerate();
-        rows.into_iter()
-            .try_for_each(|(row, (note, &time))| self.put(batch.users.get(row), note, time))
+        let mut rows = notes.into_iter().zip(&batch.times).enumerate();
+        rows.try_for_each(|(row, (note, &time))| self.put(batch.users.get(row), note, time))
     }
 
     fn put(&mut self, user: &str, note: u32, timestamp_seconds: i64) -> Result<()> {
