@@ -84,8 +84,11 @@ impl Command {
 }
 
 fn main() -> ExitCode {
-    mlrm_model::ops::keep_freed_memory();
     let mut command = Cli::parse().command;
+    // A model's next step takes what the last one freed; logs and tables have a budget, of which it would be a part.
+    if !matches!(command, Command::Data(_)) {
+        mlrm_model::ops::keep_freed_memory();
+    }
     // `mlrm eval … | head` ends quietly; a training run outlives whoever read its output.
     let trains = match &command {
         Command::Train(_) => true,

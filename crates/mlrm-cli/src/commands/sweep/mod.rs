@@ -4,6 +4,7 @@ mod jobs;
 mod state;
 mod table;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -194,13 +195,19 @@ fn refuse_other_runs(cells: &[Cell]) -> miette::Result<()> {
 fn plan(missing: &[&Cell]) -> miette::Result<()> {
     let mut found = Vec::new();
     let mut last = None;
+    let mut said = HashSet::new();
     for cell in missing {
         if last.replace(&cell.row) == Some(&cell.row) {
             continue;
         }
         eprintln!("checking {}", cell.row);
-        for warning in &cell.loaded.warnings {
-            eprintln!("{}", warning.report("warning"));
+        // Most rows share what their base has.
+        let warnings = cell.loaded.warnings.iter();
+        for warning in warnings.map(|warning| warning.report("warning")) {
+            if !said.contains(&warning) {
+                eprintln!("{warning}");
+                said.insert(warning);
+            }
         }
         let mut config = cell.loaded.config.clone();
         let planned = crate::hub::resolve(&mut config)

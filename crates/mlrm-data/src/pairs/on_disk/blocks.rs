@@ -19,6 +19,12 @@ use crate::pairs::timeline::{Occurrences, View, Window};
 /// Fewest co-occurrences that are held, however little memory there is for them.
 const FEWEST: u64 = if cfg!(test) { 1 } else { 1 << 16 };
 
+/// Memory of a note while pairs are scored: its id, ranks, users and reach.
+const NOTE_BYTES: u64 = 96;
+
+/// Memory of a note in the sums of a thread.
+const SCORE_BYTES: u64 = 32;
+
 /// Co-occurrences that a thread gathers before it hands them over.
 const BATCH: usize = 1 << 14;
 
@@ -62,8 +68,11 @@ impl DiskLog {
         let ranks: Vec<u32> = (0..notes as u32).collect();
         let of_ranks =
             |query: u32, target: u32| eligible(self.note_of(query), self.note_of(target));
-        let most = (self.memory_bytes / 2 / size_of::<Occurrence>() as u64).max(FEWEST);
         let mut scored = Scored::default();
+        let all = scoring.top_k.map_or(0, |most| most.saturating_mul(notes));
+        // Growing by doubling would hold the pairs one and a half times; a system that has not the room may do so.
+        let _ = scored.pairs.try_reserve_exact(all);
+        let most = self.most_occurrences(all);
         for range in blocks(&survey.reach, most) {
             let block = match self.pieces(&survey, &range, most) {
                 1 => {
@@ -96,6 +105,17 @@ impl DiskLog {
         };
         let few = scored.pairs.len() < notes && losses.is_some();
         Ok((scored, few.then_some(losses)))
+    }
+
+    /// How many co-occurrences are gathered at a time: half of what memory has beside what is held all the time, of
+    /// which `pairs` are known.
+    fn most_occurrences(&self, pairs: usize) -> u64 {
+        let for_each_note = NOTE_BYTES + rayon::current_num_threads() as u64 * SCORE_BYTES;
+        let held = self.by_rank.len() as u64 * for_each_note
+            + (pairs as u64).saturating_mul(size_of::<ScoredPair>() as u64);
+        let rest = self.memory_bytes.saturating_sub(held) / 2;
+        let bytes = rest.max(self.memory_bytes / 8);
+        (bytes / size_of::<Occurrence>() as u64).max(FEWEST)
     }
 
     fn note_of(&self, rank: u32) -> u32 {
