@@ -39,9 +39,9 @@ pub struct DeviceReport {
     pub memory_bytes: Option<u64>,
     /// What `backend.dtype` can be on it.
     pub dtypes: Vec<&'static str>,
-    /// Whether it multiplies bf16 matrices faster than f32 ones, so that `backend.matmul_precision = "bf16"` has an
-    /// effect; `flex` only.
-    pub bf16_products: bool,
+    /// The instructions by which it multiplies bf16 matrices faster than f32 ones, so that `backend.matmul_precision =
+    /// "bf16"` has an effect, where it has such ones; `flex` only.
+    pub bf16_products: Option<&'static str>,
     /// Why it cannot be used, where it cannot.
     pub error: Option<String>,
     /// What [`measure`] found.
@@ -100,7 +100,10 @@ fn report(backend: BackendName, index: usize, found: Found) -> DeviceReport {
         driver: found.driver,
         memory_bytes: found.memory_bytes,
         dtypes,
-        bf16_products: backend == BackendName::Flex && ops::has_bf16_products(),
+        bf16_products: match backend {
+            BackendName::Flex => ops::bf16_products(),
+            _ => None,
+        },
         error,
         speed: None,
     }

@@ -13,7 +13,7 @@
 //! | `flex/kernel.rs` | what a kernel is, and how it enters the graph of gradients |
 //! | `flex/norm.rs`, `flex/activation.rs` | the simplest kernels |
 //! | `flex/buffer.rs`, `flex/vector.rs` | buffers that are written over; loops compiled for newer processors |
-//! | `flex/product.rs`, `flex/packed.rs`, `flex/tiles/` | matrix products; weights laid out once; AMX |
+//! | `flex/product.rs`, `flex/packed.rs`, `flex/tiles/` | matrix products; weights laid out once; AMX and AVX512-BF16 |
 //! | `flex/maps.rs`, `flex/gated_mlp.rs`, `flex/attention_half/` | a block of rows through half a layer |
 //! | `frozen.rs`, `attention.rs`, `optimiser.rs` | quantised weights, attention by blocks, AdamW |
 
@@ -32,7 +32,7 @@ pub use attention::{MOST_SCORE_BYTES, attention_by_blocks};
 pub use frozen::{Bits, block_size, dequantise, dims, frozen_matmul, param_shape, quantise};
 pub use memory::keep_freed_memory;
 pub use optimiser::{AdamRule, AdamState, adamw, squared_norm};
-pub use precision::{has_bf16_products, matmul_precision, set_matmul_precision};
+pub use precision::{bf16_products, has_bf16_products, matmul_precision, set_matmul_precision};
 
 use std::sync::Arc;
 

@@ -22,8 +22,13 @@ pub fn matmul_precision() -> MatmulPrecision {
 
 /// Whether this processor multiplies bf16 matrices faster than f32 ones, so that [`MatmulPrecision::Bf16`] has an effect.
 pub fn has_bf16_products() -> bool {
+    bf16_products().is_some()
+}
+
+/// The instructions by which it does: `AMX` or `AVX512-BF16`.
+pub fn bf16_products() -> Option<&'static str> {
     #[cfg(feature = "flex")]
-    return super::flex::has_bf16_products();
+    return super::flex::bf16_products();
     #[cfg(not(feature = "flex"))]
-    false
+    None
 }

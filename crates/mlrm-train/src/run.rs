@@ -130,7 +130,7 @@ impl Run {
         let wanted = self.plan.config.backend.matmul_precision == MatmulPrecision::Bf16;
         let products = (wanted && !ops::has_bf16_products()).then(|| {
             "backend.matmul_precision = \"bf16\" has no effect: this processor multiplies bf16 no faster \
-             than f32 (it has no AMX)"
+             than f32 (it has neither AMX nor, from AMD, AVX512-BF16)"
                 .to_owned()
         });
         let one_process = self.plan.workers == 1 + self.plan.others.len();

@@ -54,10 +54,10 @@ fn print_backend(backend: &BackendReport) {
         if !device.dtypes.is_empty() {
             println!("{:<9} dtypes: {}", "", device.dtypes.join(", "));
         }
-        if device.bf16_products {
+        if let Some(instructions) = device.bf16_products {
             let key = "backend.matmul_precision = \"bf16\"";
             println!(
-                "{:<9} AMX: f32 matrices are multiplied faster with {key}",
+                "{:<9} {instructions}: f32 matrices are multiplied faster with {key}",
                 ""
             );
         }

@@ -92,8 +92,8 @@ pub struct BackendSettings {
     /// Number format of weights and activations.
     pub dtype: DType,
     /// What the factors of f32 matrix products on `flex` are rounded to; sums stay in f32. `bf16` is about what PyTorch's
-    /// autocast does; it needs a processor that multiplies bf16 faster (AMX, see `mlrm devices`), and elsewhere the
-    /// products are in f32, which the run says.
+    /// autocast does; it needs a processor that multiplies bf16 faster (AMX or, from AMD, AVX512-BF16, see `mlrm
+    /// devices`), and elsewhere the products are in f32, which the run says.
     pub matmul_precision: MatmulPrecision,
     /// What gradients travel in between the processes of a run that is started by `mpirun` or `srun`; they are
     /// added up in f32.

@@ -39,10 +39,10 @@ pub(super) use repeat::Repeat;
 pub(super) use rotary::Rotate;
 pub(super) use two_layers::two_layers;
 
-/// Whether products in bf16 are faster here than in f32.
-pub(super) fn has_bf16_products() -> bool {
+/// The instructions by which products in bf16 are faster here than in f32.
+pub(super) fn bf16_products() -> Option<&'static str> {
     #[cfg(target_arch = "x86_64")]
-    return tiles::available();
+    return tiles::Instructions::found().map(tiles::Instructions::name);
     #[cfg(not(target_arch = "x86_64"))]
-    false
+    None
 }

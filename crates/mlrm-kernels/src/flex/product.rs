@@ -1,5 +1,5 @@
 //! Matrix products on parts of buffers, without copies: in f32 by `gemm`, or in bf16 (`backend.matmul_precision`) where the
-//! processor has tiles for it.
+//! processor is faster at that.
 
 mod over_rows;
 mod part;

@@ -153,7 +153,8 @@ impl<'a> PlanSizes<'a> {
                 .names()
                 .iter()
                 .all(|name| name.starts_with(BackendName::Flex.name())),
-            short_products: ops::matmul_precision() == MatmulPrecision::Bf16,
+            short_products: ops::matmul_precision() == MatmulPrecision::Bf16
+                && ops::has_bf16_products(),
             batch_pairs: change.batch_pairs as u64,
             workers: self.plan.workers as u64,
             workers_here: self.plan.workers_here() as u64,

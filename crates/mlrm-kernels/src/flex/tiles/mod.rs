@@ -1,20 +1,22 @@
-//! Matrix products in bf16 with f32 sums, in the tile registers (AMX) that Intel's server processors have since Sapphire
-//! Rapids.
+//! Matrix products in bf16 with f32 sums, where the processor is faster at them than at f32: in tile registers (AMX, Intel's
+//! server processors since Sapphire Rapids), or by AVX512-BF16 (AMD's processors since Zen 4).
 //!
 //! Both factors are rounded to bf16 (to nearest, ties to even) on their way into tiles; a tile holds 16 rows of the left
 //! factor, or 16 columns of the right one, over 32 terms of the sum. An element of the result adds its terms in one
 //! fixed order, whatever the number of threads.
 //!
-//! AVX512-BF16, which more processors have, was tried on the same tiles: 80 GFLOP/s on two threads of a Sapphire Rapids
-//! where `gemm` has 150 in f32, since such an instruction takes as long as the two that it stands for.
+//! Both ways read the same tiles. On Intel's processors an instruction of AVX512-BF16 takes as long as the two that it
+//! stands for: 80 GFLOP/s on two threads of a Sapphire Rapids where `gemm` has 150 in f32. On AMD's it takes as long as
+//! one of them.
 
-use std::arch::asm;
-use std::arch::x86_64::*;
+use std::arch::x86_64::__cpuid;
 use std::ops::Range;
 use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
+mod amx;
+mod avx512;
 mod pack;
 
 use pack::Tile;
@@ -32,40 +34,53 @@ const AHEAD_BYTES: usize = 256;
 /// Panels of a task's rows and columns.
 const TASK: (usize, usize) = (8, 16);
 
-/// Whether the processor has tiles of bf16, and the system lets this process use them.
-pub(super) fn available() -> bool {
-    static FOUND: OnceLock<bool> = OnceLock::new();
-    *FOUND.get_or_init(|| {
+/// What multiplies tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Instructions {
+    Amx,
+    Avx512Bf16,
+}
+
+impl Instructions {
+    /// Those with which products in bf16 are faster than in f32, where this processor has them and the system lets this
+    /// process use them.
+    pub(super) fn found() -> Option<Self> {
+        static FOUND: OnceLock<Option<Instructions>> = OnceLock::new();
+        *FOUND.get_or_init(|| {
+            let pays = |found: &Self| *found == Self::Amx || is_amd();
+            [Self::Amx, Self::Avx512Bf16]
+                .into_iter()
+                .filter(Self::usable)
+                .find(pays)
+        })
+    }
+
+    /// As a user knows them.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Amx => "AMX",
+            Self::Avx512Bf16 => "AVX512-BF16",
+        }
+    }
+
+    /// Whether a product can be computed with them, be it faster or not.
+    fn usable(&self) -> bool {
+        // Packing takes the same whatever multiplies.
         is_x86_feature_detected!("avx512bf16")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512f")
-            && tiles_allowed()
-    })
+            && (*self == Self::Avx512Bf16 || amx::allowed())
+    }
 }
 
-/// Linux wants to be asked before a process uses tiles: their registers are 8 KiB of state a thread.
-fn tiles_allowed() -> bool {
-    const AMX_BF16: u32 = 1 << 22;
-    const AMX_TILE: u32 = 1 << 24;
-    let leaves = __cpuid(0).eax;
-    if leaves < 7 || __cpuid_count(7, 0).edx & (AMX_BF16 | AMX_TILE) != AMX_BF16 | AMX_TILE {
-        return false;
-    }
-    #[cfg(target_os = "linux")]
-    {
-        const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
-        const XFEATURE_XTILEDATA: libc::c_long = 18;
-        // SAFETY: the call asks for permission and touches no memory of ours.
-        unsafe {
-            libc::syscall(
-                libc::SYS_arch_prctl,
-                ARCH_REQ_XCOMP_PERM,
-                XFEATURE_XTILEDATA,
-            ) == 0
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    false
+fn is_amd() -> bool {
+    let leaf = __cpuid(0);
+    [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes) == [*b"Auth", *b"enti", *b"cAMD"]
+}
+
+/// Whether products in bf16 are faster here than in f32.
+pub(super) fn available() -> bool {
+    Instructions::found().is_some()
 }
 
 /// The result of a product: element (r, c) stands at `r * stride + c`.
@@ -97,6 +112,23 @@ pub(super) unsafe fn product(
     add: bool,
     parallel: bool,
 ) {
+    let by = Instructions::found().expect("a processor that was asked");
+    // SAFETY: the caller vouches for all of it.
+    unsafe { product_by(by, out, (pair, other), scale, add, parallel) };
+}
+
+/// [`product`] by instructions that are [usable](Instructions::usable).
+///
+/// # Safety
+/// As [`product`].
+unsafe fn product_by(
+    by: Instructions,
+    out: Out,
+    (pair, other): (Pair<'_>, Option<Pair<'_>>),
+    scale: f32,
+    add: bool,
+    parallel: bool,
+) {
     let pairs = std::iter::once(pair).chain(other);
     assert!(
         pairs.clone().all(|(left, right)| left.depth <= right.depth),
@@ -107,6 +139,7 @@ pub(super) unsafe fn product(
     let task = |index: usize| {
         let (row, column) = (index / across * TASK.0, index % across * TASK.1);
         let block = Block {
+            by,
             out,
             scale,
             rows: row..(row + TASK.0).min(rows),
@@ -124,6 +157,7 @@ pub(super) unsafe fn product(
 
 /// A part of the result, in panels.
 struct Block {
+    by: Instructions,
     out: Out,
     scale: f32,
     rows: Range<usize>,
@@ -137,8 +171,10 @@ struct Sums([f32; 4 * SIDE * SIDE]);
 impl Block {
     unsafe fn run(&self, pair: Pair<'_>, other: Option<Pair<'_>>, add: bool) {
         let depth = pair.0.depth;
-        // SAFETY: the caller vouches for the processor; what lies between the two calls keeps to their registers.
-        unsafe { begin() };
+        if self.by == Instructions::Amx {
+            // SAFETY: the caller vouches for the processor; what lies between the two calls keeps to their registers.
+            unsafe { amx::begin() };
+        }
         for start in (0..depth).step_by(DEPTH_TILES) {
             let steps = start..(start + DEPTH_TILES).min(depth);
             let other = other.filter(|_| steps.end == depth);
@@ -162,8 +198,10 @@ impl Block {
                 }
             }
         }
-        // SAFETY: as above.
-        unsafe { end() };
+        if self.by == Instructions::Amx {
+            // SAFETY: as above.
+            unsafe { amx::end() };
+        }
     }
 
     /// Two panels by two, from panel `row` and `column` of the result on.
@@ -177,11 +215,11 @@ impl Block {
         let out = unsafe { self.out.values.add(row * stride + column) };
         if rows == WIDTH && columns == WIDTH && self.scale == 1.0 {
             // SAFETY: all of the 32 rows and columns are in the result.
-            return unsafe { multiply(runs, out, stride, add) };
+            return unsafe { self.whole(runs, out, stride, [rows, columns], add) };
         }
         let mut sums = Sums([0.0; WIDTH * WIDTH]);
         // SAFETY: the sums have 32 rows of 32 values.
-        unsafe { multiply(runs, sums.0.as_mut_ptr(), WIDTH, false) };
+        unsafe { self.whole(runs, sums.0.as_mut_ptr(), WIDTH, [rows, columns], false) };
         for (row, sums) in sums.0.chunks_exact(WIDTH).enumerate().take(rows) {
             // SAFETY: the row is in the result, and no other task has it.
             let line = unsafe { std::slice::from_raw_parts_mut(out.add(row * stride), columns) };
@@ -189,6 +227,23 @@ impl Block {
             match add {
                 true => pairs.for_each(|(out, sum)| *out += self.scale * sum),
                 false => pairs.for_each(|(out, sum)| *out = self.scale * sum),
+            }
+        }
+    }
+    /// The same where all 32 rows and columns may be written, of which `wanted` ones are the result's.
+    unsafe fn whole(
+        &self,
+        runs: &[Option<Run>; 2],
+        out: *mut f32,
+        stride: usize,
+        wanted: [usize; 2],
+        add: bool,
+    ) {
+        // SAFETY: the caller vouches for processor, panels and result.
+        unsafe {
+            match self.by {
+                Instructions::Amx => amx::multiply(runs, out, stride, add),
+                Instructions::Avx512Bf16 => avx512::multiply(runs, out, stride, wanted, add),
             }
         }
     }
@@ -201,100 +256,6 @@ struct Run {
     /// What is to be fetched into the cache meanwhile, [`AHEAD_BYTES`] a step; it is not read here.
     next: [*const Tile; 2],
     steps: usize,
-}
-
-/// Makes eight tile registers of 16 rows of 64 bytes on this thread.
-///
-/// # Safety
-/// [`available`] is true.
-unsafe fn begin() {
-    #[repr(C, align(64))]
-    struct Config([u8; 64]);
-    let mut config = Config([0; 64]);
-    config.0[0] = 1;
-    for tile in 0..8 {
-        config.0[16 + 2 * tile] = 64;
-        config.0[48 + tile] = SIDE as u8;
-    }
-    // SAFETY: the configuration is 64 bytes, as the instruction reads.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, readonly)) };
-}
-
-/// Gives the tile registers back, so that the system need not save them.
-///
-/// # Safety
-/// As [`begin`].
-unsafe fn end() {
-    // SAFETY: no memory is touched.
-    unsafe { asm!("tilerelease", options(nostack, nomem)) };
-}
-
-/// The products of the runs, written or added to 32 rows of 32 values that stand `stride` apart.
-///
-/// # Safety
-/// Between [`begin`] and [`end`]; the panels hold as many tiles as a run has steps, at least one; `out` may be written, and
-/// read with `add`.
-#[inline]
-unsafe fn multiply(runs: &[Option<Run>; 2], out: *mut f32, stride: usize, add: bool) {
-    let stride = stride * size_of::<f32>();
-    let (upper, lower) = (out, out.wrapping_byte_add(SIDE * stride));
-    // SAFETY: the caller vouches for the addresses; the assembly names every register that it changes.
-    unsafe {
-        if add {
-            asm!(
-                "tileloadd tmm0, [{upper} + {stride}]",
-                "tileloadd tmm1, [{upper} + {stride} + 64]",
-                "tileloadd tmm2, [{lower} + {stride}]",
-                "tileloadd tmm3, [{lower} + {stride} + 64]",
-                upper = in(reg) upper, lower = in(reg) lower, stride = in(reg) stride,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                options(nostack, readonly),
-            );
-        } else {
-            asm!(
-                "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                options(nostack, nomem),
-            );
-        }
-        for run in runs.iter().flatten() {
-            let (left, right, next) = (run.left, run.right, run.next);
-            asm!(
-                "2:",
-                "tileloadd tmm4, [{a0} + {row}]",
-                "tileloadd tmm6, [{b0} + {row}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b1} + {row}]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{a1} + {row}]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "prefetcht1 [{n0}]", "prefetcht1 [{n0} + 64]",
-                "prefetcht1 [{n0} + 128]", "prefetcht1 [{n0} + 192]",
-                "prefetcht1 [{n1}]", "prefetcht1 [{n1} + 64]",
-                "prefetcht1 [{n1} + 128]", "prefetcht1 [{n1} + 192]",
-                "add {a0}, 1024", "add {a1}, 1024", "add {b0}, 1024", "add {b1}, 1024",
-                "add {n0}, 256", "add {n1}, 256",
-                "dec {steps}",
-                "jnz 2b",
-                a0 = inout(reg) left[0] => _, a1 = inout(reg) left[1] => _,
-                b0 = inout(reg) right[0] => _, b1 = inout(reg) right[1] => _,
-                n0 = inout(reg) next[0] => _, n1 = inout(reg) next[1] => _,
-                steps = inout(reg) run.steps => _, row = in(reg) 64usize,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack, readonly),
-            );
-        }
-        asm!(
-            "tilestored [{upper} + {stride}], tmm0",
-            "tilestored [{upper} + {stride} + 64], tmm1",
-            "tilestored [{lower} + {stride}], tmm2",
-            "tilestored [{lower} + {stride} + 64], tmm3",
-            upper = in(reg) upper, lower = in(reg) lower, stride = in(reg) stride,
-            options(nostack),
-        );
-    }
 }
 
 #[cfg(test)]

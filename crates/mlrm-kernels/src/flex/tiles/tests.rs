@@ -37,10 +37,44 @@ fn at(factor: &Lines<'_>, line: usize, term: usize) -> f64 {
     f64::from(rounded(factor.values[index]))
 }
 
-fn check([rows, columns, depth]: [usize; 3], across: [bool; 2], scale: f32, add: bool) {
-    let (left, right) = (random(rows * depth, 1), random(columns * depth, 2));
-    let left = factor(&left, rows, depth, across[0]);
-    let right = factor(&right, columns, depth, across[1]);
+/// What this processor can multiply tiles with, be it faster or not.
+fn usable(test: &str) -> Vec<Instructions> {
+    let all = [Instructions::Amx, Instructions::Avx512Bf16];
+    let usable: Vec<_> = all.into_iter().filter(Instructions::usable).collect();
+    if usable.is_empty() {
+        eprintln!("SKIPPED {test}: the processor has neither AMX nor AVX512-BF16");
+    }
+    usable
+}
+
+/// A product, or the sum of two, as deep as `depths` says.
+#[derive(Debug, Clone, Copy)]
+struct Case<'a> {
+    by: Instructions,
+    rows: usize,
+    columns: usize,
+    depths: &'a [usize],
+    /// Whether the lines of left and right factors stand side by side.
+    across: [bool; 2],
+    scale: f32,
+    add: bool,
+}
+
+fn check(case: Case<'_>) {
+    let (rows, columns) = (case.rows, case.columns);
+    let values = |lines: usize, seed: u64| -> Vec<Vec<f32>> {
+        let seeds = seed..;
+        let values = case.depths.iter().zip(seeds);
+        values.map(|(d, seed)| random(lines * d, seed)).collect()
+    };
+    let (left, right) = (values(rows, 10), values(columns, 20));
+    let pairs: Vec<_> = std::iter::zip(&left, &right)
+        .zip(case.depths)
+        .map(|((left, right), &depth)| {
+            let left = factor(left, rows, depth, case.across[0]);
+            (left, factor(right, columns, depth, case.across[1]))
+        })
+        .collect();
     // Rows of the result stand three values apart, which must stay as they are.
     let stride = columns + 3;
     let before = random(rows * stride, 3);
@@ -51,17 +85,19 @@ fn check([rows, columns, depth]: [usize; 3], across: [bool; 2], scale: f32, add:
         columns,
         stride,
     };
-    // SAFETY: `available` was asked; all sizes are those of the buffers.
+    // SAFETY: the instructions are usable; all sizes are those of the buffers.
     unsafe {
-        let (left, right) = (left.pack(true, false), right.pack(false, false));
-        product(
-            out,
-            (left.from(0), right.from(0)),
-            None,
-            scale,
-            add,
-            depth % 2 == 0,
-        );
+        let pack = |(left, right): &(Lines<'_>, Lines<'_>)| {
+            (left.pack(true, false), right.pack(false, false))
+        };
+        let panels: Vec<_> = pairs.iter().map(pack).collect();
+        let pair = |index: usize| {
+            let (left, right) = panels.get(index)?;
+            Some((left.from(0), right.from(0)))
+        };
+        let parallel = rows % 2 == 0;
+        let pairs = (pair(0).expect("a pair"), pair(1));
+        product_by(case.by, out, pairs, case.scale, case.add, parallel);
     };
     for (index, (found, old)) in after.iter().zip(&before).enumerate() {
         let (row, column) = (index / stride, index % stride);
@@ -69,12 +105,15 @@ fn check([rows, columns, depth]: [usize; 3], across: [bool; 2], scale: f32, add:
             assert_eq!(found, old, "the gap behind row {row}");
             continue;
         }
-        let terms = (0..depth).map(|term| at(&left, row, term) * at(&right, column, term));
-        let start = if add { f64::from(*old) } else { 0.0 };
-        let exact = start + f64::from(scale) * terms.sum::<f64>();
+        let sum = |(left, right): &(Lines<'_>, Lines<'_>)| -> f64 {
+            let terms = (0..left.depth).map(|term| at(left, row, term) * at(right, column, term));
+            terms.sum()
+        };
+        let start = if case.add { f64::from(*old) } else { 0.0 };
+        let exact = start + f64::from(case.scale) * pairs.iter().map(sum).sum::<f64>();
         let error = (exact - f64::from(*found)).abs();
-        let allowed = 1e-6 * (depth as f64).sqrt() + 1e-6;
-        let case = (rows, columns, depth, across, scale, add);
+        let terms: usize = case.depths.iter().sum();
+        let allowed = 1e-6 * (terms as f64).sqrt() + 1e-6;
         assert!(
             error < allowed,
             "{case:?} at {row}, {column}: off by {error}"
@@ -84,22 +123,30 @@ fn check([rows, columns, depth]: [usize; 3], across: [bool; 2], scale: f32, add:
 
 #[test]
 fn products_are_those_of_rounded_factors() {
-    if !available() {
-        eprintln!("SKIPPED products_are_those_of_rounded_factors: the processor has no AMX");
-        return;
-    }
-    let sizes = [
-        [1, 1, 1],
-        [16, 16, 32],
-        [33, 47, 65],
-        [100, 31, 7],
-        [32, 64, 1100],
-        [257, 290, 64],
+    let sizes: [(usize, usize, &[usize]); _] = [
+        (1, 1, &[1]),
+        (16, 16, &[32]),
+        (33, 47, &[65]),
+        (100, 31, &[7]),
+        (32, 64, &[1100]),
+        (257, 290, &[64]),
+        (23, 40, &[70, 5]),
+        (64, 32, &[1100, 300]),
     ];
-    for size in sizes {
-        for across in [[false, false], [false, true], [true, false], [true, true]] {
-            for (scale, add) in [(1.0, false), (1.0, true), (0.3, false), (0.3, true)] {
-                check(size, across, scale, add);
+    for by in usable("products_are_those_of_rounded_factors") {
+        for (rows, columns, depths) in sizes {
+            for across in [[false, false], [false, true], [true, false], [true, true]] {
+                for (scale, add) in [(1.0, false), (1.0, true), (0.3, false), (0.3, true)] {
+                    check(Case {
+                        by,
+                        rows,
+                        columns,
+                        depths,
+                        across,
+                        scale,
+                        add,
+                    });
+                }
             }
         }
     }
@@ -107,15 +154,9 @@ fn products_are_those_of_rounded_factors() {
 
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
-    if !available() {
-        eprintln!(
-            "SKIPPED results_do_not_depend_on_the_number_of_threads: the processor has no AMX"
-        );
-        return;
-    }
     let (rows, columns, depth) = (300, 280, 1500);
     let (left, right) = (random(rows * depth, 4), random(columns * depth, 5));
-    let run = |parallel: bool| {
+    let run = |by: Instructions, parallel: bool| {
         let mut sums = vec![0.0_f32; rows * columns];
         let out = Out {
             values: sums.as_mut_ptr(),
@@ -128,16 +169,12 @@ fn results_do_not_depend_on_the_number_of_threads() {
         // SAFETY: as above.
         unsafe {
             let (left, right) = (left.pack(true, parallel), right.pack(false, parallel));
-            product(
-                out,
-                (left.from(0), right.from(0)),
-                None,
-                1.0,
-                false,
-                parallel,
-            );
+            let pair = (left.from(0), right.from(0));
+            product_by(by, out, (pair, None), 1.0, false, parallel);
         };
         sums
     };
-    assert_eq!(run(true), run(false));
+    for by in usable("results_do_not_depend_on_the_number_of_threads") {
+        assert_eq!(run(by, true), run(by, false));
+    }
 }
