@@ -50,16 +50,25 @@ impl<'a> Finder<'a> {
 
     /// Where `picture` lies: mostly a few bytes after the one before it.
     pub fn find(&mut self, picture: &[u8]) -> Option<Range<u64>> {
-        let finder = memmem::Finder::new(picture);
         self.parts.iter_mut().find_map(|(start, part, next)| {
-            let later = finder.find(&part[*next..]).map(|at| *next + at);
+            let later = place_in(&part[*next..], picture).map(|at| *next + at);
             // A dictionary has a picture of several rows once.
-            let at = later.or_else(|| finder.find(part))?;
+            let at = later.or_else(|| place_in(part, picture))?;
             *next = at + picture.len();
             let from = *start + at as u64;
             Some(from..from + picture.len() as u64)
         })
     }
+}
+
+/// The first place of `picture`. It is looked for by its first bytes: to prepare a search for all of them takes longer than
+/// to decode it.
+fn place_in(part: &[u8], picture: &[u8]) -> Option<usize> {
+    const HEAD: usize = 32;
+    let head = &picture[..picture.len().min(HEAD)];
+    // Where all begins alike the pages are read, rather than long compared.
+    let mut places = memmem::find_iter(part, head).take(1 << 10);
+    places.find(|&at| part[at..].starts_with(picture))
 }
 
 #[cfg(test)]
@@ -80,6 +89,17 @@ mod tests {
         ] {
             assert_eq!(finder.find(picture.as_bytes()), place, "{picture}");
         }
+    }
+
+    #[test]
+    fn pictures_that_begin_alike_are_told_apart() {
+        let picture = |last: u8| [vec![7; 100], vec![last]].concat();
+        let page = [picture(1), b"____".to_vec(), picture(2)].concat();
+        let mut finder = Finder::new([(0, page.as_slice())]);
+        assert_eq!(finder.find(&picture(2)), Some(105..206));
+        assert_eq!(finder.find(&picture(1)), Some(0..101));
+        assert_eq!(finder.find(&picture(3)), None);
+        assert_eq!(Finder::new([(0, &page[..50])]).find(&picture(1)), None);
     }
 
     #[test]
