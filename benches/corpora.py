@@ -2,31 +2,36 @@
 """Large logs, many pictures and many notes: what `mlrm` makes of them in a second, beside DuckDB and in several processes.
 
     python benches/corpora.py target/release/mlrm pairs [--events 1e7 1e8] [--memory 4GB] [--duckdb] [--dir DIR]
-    python benches/corpora.py target/release/mlrm pictures [--pictures 20000] [--dir DIR]
+    python benches/corpora.py target/release/mlrm pictures [--pictures 20000] [--s3] [--dir DIR]
     python benches/corpora.py target/release/mlrm embed --model MODEL [--notes 4000] [--images 4] [--dir DIR]
 
 pairs: `mlrm data pairs` with its default rules on a Parquet log (50 events a user in 180 days, the notes uniformly drawn,
 seed 0), with all memory and within `--memory`; with `--duckdb` the query that `mlrm data pairs --sql duckdb` writes, on two threads, within
 the same memory, and whether both gave as many pairs.
 pictures: `mlrm data check`, which reads and decodes every picture on all cores, of the same JPEG files in a folder, in four tar
-shards and in four Parquet shards.
+shards and in four Parquet shards; with `--s3` (a binary with the cargo feature `object-store`) also of the same three in a local S3, moto's
+server in a process of its own: from an empty cache, and again from a full one, after what the server gives to a client that
+does nothing with it. What the server's processor worked is told beside, which is one core at most: it is a Python process.
 embed: `mlrm embed` of one process, and of two with a thread each at a time, as shards that are then merged.
 
 Each line: seconds of the wall, of the processor (user and system, all threads), peak resident memory. Needs numpy and pyarrow,
-duckdb for `--duckdb`, pillow for pictures.
+duckdb for `--duckdb`, pillow for pictures, `moto[server]` for `--s3`.
 """
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -63,10 +68,10 @@ class Cost:
               f"{amount / self.wall:>12,.1f} {unit}/s {amount / self.processor:>12,.1f} {unit} a second of a core", flush=True)
 
 
-def measured(command: list, name: str, amount: float, unit: str, limit: float | None = None) -> Cost:
+def measured(command: list, name: str, amount: float, unit: str, limit: float | None = None, **environment: str) -> Cost:
     """One command under GNU time's question: how much memory was resident at most."""
     wrapped = [sys.executable, "-c", PEAK, *command]
-    cost = Cost(wrapped, limit=limit)
+    cost = Cost(wrapped, limit=limit, **environment)
     cost.said, _, peak = cost.said.rstrip().rpartition("\n")
     cost.line(name, amount, unit)
     print(f"{'':<46} {int(peak) / 2**20:>8.2f} GiB at most", flush=True)
@@ -169,6 +174,86 @@ def pictures(mlrm: str, folder: Path, a: argparse.Namespace) -> None:
 
     for name, images in (("folder", "images"), ("tar", "tar/*.tar"), ("Parquet", "parquet/*.parquet")):
         measured([mlrm, "data", "check", folder, "--images", folder / images], name, len(files), "pictures")
+    if a.s3:
+        pictures_of_s3(mlrm, folder, files)
+
+
+class S3:
+    """moto's S3 in a process of its own, with a bucket `shop` that holds what lies below a folder."""
+
+    def __init__(self, root: Path, *parts: str):
+        import boto3
+
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.process = subprocess.Popen([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port)).close()
+                break
+            except OSError:
+                if self.process.poll() is not None:
+                    raise SystemExit("moto's server does not start: is moto[server] installed?") from None
+                time.sleep(0.1)
+        self.environment = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}", "AWS_ALLOW_HTTP": "true",
+                            "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "NO_PROXY": "127.0.0.1"}
+        client = boto3.client("s3", endpoint_url=self.environment["AWS_ENDPOINT_URL"], region_name="us-east-1",
+                              aws_access_key_id="x", aws_secret_access_key="x")
+        client.create_bucket(Bucket="shop")
+        self.objects = {}
+        for file in sorted(file for part in parts for file in (root / part).iterdir()):
+            key = str(file.relative_to(root))
+            # Public, so that a request without a signature shows what the server gives.
+            client.put_object(Bucket="shop", Key=key, Body=file.read_bytes(), ACL="public-read")
+            self.objects[key] = file.stat().st_size
+
+    def processor(self) -> float:
+        """Seconds of the processor that the server worked until now."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def get(self, part: tuple[str, int, int]) -> int:
+        """Asks for bytes of an object, and gives how many came."""
+        key, begin, end = part
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        connection.request("GET", f"/shop/{key}", headers={"Range": f"bytes={begin}-{end - 1}"})
+        content = connection.getresponse().read()
+        connection.close()
+        assert len(content) == end - begin, (key, len(content))
+        return len(content)
+
+    def given(self, name: str, parts: list[tuple[str, int, int]]) -> None:
+        """What the server gives to 16 threads that ask for these parts and throw them away."""
+        begin, before = time.perf_counter(), self.processor()
+        with ThreadPoolExecutor(16) as threads:
+            size = sum(threads.map(self.get, parts))
+        wall = time.perf_counter() - begin
+        print(f"{name:<46} {wall:>8.1f} s wall {self.processor() - before:>8.1f} s processor of the server "
+              f"{len(parts) / wall:>12,.1f} requests/s {size / wall / 1e6:>8,.1f} MB/s", flush=True)
+
+
+def pictures_of_s3(mlrm: str, folder: Path, files: list[Path]) -> None:
+    server = S3(folder, "images", "tar", "parquet")
+    try:
+        size = sum(file.stat().st_size for file in files)
+        bound = 2 * size
+        print(f"S3 on this machine; cache of at most {bound / 1e6:,.0f} MB, the pictures are {size / 1e6:,.0f} MB", flush=True)
+        pictures_of = [(key, 0, size) for key, size in server.objects.items() if key.startswith("images/")]
+        server.given("the server alone, a picture a request", pictures_of)
+        shards = [(key, begin, min(begin + (1 << 21), size)) for key, size in server.objects.items() if key.startswith("tar/")
+                  for begin in range(0, size, 1 << 21)]
+        server.given("the server alone, 2 MiB of a shard a request", shards)
+        for name, images in (("prefix", "images"), ("tar", "tar/*.tar"), ("Parquet", "parquet/*.parquet")):
+            with tempfile.TemporaryDirectory(dir=folder) as cache:
+                for turn in ("cold", "warm"):
+                    before = server.processor()
+                    measured([mlrm, "data", "check", folder, "--images", f"s3://shop/{images}", "--cache-bytes", bound],
+                             f"S3, {name}, {turn} cache", len(files), "pictures", XDG_CACHE_HOME=cache, **server.environment)
+                    print(f"{'':<46} {server.processor() - before:>8.1f} s processor of the server", flush=True)
+    finally:
+        server.process.terminate()
+        server.process.wait()
 
 
 def embed(mlrm: str, folder: Path, a: argparse.Namespace) -> None:
@@ -200,6 +285,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=3600, help="seconds that DuckDB may take")
     parser.add_argument("--keep", action="store_true", help="keep the drawn logs")
     parser.add_argument("--pictures", type=int, default=20_000)
+    parser.add_argument("--s3", action="store_true", help="read the pictures from a local S3 as well")
     parser.add_argument("--model")
     parser.add_argument("--notes", type=int, default=4_000)
     parser.add_argument("--images", type=int, default=4, help="different pictures of the notes")

@@ -1,16 +1,114 @@
-//! A web server for tests: the files below a folder, by ranges, with what goes wrong on networks. To S3 clients it is a store
-//! whose buckets are the folders below it.
+//! Web servers for tests. [`listen`] answers requests by a function; [`Web`] gives the files below a folder, by ranges, with what
+//! goes wrong on networks. To S3 clients it is a store whose buckets are the folders below it.
 
 // Every test file uses a part of this.
 #![allow(dead_code)]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+/// What a client asks for.
+pub struct Request {
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    /// By names in lower case.
+    headers: BTreeMap<String, String>,
+}
+
+impl Request {
+    fn read(reader: &mut impl BufRead) -> Option<Self> {
+        let mut line = || {
+            let mut line = String::new();
+            let bytes = reader.read_line(&mut line).ok()?;
+            (bytes > 0).then(|| line.trim_end().to_owned())
+        };
+        let first = line()?;
+        let mut words = first.split(' ');
+        let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
+        let mut headers = BTreeMap::new();
+        loop {
+            let line = line()?;
+            let Some((name, value)) = line.split_once(": ") else {
+                break;
+            };
+            headers.insert(name.to_ascii_lowercase(), value.to_owned());
+        }
+        Some(Self {
+            method,
+            target,
+            headers,
+        })
+    }
+
+    /// The value of a header, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(String::as_str)
+    }
+
+    /// The part that is asked for of so many bytes.
+    pub fn span(&self, bytes: usize) -> Option<Range<usize>> {
+        let (start, end) = self
+            .header("range")?
+            .strip_prefix("bytes=")?
+            .split_once('-')?;
+        let end = end
+            .parse()
+            .map_or(bytes, |last: usize| (last + 1).min(bytes));
+        Some(start.parse().ok()?..end)
+    }
+}
+
+/// Answers requests on a port of its own, for as long as the test runs. A connection ends when `answer` gives nothing.
+pub fn listen(
+    answer: impl Fn(&Request, &mut TcpStream) -> Option<()> + Send + Sync + 'static,
+) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let answer = Arc::new(answer);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let answer = Arc::clone(&answer);
+            std::thread::spawn(move || {
+                // A client that is gone is the test's business.
+                let mut reader = BufReader::new(stream.try_clone().ok()?);
+                while let Some(request) = Request::read(&mut reader) {
+                    answer(&request, &mut stream)?;
+                }
+                Some(())
+            });
+        }
+    });
+    address
+}
+
+/// Sends an answer, after which the connection ends; `headers` have their line ends.
+pub fn send(stream: &mut TcpStream, status: &str, headers: &str, body: &[u8]) -> Option<()> {
+    send_part(stream, status, headers, body, usize::MAX)
+}
+
+/// As [`send`], and of the body at most `limit` bytes.
+pub fn send_part(
+    stream: &mut TcpStream,
+    status: &str,
+    headers: &str,
+    body: &[u8],
+    limit: usize,
+) -> Option<()> {
+    let bytes = body.len();
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Length: {bytes}\r\nConnection: close\r\n{headers}\r\n"
+    );
+    stream.write_all(head.as_bytes()).ok()?;
+    stream.write_all(&body[..bytes.min(limit)]).ok()
+}
 
 /// What becomes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +132,7 @@ type Plan = dyn Fn(usize, &str) -> Mishap + Send + Sync;
 /// A server on a port of its own, for as long as the test runs.
 #[derive(Clone)]
 pub struct Web {
-    port: u16,
+    address: SocketAddr,
     inner: Arc<Inner>,
 }
 
@@ -52,23 +150,15 @@ impl Web {
         root: &Path,
         plan: impl Fn(usize, &str) -> Mishap + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("an address").port();
         let inner = Arc::new(Inner {
             root: root.to_path_buf(),
             plan: Box::new(plan),
             requests: AtomicUsize::new(0),
             asked: Mutex::default(),
         });
-        let web = Self { port, inner };
-        let server = web.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let server = server.clone();
-                std::thread::spawn(move || server.talk(stream));
-            }
-        });
-        web
+        let server = Arc::clone(&inner);
+        let address = listen(move |request, stream| server.answer_to(request, stream));
+        Self { address, inner }
     }
 
     /// A server to which nothing happens.
@@ -78,7 +168,7 @@ impl Web {
 
     /// Where it is: `http://127.0.0.1:PORT`.
     pub fn address(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address)
     }
 
     /// How many requests there were.
@@ -90,77 +180,57 @@ impl Web {
     pub fn take_asked(&self) -> Vec<String> {
         std::mem::take(&mut self.inner.asked.lock().expect("no panic"))
     }
+}
 
-    fn talk(&self, mut stream: TcpStream) -> Option<()> {
-        let mut reader = BufReader::new(stream.try_clone().ok()?);
-        loop {
-            let mut lines = Vec::new();
-            loop {
-                let mut line = String::new();
-                if reader.read_line(&mut line).ok()? == 0 {
-                    return None;
+impl Inner {
+    fn answer_to(&self, request: &Request, stream: &mut TcpStream) -> Option<()> {
+        let Request { method, target, .. } = request;
+        let range = request.header("range").unwrap_or_default();
+        let asked = format!("{method} {target} {range}");
+        self.asked.lock().expect("no panic").push(asked);
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        let mishap = (self.plan)(number, target);
+        let answer = match mishap {
+            Mishap::Drop => return None,
+            Mishap::Busy => error(503, "Service Unavailable", "SlowDown"),
+            Mishap::Refused => error(403, "Forbidden", "InvalidAccessKeyId"),
+            _ => self.found(request),
+        };
+        let body: &[u8] = if method == "HEAD" { b"" } else { &answer.body };
+        stream.write_all(answer.head.as_bytes()).ok()?;
+        match mishap {
+            Mishap::Cut | Mishap::Stall(_) => {
+                stream.write_all(&body[..body.len() / 2]).ok()?;
+                if let Mishap::Stall(seconds) = mishap {
+                    std::thread::sleep(Duration::from_secs(seconds));
                 }
-                match line.trim_end() {
-                    "" => break,
-                    line => lines.push(line.to_owned()),
-                }
+                None
             }
-            let mut words = lines.first()?.split(' ');
-            let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
-            let range = lines.iter().find_map(|line| {
-                let (name, value) = line.split_once(": ")?;
-                name.eq_ignore_ascii_case("range").then(|| value.to_owned())
-            });
-            let asked = format!("{method} {target} {}", range.as_deref().unwrap_or_default());
-            self.inner.asked.lock().expect("no panic").push(asked);
-            let number = self.inner.requests.fetch_add(1, Ordering::Relaxed);
-            let mishap = (self.inner.plan)(number, &target);
-            let answer = match mishap {
-                Mishap::Drop => return None,
-                Mishap::Busy => error(503, "Service Unavailable", "SlowDown"),
-                Mishap::Refused => error(403, "Forbidden", "InvalidAccessKeyId"),
-                _ => self.answer(&target, range.as_deref()),
-            };
-            let body: &[u8] = if method == "HEAD" { b"" } else { &answer.body };
-            stream.write_all(answer.head.as_bytes()).ok()?;
-            match mishap {
-                Mishap::Cut | Mishap::Stall(_) => {
-                    stream.write_all(&body[..body.len() / 2]).ok()?;
-                    if let Mishap::Stall(seconds) = mishap {
-                        std::thread::sleep(Duration::from_secs(seconds));
-                    }
-                    return None;
-                }
-                _ => stream.write_all(body).ok()?,
-            }
+            _ => stream.write_all(body).ok(),
         }
     }
 
-    fn answer(&self, target: &str, range: Option<&str>) -> Answer {
+    fn found(&self, request: &Request) -> Answer {
+        let target = request.target.as_str();
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let path = decoded(path.trim_start_matches('/'));
         if query.contains("list-type=2") {
             return self.list(path.trim_end_matches('/'), query);
         }
-        let path = self.inner.root.join(path);
+        let path = self.root.join(path);
         let (Ok(metadata), Ok(content)) = (fs::metadata(&path), fs::read(&path)) else {
             return error(404, "Not Found", "NoSuchKey");
         };
         let tag = tag_of(&metadata);
         let bytes = content.len();
-        let span = range.and_then(|range| {
-            let (start, end) = range.strip_prefix("bytes=")?.split_once('-')?;
-            let start: usize = start.parse().ok()?;
-            let end = end.parse().map_or(bytes, |end: usize| (end + 1).min(bytes));
-            Some((start, end))
-        });
-        match span {
-            Some((start, end)) => {
+        match request.span(bytes) {
+            Some(span) => {
                 let more = format!(
-                    "Content-Range: bytes {start}-{}/{bytes}\r\nETag: {tag}\r\n",
-                    end - 1
+                    "Content-Range: bytes {}-{}/{bytes}\r\nETag: {tag}\r\n",
+                    span.start,
+                    span.end - 1
                 );
-                Answer::new(206, "Partial Content", &more, content[start..end].to_vec())
+                Answer::new(206, "Partial Content", &more, content[span].to_vec())
             }
             None => Answer::new(200, "OK", &format!("ETag: {tag}\r\n"), content),
         }
@@ -175,7 +245,7 @@ impl Web {
                 .find(|(key, _)| *key == name)
                 .map(|(_, value)| decoded(value))
         };
-        let root = self.inner.root.join(bucket);
+        let root = self.root.join(bucket);
         if !root.is_dir() {
             return error(404, "Not Found", "NoSuchBucket");
         }

@@ -2,16 +2,17 @@
 #![cfg(feature = "hub")]
 
 mod support;
+#[path = "../../../tests/web.rs"]
+mod web;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread;
 
 use support::{Home, Ran, TINY, Words, files_below, set, without_tokenizer};
+use web::{Request, listen, send, send_part};
 
 const FIRST: &str = "1111111111111111111111111111111111111111";
 const SECOND: &str = "2222222222222222222222222222222222222222";
@@ -53,20 +54,17 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
         let state = Arc::new(Mutex::new(State {
             head: FIRST.into(),
             ..State::default()
         }));
         let shared = Arc::clone(&state);
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (stream, shared) = (stream.expect("a connection"), Arc::clone(&shared));
-                // A client that is gone is the test's business.
-                thread::spawn(move || drop(answer(stream, &shared)));
-            }
+        let address = listen(move |request, stream| {
+            // The connection ends, whether the client was still there or not.
+            let _gone = answer(request, stream, &shared).is_none();
+            None
         });
+        let endpoint = format!("http://{address}");
         Self { endpoint, state }
     }
 
@@ -125,75 +123,43 @@ impl Server {
     }
 }
 
-fn answer(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream.try_clone()?).lines();
-    let request = lines.next().unwrap_or_else(|| Ok(String::new()))?;
-    let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
-    let mut headers = BTreeMap::new();
-    for line in lines {
-        let line = line?;
-        match line.split_once(": ") {
-            Some((name, value)) => headers.insert(name.to_ascii_lowercase(), value.to_owned()),
-            None => break,
-        };
-    }
+fn answer(request: &Request, stream: &mut TcpStream, state: &Mutex<State>) -> Option<()> {
+    let path = &request.target;
+    let token = request.header("authorization").map(str::to_owned);
     let mut state = state.lock().expect("no panic");
-    let range = headers.remove("range");
-    let token = headers.remove("authorization");
     state.asked.push(Asked {
         path: path.clone(),
-        range: range.clone(),
+        range: request.header("range").map(str::to_owned),
         token: token.clone(),
     });
     let wanted = state.token.as_ref().map(|token| format!("Bearer {token}"));
     if wanted.is_some() && token != wanted {
-        return send(
-            stream,
-            "401 Unauthorized",
-            &[],
-            b"Invalid username or password.",
-            usize::MAX,
-        );
+        let body = b"Invalid username or password.";
+        return send(stream, "401 Unauthorized", "", body);
     }
-    let Some(body) = found(&state, &path) else {
-        return send(
-            stream,
-            "404 Not Found",
-            &[],
-            b"Repository not found",
-            usize::MAX,
-        );
+    let Some(body) = found(&state, path) else {
+        return send(stream, "404 Not Found", "", b"Repository not found");
     };
     let weights = path.ends_with(".safetensors");
     let mut body = body[..body.len() - if weights { state.short } else { 0 }].to_vec();
     if weights && state.damaged {
         *body.last_mut().expect("weights") ^= 1;
     }
-    let range = range.filter(|_| !state.whole_only);
-    let range = range.and_then(|range| {
-        let (start, end) = range.strip_prefix("bytes=")?.split_once('-')?;
-        let end = end.parse().map_or(body.len(), |last: usize| last + 1);
-        Some((start.parse().ok()?, end))
-    });
-    let start: Option<usize> = range.map(|(start, _)| start);
+    let span = request.span(body.len()).filter(|_| !state.whole_only);
     let mut limit = usize::MAX;
     if weights && state.cut.1 > 0 {
-        limit = state.cut.0.saturating_sub(start.unwrap_or(0));
+        let start = span.as_ref().map_or(0, |span| span.start);
+        limit = state.cut.0.saturating_sub(start);
         state.cut.1 -= 1;
     }
     drop(state);
-    match range {
-        Some((start, end)) => {
-            let range = format!("Content-Range: bytes {start}-{}/{}", end - 1, body.len());
-            send(
-                stream,
-                "206 Partial Content",
-                &[&range],
-                &body[start..end],
-                limit,
-            )
+    match span {
+        Some(span) => {
+            let (start, last, bytes) = (span.start, span.end - 1, body.len());
+            let range = format!("Content-Range: bytes {start}-{last}/{bytes}\r\n");
+            send_part(stream, "206 Partial Content", &range, &body[span], limit)
         }
-        None => send(stream, "200 OK", &[], &body, limit),
+        None => send_part(stream, "200 OK", "", &body, limit),
     }
 }
 
@@ -241,25 +207,6 @@ fn hash(bytes: &[u8]) -> String {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });
     format!("{fnv:016x}")
-}
-
-fn send(
-    mut stream: TcpStream,
-    status: &str,
-    headers: &[&str],
-    body: &[u8],
-    limit: usize,
-) -> std::io::Result<()> {
-    let mut head = format!(
-        "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n",
-        body.len()
-    );
-    for header in headers {
-        head += &format!("{header}\r\n");
-    }
-    stream.write_all((head + "\r\n").as_bytes())?;
-    stream.write_all(&body[..body.len().min(limit)])?;
-    stream.flush()
 }
 
 /// A home with a run, whose language model, adapters aside, is published as `acme/llm` and whose whole

@@ -45,5 +45,9 @@ mod time;
 pub mod tokenizer;
 mod write;
 
+#[cfg(test)]
+#[path = "../../../tests/web.rs"]
+mod web;
+
 pub use error::{DataError, Result};
 pub use write::{write_file, write_folder};

@@ -243,10 +243,8 @@ fn gradients_in_slices_of_any_size_are_those_of_the_whole_batch() {
 
 #[test]
 fn gradients_of_layers_run_again_are_the_same_bit_by_bit() {
-    let [f32, bf16, f16] = worst_over_models(&[Way::parts(0).with_layers_again()]);
-    assert_eq!(f32, [0.0; 2]);
-    // In short formats the gradient that a layer hands on is rounded at other places.
-    assert_rounding([f32, bf16, f16]);
+    let worst = worst_over_models(&[Way::parts(0).with_layers_again()]);
+    assert_eq!(worst, [[0.0; 2]; 3]);
 }
 
 #[test]

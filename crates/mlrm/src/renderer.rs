@@ -39,7 +39,6 @@ use terminal::Terminal;
 pub struct EventRenderer {
     sink: Mutex<Box<dyn EventSink + Send>>,
     definitions: HashMap<MetricId, MetricDefinition>,
-    started: RunStarted,
     /// Whether it was told that the training began.
     told: bool,
     begun: Instant,
@@ -75,10 +74,6 @@ impl EventRenderer {
             stays,
             sink: Mutex::new(Box::new(sink)),
             definitions: HashMap::new(),
-            started: RunStarted {
-                device: "Burn".into(),
-                ..RunStarted::default()
-            },
             told: false,
             begun: now,
             stepped: now,
@@ -100,11 +95,6 @@ impl EventRenderer {
         let stays = Arc::default();
         let terminal = Terminal::open(run_name.into(), interrupter, Arc::clone(&stays));
         Self::staying(terminal, stays)
-    }
-
-    /// What is told of the training at its start (device, configuration, parameters); steps and items are counted.
-    pub fn with_run(self, started: RunStarted) -> Self {
-        Self { started, ..self }
     }
 
     fn sink(&mut self) -> &mut (dyn EventSink + Send) {
@@ -175,9 +165,10 @@ impl EventRenderer {
         if !mem::replace(&mut self.told, true) {
             let steps = self.items.div_ceil(items) * (self.epochs - self.epochs_done);
             let started = RunStarted {
+                device: "Burn".into(),
                 total_steps: steps as u64,
                 train_pairs: self.items as u64,
-                ..self.started.clone()
+                ..RunStarted::default()
             };
             self.emit(Event::RunStarted(Box::new(started)));
         }

@@ -42,7 +42,7 @@ pub struct EmbedArgs {
         "allow_nan",
     ])]
     pub merge: Option<PathBuf>,
-    /// Folder or tar file of the pictures; default: the folder of the notes, or what the run's config says
+    /// Folder, tar or Parquet shards, or address of the pictures; default: the folder of the notes, or what the run's config says
     /// for its own notes.
     #[arg(long, value_name = "PATH")]
     pub images: Option<PathBuf>,

@@ -29,7 +29,8 @@ pub struct DataSettings {
     pub time_unit: TimeUnit,
     /// Ready-made pairs instead of a log, a table: query_id, target_id, weight.
     pub pairs_file: Option<PathBuf>,
-    /// Folder (or `.tar` shard) that the notes' `image` keys are relative to.
+    /// Where the notes' `image` keys are looked for: a folder, tar or Parquet shards (a file, or a pattern such as
+    /// `shards/*.tar`), or an address in an object store.
     #[schemars(length(min = 1))]
     pub images: PathBuf,
     /// Most bytes of what is kept in the user's cache folder of pictures and files from object stores; what was

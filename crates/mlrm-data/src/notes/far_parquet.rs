@@ -7,9 +7,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
-use super::parquet_images::{
-    ParquetImages, Unit, broken, column_of, key_columns, keys_of, no_bytes,
-};
+use super::parquet_images::{ParquetImages, Unit, broken, no_bytes};
+use super::parquet_keys::{column_of, key_columns, keys_of};
 use crate::error::{DataError, Problem, ProblemKind, Result, shown};
 use crate::store::{Object, Store};
 use crate::table::{Source, Spans, Table, guarded, joined};

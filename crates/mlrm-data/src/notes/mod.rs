@@ -6,6 +6,8 @@ mod image_keys;
 mod image_store;
 mod near;
 mod parquet_images;
+mod parquet_keys;
+mod parquet_places;
 mod read;
 mod screen;
 mod stream;

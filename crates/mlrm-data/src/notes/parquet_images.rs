@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use arrow_array::Array;
@@ -13,13 +13,15 @@ use parquet::arrow::arrow_reader::{
     RowSelector,
 };
 use parquet::file::metadata::{ColumnChunkMask, PageIndexPolicy};
-use serde_json::Value;
 
-use crate::error::{DataError, Problem, Result, shorten};
-use crate::table::{Cell, PictureColumn, Source, Table, TableOptions, guarded};
+use super::image_store::read_range;
+use super::parquet_keys::{column_of, keys_of};
+use super::parquet_places::{Finder, KnownPlaces, Places};
+use crate::error::{DataError, Result, shorten};
+use crate::table::{PictureColumn, Source, Spans, Table, TableOptions, guarded};
 
-/// The column of keys, where the pictures have none of their own.
-const ID: &str = "id";
+/// Bytes of a page, or of a row group, that are read at once to learn where its pictures lie.
+const LEARNED: u64 = 1 << 28;
 
 /// A Parquet file with pictures: a column `image` of bytes, or of structs `{bytes, path}`.
 #[derive(Debug)]
@@ -30,6 +32,7 @@ pub(super) struct ParquetImages {
     leaf: usize,
     /// Rows up to the end of each row group.
     ends: Vec<u64>,
+    places: KnownPlaces,
 }
 
 /// Rows whose pictures lie together: those of a page, or of a row group where the file does not tell its pages.
@@ -92,14 +95,58 @@ impl ParquetImages {
             ends: ends.collect(),
             metadata,
             leaf,
+            places: KnownPlaces::default(),
         })
     }
 
-    /// The bytes of the picture in a row. Only the page that holds it is unpacked.
+    /// The bytes of the picture in a row. Where pictures lie as they are, those of a page are looked at once, and then each is read
+    /// by itself; otherwise the page that holds it is unpacked.
     ///
     /// # Errors
     /// A file that cannot be read; a row without bytes.
     pub fn read(&self, row: u64) -> io::Result<Vec<u8>> {
+        let unit = self.unit(row);
+        let unit = unit.map_err(|error| io::Error::other(error.to_string()))?;
+        let start = unit.start();
+        let places = self
+            .places
+            .of(start, || self.learn(&unit).unwrap_or_default());
+        match places.get((row - start) as usize) {
+            Some(place) if !place.is_empty() => {
+                read_range(&self.path, place.start, place.end - place.start)
+            }
+            _ => self.read_packed(row),
+        }
+    }
+
+    /// Where the pictures of a unit lie, if all that it has lie there as they are.
+    fn learn(&self, unit: &Unit) -> Option<Places> {
+        if unit.bytes() > LEARNED {
+            return None;
+        }
+        let read = |span: &Range<u64>| {
+            let part = read_range(&self.path, span.start, span.end - span.start);
+            Some((span.start, bytes::Bytes::from(part.ok()?)))
+        };
+        let parts: Vec<_> = unit.spans.iter().map(read).collect::<Option<_>>()?;
+        let file_bytes = std::fs::metadata(&self.path).ok()?.len();
+        let spans = Spans::new(file_bytes, parts.iter().cloned());
+        let mut finder = Finder::new(parts.iter().map(|(start, part)| (*start, part.as_ref())));
+        let (mut places, mut all) = (Vec::new(), true);
+        let each = |row: u64, picture: Vec<u8>| {
+            // What does not lie in one place is not looked for again and again.
+            let place = all.then(|| finder.find(&picture)).flatten();
+            all = place.is_some();
+            // Rows without bytes are left out before it.
+            places.resize((row - unit.start()) as usize, 0..0);
+            places.extend(place);
+        };
+        self.unpack(Source::Spans(spans), unit, each).ok()?;
+        all.then(|| places.into())
+    }
+
+    /// The bytes of the picture in a row, of which the page is unpacked.
+    fn read_packed(&self, row: u64) -> io::Result<Vec<u8>> {
         // A handle of its own: others would move its place in the file.
         let file = File::open(&self.path)?;
         let (group, group_start) = self.group(row);
@@ -198,68 +245,6 @@ impl ParquetImages {
     }
 }
 
-/// The column of pictures of a file, which must have one.
-pub(super) fn column_of(table: &Table, path: &Path) -> Result<PictureColumn> {
-    table.picture_column().ok_or_else(|| {
-        DataError::file(
-            path,
-            "there are no pictures in it",
-            "name a folder, tar files, or Parquet files with a column `image` of bytes or of \
-             structs {bytes, path}",
-        )
-    })
-}
-
-/// The columns that have the keys.
-pub(super) fn key_columns(table: &Table, column: PictureColumn) -> Vec<&'static str> {
-    let has_ids = table.columns().iter().any(|column| column == ID);
-    let names = [(ID, has_ids), (PictureColumn::NAME, column.has_path)];
-    let there = names.into_iter().filter(|(_, there)| *there);
-    there.map(|(name, _)| name).collect()
-}
-
-/// The key of every picture, by row: its path, or else the row's id.
-pub(super) fn keys_of(table: Table, path: &Path, column: PictureColumn) -> Result<Vec<String>> {
-    let names = key_columns(&table, column);
-    let has_ids = names.contains(&ID);
-    let mut keys = Vec::new();
-    let mut failed = None;
-    table.rows(&names, |row, cells| {
-        let key = cells.and_then(|cells| {
-            let path = match column.has_path.then(|| cells.cell(usize::from(has_ids))) {
-                Some(Ok(Cell::Nested(picture))) => path_of(&picture),
-                Some(Err(problem)) => return Err(problem),
-                _ => None,
-            };
-            match path {
-                Some(path) => Ok(path),
-                None if has_ids => Ok(cells.cell(0)?.id(ID)?.into_owned()),
-                None => Err(no_key()),
-            }
-        });
-        match key {
-            Ok(key) => {
-                keys.push(key);
-                ControlFlow::Continue(())
-            }
-            Err(problem) => {
-                failed = Some(problem.at(path, row));
-                ControlFlow::Break(())
-            }
-        }
-    })?;
-    match failed {
-        Some(error) => Err(error),
-        None => Ok(keys),
-    }
-}
-
-/// The key that a struct of the column holds.
-pub(super) fn path_of(picture: &Value) -> Option<String> {
-    let path = picture.get("path")?.as_str()?;
-    (!path.is_empty()).then(|| path.to_owned())
-}
-
 /// Says of a row that it has no picture.
 pub(super) fn no_bytes(row: u64) -> io::Error {
     io::Error::other(format!("row {} has no bytes", row + 1))
@@ -281,14 +266,6 @@ fn bytes_of(array: &dyn Array) -> Option<Vec<u8>> {
     small.or_else(large).or_else(view).map(<[u8]>::to_vec)
 }
 
-fn no_key() -> Problem {
-    Problem::new(
-        crate::error::ProblemKind::BadField,
-        "the picture has no path, and the file no column `id`",
-        "give every picture a path, or every row an id",
-    )
-}
-
 pub(super) fn broken(path: &Path, reason: &str) -> DataError {
     DataError::file(
         path,
@@ -304,6 +281,7 @@ mod tests {
 
     use arrow_array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
     use parquet::arrow::ArrowWriter;
+    use parquet::basic::{Compression, ZstdLevel};
     use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 
     use super::*;
@@ -343,11 +321,13 @@ mod tests {
             let bare = builder().set_statistics_enabled(EnabledStatistics::None);
             bare.set_offset_index_disabled(true)
         };
-        for (options, rows, spans) in [
-            (plain(), 2, 1),
-            (builder().set_dictionary_enabled(true), 2, 2),
-            (bare().set_dictionary_enabled(false), 4, 1),
-            (bare().set_dictionary_enabled(true), 4, 1),
+        let packed = || plain().set_compression(Compression::ZSTD(ZstdLevel::default()));
+        for (options, rows, spans, lie_there) in [
+            (plain(), 2, 1, true),
+            (packed(), 2, 1, false),
+            (builder().set_dictionary_enabled(true), 2, 2, true),
+            (bare().set_dictionary_enabled(false), 4, 1, true),
+            (bare().set_dictionary_enabled(true), 4, 1, true),
         ] {
             let (content, file) = written(&path, options);
             let (images, keys) = ParquetImages::open(&path).unwrap();
@@ -369,14 +349,20 @@ mod tests {
                 let there = (first..last).filter(|&row| row != 4);
                 let there = there.map(|row| (row, content[row as usize].clone()));
                 assert_eq!(found, there.collect::<Vec<_>>(), "{row}");
-                match row {
-                    4 => assert!(images.read(row).is_err()),
-                    row => assert_eq!(images.read(row).unwrap(), content[row as usize]),
+                for _ in 0..2 {
+                    match row {
+                        4 => assert!(images.read(row).is_err()),
+                        row => assert_eq!(images.read(row).unwrap(), content[row as usize]),
+                    }
                 }
+                let known = || unreachable!("the first read has shown where pictures lie");
+                let places = images.places.of(unit.start(), known);
+                assert_eq!(!places.is_empty(), lie_there);
             }
             // Without the part that is named nothing is read, and nothing panics.
             let unit = images.unit(9).unwrap();
-            let none = Source::Spans(Spans::new(file.len() as u64, []));
+            let none: [(u64, Vec<u8>); 0] = [];
+            let none = Source::Spans(Spans::new(file.len() as u64, none));
             assert!(images.unpack(none, &unit, |_, _| {}).is_err());
         }
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::Note;
-use super::parquet_images::path_of;
+use super::parquet_keys::path_of;
 use crate::error::{Problem, ProblemKind, Result, shorten};
 use crate::table::{Header, PictureColumn, Table, TableOptions};
 

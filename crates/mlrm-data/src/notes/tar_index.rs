@@ -44,7 +44,7 @@ pub(super) fn entries(path: &Path) -> Result<Vec<TarEntry>> {
 }
 
 /// As [`entries`], of a tar file in an object store: its headers are read by ranges, and listed again when its size or
-/// entity tag is another.
+/// entity tag is another. Small entries come with these ranges, and are kept while the cache has room.
 ///
 /// # Errors
 /// As [`entries`]; a store that does not answer.
@@ -54,7 +54,16 @@ pub(super) fn entries_of(store: &Store, object: &Object) -> Result<Vec<TarEntry>
         return Ok(entries);
     }
     let address = store.address(object);
-    let entries = list_in(&address, store.reader(object), object.bytes)?;
+    let keep = |entry: &TarEntry, content: &mut dyn Read| {
+        if !store.keeps_passing(entry.bytes) {
+            return Ok(());
+        }
+        let mut bytes = Vec::with_capacity(entry.bytes as usize);
+        content.read_to_end(&mut bytes)?;
+        store.keep_part(object, entry.offset, &bytes);
+        Ok(())
+    };
+    let entries = list_in(&address, store.reader(object), object.bytes, keep)?;
     // However few they are: each took a request.
     if let Ok(text) = serde_json::to_vec(&entries) {
         store.keep_index(object, &text);
@@ -84,10 +93,16 @@ fn entries_with(path: &Path, index: Option<&Path>, least: usize) -> Result<Vec<T
 fn list(path: &Path) -> Result<Vec<TarEntry>> {
     let file = File::open(path).map_err(DataError::io("read", path))?;
     let file_bytes = file.metadata().map_err(DataError::io("read", path))?.len();
-    list_in(path, BufReader::new(file), file_bytes)
+    list_in(path, BufReader::new(file), file_bytes, |_, _| Ok(()))
 }
 
-fn list_in(path: &Path, file: impl Read + Seek, file_bytes: u64) -> Result<Vec<TarEntry>> {
+/// Lists the regular files, each of which `passing` may read on the way.
+fn list_in(
+    path: &Path,
+    file: impl Read + Seek,
+    file_bytes: u64,
+    mut passing: impl FnMut(&TarEntry, &mut dyn Read) -> std::io::Result<()>,
+) -> Result<Vec<TarEntry>> {
     let broken = |error: std::io::Error| {
         DataError::file(
             path,
@@ -98,20 +113,21 @@ fn list_in(path: &Path, file: impl Read + Seek, file_bytes: u64) -> Result<Vec<T
     let mut archive = tar::Archive::new(file);
     let mut entries = Vec::new();
     for entry in archive.entries_with_seek().map_err(broken)? {
-        let entry = entry.map_err(broken)?;
-        if !entry.header().entry_type().is_file() {
+        let mut content = entry.map_err(broken)?;
+        if !content.header().entry_type().is_file() {
             continue;
         }
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let name = String::from_utf8_lossy(&content.path_bytes()).into_owned();
         let entry = TarEntry {
             name: name.strip_prefix("./").unwrap_or(&name).to_owned(),
-            offset: entry.raw_file_position(),
-            bytes: entry.size(),
+            offset: content.raw_file_position(),
+            bytes: content.size(),
         };
         if entry.offset.saturating_add(entry.bytes) > file_bytes {
             let reason = format!("`{}` goes past its end", shorten(&entry.name));
             return Err(broken(std::io::Error::other(reason)));
         }
+        passing(&entry, &mut content).map_err(broken)?;
         entries.push(entry);
     }
     Ok(entries)

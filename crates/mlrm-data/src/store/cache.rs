@@ -136,6 +136,20 @@ impl Cache {
         let _unkept = write().is_err();
     }
 
+    /// Whether a content of so many bytes is kept without another having to go.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        let there = || {
+            let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            held.bytes
+        };
+        let looked = there().or_else(|| {
+            self.make_room(0);
+            there()
+        });
+        let bytes = bytes.saturating_add(blake3::OUT_LEN as u64);
+        looked.is_some_and(|there| there.saturating_add(bytes) <= self.most_bytes)
+    }
+
     /// Removes what was not read for longest, until `bytes` more fit.
     pub fn make_room(&self, bytes: u64) {
         // Nothing in here panics while it holds the lock.

@@ -7,7 +7,7 @@ use super::client::Client;
 
 /// Least bytes that are asked for at once. The headers of small pictures lie closer than this, so that the file is read
 /// in one pass; large ones are leapt over.
-const LEAST: u64 = 1 << 18;
+pub(super) const LEAST: u64 = 1 << 18;
 /// Most bytes that are asked for at once.
 const MOST: u64 = 1 << 23;
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::cache::{Cache, Entry};
 use super::client::Client;
 use super::fault::Fault;
-use super::ranges::RangeReader;
+use super::ranges::{LEAST, RangeReader};
 use super::{Object, files};
 use crate::error::{DataError, Problem, Result};
 
@@ -170,6 +170,19 @@ impl Store {
     /// An object as a file. What is read of it is not kept.
     pub fn reader(&self, object: &Object) -> RangeReader {
         RangeReader::new(self.client.clone(), object.clone())
+    }
+
+    /// Whether a part of so many bytes, that [`Self::reader`] comes past, is worth keeping: it was fetched with what is around it, and
+    /// drives nothing out of the cache.
+    pub fn keeps_passing(&self, bytes: u64) -> bool {
+        let cache = self.cache.as_ref();
+        bytes <= LEAST && cache.is_some_and(|cache| cache.has_room(bytes))
+    }
+
+    /// Keeps a part of an object from a place on.
+    pub fn keep_part(&self, object: &Object, start: u64, content: &[u8]) {
+        let range = start..start + content.len() as u64;
+        self.keep(&self.entry(object, &range), content);
     }
 
     /// What was kept of the headers of a tar file, or of the end of a Parquet file.

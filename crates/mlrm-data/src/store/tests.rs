@@ -13,12 +13,9 @@ use super::files::copy_to;
 use super::http::Patience;
 use crate::error::ProblemKind;
 use crate::notes::ImageStore;
+use crate::web::{Mishap, Web};
 
 mod parquet_files;
-#[path = "../../../../tests/web.rs"]
-mod web;
-
-use web::{Mishap, Web};
 
 const QUICK: Tries = Tries {
     patience: Patience {
@@ -146,6 +143,8 @@ fn pictures_of_far_shards_are_those_of_near_ones() {
                 assert_eq!(hash, *blake3::hash(&content(key)).as_bytes(), "{key}");
             }
             let asked = web.take_asked().len();
+            // Pictures come with the headers around them.
+            assert!(most < 1 << 20 || asked < 20, "{asked}");
             assert!(turn == 0 || asked >= warm, "{most}: {asked}");
             assert!(turn == 0 || warm > 0 || asked == 0, "{most}: {asked}");
             assert_eq!(images.read(&keys[7]).unwrap(), content(&keys[7]));

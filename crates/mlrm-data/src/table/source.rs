@@ -18,10 +18,8 @@ pub(crate) struct Spans {
 
 impl Spans {
     /// Parts of a file of so many bytes, each with the place where it begins.
-    pub fn new(file_bytes: u64, parts: impl IntoIterator<Item = (u64, Vec<u8>)>) -> Self {
-        let held = parts
-            .into_iter()
-            .map(|(start, content)| (start, Bytes::from(content)));
+    pub fn new<B: Into<Bytes>>(file_bytes: u64, parts: impl IntoIterator<Item = (u64, B)>) -> Self {
+        let held = parts.into_iter().map(|(start, part)| (start, part.into()));
         Self {
             file_bytes,
             held: held.collect(),

@@ -1,5 +1,6 @@
 use std::fs::{self, File};
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use ::parquet::arrow::ArrowWriter;
@@ -9,7 +10,7 @@ use arrow_array::builder::{FixedSizeListBuilder, Float32Builder, MapBuilder, Str
 use arrow_array::*;
 use arrow_schema::{DataType, Field, Fields};
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 

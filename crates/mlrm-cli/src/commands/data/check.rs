@@ -37,7 +37,7 @@ pub(super) struct CheckArgs {
     /// Ready-made pairs [default: pairs.csv, if it is there].
     #[arg(long, value_name = "FILE")]
     pairs: Option<PathBuf>,
-    /// Folder, address or .tar shard of the pictures [default: DIR].
+    /// Folder, tar or Parquet shards, or address of the pictures [default: DIR].
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
     /// Unit of the log's times where they are numbers: auto, s, ms, us or ns [default: auto].

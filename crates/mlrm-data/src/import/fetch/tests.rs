@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::web::{self, listen};
 
 /// A PNG of 6 kB: its first bytes, then anything.
 fn picture() -> Vec<u8> {
@@ -23,56 +24,27 @@ type Asked = Arc<Mutex<Vec<(String, Option<String>)>>>;
 fn serve(
     answer: impl Fn(&str, usize, Option<u64>, &mut TcpStream) + Send + Sync + 'static,
 ) -> (SocketAddr, Asked) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
     let asked = Asked::default();
     let log = asked.clone();
-    let answer = Arc::new(answer);
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (mut stream, log, answer) = (stream.unwrap(), log.clone(), answer.clone());
-            std::thread::spawn(move || {
-                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-                let first = lines.next().and_then(Result::ok).unwrap_or_default();
-                let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-                let mut range = None;
-                for line in lines
-                    .map_while(Result::ok)
-                    .take_while(|line| !line.is_empty())
-                {
-                    match line.split_once(": ") {
-                        Some((name, value)) if name.eq_ignore_ascii_case("range") => {
-                            range = Some(value.to_owned());
-                        }
-                        _ => {}
-                    }
-                }
-                let mut log = log.lock().unwrap();
-                let times = log.iter().filter(|(earlier, _)| *earlier == path).count();
-                log.push((path.clone(), range.clone()));
-                drop(log);
-                let from = range.and_then(|range| {
-                    range
-                        .strip_prefix("bytes=")?
-                        .strip_suffix('-')?
-                        .parse()
-                        .ok()
-                });
-                answer(&path, times, from, &mut stream);
-            });
-        }
+    let address = listen(move |request, stream| {
+        let (path, range) = (&request.target, request.header("range"));
+        let mut log = log.lock().unwrap();
+        let times = log.iter().filter(|(earlier, _)| earlier == path).count();
+        log.push((path.clone(), range.map(str::to_owned)));
+        drop(log);
+        let from = range.and_then(|range| {
+            let from = range.strip_prefix("bytes=")?.strip_suffix('-')?;
+            from.parse().ok()
+        });
+        answer(path, times, from, stream);
+        None
     });
     (address, asked)
 }
 
 fn send(stream: &mut TcpStream, status: &str, headers: &str, body: &[u8]) {
-    let length = body.len();
-    let head = format!(
-        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
-    );
-    let _ = stream
-        .write_all(head.as_bytes())
-        .and_then(|()| stream.write_all(body));
+    // A client that is gone is the test's business.
+    let _gone = web::send(stream, status, headers, body).is_none();
 }
 
 const PNG: &str = "Content-Type: image/png\r\n";

@@ -318,7 +318,7 @@ fn missing(path: &Path, error: &std::io::Error) -> Problem {
     )
 }
 
-fn read_range(path: &Path, offset: u64, bytes: u64) -> std::io::Result<Vec<u8>> {
+pub(super) fn read_range(path: &Path, offset: u64, bytes: u64) -> std::io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(offset))?;
     // A file that shrinks while it is read must not decide how much memory is reserved.

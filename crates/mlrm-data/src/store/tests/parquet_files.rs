@@ -10,11 +10,11 @@ use arrow_schema::{DataType, Field};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 
-use super::web::{Mishap, Web};
 use super::{bytes, client};
 use crate::notes::ImageStore;
 use crate::store::Store;
 use crate::store::cache::Cache;
+use crate::web::{Mishap, Web};
 
 /// Writes pictures as structs of bytes and a path, in row groups of ten.
 fn write_parquet(path: &Path, pictures: &[(&str, Vec<u8>)], options: WriterPropertiesBuilder) {
