@@ -75,6 +75,13 @@ pub fn keep_features(
         Some((named, folder)) if embedder.vision.is_some() => (named, folder),
         _ => return Ok(None),
     };
+    if named && embedder.config.has_own_grids() {
+        return Err(TrainError::Refused(format!(
+            "train.feature_cache = {:?}: features of pictures with grids of their own are not kept; set \
+             train.feature_cache = \"off\", or model.vision.grid = \"square\"",
+            config.train.feature_cache
+        )));
+    }
     let pictures = pictures(notes);
     if !named && !is_worth_it(config, keeping, pictures.len() as u64) {
         return Ok(None);
@@ -182,10 +189,10 @@ fn pictures(notes: &Notes) -> HashSet<&str> {
         .collect()
 }
 
-/// Sizes of what would be kept of a picture; `None` where the model sees none.
+/// Sizes of what would be kept of a picture; `None` where the model sees none, or each has a size of its own.
 fn shape(embedder: &Embedder, config: &RunConfig) -> Option<FeatureShape> {
     let sizes = &embedder.config;
-    let vision = sizes.vision.as_ref()?;
+    let vision = sizes.vision.as_ref().filter(|_| !sizes.has_own_grids())?;
     let computed = device::dtype(config.backend.dtype);
     let kept = config.train.feature_cache_dtype;
     Some(FeatureShape {
@@ -212,6 +219,9 @@ fn key(
     ) else {
         return Ok(None);
     };
+    let Some(side) = preprocessor.image_size() else {
+        return Ok(None);
+    };
     let FeatureShape { kept, computed, .. } = shape;
     let backends = config.backend.device.names().iter();
     let mut backends: Vec<&str> = backends.filter_map(|name| name.split(':').next()).collect();
@@ -224,9 +234,8 @@ fn key(
         false => "its own",
     };
     let reading = format!(
-        "pictures {:?} of {} pixels, EXIF orientation {:?}\ncomputed by {} in {computed:?}, products in {products} precision",
+        "pictures {:?} of {side} pixels, EXIF orientation {:?}\ncomputed by {} in {computed:?}, products in {products} precision",
         preprocessor.config(),
-        preprocessor.image_size(),
         notes.decoding.orientation,
         backends.join(", ")
     );

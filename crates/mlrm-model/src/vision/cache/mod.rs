@@ -211,6 +211,7 @@ impl FeatureCache {
         Some(VisionFeatures {
             summary: upload(summary, (device, computed)),
             positions: upload(rest, (device, computed)),
+            grids: None,
         })
     }
 
@@ -245,6 +246,7 @@ impl FeatureCache {
         let rounded = VisionFeatures {
             summary: features.summary.cast(kept),
             positions: features.positions.cast(kept),
+            grids: None,
         };
         if self.keeps_more() || kept != computed {
             self.add(pictures, &rounded)?;
@@ -252,6 +254,7 @@ impl FeatureCache {
         Ok(VisionFeatures {
             summary: rounded.summary.cast(computed),
             positions: rounded.positions.cast(computed),
+            grids: None,
         })
     }
 

@@ -24,6 +24,7 @@ fn features(notes: usize, start: f32) -> VisionFeatures {
     VisionFeatures {
         summary: Tensor::from_data(summary, &device),
         positions: Tensor::from_data(positions, &device),
+        grids: None,
     }
 }
 
@@ -210,6 +211,7 @@ fn positions_may_be_wider_than_the_vector_of_the_picture() {
     let narrow = VisionFeatures {
         summary: all.summary.narrow(1, 0, 1),
         positions: all.positions,
+        grids: None,
     };
     let read = |features: VisionFeatures| {
         let summary = features.summary.try_into_vec_as::<f32>().unwrap();
