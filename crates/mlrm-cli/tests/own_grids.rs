@@ -7,7 +7,7 @@ mod tensors;
 
 use std::fs;
 
-use support::{Home, events, golden_cases, losses, training};
+use support::{Home, events, golden_cases, losses, named, training};
 use tensors::{copy_folder, read};
 
 /// The golden cases of such models, and where their visual tokens stand.
@@ -74,6 +74,26 @@ fn notes_of_a_batch_may_have_pictures_of_any_shape() {
                 "{system}, step {step}: {a}, {b}"
             );
         }
+        // Features that were kept, by this run or another one, make the same steps, and no picture is read again.
+        for run in ["kept", "again"] {
+            train(
+                &home,
+                run,
+                sets(layout, "train.max_steps=3 train.feature_cache=features"),
+            );
+            assert_eq!(losses(&events(&home, run)), whole, "{system}, {run}");
+        }
+        let read = |run: &str| {
+            let steps = events(&home, run);
+            let steps = named(&steps, "train_step").into_iter();
+            let encoded = steps.map(|step| step["pictures_encoded"].as_u64().expect("a number"));
+            encoded.sum::<u64>()
+        };
+        let [kept, again] = ["kept", "again"].map(read);
+        assert!(
+            (1..=6).contains(&kept) && again == 0,
+            "{system}: {kept}, {again}"
+        );
         // The folder says all of it.
         let manifest = home.read("run/model/mlrm.toml");
         assert!(manifest.contains("own_grids = 9"), "{manifest}");
@@ -161,9 +181,6 @@ fn what_cannot_be_is_refused_with_what_helps() {
     let (system, layout) = SYSTEMS[1];
     let home = home(system);
     let own = |more: &str| training("folder.toml", "other", sets(layout, more));
-    let kept = own("train.feature_cache=features");
-    let words = ["train.feature_cache", "model.vision.grid = \"square\""];
-    home.refused(&kept, &words);
     home.refused(
         own("prompt.max_tokens=9"),
         &["prompt.max_tokens", "too few"],

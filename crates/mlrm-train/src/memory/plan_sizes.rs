@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use mlrm_config::{BackendName, Baseline, MatmulPrecision, Quantisation, Tune};
 use mlrm_data::loader::{LoaderSettings, NoteEncoder, batch_notes};
-use mlrm_data::notes::Note;
 use mlrm_model::adapter::AdapterConfig;
 use mlrm_model::embedder::EmbedderConfig;
 use mlrm_model::{ModelError, ops};
 
 use super::{TrainingMemory, TrainingShape, resident_bytes};
+use crate::corpus::own_pixels;
 use crate::device;
 use crate::error::TrainError;
 use crate::plan::RunPlan;
@@ -203,7 +203,7 @@ fn largest_notes(
     let (mut lengths, mut sizes) = (Vec::with_capacity(SAMPLED_NOTES), Vec::new());
     let same = plan.embedder.config.visual_tokens();
     for note in rows.iter().step_by(every) {
-        let pixels = own_pixels(plan, note);
+        let pixels = own_pixels(&plan.encoding, &plan.notes, note);
         // The image token gives way to the visual tokens, or they stand behind it.
         let visual = pixels.map_or(same, |pixels| visual_tokens(plan, pixels));
         lengths.push(encoder.prompts().encode(note)?.ids.len() + visual);
@@ -217,18 +217,6 @@ fn largest_notes(
     };
     let longest = largest(lengths).unwrap_or(1 + same);
     Ok((longest as u64, largest(sizes)))
-}
-
-/// Pixels of what the vision encoder reads of a note's picture, by its header; `None` where all pictures have one size, or
-/// it has none that can be read.
-fn own_pixels(plan: &RunPlan, note: &Note) -> Option<usize> {
-    let (images, preprocessor) = (plan.notes.images.as_ref()?, &plan.encoding.preprocessor);
-    let preprocessor = preprocessor
-        .as_ref()
-        .filter(|of| of.image_size().is_none())?;
-    let key = note.image.as_deref()?;
-    let [height, width] = images.dimensions(key, &plan.notes.decoding).ok()?;
-    Some(preprocessor.output_size(height, width).iter().product())
 }
 
 /// Visual tokens of a picture that has a size of its own.
