@@ -339,7 +339,9 @@ impl VisionConfig {
 
     /// Side of the pictures, where the config.json tells another.
     pub(crate) fn own_image_size(&self) -> Option<usize> {
-        (self.image_size != self.stored_image_size()).then_some(self.image_size)
+        // That of an encoder whose patches go in blocks tells none.
+        let untold = self.blocks.is_some() || self.image_size != self.stored_image_size();
+        untold.then_some(self.image_size)
     }
 
     /// Side of the pictures that the stored positions are for.
