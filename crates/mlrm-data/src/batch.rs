@@ -14,15 +14,15 @@ pub type PictureHash = [u8; 32];
 pub struct Picture {
     /// Which one it is, where features of pictures are kept.
     pub hash: Option<PictureHash>,
-    /// `[3, image_size, image_size]`; `None` where its features are kept already.
+    /// Height and width in pixels.
+    pub size: [usize; 2],
+    /// `[3, height, width]`; `None` where its features are kept already.
     pub values: Option<Arc<[f32]>>,
 }
 
 /// The pictures of a batch, each once, and which notes show them.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct BatchPictures {
-    /// Side in pixels.
-    pub image_size: usize,
     /// The pictures, in the order in which notes first show them.
     pub distinct: Vec<Picture>,
     /// The place in `distinct` of what each note shows. `[notes]`
@@ -35,11 +35,11 @@ impl BatchPictures {
         let pictures = values.chunks_exact((3 * image_size * image_size).max(1));
         let picture = |values: &[f32]| Picture {
             hash: None,
+            size: [image_size; 2],
             values: Some(values.into()),
         };
         let distinct: Vec<Picture> = pictures.map(picture).collect();
         Self {
-            image_size,
             of_note: (0..distinct.len()).collect(),
             distinct,
         }
@@ -56,7 +56,6 @@ impl BatchPictures {
             })
         });
         Self {
-            image_size: self.image_size,
             of_note: of_note.collect(),
             distinct,
         }
@@ -157,7 +156,6 @@ impl NoteBatch {
         for part in parts.iter().filter_map(|part| part.pictures.as_ref()) {
             let all = pictures.get_or_insert_with(BatchPictures::default);
             let before = all.distinct.len();
-            all.image_size = part.image_size;
             all.distinct.extend_from_slice(&part.distinct);
             all.of_note
                 .extend(part.of_note.iter().map(|at| before + at));

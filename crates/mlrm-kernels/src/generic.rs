@@ -111,17 +111,17 @@ pub fn rotate(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
 
 /// See [`super::patches`].
 pub fn patches(pixels: Tensor<4>, patch: usize) -> Tensor<2> {
-    let [pictures, channels, side, _] = pixels.dims();
-    let grid = side / patch;
-    let read = grid * patch;
-    let pixels = match side == read {
+    let [pictures, channels, height, width] = pixels.dims();
+    let (rows, columns) = (height / patch, width / patch);
+    let (high, wide) = (rows * patch, columns * patch);
+    let pixels = match (height, width) == (high, wide) {
         true => pixels,
-        false => pixels.slice([0..pictures, 0..channels, 0..read, 0..read]),
+        false => pixels.slice([0..pictures, 0..channels, 0..high, 0..wide]),
     };
     pixels
-        .reshape([pictures, channels, grid, patch, grid, patch])
+        .reshape([pictures, channels, rows, patch, columns, patch])
         .permute([0, 2, 4, 1, 3, 5])
-        .reshape([pictures * grid * grid, channels * patch * patch])
+        .reshape([pictures * rows * columns, channels * patch * patch])
 }
 
 /// See [`super::linear`].

@@ -243,8 +243,8 @@ pub fn rotate(x: Tensor<4>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<4> {
 /// edges is not read.
 ///
 /// # Shapes
-/// `pixels`: `[pictures, channels, side, side]`; result `[pictures * grid * grid, channels * patch * patch]` with
-/// `grid = side / patch`
+/// `pixels`: `[pictures, channels, height, width]`; result `[pictures * rows * columns, channels * patch * patch]` with
+/// `rows = height / patch`, `columns = width / patch`
 pub fn patches(pixels: Tensor<4>, patch: usize) -> Tensor<2> {
     fused!(
         flex::Patches { patch },

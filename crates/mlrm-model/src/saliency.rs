@@ -77,7 +77,7 @@ pub fn saliency(
     formula: Formula,
     loss: impl FnOnce(Tensor<2>) -> Tensor<1>,
 ) -> Result<Saliency, ModelError> {
-    let spans = config.layout(tokens)?.image_spans()?;
+    let spans = config.layout(tokens, features.as_ref())?.image_spans()?;
     let mut trace = EmbedderTrace::default();
     trace.decoder.probe = Some(AttentionProbe::new(formula.site));
     let embeddings = core.forward(config, tokens, features, Some(&mut trace))?;
@@ -110,7 +110,7 @@ pub fn attention_mass(
     tokens: &TokenBatch,
     features: Option<VisionFeatures>,
 ) -> Result<Vec<Vec<[f64; 3]>>, ModelError> {
-    let spans = config.layout(tokens)?.image_spans()?;
+    let spans = config.layout(tokens, features.as_ref())?.image_spans()?;
     let mut trace = EmbedderTrace::default();
     trace.decoder.probe = Some(AttentionProbe::new(ProbeSite::Probabilities));
     core.forward(config, tokens, features, Some(&mut trace))?;

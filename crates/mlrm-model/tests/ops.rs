@@ -241,11 +241,11 @@ fn linear_maps_agree() {
 #[test]
 fn patches_agree() {
     // With and without a remainder at the edges, which has no gradient.
-    for (side, patch) in [(8, 4), (9, 4), (5, 1), (40, 16)] {
-        let pixels = |t: &[Tensor<1>]| t[0].clone().reshape([3, 2, side, side]);
+    for (height, width, patch) in [(8, 8, 4), (9, 9, 4), (5, 5, 1), (40, 40, 16), (9, 14, 4)] {
+        let pixels = |t: &[Tensor<1>]| t[0].clone().reshape([3, 2, height, width]);
         agree(
             "patches",
-            &[3 * 2 * side * side],
+            &[3 * 2 * height * width],
             &|t| flat(ops::patches(pixels(t), patch)),
             &|t| flat(generic::patches(pixels(t), patch)),
         );

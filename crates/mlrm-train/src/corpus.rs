@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mlrm_config::{DataSettings, DataSource, PromptSettings, TokenizerSettings, Variant};
 use mlrm_data::image::{DecodeOptions, ImagePreprocessor};
 use mlrm_data::loader::{Fallback, NoteEncoder, Pictures, PixelCache};
-use mlrm_data::notes::{ByText, ImageStore, NoteSet, Screened, WithoutPicture};
+use mlrm_data::notes::{ByText, ImageStore, Note, NoteSet, Screened, WithoutPicture};
 use mlrm_data::prompt::{PromptEncoder, PromptStyle, open_tokenizer};
 use mlrm_data::split::{PairData, Part, load_pairs};
 use mlrm_data::tokenizer::{NewToken, Tokenizer};
@@ -244,6 +244,16 @@ impl Encoding {
             image_end: id(&self.prompt.image_end_token),
         }
     }
+}
+
+/// Pixels of what the vision encoder reads of a note's picture, by its header; `None` where all pictures have one size, or
+/// the note has none that can be read.
+pub(crate) fn own_pixels(encoding: &Encoding, notes: &Notes, note: &Note) -> Option<usize> {
+    let preprocessor = encoding.preprocessor.as_ref();
+    let preprocessor = preprocessor.filter(|of| of.image_size().is_none())?;
+    let (images, key) = (notes.images.as_ref()?, note.image.as_deref()?);
+    let [height, width] = images.dimensions(key, &notes.decoding).ok()?;
+    Some(preprocessor.output_size(height, width).iter().product())
 }
 
 /// The tokenizer of a run from scratch, trained or read, and the tokens that were added to it.

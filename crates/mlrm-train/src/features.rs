@@ -29,17 +29,13 @@ pub fn vision_features(
     let (Some(pictures), Some(_)) = (batch.pictures.take(), &embedder.vision) else {
         return Ok(None);
     };
-    let BatchPictures {
-        image_size: side,
-        distinct,
-        of_note,
-    } = pictures;
+    let BatchPictures { distinct, of_note } = pictures;
     let (features, rows) = match &embedder.features {
         None => {
             let rows = (0..distinct.len()).collect();
-            (encode(embedder, &distinct, side)?, rows)
+            (encode(embedder, &distinct)?, rows)
         }
-        Some(cache) => known_or_new(embedder, cache, distinct, side)?,
+        Some(cache) => known_or_new(embedder, cache, distinct)?,
     };
     let rows: Vec<usize> = of_note.iter().map(|&picture| rows[picture]).collect();
     Ok(features.map(|features| {
@@ -72,21 +68,23 @@ impl KnownPictures for Kept {
 }
 
 /// Features of `pictures`, a few of which are on the device at a time.
-fn encode(
-    embedder: &Embedder,
-    pictures: &[Picture],
-    side: usize,
-) -> Result<Option<VisionFeatures>, TrainError> {
+fn encode(embedder: &Embedder, pictures: &[Picture]) -> Result<Option<VisionFeatures>, TrainError> {
     let device = device(embedder);
+    let own = embedder.config.has_own_grids();
     let mut parts = Vec::new();
-    for pictures in pictures.chunks(PICTURES_AT_A_TIME) {
-        let mut values = Vec::with_capacity(pictures.len() * 3 * side * side);
+    for pictures in pictures.chunks(if own { 1 } else { PICTURES_AT_A_TIME }) {
+        let [height, width] = pictures[0].size;
+        let mut values = Vec::with_capacity(pictures.len() * 3 * height * width);
         for picture in pictures {
             let of_picture = picture.values.as_ref();
             values.extend_from_slice(of_picture.ok_or_else(|| lacks("values"))?);
         }
-        let data = TensorData::new(values, [pictures.len(), 3, side, side]);
-        parts.extend(embedder.encode_vision(upload(data, &device)));
+        let data = TensorData::new(values, [pictures.len(), 3, height, width]);
+        let pixels = upload(data, &device);
+        parts.extend(match own {
+            true => embedder.encode_own(pixels),
+            false => embedder.encode_vision(pixels),
+        });
     }
     Ok(VisionFeatures::cat(parts))
 }
@@ -97,7 +95,6 @@ fn known_or_new(
     embedder: &Embedder,
     cache: &FeatureCache,
     pictures: Vec<Picture>,
-    side: usize,
 ) -> Result<(Option<VisionFeatures>, Vec<usize>), TrainError> {
     let (mut known, mut new, mut new_hashes) = (Vec::new(), Vec::new(), Vec::new());
     // Whether a picture is new, and which of those it is.
@@ -126,7 +123,7 @@ fn known_or_new(
         let features = cache.get(&known, &device(embedder));
         parts.push(features.ok_or_else(lost)?);
     }
-    if let Some(features) = encode(embedder, &new, side)? {
+    if let Some(features) = encode(embedder, &new)? {
         parts.push(cache.keep(&new_hashes, features)?);
     }
     let row = |(new, place)| if new { known.len() + place } else { place };

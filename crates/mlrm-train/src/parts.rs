@@ -55,6 +55,12 @@ impl Parts {
         Ok(parts)
     }
 
+    /// Whether `model.checkpoint` brings a vision encoder with the merger behind it.
+    pub(crate) fn has_merger(&self) -> bool {
+        let system = self.whole.as_ref().map(|whole| whole.system);
+        matches!(system, Some(System::Qwen25Vl | System::Qwen3Vl))
+    }
+
     /// Whose connector a head from scratch starts with.
     pub(crate) fn bare_connector(&self) -> Option<WholeSystem> {
         self.connector.clone()

@@ -85,6 +85,7 @@ const DEFAULTS: VisionConfig = VisionConfig {
     mask_token: MaskToken::Absent,
     tables_in_batches: true,
     blocks: None,
+    own_grids: None,
     summary: Summary::MeanPatch,
 };
 

@@ -154,7 +154,13 @@ impl Dataset<EncodedPicture> for PictureDataset {
         let picture = decode(&bytes, &self.options).map_err(|problem| {
             DatasetError::new(DataError::image(key, problem.message, problem.mend))
         })?;
-        let side = self.preprocessor.image_size();
+        let side = self.preprocessor.image_size().ok_or_else(|| {
+            DatasetError::new(DataError::setting(
+                "model.vision.grid",
+                "pictures of sizes of their own make no tensor together",
+                "set `model.vision.grid = \"square\"`, or read them in batches of notes",
+            ))
+        })?;
         let mut values = vec![0.0; 3 * side * side];
         let pixels = self.preprocessor.resize_crop(&picture);
         self.preprocessor.normalize_into(&pixels, &mut values);

@@ -2,6 +2,7 @@
 """Write tests/golden/images: small pictures and what Hugging Face's image processors make of them.
 
     python make_images.py ../images
+    python make_images.py ../images --only qwen2_vl_own      # of the pictures that are there
 
 Class `transformers.CLIPImageProcessorPil`: the PIL implementation of `CLIPImageProcessor` (named
 `CLIPImageProcessor`, "slow", before transformers 5). It resizes 8-bit pixels with Pillow, so values are
@@ -15,11 +16,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-import skimage
 from PIL import Image, ImageDraw
 from safetensors.numpy import save_file
 from transformers import (BitImageProcessorPil, BlipImageProcessorPil, CLIPImageProcessorPil, SiglipImageProcessorPil,
-                          ViTImageProcessorPil)
+                          Qwen2VLImageProcessorPil, ViTImageProcessorPil)
 
 CLIP = dict(do_convert_rgb=True, do_resize=True, resample=3, do_center_crop=True, do_rescale=True,
             rescale_factor=1 / 255, do_normalize=True, image_mean=[0.48145466, 0.4578275, 0.40821073],
@@ -64,11 +64,19 @@ OTHERS = {
                            ("chelsea_landscape_q95.jpg", "coffee_upscale.jpg")),
     "blip44_plain_number": (BlipImageProcessorPil, dict(image_processor_type="BlipImageProcessor", size=44),
                             ("rocket_wide_q30.jpg", "logo_palette.png")),
+    # Qwen2.5-VL's and Qwen3-VL's: sizes of each picture's own
+    "qwen2_vl_own": (Qwen2VLImageProcessorPil,
+                     dict(image_processor_type="Qwen2VLImageProcessor", patch_size=4, merge_size=2,
+                          size={"shortest_edge": 2000, "longest_edge": 4000}),
+                     ("chelsea_landscape_q95.jpg", "coffee_upscale.jpg", "rocket_wide_q30.jpg", "logo_rgba.png",
+                      "logo_palette.png")),
 }
 
 
 def photographs():
     """The bundled pictures, at most about 300 pixels wide."""
+    import skimage
+
     root = Path(skimage.__file__).parent / "data"
     files = {"astronaut": "astronaut.png", "chelsea": "chelsea.png", "coffee": "coffee.png", "rocket": "rocket.jpg"}
     out = {}
@@ -100,22 +108,36 @@ def write_pictures(out: Path):
     logo.convert("RGB").quantize(8).save(out / "logo_palette.png")
 
 
+def whole(out, config):
+    """The picture of which Qwen2VLImageProcessor gives patches, [3, height, width]."""
+    patch, merge = config["patch_size"], config["merge_size"]
+    _, rows, columns = out["image_grid_thw"][0]
+    patches = np.asarray(out["pixel_values"]).reshape(rows // merge, columns // merge, merge, merge, 3, -1, patch, patch)
+    return patches[:, :, :, :, :, 0].transpose(4, 0, 2, 5, 1, 3, 6).reshape(3, rows * patch, columns * patch)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    out = parser.parse_args().out
+    parser.add_argument("--only", metavar="FOLDER", help="write this folder alone")
+    a = parser.parse_args()
+    out = a.out
     out.mkdir(parents=True, exist_ok=True)
-    write_pictures(out)
+    if not a.only:
+        write_pictures(out)
     clip = {folder: (CLIPImageProcessorPil, CLIP | settings, pictures)
             for folder, (settings, pictures) in FOLDERS.items()}
     for folder, (kind, config, pictures) in (clip | OTHERS).items():
+        if a.only not in (None, folder):
+            continue
         to = out / folder
         to.mkdir(exist_ok=True)
         (to / "preprocessor_config.json").write_text(json.dumps(config, indent=2) + "\n")
         processor = kind.from_pretrained(to)
         for name in pictures:
             with Image.open(out / name) as picture:
-                pixels = processor(picture)["pixel_values"][0]
+                made = processor(picture)
+                pixels = whole(made, config) if "image_grid_thw" in made else made["pixel_values"][0]
                 print(folder, name, picture.mode, picture.size, pixels.shape, (out / name).stat().st_size)
             save_file({"pixel_values": np.ascontiguousarray(pixels, dtype=np.float32)}, to / f"{name}.safetensors")
             (to / f"{name}.safetensors").chmod(0o644)

@@ -3,6 +3,8 @@
 
     python make_qwen_vl.py qwen2_5_vl CASE --seed 45
     python make_qwen_vl.py qwen3_vl CASE --seed 46
+    python make_qwen_vl.py qwen2_5_vl CASE --seed 47 --own
+    python make_qwen_vl.py qwen3_vl CASE --seed 48 --own
 
 `system/` is what `save_pretrained` writes. Everything expected comes from `transformers`' own forward pass of the whole
 model over ragged rows with padding, read by hooks; names are those of make_cases.py, but that there is no saliency:
@@ -14,6 +16,13 @@ grad.merger.last.*, grad.merger.deep.{i}.*     of the mergers: norm, fc1, fc2
 
 The loss is that of reference.py on the states of the last token. The tower is frozen, mergers and language model learn.
 Pictures have 3 x 3 blocks, and windows of 2 x 2 of them, so that those at the edges are smaller.
+
+With `--own` each picture has a grid of its own. `pictures/{i}.png` are drawn in six sizes and shapes; what the published
+image processor (its PIL implementation) makes of them is what the model reads:
+
+pixel_values.{i}     in the inputs: what the processor cut into patches, put together again, [3, height, width]
+vision.*, visual_tokens     of all pictures, one behind the other, [1, sum over pictures, v]
+position.places      `get_rope_index` of the whole model, [2B, T, 3], 0 at padding
 """
 from __future__ import annotations
 
@@ -23,6 +32,7 @@ import json
 from pathlib import Path
 
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from make_cases import NEW, randomise
@@ -32,6 +42,10 @@ PAD, START, END, IMAGE = 90, 91, 92, 93
 PATCH, MERGE, FRAMES, SIDE = 4, 2, 2, 24
 GRID = SIDE // PATCH
 TOKENS = (GRID // MERGE) ** 2
+# With --own: height and width of the pictures, and what the processor may make of them: of 4 to 9 blocks, which gives 3 x 2,
+# 1 x 5, 2 x 3 (made larger), 3 x 3 (as it is), 6 x 1 and 2 x 3 of them.
+SIZES = ((37, 23), (20, 61), (9, 14), (24, 24), (64, 13), (33, 40))
+RANGE = {"shortest_edge": 4 * (MERGE * PATCH) ** 2, "longest_edge": 9 * (MERGE * PATCH) ** 2}
 
 
 def config_of(kind: str):
@@ -62,13 +76,48 @@ def make_input_ids(gen, insert: str, pairs: int):
     return torch.tensor([row + [PAD] * (width - len(row)) for row in rows])
 
 
-def expanded(input_ids, insert: str):
+def expanded(input_ids, insert: str, tokens: list[int]):
     """The same with a token for each block of the picture, as the model's own processor writes it."""
     rows = []
-    for row in input_ids.tolist():
+    for row, count in zip(input_ids.tolist(), tokens):
         at = row.index(START) + 1
-        rows.append(row[:at] + [IMAGE] * TOKENS + row[at + (insert == "replace"):])
-    return torch.tensor(rows)
+        rows.append([x for x in row[:at] + [IMAGE] * count + row[at + (insert == "replace"):] if x != PAD])
+    padding = input_ids.shape[1] - int((input_ids != PAD).sum(-1).max())
+    width = max(map(len, rows)) + padding
+    return torch.tensor([row + [PAD] * (width - len(row)) for row in rows])
+
+
+def drawn_pictures(gen, folder: Path):
+    """Pictures of all SIZES as files: waves of a colour each, with some noise."""
+    folder.mkdir()
+    files = []
+    for index, (height, width) in enumerate(SIZES):
+        wave = torch.rand(3, 3, generator=gen) * 0.6
+        y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        of_channel = lambda w: 128 + 100 * torch.sin(w[0] * y + w[1] * x + 6 * w[2])
+        values = torch.stack([of_channel(w) for w in wave], dim=-1)
+        values = values + 20 * torch.randn(values.shape, generator=gen)
+        path = folder / f"{index}.png"
+        Image.fromarray(values.clamp(0, 255).to(torch.uint8).numpy()).save(path)
+        files.append(path)
+    return files
+
+
+def processed(files, system: Path):
+    """What the processor makes of the pictures: patches, grids, and the patches of each put together again."""
+    from transformers import Qwen2VLImageProcessorPil
+
+    processor = Qwen2VLImageProcessorPil(size=RANGE, patch_size=PATCH, merge_size=MERGE, temporal_patch_size=FRAMES)
+    processor.save_pretrained(system)
+    out = processor([Image.open(file) for file in files], return_tensors="pt")
+    patches, grids = out["pixel_values"], out["image_grid_thw"].tolist()
+    whole, start = [], 0
+    for _, rows, columns in grids:
+        own = patches[start:start + rows * columns]
+        start += rows * columns
+        own = own.reshape(rows // MERGE, columns // MERGE, MERGE, MERGE, 3, FRAMES, PATCH, PATCH)[:, :, :, :, :, 0]
+        whole.append(own.permute(4, 0, 2, 5, 1, 3, 6).reshape(3, rows * PATCH, columns * PATCH).contiguous())
+    return patches, grids, whole
 
 
 def patches_of(pixels):
@@ -79,15 +128,16 @@ def patches_of(pixels):
     return x.unsqueeze(6).expand(*x.shape[:6], FRAMES, PATCH, PATCH).reshape(n * GRID * GRID, -1)
 
 
-def by_rows(kind: str, states):
-    """Blocks row by row, [pictures, patches, v] -> the same."""
+def by_rows(kind: str, states, grids):
+    """Blocks row by row, [pictures, patches, v] -> the same; `grids` are those of the pictures in one row of `states`."""
     if kind != "qwen2_5_vl":
         return states
     from transformers.vision_utils import get_vision_window_index
 
-    order, _ = get_vision_window_index(torch.tensor([[1, GRID, GRID]]), MERGE, 2 * MERGE * PATCH, PATCH)
+    order, _ = get_vision_window_index(torch.tensor(grids), MERGE, 2 * MERGE * PATCH, PATCH)
     n, count, width = states.shape
-    return states.reshape(n, TOKENS, MERGE * MERGE, width)[:, torch.argsort(order)].reshape(n, count, width)
+    blocks = states.reshape(n, count // MERGE**2, MERGE * MERGE, width)
+    return blocks[:, torch.argsort(order)].reshape(n, count, width)
 
 
 def head_name(name: str) -> str:
@@ -101,9 +151,9 @@ def head_name(name: str) -> str:
     return name
 
 
-def expectations(kind: str, model, temperature, input_ids, pixels, insert: str):
+def expectations(kind: str, model, temperature, input_ids, patches, grids, insert: str, own: bool):
     """name -> tensor, as documented above."""
-    ids = expanded(input_ids, insert)
+    ids = expanded(input_ids, insert, [rows * columns // MERGE**2 for _, rows, columns in grids])
     notes = len(ids)
     mask = (ids != PAD).long()
     visual, llm = model.model.visual, model.model.language_model
@@ -123,19 +173,24 @@ def expectations(kind: str, model, temperature, input_ids, pixels, insert: str):
     keep(llm.norm, "llm.final", output=True)
     keep(visual, "tower", output=True)
     model.zero_grad(set_to_none=True)
-    model.model(input_ids=ids, attention_mask=mask, pixel_values=patches_of(pixels),
-                image_grid_thw=torch.tensor([[1, GRID, GRID]] * notes), mm_token_type_ids=(ids == IMAGE).int(),
-                use_cache=False)
+    model.model(input_ids=ids, attention_mask=mask, pixel_values=patches, image_grid_thw=torch.tensor(grids),
+                mm_token_type_ids=(ids == IMAGE).int(), use_cache=False)
     for handle in handles:
         handle.remove()
     tower = seen.pop("tower")
-    e = {k: v.reshape(notes, GRID * GRID, -1) if k.startswith("vision.") else v for k, v in seen.items()}
+    rows = 1 if own else notes
+    e = {k: v.reshape(rows, len(patches) // rows, -1) if k.startswith("vision.") else v for k, v in seen.items()}
     depth = len(visual.blocks)
     deep = getattr(visual, "deepstack_visual_indexes", [])
     states = [e[f"vision.hidden.{depth}"]] + [e[f"vision.hidden.{index + 1}"] for index in deep]
-    e["vision.features"] = torch.cat([by_rows(kind, state) for state in states], dim=-1)
+    e["vision.features"] = torch.cat([by_rows(kind, state, grids if own else grids[:1]) for state in states], dim=-1)
     # The model has split them by picture in the meantime.
-    e["visual_tokens"] = torch.cat(tuple(tower.pooler_output)).reshape(notes, TOKENS, -1)
+    tokens = torch.cat(tuple(tower.pooler_output))
+    e["visual_tokens"] = tokens.reshape(rows, len(tokens) // rows, -1)
+    if own:
+        places, _ = model.model.get_rope_index(input_ids=ids, mm_token_type_ids=(ids == IMAGE).int(),
+                                               image_grid_thw=torch.tensor(grids), attention_mask=mask)
+        e["position.places"] = places.permute(1, 2, 0) * mask[..., None]
     e["valid_mask"] = mask
     e["position.final"] = mask.sum(-1) - 1
     pooled = e["llm.final"][torch.arange(notes), e["position.final"]]
@@ -161,7 +216,10 @@ def main():
     parser.add_argument("case", type=Path)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--pairs", type=int, default=2)
+    parser.add_argument("--own", action="store_true", help="pictures with grids of their own, three pairs of them")
     a = parser.parse_args()
+    if a.own:
+        a.pairs = len(SIZES) // 2
     import transformers
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration
 
@@ -176,8 +234,13 @@ def main():
     made.save_pretrained(a.case / "system")
     (a.case / "system" / "generation_config.json").unlink(missing_ok=True)
     input_ids = make_input_ids(gen, insert, a.pairs)
-    pixels = torch.randn(len(input_ids), 3, SIDE, SIDE, generator=gen)
-    save_file({"input_ids": input_ids, "pixel_values": pixels}, a.case / "inputs.safetensors")
+    if a.own:
+        patches, grids, pictures = processed(drawn_pictures(gen, a.case / "pictures"), a.case / "system")
+        pixels = {f"pixel_values.{index}": picture for index, picture in enumerate(pictures)}
+    else:
+        drawn = torch.randn(len(input_ids), 3, SIDE, SIDE, generator=gen)
+        patches, grids, pixels = patches_of(drawn), [[1, GRID, GRID]] * len(drawn), {"pixel_values": drawn}
+    save_file({"input_ids": input_ids, **pixels}, a.case / "inputs.safetensors")
 
     def computed(dtype):
         """From what is on disk."""
@@ -185,7 +248,7 @@ def main():
         for name, p in model.model.visual.named_parameters():
             p.requires_grad_("merger" in name)
         temperature = torch.nn.Parameter(torch.tensor([2.75], dtype=dtype))
-        return expectations(a.kind, model, temperature, input_ids, pixels.to(dtype), insert)
+        return expectations(a.kind, model, temperature, input_ids, patches.to(dtype), grids, insert, a.own)
 
     expected, wide = computed(torch.float32), computed(torch.float64)
     assert all(v.isfinite().all() for v in expected.values() if v.is_floating_point())
@@ -197,7 +260,7 @@ def main():
             d = d * expected["valid_mask"][..., None] if k.startswith("llm.") else d
             rounding[k] = {"max_abs_diff_to_f64": float(f"{d.max():.3g}"), "max_abs": float(f"{v.abs().max():.3g}")}
     cfg = NoteLLM2Config.for_variant(
-        "basic", num_query_tokens=TOKENS, mm_projector_type="linear", image_insert=insert, embedding_dim=-1,
+        "basic", num_query_tokens=max(rows * columns // MERGE**2 for _, rows, columns in grids), mm_projector_type="linear", image_insert=insert, embedding_dim=-1,
         pad_token_id=PAD, image_token_id=START if insert == "after" else IMAGE, image_emb_token_id=99)
     case = {
         "family": a.kind, "variant": "basic", "seed": a.seed, "batch_pairs": a.pairs, "dtype": "float32", "mode": "eval",

@@ -116,10 +116,18 @@ make_system blip-2 system_blip2 --seed 41 --family opt --variant basic --hidden 
 make_system qwen-vl system_qwen_vl --seed 42 --family qwen --variant basic --hidden 12 --heads 3 --vocab 99 \
     --image-insert after --vision qwen_vl_visual --vision-act gelu --image-size 16 --vision-hidden 18 \
     --connector resampler --resampler-heads 1 --query-tokens 9 --embedding-dim -1 --select-feature patch
-for whole in "qwen2_5_vl 45" "qwen3_vl 46"; do
-    rm -rf "$out/system_${whole% *}"
-    ${PYTHON:-python3} "$here/make_qwen_vl.py" "${whole% *}" "$out/system_${whole% *}" --seed "${whole#* }"
-done
+make_qwen() {
+    kind=$1
+    name=$2
+    shift 2
+    rm -rf "$out/$name"
+    ${PYTHON:-python3} "$here/make_qwen_vl.py" "$kind" "$out/$name" "$@"
+}
+
+make_qwen qwen2_5_vl system_qwen2_5_vl --seed 45
+make_qwen qwen3_vl system_qwen3_vl --seed 46
+make_qwen qwen2_5_vl system_qwen2_5_vl_own_grids --seed 47 --own
+make_qwen qwen3_vl system_qwen3_vl_own_grids --seed 48 --own
 make_system notellm2 system_notellm2_mllama --seed 43 --family llama --variant notellm2 --kv-heads 1 --heads 2
 make_system notellm2 system_notellm2_qwen_selfvl --seed 44 --family qwen --variant notellm2 --hidden 12 --heads 3 \
     --vocab 103 --image-insert after --qformer-hidden 20

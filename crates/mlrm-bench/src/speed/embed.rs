@@ -1,6 +1,6 @@
 //! Inference: notes to embeddings.
 
-use super::filled::{added_positions, budget, fill_to, shape};
+use super::filled::{added_positions, budget, fill_to, refuse_own_grids, shape};
 use super::model::{ModelRun, report};
 use super::{BenchReport, Samples};
 use mlrm_train::TrainError;
@@ -15,6 +15,7 @@ use mlrm_train::plan::RunPlan;
 /// # Errors
 /// Notes that cannot be read; a device that fails.
 pub fn bench_embed(plan: &RunPlan, samples: Samples) -> Result<BenchReport, TrainError> {
+    refuse_own_grids(plan)?;
     let config = &plan.embedder.config;
     let encoder = plan.encoder()?;
     let notes = plan.config.eval.batch_notes;

@@ -6,7 +6,21 @@ use mlrm_data::loader::NoteEncoder;
 use mlrm_events::Named;
 use mlrm_model::weights::{parameter_count, trained_parameter_count};
 
+use mlrm_train::TrainError;
 use mlrm_train::plan::RunPlan;
+
+/// Refuses models whose visual tokens are as many as each picture makes them: what is measured would be a matter of the
+/// pictures, and the operations are counted for one size.
+pub(super) fn refuse_own_grids(plan: &RunPlan) -> Result<(), TrainError> {
+    match plan.embedder.config.has_own_grids() {
+        false => Ok(()),
+        true => Err(TrainError::Refused(
+            "model.vision.grid = \"own\": a measurement needs pictures of one size; set model.vision.grid = \"square\", and \
+             model.vision.max_pixels to what the pictures have"
+                .into(),
+        )),
+    }
+}
 
 /// Ids of a prompt that uses the whole token budget, before the visual tokens are put in.
 pub(super) fn budget(plan: &RunPlan, encoder: &NoteEncoder) -> usize {

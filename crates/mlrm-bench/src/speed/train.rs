@@ -2,7 +2,7 @@
 
 use mlrm_data::order::Cursor;
 
-use super::filled::{added_positions, budget, fill_to, shape};
+use super::filled::{added_positions, budget, fill_to, refuse_own_grids, shape};
 use super::model::{ModelRun, report};
 use super::{BenchReport, Samples};
 use mlrm_train::TrainError;
@@ -17,6 +17,7 @@ use mlrm_train::step::{StepContext, train_step};
 /// # Errors
 /// Steps that do not fit into memory, as for a run; notes that cannot be read; a device that fails.
 pub fn bench_train(mut plan: RunPlan, samples: Samples) -> Result<BenchReport, TrainError> {
+    refuse_own_grids(&plan)?;
     // Every batch has the notes that the config's sizes say. There is neither an evaluation nor a probe.
     plan.config.train.merge_duplicates = false;
     plan.config.train.saliency_every_steps = 0;

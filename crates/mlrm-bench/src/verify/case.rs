@@ -79,6 +79,8 @@ pub struct GoldenCase {
     pub tokens: TokenBatch,
     /// Preprocessed pictures, `[notes, 3, side, side]`.
     pub pixels: Option<Tensor<4>>,
+    /// Those with sizes of their own, `[1, 3, height, width]` each; empty where `pixels` holds them.
+    pub own_pictures: Vec<Tensor<4>>,
     /// The loss and its weights.
     pub objective: Objective,
     /// What PyTorch computed.
@@ -118,8 +120,16 @@ impl GoldenCase {
         let whole = system.is_dir().then(|| WholeSystem::open(&system));
         let whole = whole.transpose()?;
         let inputs = Checkpoint::open(&folder.join("inputs.safetensors"))?;
-        let side = inputs.shape("pixel_values").and_then(|s| s.last().copied());
-        let config = embedder_config(folder, &case, whole.as_ref(), side)?;
+        let frozen = device.clone().without_autodiff();
+        let (pixels, own_pictures) = (pixels(&inputs, &frozen)?, own_pictures(&inputs, &frozen)?);
+        let side = pixels.as_ref().map(|pixels| pixels.dims()[3]);
+        let mut config = embedder_config(folder, &case, whole.as_ref(), side)?;
+        if let (Some(vision), false) = (&mut config.vision, own_pictures.is_empty()) {
+            let block = (vision.patch_size * vision.merge()).pow(2);
+            let sizes = own_pictures.iter().map(|picture| picture.dims());
+            let blocks = sizes.map(|[_, _, height, width]| height * width / block);
+            vision.with_own_grids(blocks.max().unwrap_or(1));
+        }
         let options = build_options(folder, &case, whole.as_ref(), dtype);
         let embedder = Embedder::build(config, &options, device)?;
         let weights = match &whole {
@@ -131,7 +141,8 @@ impl GoldenCase {
         Ok(Self {
             name: name_of(folder),
             tokens: tokens(&inputs, flags)?,
-            pixels: pixels(&inputs, &device.clone().without_autodiff())?,
+            pixels,
+            own_pictures,
             embedder,
             objective: Objective {
                 kind: ObjectiveKind::OneTower,
@@ -296,6 +307,16 @@ fn tokens(inputs: &Checkpoint, flags: &CaseConfig) -> Result<TokenBatch, ModelEr
         flags.image_tokens.then_some(flags.image_token_id),
         flags.micl.then_some(flags.image_emb_token_id),
     )
+}
+
+/// Pictures `pixel_values.0`, `pixel_values.1`, …, `[3, height, width]` each.
+fn own_pictures(inputs: &Checkpoint, device: &Device) -> Result<Vec<Tensor<4>>, ModelError> {
+    let mut pictures = Vec::new();
+    while let Some(stored) = inputs.get(&format!("pixel_values.{}", pictures.len()))? {
+        let data = TensorData::new(stored.values, [vec![1], stored.shape].concat());
+        pictures.push(Tensor::from_data(data, device));
+    }
+    Ok(pictures)
 }
 
 fn pixels(inputs: &Checkpoint, device: &Device) -> Result<Option<Tensor<4>>, ModelError> {

@@ -73,16 +73,36 @@ fn vision_tensors(
     case: &GoldenCase,
     all: &mut Collected,
 ) -> Result<Option<VisionFeatures>, ModelError> {
-    let (Some(vision), Some(pixels)) = (&case.embedder.vision, &case.pixels) else {
+    let Some(vision) = &case.embedder.vision else {
         return Ok(None);
     };
-    let mut states = Vec::new();
-    let selection = case.embedder.config.features;
-    vision.forward(pixels.clone(), selection, Some(&mut states));
-    for (index, state) in states.into_iter().enumerate() {
-        all.put(&format!("vision.hidden.{index}"), state)?;
+    let own = case.own_pictures.as_slice();
+    let pictures = case.pixels.as_slice().iter().chain(own);
+    // Of each picture, or of all where they have one size.
+    let mut states: Vec<Vec<Tensor<3>>> = Vec::new();
+    for pixels in pictures {
+        let mut every = Vec::new();
+        vision.forward(
+            pixels.clone(),
+            case.embedder.config.features,
+            Some(&mut every),
+        );
+        states.resize_with(every.len(), Vec::new);
+        for (all, state) in states.iter_mut().zip(every) {
+            all.push(state);
+        }
     }
-    let features = case.embedder.encode_vision(pixels.clone());
+    for (index, state) in states.into_iter().enumerate() {
+        all.put(&format!("vision.hidden.{index}"), Tensor::cat(state, 1))?;
+    }
+    let features = match &case.pixels {
+        Some(pixels) => case.embedder.encode_vision(pixels.clone()),
+        None => {
+            let pictures = own.iter().cloned();
+            let parts = pictures.filter_map(|pixels| case.embedder.encode_own(pixels));
+            VisionFeatures::cat(parts.collect())
+        }
+    };
     if let Some(features) = &features {
         all.put("vision.features", features.positions.clone())?;
         all.put("vision.summary", features.summary.clone())?;
@@ -98,6 +118,7 @@ fn traced_tensors(
     let (config, tokens) = (&case.embedder.config, &case.tokens);
     let mut trace = EmbedderTrace::default();
     let core = &case.embedder.core;
+    let layout = config.layout(tokens, features.as_ref())?;
     core.forward(config, tokens, features, Some(&mut trace))?;
     for (name, tensor) in [
         ("qformer.output", trace.qformer_output),
@@ -129,9 +150,14 @@ fn traced_tensors(
             all.put(&format!("{place}.gate_z"), z)?;
         }
     }
-    let layout = config.layout(tokens)?;
     let notes = tokens.notes();
     let seq = layout.seq;
+    if let Some(places) = layout.places() {
+        let real = |at: usize| at % seq < layout.lengths[at / seq];
+        let places = places.into_iter().enumerate();
+        let places = places.flat_map(|(at, place)| place.map(|of| if real(at) { of } else { 0 }));
+        all.put_positions("position.places", &[notes, seq, 3], places.collect());
+    }
     let valid = |&length: &usize| (0..seq).map(move |p| usize::from(p < length));
     let mask = layout.lengths.iter().flat_map(valid).collect();
     all.put_positions("valid_mask", &[notes, layout.seq], mask);
@@ -198,7 +224,8 @@ fn saliency_tensors(
 ) -> Result<(), ModelError> {
     let embedder = &case.embedder;
     let notes = case.tokens.notes();
-    let spans = embedder.config.layout(&case.tokens)?.image_spans()?;
+    let layout = embedder.config.layout(&case.tokens, features.as_ref())?;
+    let spans = layout.image_spans()?;
     let range = |s: &mlrm_model::embedder::ImageSpan| [s.start, s.end, s.final_position];
     all.put_positions(
         "saliency.range",

@@ -33,9 +33,11 @@ pub struct VisionSettings {
     /// Side of the square input in pixels.
     #[schemars(range(min = 1, max = 65536))]
     pub image_size: usize,
-    /// Most pixels of a picture, for the vision encoders of Qwen2.5-VL and Qwen3-VL, which read any size: all pictures
-    /// become the largest square within it whose side whole visual tokens fill. Not set: 448 by 448, or what the
-    /// preprocessor_config.json allows where that is less.
+    /// In which grids of patches the vision encoders of Qwen2.5-VL and Qwen3-VL read pictures. Not set: `own` for a whole
+    /// model (`model.checkpoint`), unless its preprocessor_config.json asks for one size; else `square`.
+    pub grid: Option<PictureGrid>,
+    /// Most pixels of a picture, for the vision encoders of Qwen2.5-VL and Qwen3-VL, which read any size. Larger ones become
+    /// smaller. Not set: what the preprocessor_config.json allows; with `grid = "square"` no more than 448 by 448.
     #[schemars(range(min = 1))]
     pub max_pixels: Option<usize>,
     /// Side of a patch in pixels.
@@ -66,6 +68,7 @@ impl Default for VisionSettings {
             num_attention_heads: 3,
             intermediate_size: 768,
             image_size: 64,
+            grid: None,
             max_pixels: None,
             patch_size: 16,
             hidden_act: VisionActivation::QuickGelu,
@@ -74,6 +77,16 @@ impl Default for VisionSettings {
             post_layernorm: false,
         }
     }
+}
+
+/// In which grid of patches a vision encoder that reads any size reads a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PictureGrid {
+    /// Each in one of its own, by its size and proportions, as published: the number of visual tokens varies.
+    Own,
+    /// All in one square, into which they are squeezed: the largest one within `max_pixels`.
+    Square,
 }
 
 /// Activation of the vision encoder's feed-forward network.

@@ -53,7 +53,7 @@ fn rules(config: &RunConfig) -> [Rule; 22] {
         (scratch && llm.family.traits().plain_heads,
             "in this family the heads fill `model.llm.hidden_size`", "model.llm.head_dim", &[]),
         (model.path.is_none() && model.vision.path.is_some(), "`model.vision.path` brings the sizes",
-            "model.vision", &["path", "accept_keys", "max_pixels", "select_layer", "select_feature", "post_layernorm"]),
+            "model.vision", &["path", "accept_keys", "grid", "max_pixels", "select_layer", "select_feature", "post_layernorm"]),
         (connector.path.is_some(), "`model.connector.path` brings the sizes",
             "model.connector", &["path", "accept_keys", "kind", "projector"]),
         (model.checkpoint.is_none() && connector.path.is_none(),

@@ -53,6 +53,9 @@ pub struct PixelRange {
 }
 
 impl PixelRange {
+    /// How many times as long as the other a side may be, as `smart_resize` has it.
+    pub const MOST_RATIO: u32 = 200;
+
     /// That of `Qwen2VLImageProcessor` where a file says nothing.
     pub(super) const QWEN2_VL: Self = Self {
         least: 56 * 56,
@@ -78,6 +81,33 @@ impl PixelRange {
             [rows, columns]
         };
         (rows as u64, columns as u64)
+    }
+
+    /// That of `Qwen2VLImageProcessor` where a file says nothing, for visual tokens of `factor` by `factor` pixels.
+    pub fn usual(factor: u32) -> Self {
+        let square = factor.saturating_mul(factor);
+        let [least, most] = [4, 1280].map(|count: u32| count.saturating_mul(square));
+        Self {
+            least,
+            most,
+            factor,
+        }
+    }
+
+    /// The same with at most `most` pixels.
+    pub fn at_most(self, most: u32) -> Self {
+        Self {
+            least: self.least.min(most),
+            most,
+            ..self
+        }
+    }
+
+    /// How many squares of `factor` by `factor` pixels a picture has at most. One that is a single square high or wide may
+    /// have a few more.
+    pub fn most_squares(&self) -> usize {
+        let square = u64::from(self.factor).pow(2).max(1);
+        (u64::from(self.most) / square).max(1) as usize
     }
 
     /// The side of the largest square of at most `side` pixels along it.

@@ -1,6 +1,6 @@
 //! Whether a file is a whole picture, by its first and last bytes alone.
 
-use image::ImageFormat;
+use image::{ImageDecoder, ImageFormat};
 
 use super::container::{ends_early, tail_is_an_end};
 use super::decode::{DecodeOptions, format_of, guarded, open, truncated};
@@ -33,6 +33,16 @@ pub(crate) fn check_ends(
         return check_whole(format, &whole()?, options);
     }
     Ok(())
+}
+
+/// Height and width of a picture that begins with `head`.
+///
+/// # Errors
+/// What [`check_ends`] would say of its header.
+pub(crate) fn dimensions(head: &[u8], options: &DecodeOptions) -> Result<[u32; 2], Problem> {
+    let format = format_of(head)?;
+    let (width, height) = guarded(|| open(format, head, options).map(|of| of.dimensions()))?;
+    Ok([height, width])
 }
 
 fn check_whole(format: ImageFormat, bytes: &[u8], options: &DecodeOptions) -> Result<(), Problem> {

@@ -18,5 +18,5 @@ mod tests;
 
 pub use config::{PixelRange, PreprocessorConfig, Resample, Resize};
 pub use decode::{DecodeOptions, PictureTraits, decode, decode_with_traits};
-pub(crate) use header::{HEAD_BYTES, TAIL_BYTES, check_ends};
+pub(crate) use header::{HEAD_BYTES, TAIL_BYTES, check_ends, dimensions};
 pub use preprocess::ImagePreprocessor;

@@ -3,17 +3,18 @@
 use image::RgbImage;
 use mlrm_config::ExifOrientation;
 
-use super::config::{PreprocessorConfig, Resize};
+use super::config::{PixelRange, PreprocessorConfig, Resize};
 use super::resample::{Axis, resample};
-use crate::error::{DataError, Result};
+use crate::error::{DataError, Problem, ProblemKind, Result};
 
 const CHANNELS: usize = 3;
 
-/// Makes square inputs of one vision encoder.
+/// Makes inputs of one vision encoder: squares of one size, or pictures of sizes of their own.
 #[derive(Debug, Clone)]
 pub struct ImagePreprocessor {
     config: PreprocessorConfig,
-    image_size: usize,
+    /// Side of the squares.
+    image_size: Option<usize>,
     /// The value of each byte in each channel.
     values: Box<[[f32; 256]; CHANNELS]>,
 }
@@ -42,8 +43,23 @@ impl ImagePreprocessor {
         Ok(Self {
             values: Box::new(value_table(&config)),
             config,
-            image_size,
+            image_size: Some(image_size),
         })
+    }
+
+    /// A preprocessor for a vision encoder that reads each picture in a size of its own, within `range`; of `config` the
+    /// filter and the values count.
+    pub fn of_own_sizes(config: PreprocessorConfig, range: PixelRange) -> Self {
+        let config = PreprocessorConfig {
+            resize: Some(Resize::Within(range)),
+            crop: None,
+            ..config
+        };
+        Self {
+            values: Box::new(value_table(&config)),
+            config,
+            image_size: None,
+        }
     }
 
     /// The same for pictures that are read with this orientation.
@@ -57,18 +73,58 @@ impl ImagePreprocessor {
         &self.config
     }
 
-    /// Side of the square outputs in pixels.
-    pub fn image_size(&self) -> usize {
+    /// Side of the square outputs in pixels; `None` where each picture has a size of its own.
+    pub fn image_size(&self) -> Option<usize> {
         self.image_size
     }
 
-    /// The pixels that the encoder sees, `[image_size, image_size, 3]` bytes, row by row.
+    /// Height and width of what becomes of a picture of this height and width.
+    pub fn output_size(&self, height: u32, width: u32) -> [usize; 2] {
+        match self.image_size {
+            Some(side) => [side; 2],
+            None => {
+                let (height, width) = self.resized(height, width);
+                [height as usize, width as usize]
+            }
+        }
+    }
+
+    /// Height and width of a picture that shows nothing: no larger than it must be.
+    pub fn blank_size(&self) -> [usize; 2] {
+        match (self.image_size, self.config.resize) {
+            (Some(side), _) => [side; 2],
+            (None, Some(Resize::Within(range))) => [range.factor as usize; 2],
+            (None, _) => [1; 2],
+        }
+    }
+
+    /// Refuses pictures that no size of their own fits.
+    ///
+    /// # Errors
+    /// One side that is more than [`PixelRange::MOST_RATIO`] times the other.
+    pub fn check(&self, picture: &RgbImage) -> Result<(), Problem> {
+        let (width, height) = picture.dimensions();
+        let (long, short) = (width.max(height), width.min(height));
+        if self.image_size.is_some() || long <= PixelRange::MOST_RATIO.saturating_mul(short) {
+            return Ok(());
+        }
+        Err(Problem::new(
+            ProblemKind::UndecodableImage,
+            format!(
+                "{width} × {height} pixels, where no side may be more than {} times the other one",
+                PixelRange::MOST_RATIO
+            ),
+            "cut the picture, remove `image` from the note, or set `model.vision.grid = \"square\"`",
+        ))
+    }
+
+    /// The pixels that the encoder sees, `[height, width, 3]` bytes of [`Self::output_size`], row by row.
     pub fn resize_crop(&self, picture: &RgbImage) -> Vec<u8> {
         let (width, height) = picture.dimensions();
         let (new_height, new_width) = self.resized(height, width);
-        let side = self.image_size as u32;
-        let kept_rows = Kept::new(new_height, side);
-        let kept_columns = Kept::new(new_width, side);
+        let [high, wide] = self.output_size(height, width).map(|side| side as u32);
+        let kept_rows = Kept::new(new_height, high);
+        let kept_columns = Kept::new(new_width, wide);
         // Only what the crop keeps is computed, so that a very long picture does not become a huge
         // one first.
         let axis = |input, output, kept: &Kept| Axis {
@@ -80,10 +136,10 @@ impl ImagePreprocessor {
         let rows = axis(height, new_height, &kept_rows);
         let columns = axis(width, new_width, &kept_columns);
         let kept = resample(picture.as_raw(), &rows, &columns, self.config.resample);
-        if (columns.count, rows.count) == (side, side) {
+        if (columns.count, rows.count) == (wide, high) {
             return kept;
         }
-        self.on_black(&kept, &kept_rows, &kept_columns)
+        on_black(&kept, &kept_rows, &kept_columns, [high, wide])
     }
 
     /// Height and width after the resize.
@@ -104,22 +160,9 @@ impl ImagePreprocessor {
         }
     }
 
-    /// A picture smaller than the crop stands in its middle, black around it.
-    fn on_black(&self, kept: &[u8], rows: &Kept, columns: &Kept) -> Vec<u8> {
-        let side = self.image_size;
-        let mut pixels = vec![0; side * side * CHANNELS];
-        let row_bytes = columns.count as usize * CHANNELS;
-        for (row, source) in kept.chunks_exact(row_bytes).enumerate() {
-            let start = ((rows.to as usize + row) * side + columns.to as usize) * CHANNELS;
-            pixels[start..start + row_bytes].copy_from_slice(source);
-        }
-        pixels
-    }
-
-    /// Writes the values of `pixels` (from [`resize_crop`](Self::resize_crop)) to `values`,
-    /// `[3, image_size, image_size]`.
+    /// Writes the values of `pixels` (from [`resize_crop`](Self::resize_crop)) to `values`, `[3, height, width]`.
     pub fn normalize_into(&self, pixels: &[u8], values: &mut [f32]) {
-        let plane = self.image_size * self.image_size;
+        let plane = (pixels.len() / CHANNELS).max(1);
         for (channel, values) in values.chunks_exact_mut(plane).enumerate() {
             let table = &self.values[channel];
             for (value, pixel) in values.iter_mut().zip(pixels.chunks_exact(CHANNELS)) {
@@ -127,6 +170,18 @@ impl ImagePreprocessor {
             }
         }
     }
+}
+
+/// A picture smaller than the crop stands in its middle, black around it.
+fn on_black(kept: &[u8], rows: &Kept, columns: &Kept, [high, wide]: [u32; 2]) -> Vec<u8> {
+    let (high, wide) = (high as usize, wide as usize);
+    let mut pixels = vec![0; high * wide * CHANNELS];
+    let row_bytes = columns.count as usize * CHANNELS;
+    for (row, source) in kept.chunks_exact(row_bytes).enumerate() {
+        let start = ((rows.to as usize + row) * wide + columns.to as usize) * CHANNELS;
+        pixels[start..start + row_bytes].copy_from_slice(source);
+    }
+    pixels
 }
 
 /// What a crop keeps of one axis, and where it puts it.

@@ -44,8 +44,15 @@ fn pictures_become_what_clip_image_processor_makes_of_them() {
         let config = PreprocessorConfig::load(&folder, PictureDefaults::Clip)
             .unwrap()
             .unwrap();
-        let side = config.output_size().unwrap().0 as usize;
-        let preprocessor = ImagePreprocessor::new(config.clone(), side).unwrap();
+        let preprocessor = match (config.resize, config.output_size()) {
+            (Some(Resize::Within(range)), _) => {
+                ImagePreprocessor::of_own_sizes(config.clone(), range)
+            }
+            (_, size) => {
+                let side = size.unwrap().0 as usize;
+                ImagePreprocessor::new(config.clone(), side).unwrap()
+            }
+        };
         for file in fs::read_dir(&folder).unwrap() {
             let file = file.unwrap().path();
             let name = file.file_name().unwrap().to_str().unwrap().to_owned();
@@ -55,14 +62,17 @@ fn pictures_become_what_clip_image_processor_makes_of_them() {
             let bytes = fs::read(&file).unwrap();
             let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
             let tensor = tensors.tensor("pixel_values").unwrap();
-            assert_eq!(tensor.shape(), [3, side, side]);
+            let decoded = decoded(&golden.join(picture));
+            let (width, height) = decoded.dimensions();
+            let [high, wide] = preprocessor.output_size(height, width);
+            assert_eq!(tensor.shape(), [3, high, wide], "{picture}");
             let expected: Vec<f32> = tensor
                 .data()
                 .chunks_exact(4)
                 .map(|value| f32::from_le_bytes(value.try_into().unwrap()))
                 .collect();
             let mut values = vec![0.0; expected.len()];
-            let pixels = preprocessor.resize_crop(&decoded(&golden.join(picture)));
+            let pixels = preprocessor.resize_crop(&decoded);
             preprocessor.normalize_into(&pixels, &mut values);
             let place = format!("{}: {picture}", folder.display());
             if picture.ends_with(".png") {
@@ -70,7 +80,7 @@ fn pictures_become_what_clip_image_processor_makes_of_them() {
             }
             let steps = |values: Vec<f32>| {
                 let std = config.std;
-                let scale = move |index: usize| std[index / (side * side)] / config.rescale_factor;
+                let scale = move |index: usize| std[index / (high * wide)] / config.rescale_factor;
                 let values = values.into_iter().enumerate();
                 values.map(move |(index, value)| f64::from(value) * scale(index))
             };
@@ -481,6 +491,50 @@ fn sizes_within_a_range_of_pixels() {
         wrong[key] = value;
         assert!(read(&wrong).is_err(), "{key}");
     }
+}
+
+/// What `smart_resize` of transformers gives 600 sizes, small and large, long and halfway between two multiples.
+#[test]
+fn sizes_are_those_of_smart_resize() {
+    let table = fs::read(here("../../tests/golden/images/smart_resize.json")).unwrap();
+    let table: Vec<[u32; 7]> = serde_json::from_slice(&table).unwrap();
+    assert_eq!(table.len(), 600);
+    let mut refused = 0;
+    for row in table {
+        let [height, width, factor, least, most, high, wide] = row;
+        let range = PixelRange {
+            least,
+            most,
+            factor,
+        };
+        let preprocessor = ImagePreprocessor::of_own_sizes(PreprocessorConfig::clip(8), range);
+        if high == 0 {
+            let picture = RgbImage::new(width, height);
+            let problem = preprocessor.check(&picture).unwrap_err();
+            assert!(problem.message.contains("200 times"), "{problem:?}");
+            refused += 1;
+            continue;
+        }
+        let size = [high, wide].map(|side| side as usize);
+        assert_eq!(preprocessor.output_size(height, width), size, "{row:?}");
+    }
+    assert!(refused > 5, "{refused}");
+}
+
+/// A picture one side of which is 200 times the other is the last that is read.
+#[test]
+fn pictures_may_be_long_but_not_too_long() {
+    let range = PixelRange::usual(8);
+    let preprocessor = ImagePreprocessor::of_own_sizes(PreprocessorConfig::clip(8), range);
+    let check = |width, height| preprocessor.check(&RgbImage::new(width, height));
+    assert!(check(600, 3).is_ok() && check(3, 600).is_ok());
+    for (width, height) in [(601, 3), (3, 601)] {
+        let problem = check(width, height).unwrap_err();
+        assert!(problem.mend.contains("model.vision.grid"), "{problem:?}");
+    }
+    assert_eq!(preprocessor.blank_size(), [8, 8]);
+    assert_eq!(range.most_squares(), 1280);
+    assert_eq!(range.at_most(200).least, 200);
 }
 
 /// A file that names no processor means its model's; one that does is believed.

@@ -5,6 +5,15 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use crate::image::{ImagePreprocessor, PreprocessorConfig};
 
+/// What is seen of a picture, as bytes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pixels {
+    /// Height and width.
+    pub size: [usize; 2],
+    /// `[height, width, 3]`
+    pub bytes: Arc<[u8]>,
+}
+
 /// Pixels by row, up to a budget of bytes. What came first stays: each epoch reads every note once,
 /// in another order, so the share of pixels that is found is the share that is kept, whichever they
 /// are; replacing the oldest would find fewer.
@@ -13,13 +22,13 @@ use crate::image::{ImagePreprocessor, PreprocessorConfig};
 #[derive(Debug, Default)]
 pub struct PixelCache {
     budget_bytes: usize,
-    preprocessing: OnceLock<(PreprocessorConfig, usize)>,
+    preprocessing: OnceLock<(PreprocessorConfig, Option<usize>)>,
     kept: RwLock<Kept>,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
-    pixels: HashMap<u32, Arc<[u8]>>,
+    pixels: HashMap<u32, Pixels>,
     bytes: usize,
 }
 
@@ -39,18 +48,19 @@ impl PixelCache {
         *self.preprocessing.get_or_init(|| of.clone()) == of
     }
 
-    pub(super) fn get(&self, row: u32) -> Option<Arc<[u8]>> {
+    pub(super) fn get(&self, row: u32) -> Option<Pixels> {
         // Nothing in here panics while it holds the lock.
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
         kept.pixels.get(&row).cloned()
     }
 
     /// Keeps `pixels` where the budget allows.
-    pub(super) fn insert(&self, row: u32, pixels: &Arc<[u8]>) {
+    pub(super) fn insert(&self, row: u32, pixels: &Pixels) {
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
-        if kept.bytes + pixels.len() <= self.budget_bytes && !kept.pixels.contains_key(&row) {
-            kept.bytes += pixels.len();
-            kept.pixels.insert(row, Arc::clone(pixels));
+        let bytes = pixels.bytes.len();
+        if kept.bytes + bytes <= self.budget_bytes && !kept.pixels.contains_key(&row) {
+            kept.bytes += bytes;
+            kept.pixels.insert(row, pixels.clone());
         }
     }
 }
@@ -61,15 +71,19 @@ mod tests {
 
     #[test]
     fn the_first_pixels_stay_until_the_budget_is_spent() {
+        let pixels = |value: u8, count: usize| Pixels {
+            size: [1, count],
+            bytes: vec![value; count].into(),
+        };
         let cache = PixelCache::new(25);
         for row in 0..4 {
-            cache.insert(row, &vec![row as u8; 10].into());
+            cache.insert(row, &pixels(row as u8, 10));
         }
-        cache.insert(0, &vec![9; 10].into());
-        assert_eq!(cache.get(0).as_deref(), Some([0; 10].as_slice()));
-        assert_eq!(cache.get(1).as_deref(), Some([1; 10].as_slice()));
+        cache.insert(0, &pixels(9, 10));
+        assert_eq!(cache.get(0), Some(pixels(0, 10)));
+        assert_eq!(cache.get(1), Some(pixels(1, 10)));
         assert_eq!(cache.get(2), None);
-        cache.insert(7, &vec![7; 5].into());
+        cache.insert(7, &pixels(7, 5));
         assert!(cache.get(7).is_some());
     }
 

@@ -174,11 +174,7 @@ impl NoteEncoder {
         });
         let of_row: Vec<(usize, bool)> = of_row.collect();
         let (of_note, by_text) = of_note.iter().map(|&at| of_row[at]).unzip();
-        let batch = BatchPictures {
-            image_size: pictures.image_size(),
-            distinct,
-            of_note,
-        };
+        let batch = BatchPictures { distinct, of_note };
         Ok(Some((Some(batch), by_text)))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::cache::Pixels;
 use super::{PixelCache, of_note};
 use crate::batch::{Picture, PictureHash};
 use crate::error::{DataError, Problem, Result, shorten};
@@ -69,11 +70,6 @@ impl Pictures {
         }
     }
 
-    /// Side of the pictures in pixels.
-    pub fn image_size(&self) -> usize {
-        self.preprocessor.image_size()
-    }
-
     /// The same, where pictures that are `known` are neither decoded nor given values.
     pub fn with_known(self, known: Option<Arc<dyn KnownPictures>>) -> Self {
         Self { known, ..self }
@@ -92,10 +88,10 @@ impl Pictures {
         }
         let key = note.image.as_deref().ok_or_else(|| no_picture(note))?;
         let read = match &self.known {
-            None => self.pixels(row, key, ahead).map(|pixels| Picture {
-                hash: None,
-                values: Some(self.values(&pixels)),
-            }),
+            None => {
+                let pixels = self.pixels(row, key, ahead);
+                pixels.map(|pixels| self.of_pixels(None, &pixels))
+            }
             Some(known) => self.known_or_read(row, key, known.as_ref(), ahead),
         };
         match read {
@@ -138,10 +134,11 @@ impl Pictures {
         let known = known
             .zip(hash)
             .is_some_and(|(known, hash)| known.knows(&hash));
-        let side = self.image_size();
+        let [height, width] = self.preprocessor.blank_size();
         Picture {
             hash,
-            values: (!known).then(|| vec![0.0; 3 * side * side].into()),
+            size: [height, width],
+            values: (!known).then(|| vec![0.0; 3 * height * width].into()),
         }
     }
 
@@ -153,61 +150,70 @@ impl Pictures {
         known: &dyn KnownPictures,
         ahead: &Fetched,
     ) -> Result<Picture, Problem> {
-        let of_hash = |hash: PictureHash, values| Picture {
+        let of_known = |hash: PictureHash| Picture {
             hash: Some(hash),
-            values,
+            size: self.preprocessor.blank_size(),
+            values: None,
         };
         if let Some(hash) = self.store.seen(key) {
             if known.knows(&hash) {
-                return Ok(of_hash(hash, None));
+                return Ok(of_known(hash));
             }
             if let Some(pixels) = self.cached(row) {
-                return Ok(of_hash(hash, Some(self.values(&pixels))));
+                return Ok(self.of_pixels(Some(hash), &pixels));
             }
         }
         let bytes = self.store.content(key, &self.options, ahead)?;
         let hash = self.store.see(key, &bytes);
         if known.knows(&hash) {
-            return Ok(of_hash(hash, None));
+            return Ok(of_known(hash));
         }
-        let pixels: Arc<[u8]> = self.decoded(&bytes)?.into();
-        let values = self.values(&pixels);
+        let pixels = self.decoded(&bytes)?;
         // Where its features will be kept, nobody needs it again.
         if !known.keeps_more() {
             self.keep(row, &pixels);
         }
-        Ok(of_hash(hash, Some(values)))
+        Ok(self.of_pixels(Some(hash), &pixels))
     }
 
-    fn pixels(&self, row: u32, key: &str, ahead: &Fetched) -> Result<Arc<[u8]>, Problem> {
+    fn pixels(&self, row: u32, key: &str, ahead: &Fetched) -> Result<Pixels, Problem> {
         if let Some(pixels) = self.cached(row) {
             return Ok(pixels);
         }
         let bytes = self.store.content(key, &self.options, ahead)?;
-        let pixels: Arc<[u8]> = self.decoded(&bytes)?.into();
+        let pixels = self.decoded(&bytes)?;
         self.keep(row, &pixels);
         Ok(pixels)
     }
 
-    fn cached(&self, row: u32) -> Option<Arc<[u8]>> {
+    fn cached(&self, row: u32) -> Option<Pixels> {
         self.cache.as_ref()?.get(row)
     }
 
-    fn keep(&self, row: u32, pixels: &Arc<[u8]>) {
+    fn keep(&self, row: u32, pixels: &Pixels) {
         if let Some(cache) = &self.cache {
             cache.insert(row, pixels);
         }
     }
 
-    fn decoded(&self, bytes: &[u8]) -> Result<Vec<u8>, Problem> {
+    fn decoded(&self, bytes: &[u8]) -> Result<Pixels, Problem> {
         let picture = decode(bytes, &self.options)?;
-        Ok(self.preprocessor.resize_crop(&picture))
+        self.preprocessor.check(&picture)?;
+        let (width, height) = picture.dimensions();
+        Ok(Pixels {
+            size: self.preprocessor.output_size(height, width),
+            bytes: self.preprocessor.resize_crop(&picture).into(),
+        })
     }
 
-    fn values(&self, pixels: &[u8]) -> Arc<[f32]> {
-        let mut values = vec![0.0; pixels.len()];
-        self.preprocessor.normalize_into(pixels, &mut values);
-        values.into()
+    fn of_pixels(&self, hash: Option<PictureHash>, pixels: &Pixels) -> Picture {
+        let mut values = vec![0.0; pixels.bytes.len()];
+        self.preprocessor.normalize_into(&pixels.bytes, &mut values);
+        Picture {
+            hash,
+            size: pixels.size,
+            values: Some(values.into()),
+        }
     }
 }
 

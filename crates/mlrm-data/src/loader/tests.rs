@@ -87,7 +87,12 @@ fn a_batch_holds_what_its_notes_alone_hold() {
     assert_eq!(batch.notes, 4);
     assert_eq!(batch.rows, rows);
     let pictures = batch.pictures.as_ref().unwrap();
-    assert_eq!(pictures.image_size, SIDE);
+    assert!(
+        pictures
+            .distinct
+            .iter()
+            .all(|picture| picture.size == [SIDE; 2])
+    );
     // What two notes show is there once.
     assert_eq!(
         (&pictures.of_note[..], pictures.distinct.len()),

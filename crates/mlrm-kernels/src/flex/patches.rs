@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::buffer::{build, dense, tensor, values};
 use super::kernel::{Gradients, Kernel, Output};
 
-/// The patches of pictures `[pictures, channels, side, side]`, a row each, `[pictures * grid * grid, channels * patch *
+/// The patches of pictures `[pictures, channels, height, width]`, a row each, `[pictures * rows * columns, channels * patch *
 /// patch]`; what is left over at the right and lower edges is not read.
 #[derive(Debug, Clone)]
 pub(crate) struct Patches {
@@ -22,8 +22,16 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    fn grid(&self) -> usize {
-        self.shape[3] / self.patch
+    /// Patches of a picture below each other and beside each other.
+    fn grid(&self) -> [usize; 2] {
+        let [_, _, height, width] = self.shape;
+        [height / self.patch, width / self.patch]
+    }
+
+    /// Patches of a picture.
+    fn count(&self) -> usize {
+        let [rows, columns] = self.grid();
+        rows * columns
     }
 
     /// Values of a patch.
@@ -33,12 +41,12 @@ impl Places {
 
     /// Where line `line` of the patch in row `row` begins: there are as many in each channel as it is high.
     fn start(&self, row: usize, line: usize) -> usize {
-        let [_, channels, side, _] = self.shape;
-        let (grid, patch) = (self.grid(), self.patch);
-        let (picture, place) = (row / (grid * grid), row % (grid * grid));
+        let [_, channels, height, width] = self.shape;
+        let ([_, columns], patch) = (self.grid(), self.patch);
+        let (picture, place) = (row / self.count(), row % self.count());
         let (channel, inside) = (line / patch, line % patch);
-        let above = (picture * channels + channel) * side + place / grid * patch + inside;
-        above * side + place % grid * patch
+        let above = (picture * channels + channel) * height + place / columns * patch + inside;
+        above * width + place % columns * patch
     }
 }
 
@@ -51,7 +59,7 @@ impl Kernel<1> for Patches {
             shape: pixels.shape().dims(),
             patch: self.patch,
         };
-        let (rows, width) = (places.shape[0] * places.grid().pow(2), places.width());
+        let (rows, width) = (places.shape[0] * places.count(), places.width());
         let read = values(&pixels);
         let patches = build(
             rows,
@@ -69,10 +77,10 @@ impl Kernel<1> for Patches {
 
     fn backward(&self, places: Self::Saved, gradient: FlexTensor, _: [bool; 1]) -> Gradients<1> {
         let gradient = dense(gradient);
-        let [pictures, channels, side, _] = places.shape;
-        let (rows, width) = (places.grid().pow(2), places.width());
-        let mut pixels = vec![0.0; pictures * channels * side * side];
-        let of_picture = (channels * side * side).max(1);
+        let [pictures, channels, high, wide] = places.shape;
+        let (rows, width) = (places.count(), places.width());
+        let of_picture = (channels * high * wide).max(1);
+        let mut pixels = vec![0.0; pictures * channels * high * wide];
         let read = values(&gradient).par_chunks(rows.max(1) * width);
         let written = pixels.par_chunks_mut(of_picture).zip(read);
         written.for_each(|(pixels, patches)| {

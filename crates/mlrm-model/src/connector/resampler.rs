@@ -125,7 +125,7 @@ impl Resampler {
         let features = self.ln_kv.forward(features);
         let own = self.pos_embed.val();
         let [queries, width] = own.dims();
-        let theirs = resize_positions(own.clone(), patches, Interpolation::Bicubic);
+        let theirs = resize_positions(own.clone(), [patches.isqrt(); 2], Interpolation::Bicubic);
         let each = |x: Tensor<2>| ops::repeat(x.unsqueeze::<3>(), batch);
         let query = self.ln_q.forward(each(self.query.val())) + each(own);
         let key = features.clone() + theirs.unsqueeze();

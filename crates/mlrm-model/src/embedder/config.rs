@@ -5,11 +5,11 @@ use mlrm_config::{FusionKind, ImageLayout, ModelSettings, PromptSettings, Varian
 use serde::{Deserialize, Serialize};
 
 use super::EmbedderCore;
-use super::layout::{SequenceLayout, TokenBatch};
+use super::layout::{SequenceLayout, TokenBatch, VisualTokens};
 use crate::connector::ConnectorConfig;
 use crate::decoder::DecoderConfig;
 use crate::error::ModelError;
-use crate::vision::{FeatureSelection, VisionConfig, VisionTower, selected_state};
+use crate::vision::{FeatureSelection, VisionConfig, VisionFeatures, VisionTower, selected_state};
 use crate::weights::{NamedTensor, named_tensors};
 
 /// Ids of the tokens that the model treats specially.
@@ -202,11 +202,19 @@ impl EmbedderConfig {
         Ok(tensors)
     }
 
-    /// Visual tokens a note (V); 0 without a connector.
+    /// Visual tokens a note (V), the most of any where pictures have grids of their own; 0 without a connector.
     pub fn visual_tokens(&self) -> usize {
-        self.connector
-            .as_ref()
-            .map_or(0, ConnectorConfig::visual_tokens)
+        let Some(connector) = &self.connector else {
+            return 0;
+        };
+        let most = self.vision.as_ref().and_then(|vision| vision.own_grids);
+        most.unwrap_or_else(|| connector.visual_tokens())
+    }
+
+    /// Whether each picture has a grid of patches of its own.
+    pub fn has_own_grids(&self) -> bool {
+        let vision = self.vision.as_ref();
+        vision.is_some_and(|vision| vision.own_grids.is_some())
     }
 
     /// Width of an embedding (e).
@@ -217,11 +225,16 @@ impl EmbedderConfig {
         }
     }
 
-    /// Where everything stands in the sequences of `tokens`.
+    /// Where everything stands in the sequences of `tokens`, whose pictures' features are `features`; these count where
+    /// pictures have grids of their own.
     ///
     /// # Errors
-    /// Tokens that do not fit this variant, or more of them than there are positions.
-    pub fn layout(&self, tokens: &TokenBatch) -> Result<SequenceLayout, ModelError> {
+    /// Tokens that do not fit this variant, or features that do not fit these.
+    pub fn layout(
+        &self,
+        tokens: &TokenBatch,
+        features: Option<&VisionFeatures>,
+    ) -> Result<SequenceLayout, ModelError> {
         if tokens.image_index.is_some() && self.connector.is_none() {
             let message = format!(
                 "the prompt holds an image token but variant `{}` has no connector",
@@ -229,6 +242,34 @@ impl EmbedderConfig {
             );
             return Err(ModelError::config(&["variant"], message));
         }
-        SequenceLayout::new(tokens, self.visual_tokens(), self.layout)
+        SequenceLayout::new(tokens, self.tokens_of(tokens, features)?, self.layout)
+    }
+
+    /// The visual tokens of the pictures of a batch.
+    fn tokens_of(
+        &self,
+        tokens: &TokenBatch,
+        features: Option<&VisionFeatures>,
+    ) -> Result<VisualTokens, ModelError> {
+        let blocks = self.vision.as_ref().and_then(|vision| vision.blocks);
+        let (Some(blocks), true) = (blocks, self.has_own_grids()) else {
+            let grid = self.connector.as_ref().and_then(ConnectorConfig::grid);
+            return Ok(VisualTokens::Same {
+                count: self.visual_tokens(),
+                grid: grid.map(|side| [side; 2]),
+            });
+        };
+        let pictures = tokens.picture_rows().is_none_or(|rows| !rows.is_empty());
+        let grids = features.and_then(|features| features.grids.as_ref());
+        match grids {
+            Some(grids) if grids.len() == tokens.notes() => {
+                let grids = grids.iter().map(|&grid| blocks.blocks_of(grid));
+                Ok(VisualTokens::Own(grids.collect()))
+            }
+            None if tokens.image_index.is_none() || !pictures => Ok(VisualTokens::Own(Vec::new())),
+            _ => Err(ModelError::batch(
+                "the prompt holds an image token but the batch has no grid of each picture",
+            )),
+        }
     }
 }

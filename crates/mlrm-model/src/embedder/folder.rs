@@ -42,6 +42,9 @@ struct Manifest {
     /// Side of the pictures, which the config.json of an encoder whose positions stretch does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     image_size: Option<usize>,
+    /// Most blocks of a picture, where each has a grid of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    own_grids: Option<usize>,
     projector: String,
     head_dim: usize,
     tokens: TokenIds,
@@ -101,6 +104,9 @@ impl ModelFolder {
             .transpose()?;
         if let (Some(vision), Some(side)) = (&mut vision, manifest.image_size) {
             vision.fit_pictures(side);
+        }
+        if let (Some(vision), Some(blocks)) = (&mut vision, manifest.own_grids) {
+            vision.with_own_grids(blocks);
         }
         let config = EmbedderConfig {
             variant: manifest.variant,
@@ -221,6 +227,7 @@ impl Embedder {
                 .vision
                 .as_ref()
                 .and_then(VisionConfig::own_image_size),
+            own_grids: config.vision.as_ref().and_then(|vision| vision.own_grids),
             projector: config.projector.clone(),
             head_dim: config.head_dim,
             tokens: config.tokens,

@@ -5,7 +5,6 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::head::{Picture, normalise, select_rows};
 use super::{EmbedderConfig, Embeddings, Head, PooledStages, SequenceLayout, TokenBatch};
-use crate::connector::ConnectorConfig;
 use crate::decoder::{Decoder, DecoderInput, DecoderTrace};
 use crate::error::ModelError;
 use crate::transfer::upload;
@@ -91,7 +90,7 @@ impl EmbedderCore {
         features: Option<VisionFeatures>,
         mut trace: Option<&mut EmbedderTrace>,
     ) -> Result<LlmInputs, ModelError> {
-        let layout = config.layout(tokens)?;
+        let layout = config.layout(tokens, features.as_ref())?;
         config.llm.check_length(layout.seq)?;
         let rows = tokens.picture_rows();
         let features = match (&rows, features) {
@@ -170,13 +169,12 @@ impl EmbedderCore {
             let visual = self.head.visual_tokens(features.positions, trace);
             let missing = "the prompt holds an image token but the model has no connector";
             let visual = visual.ok_or_else(|| ModelError::config(&["connector"], missing))?;
-            let grid = config.connector.as_ref().and_then(ConnectorConfig::grid);
-            let grid = grid.filter(|_| config.llm.multimodal_rope.is_some());
+            let by_place = config.llm.multimodal_rope.is_some();
             let elsewhere = words.zeros_like().inner();
             let deep = visual.deep.into_iter();
             DecoderInput {
                 embeds: splice(words, visual.visual_tokens, layout),
-                places: grid.map(|grid| layout.places(grid).into()),
+                places: layout.places().filter(|_| by_place).map(Into::into),
                 deep: deep
                     .map(|deep| {
                         let elsewhere = match deep.is_autodiff() {
@@ -216,7 +214,7 @@ impl EmbedderCore {
     }
 }
 
-/// Visual tokens `[pictures, V, d]` set into the words of a batch.
+/// Visual tokens `[pictures, V, d]`, or those of all pictures `[1, sum of V, d]`, set into the words of a batch.
 fn splice(words: Tensor<3>, visual: Tensor<3>, layout: &SequenceLayout) -> Tensor<3> {
     let [notes, seq, width] = words.dims();
     let [pictures, tokens, _] = visual.dims();

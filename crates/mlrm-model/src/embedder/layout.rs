@@ -4,6 +4,7 @@ use mlrm_config::ImageLayout;
 
 use crate::error::ModelError;
 use crate::nn::Place;
+use crate::vision::Grid;
 
 /// A batch of prompts as token ids, before the visual tokens are put in.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +25,38 @@ pub struct TokenBatch {
     pub by_text: Vec<bool>,
 }
 
+/// The visual tokens of a batch's pictures.
+#[derive(Debug, Clone, PartialEq)]
+pub enum VisualTokens {
+    /// As many of each picture.
+    Same {
+        /// How many (V).
+        count: usize,
+        /// Rows and columns in which they stand, where these mean places of the picture.
+        grid: Option<Grid>,
+    },
+    /// Rows and columns of each row's picture; not read of rows that are by text. `[notes]`
+    Own(Vec<Grid>),
+}
+
+impl VisualTokens {
+    /// Rows and columns of a row's visual tokens.
+    fn grid(&self, row: usize) -> Option<Grid> {
+        match self {
+            Self::Same { grid, .. } => *grid,
+            Self::Own(grids) => grids.get(row).copied(),
+        }
+    }
+
+    /// How many a row has that shows a picture.
+    fn count(&self, row: usize) -> usize {
+        match self {
+            Self::Same { count, .. } => *count,
+            Self::Own(grids) => grids.get(row).map_or(0, |[rows, columns]| rows * columns),
+        }
+    }
+}
+
 /// Positions in the expanded sequences of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SequenceLayout {
@@ -40,7 +73,7 @@ pub struct SequenceLayout {
     image_start: Option<Vec<usize>>,
     image_index: Option<Vec<usize>>,
     by_text: Vec<bool>,
-    visual_tokens: usize,
+    visual_tokens: VisualTokens,
     layout: ImageLayout,
 }
 
@@ -59,25 +92,22 @@ pub struct ImageSpan {
 const SPAN_TAIL: usize = 2;
 
 impl SequenceLayout {
-    /// The layout of `tokens` with `visual_tokens` (V) a note, which stand where `layout` says.
+    /// The layout of `tokens` with the visual tokens of their pictures, which stand where `layout` says.
     ///
     /// # Errors
     /// Indices that do not fit the ids.
     pub fn new(
         tokens: &TokenBatch,
-        visual_tokens: usize,
+        visual_tokens: VisualTokens,
         layout: ImageLayout,
     ) -> Result<Self, ModelError> {
         tokens.check()?;
         let image_index = tokens.image_index.clone();
-        let added = match (&image_index, layout) {
+        let added_to = |row: usize| match (&image_index, layout) {
             (None, _) => 0,
-            (Some(_), ImageLayout::Replace) => visual_tokens - 1,
-            (Some(_), ImageLayout::After) => visual_tokens,
-        };
-        let added_to = |row: usize| match tokens.is_by_text(row) {
-            true => 0,
-            false => added,
+            _ if tokens.is_by_text(row) => 0,
+            (Some(_), ImageLayout::Replace) => visual_tokens.count(row).saturating_sub(1),
+            (Some(_), ImageLayout::After) => visual_tokens.count(row),
         };
         let rows = || tokens.lengths.iter().enumerate();
         let lengths: Vec<usize> = rows().map(|(row, n)| n + added_to(row)).collect();
@@ -85,14 +115,21 @@ impl SequenceLayout {
         let visual = |index: &Vec<usize>| {
             let visual = |row: usize| match tokens.is_by_text(row) {
                 true => final_position[row],
-                false => index[row] - 1 + added,
+                false => index[row] - 1 + added_to(row),
             };
             (0..index.len()).map(visual).collect()
         };
         let keep = usize::from(layout == ImageLayout::After);
-        let any_picture = (0..tokens.notes()).any(|row| !tokens.is_by_text(row));
+        let longest = |lengths: &[usize]| lengths.iter().max().copied().unwrap_or(0);
+        let seq = match &visual_tokens {
+            VisualTokens::Same { .. } => {
+                tokens.seq + (0..tokens.notes()).map(added_to).max().unwrap_or(0)
+            }
+            // The longest prompt need not be that of the largest picture.
+            VisualTokens::Own(_) => tokens.seq - longest(&tokens.lengths) + longest(&lengths),
+        };
         Ok(Self {
-            seq: tokens.seq + if any_picture { added } else { 0 },
+            seq,
             visual_position: tokens.image_emb_index.as_ref().map(visual),
             lengths,
             final_position,
@@ -110,53 +147,56 @@ impl SequenceLayout {
     /// of all rows that have a picture] that stands there, row-major `[notes, T]`. `input_seq` is S.
     pub fn source_rows(&self, input_seq: usize) -> Vec<i64> {
         let notes = self.lengths.len();
-        let added = self.seq - input_seq;
+        let replaced = usize::from(self.layout == ImageLayout::Replace);
         let mut rows = Vec::with_capacity(notes * self.seq);
-        let mut pictures = 0;
+        // Visual tokens of the rows before.
+        let mut before = 0;
         for note in 0..notes {
-            let by_text = self.by_text.get(note) == Some(&true);
-            let start = self
-                .image_start
-                .as_ref()
-                .map(|s| s[note])
-                .filter(|_| !by_text);
+            let start = self.image_start_of(note);
+            let count = self.visual_tokens.count(note);
             for position in 0..self.seq {
+                // Behind a prompt anything may stand: no position looks ahead.
+                let text = |position: usize| note * input_seq + position.min(input_seq - 1);
                 let row = match start {
-                    Some(start) if position < start => note * input_seq + position,
-                    Some(start) if position < start + self.visual_tokens => {
-                        notes * input_seq + pictures * self.visual_tokens + position - start
+                    Some(start) if position < start => text(position),
+                    Some(start) if position < start + count => {
+                        notes * input_seq + before + position - start
                     }
-                    Some(_) => note * input_seq + position - added,
-                    // Behind a text prompt anything may stand: no position looks ahead.
-                    None => note * input_seq + position.min(input_seq - 1),
+                    Some(_) => text(position - count + replaced),
+                    None => text(position),
                 };
                 rows.push(row as i64);
             }
-            pictures += usize::from(start.is_some());
+            before += start.map_or(0, |_| count);
         }
         rows
     }
 
-    /// Where each position of each row stands for the rotary angles, row-major `[notes, T]`, the visual tokens being a
-    /// square of `grid` rows and columns. Text counts on behind a picture from its largest place.
-    pub fn places(&self, grid: usize) -> Vec<Place> {
-        let start_of = |note: usize| {
-            let start = self.image_start.as_ref().map(|starts| starts[note]);
-            start.filter(|_| self.by_text.get(note) != Some(&true))
-        };
-        let row = |note: usize| {
-            let start = start_of(note).unwrap_or(self.seq);
-            let end = start + self.visual_tokens;
-            (0..self.seq).map(move |position| match position {
+    /// Position of the first visual token of a row; `None` where it shows no picture.
+    fn image_start_of(&self, row: usize) -> Option<usize> {
+        let start = self.image_start.as_ref().map(|starts| starts[row]);
+        start.filter(|_| self.by_text.get(row) != Some(&true))
+    }
+
+    /// Where each position of each row stands for the rotary angles, row-major `[notes, T]`: visual tokens by the row and
+    /// the column of their picture, text behind it on from its largest place. `None` where visual tokens stand in no
+    /// rows and columns.
+    pub fn places(&self) -> Option<Vec<Place>> {
+        let mut places = Vec::with_capacity(self.lengths.len() * self.seq);
+        for note in 0..self.lengths.len() {
+            let [rows, columns] = self.visual_tokens.grid(note)?;
+            let start = self.image_start_of(note).unwrap_or(self.seq);
+            let end = start + rows * columns;
+            places.extend((0..self.seq).map(|position| match position {
                 _ if position < start => [position; 3],
                 _ if position < end => {
                     let at = position - start;
-                    [start, start + at / grid, start + at % grid]
+                    [start, start + at / columns, start + at % columns]
                 }
-                _ => [position - end + start + grid; 3],
-            })
-        };
-        (0..self.lengths.len()).flat_map(row).collect()
+                _ => [position - end + start + rows.max(columns); 3],
+            }));
+        }
+        Some(places)
     }
 
     /// The positions to pool, row-major `[notes, 1 or 2]`: final, then visual with mICL.
@@ -182,8 +222,8 @@ impl SequenceLayout {
         };
         let end = |row: usize| match (&self.visual_position, self.layout) {
             (Some(visual), _) => visual[row] + 1 + SPAN_TAIL,
-            (None, ImageLayout::Replace) => starts[row] + self.visual_tokens - 1,
-            (None, ImageLayout::After) => starts[row] + self.visual_tokens + 1,
+            (None, ImageLayout::Replace) => starts[row] + self.visual_tokens.count(row) - 1,
+            (None, ImageLayout::After) => starts[row] + self.visual_tokens.count(row) + 1,
         };
         let span = |(row, (&start, &final_position)): (usize, (&usize, &usize))| {
             if self.by_text.get(row) == Some(&true) {

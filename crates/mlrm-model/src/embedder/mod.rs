@@ -19,7 +19,7 @@ pub(crate) use folder::write_part;
 pub use folder::{ModelFolder, Provenance, WrittenPart};
 pub use forward::{EmbedderCore, EmbedderTrace, LlmInputs};
 pub use head::{Head, PooledStages, normalise};
-pub use layout::{ImageSpan, SequenceLayout, TokenBatch};
+pub use layout::{ImageSpan, SequenceLayout, TokenBatch, VisualTokens};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -113,6 +113,13 @@ impl Embedder {
         let pictures = pixels.dims()[0] as u64;
         self.encoded.fetch_add(pictures, Ordering::Relaxed);
         Some(vision.encode(pixels.inner(), self.config.features))
+    }
+
+    /// The same of one picture in its own grid, `[1, 3, height, width]`.
+    pub fn encode_own(&self, pixels: Tensor<4>) -> Option<VisionFeatures> {
+        let vision = self.vision.as_ref()?;
+        self.encoded.fetch_add(1, Ordering::Relaxed);
+        Some(vision.encode_own(pixels.inner(), self.config.features))
     }
 
     /// The core without autodiff: the same weights, no gradients kept.

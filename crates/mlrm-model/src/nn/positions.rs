@@ -33,27 +33,29 @@ pub enum Interpolation {
     BilinearCorners,
 }
 
-/// Positions `[stored, width]` of one square grid, stretched to another of `wanted` positions.
+/// Positions `[stored, width]` of a square grid, stretched to one of `rows` by `columns` positions.
 ///
-/// That is linear in the stored values: one matrix product, in f32. Both counts must be squares.
+/// That is linear in the stored values: one matrix product, in f32. The count of those stored must be a square.
 pub fn resize_positions(
     stored: Tensor<2>,
-    wanted: usize,
+    [rows, columns]: [usize; 2],
     interpolation: Interpolation,
 ) -> Tensor<2> {
     let [count, _] = stored.dims();
-    if count == wanted {
+    let from = count.isqrt();
+    if [rows, columns] == [from, from] {
         return stored;
     }
-    let (from, to) = (count.isqrt(), wanted.isqrt());
-    let along = match interpolation {
+    let along = |to: usize| match interpolation {
         Interpolation::Bicubic => bicubic(from, to),
         Interpolation::BicubicAntialiased => bicubic_antialiased(from, to),
         Interpolation::BilinearCorners => bilinear_corners(from, to),
     };
+    let wanted = rows * columns;
     let mut both = Vec::with_capacity(wanted * count);
-    for rows in &along {
-        for columns in &along {
+    let (down, across) = (along(rows), along(columns));
+    for rows in &down {
+        for columns in &across {
             for row in rows {
                 both.extend(columns.iter().map(|column| (row * column) as f32));
             }

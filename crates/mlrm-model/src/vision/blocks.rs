@@ -1,5 +1,8 @@
 //! Patches in square blocks, each of which becomes one visual token (Qwen2.5-VL, arXiv 2502.13923, and Qwen3-VL).
 
+/// Rows and columns of the patches of a picture, or of blocks of them.
+pub type Grid = [usize; 2];
+
 /// What an encoder whose patches go in blocks has beside the core. Its patches stand block after block, those of a block
 /// row by row; its rotary angles count rows and columns of patches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,44 +60,47 @@ impl LayerSet {
 }
 
 impl PatchBlocks {
-    /// The blocks of a picture of `side` by `side` blocks, window after window, each counted row by row.
-    fn windows_of(&self, side: usize) -> Vec<Vec<usize>> {
-        let window = self.window.unwrap_or(side).max(1);
-        let span = |tile: usize| tile * window..((tile + 1) * window).min(side);
-        let tiles = side.div_ceil(window);
-        let tile = |index: usize| {
-            let columns = span(index % tiles);
-            let row = move |row: usize| columns.clone().map(move |column| row * side + column);
-            span(index / tiles).flat_map(row).collect()
-        };
-        (0..tiles * tiles).map(tile).collect()
+    /// The blocks of a picture of as many patches, one each its visual token.
+    pub fn blocks_of(&self, patches: Grid) -> Grid {
+        patches.map(|side| side / self.merge)
     }
 
-    /// For each position the patch that stands there, counted row by row, of a picture of `grid` by `grid` patches.
-    pub fn order(&self, grid: usize) -> Vec<usize> {
-        let (merge, side) = (self.merge, grid / self.merge);
-        let patches = |block: usize| {
-            let (top, left) = (block / side * merge, block % side * merge);
-            (0..merge * merge).map(move |at| (top + at / merge) * grid + left + at % merge)
+    /// The blocks of a picture of `rows` by `columns` blocks, window after window, each counted row by row.
+    fn windows_of(&self, [rows, columns]: Grid) -> Vec<Vec<usize>> {
+        let window = self.window.unwrap_or(rows.max(columns)).max(1);
+        let span = |tile: usize, side: usize| tile * window..((tile + 1) * window).min(side);
+        let beside = columns.div_ceil(window);
+        let tile = |index: usize| {
+            let within = span(index % beside, columns);
+            let row = move |row: usize| within.clone().map(move |column| row * columns + column);
+            span(index / beside, rows).flat_map(row).collect()
         };
-        let blocks = self.windows_of(side).into_iter().flatten();
+        (0..rows.div_ceil(window) * beside).map(tile).collect()
+    }
+
+    /// For each position the patch that stands there, counted row by row, of a picture of `grid` patches.
+    pub fn order(&self, grid: Grid) -> Vec<usize> {
+        let (merge, [_, columns]) = (self.merge, grid);
+        let beside = columns / merge;
+        let patches = |block: usize| {
+            let (top, left) = (block / beside * merge, block % beside * merge);
+            (0..merge * merge).map(move |at| (top + at / merge) * columns + left + at % merge)
+        };
+        let blocks = self.windows_of(self.blocks_of(grid)).into_iter().flatten();
         blocks.flat_map(patches).collect()
     }
 
     /// Patches of each window, in the order of positions.
-    pub fn window_lengths(&self, grid: usize) -> Vec<usize> {
-        let windows = self.windows_of(grid / self.merge);
+    pub fn window_lengths(&self, grid: Grid) -> Vec<usize> {
+        let windows = self.windows_of(self.blocks_of(grid));
         let patches = |window: Vec<usize>| window.len() * self.merge.pow(2);
         windows.into_iter().map(patches).collect()
     }
 
     /// The positions of all patches, block after block, the blocks row by row.
-    pub fn by_rows(&self, grid: usize) -> Vec<usize> {
-        let blocks: Vec<usize> = self
-            .windows_of(grid / self.merge)
-            .into_iter()
-            .flatten()
-            .collect();
+    pub fn by_rows(&self, grid: Grid) -> Vec<usize> {
+        let windows = self.windows_of(self.blocks_of(grid));
+        let blocks: Vec<usize> = windows.into_iter().flatten().collect();
         let mut places = vec![0; blocks.len()];
         for (place, block) in blocks.into_iter().enumerate() {
             places[block] = place;
@@ -122,19 +128,30 @@ mod tests {
     #[test]
     fn patches_stand_window_after_window_and_go_back() {
         // 3 by 3 blocks: windows of 4, 2, 2 and 1.
-        assert_eq!(BLOCKS.window_lengths(6), [16, 8, 8, 4]);
-        let order = BLOCKS.order(6);
+        assert_eq!(BLOCKS.window_lengths([6, 6]), [16, 8, 8, 4]);
+        let order = BLOCKS.order([6, 6]);
         assert_eq!(order[..8], [0, 1, 6, 7, 2, 3, 8, 9]);
         assert_eq!(order[16..20], [4, 5, 10, 11]);
-        let back: Vec<usize> = BLOCKS.by_rows(6).into_iter().map(|at| order[at]).collect();
+        let back = |grid: Grid| -> Vec<usize> {
+            let order = BLOCKS.order(grid);
+            let back = BLOCKS.by_rows(grid).into_iter();
+            back.map(|at| order[at]).collect()
+        };
         let whole = PatchBlocks {
             window: None,
             ..BLOCKS
         };
-        assert_eq!(back, whole.order(6));
-        assert_eq!(back[8..12], [4, 5, 10, 11]);
-        assert_eq!(whole.window_lengths(6), [36]);
-        assert!(whole.by_rows(6).into_iter().eq(0..36));
+        assert_eq!(back([6, 6]), whole.order([6, 6]));
+        assert_eq!(back([6, 6])[8..12], [4, 5, 10, 11]);
+        assert_eq!(whole.window_lengths([6, 6]), [36]);
+        assert!(whole.by_rows([6, 6]).into_iter().eq(0..36));
+        // 1 by 3 blocks: windows of 2 and 1; 5 by 1: of 2, 2 and 1.
+        assert_eq!(BLOCKS.window_lengths([2, 6]), [8, 4]);
+        assert_eq!(BLOCKS.order([2, 6])[..6], [0, 1, 6, 7, 2, 3]);
+        assert_eq!(BLOCKS.window_lengths([10, 2]), [8, 8, 4]);
+        for grid in [[2, 6], [10, 2], [4, 8], [6, 14]] {
+            assert_eq!(back(grid), whole.order(grid), "{grid:?}");
+        }
     }
 
     #[test]

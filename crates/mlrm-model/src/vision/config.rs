@@ -8,8 +8,8 @@ use std::path::Path;
 use mlrm_config::{SelectFeature, VisionActivation, VisionSettings};
 use serde_json::{Value, json};
 
-use super::PatchBlocks;
 use super::families::{self, VisionEncoderFamily};
+use super::{Grid, PatchBlocks};
 use crate::bounds;
 use crate::error::{InvalidConfig, ModelError};
 use crate::hf_config::{Accepted, HfConfig, Noted};
@@ -67,6 +67,9 @@ pub struct VisionConfig {
     pub tables_in_batches: bool,
     /// How patches go together, where several become one visual token.
     pub blocks: Option<PatchBlocks>,
+    /// Most blocks of a picture, where each has a grid of its own; no `config.json` tells it. `None`: all pictures have the
+    /// grid of `image_size`.
+    pub own_grids: Option<usize>,
     /// The picture as one vector.
     pub summary: Summary,
 }
@@ -329,9 +332,16 @@ impl VisionConfig {
         self.fit_pictures((pixels.isqrt() / side).max(1) * side);
     }
 
+    /// Reads each picture in a grid of its own, of at most `blocks` blocks of patches. Only where patches go in blocks.
+    pub fn with_own_grids(&mut self, blocks: usize) {
+        self.own_grids = self.blocks.is_some().then_some(blocks);
+    }
+
     /// Side of the pictures, where the config.json tells another.
     pub(crate) fn own_image_size(&self) -> Option<usize> {
-        (self.image_size != self.stored_image_size()).then_some(self.image_size)
+        // That of an encoder whose patches go in blocks tells none.
+        let untold = self.blocks.is_some() || self.image_size != self.stored_image_size();
+        untold.then_some(self.image_size)
     }
 
     /// Side of the pictures that the stored positions are for.
@@ -349,13 +359,18 @@ impl VisionConfig {
     ///
     /// Where patches go in blocks, whole blocks are read.
     pub fn grid(&self) -> usize {
-        self.whole_grid(self.image_size)
+        self.whole_patches(self.image_size)
     }
 
-    /// [`Self::grid`] of a picture of `side` pixels.
-    pub(super) fn whole_grid(&self, side: usize) -> usize {
+    /// [`Self::grid`] of `side` pixels.
+    fn whole_patches(&self, side: usize) -> usize {
         let merge = self.merge();
         side / (self.patch_size * merge) * merge
+    }
+
+    /// The patches that are read of pictures `[pictures, 3, height, width]`.
+    pub(super) fn grid_of(&self, [_, _, height, width]: [usize; 4]) -> Grid {
+        [height, width].map(|side| self.whole_patches(side))
     }
 
     /// Side of a block of patches; 1 where each stands for itself.

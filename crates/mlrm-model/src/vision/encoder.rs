@@ -58,19 +58,19 @@ impl PatchEmbedding {
         }
     }
 
-    /// `[batch, 3, side, side]` → `[batch, patches, hidden]`, row by row of the picture.
+    /// `[batch, 3, height, width]` → `[batch, patches, hidden]`, row by row of the picture.
     pub fn forward(&self, pixels: Tensor<4>) -> Tensor<3> {
         let weight = self.weight.weight();
         let [width, channels, patch, _] = weight.dims();
-        let [batch, _, side, _] = pixels.dims();
+        let [batch, _, height, wide] = pixels.dims();
         // A remainder at the right and lower edges is left out, as a convolution does.
-        let grid = side / patch;
+        let count = (height / patch) * (wide / patch);
         // Patches do not overlap, so the convolution is one matrix product over cut-out patches.
         let patches = ops::patches(pixels.cast(weight.dtype()), patch);
         let weight = weight.reshape([width, channels * patch * patch]);
         let bias = self.bias.as_ref().map(Param::val);
         let patches = ops::linear(patches, weight.transpose(), bias);
-        patches.reshape([batch, grid * grid, width])
+        patches.reshape([batch, count, width])
     }
 }
 

@@ -263,7 +263,7 @@ fn the_selected_state_is_the_one_among_all() {
                 every[index].dims(),
                 [2, config.state_positions(), config.hidden_size]
             );
-            let state = tower.readable(every[index].clone(), SelectFeature::ClsPatch);
+            let state = tower.readable(every[index].clone(), [3, 3], SelectFeature::ClsPatch);
             assert_eq!(values(alone.positions.clone()), values(state));
             assert_eq!(values(alone.positions), values(kept.positions));
         }

@@ -10,11 +10,14 @@ use mlrm_model::embedder::Embedder;
 use mlrm_model::ops;
 use mlrm_model::vision::{FeatureCache, FeatureKey, FeatureShape};
 
-use crate::corpus::{Encoding, Notes};
+use crate::corpus::{Encoding, Notes, own_pixels};
 use crate::device;
 use crate::error::TrainError;
 use crate::folders::free_bytes;
 use crate::plan::RunPlan;
+
+/// Notes whose pictures are looked at for their size, where each has one of its own.
+const SAMPLED_NOTES: usize = 256;
 
 /// Free space that is left on the disk by `auto`.
 const SPARED_BYTES: u64 = 1 << 30;
@@ -45,7 +48,7 @@ impl KeptSize {
     /// Of the features that the run of `plan` is to keep; `None` where it keeps none.
     pub fn of(plan: &RunPlan) -> Option<Self> {
         let config = &plan.config;
-        let shape = shape(&plan.embedder, config)?;
+        let shape = shape(&plan.embedder, &plan.encoding, &plan.notes, config)?;
         let (named, folder) = folder(&config.train.feature_cache)?;
         let pictures = pictures(&plan.notes).len() as u64;
         let all = pictures * shape.picture_bytes();
@@ -183,18 +186,39 @@ fn pictures(notes: &Notes) -> HashSet<&str> {
 }
 
 /// Sizes of what would be kept of a picture; `None` where the model sees none.
-fn shape(embedder: &Embedder, config: &RunConfig) -> Option<FeatureShape> {
+fn shape(
+    embedder: &Embedder,
+    encoding: &Encoding,
+    notes: &Notes,
+    config: &RunConfig,
+) -> Option<FeatureShape> {
     let sizes = &embedder.config;
     let vision = sizes.vision.as_ref()?;
+    let own_grids = sizes.has_own_grids();
     let computed = device::dtype(config.backend.dtype);
     let kept = config.train.feature_cache_dtype;
     Some(FeatureShape {
-        positions: vision.positions(sizes.features.positions),
+        positions: match own_grids {
+            true => mean_pixels(encoding, notes)? / vision.patch_size.pow(2),
+            false => vision.positions(sizes.features.positions),
+        },
+        own_grids,
         width: vision.feature_width(),
         summary: vision.hidden_size,
         kept: kept.map_or(computed, device::dtype),
         computed,
     })
+}
+
+/// Pixels of a picture that has a size of its own, in the mean of evenly spaced notes; `None` where none can be read.
+fn mean_pixels(encoding: &Encoding, notes: &Notes) -> Option<usize> {
+    let rows = notes.set.rows();
+    let every = rows.len().div_ceil(SAMPLED_NOTES).max(1);
+    let sampled = rows.iter().step_by(every);
+    let pixels: Vec<usize> = sampled
+        .filter_map(|note| own_pixels(encoding, notes, note))
+        .collect();
+    pixels.iter().sum::<usize>().checked_div(pixels.len())
 }
 
 /// What all that the features depend on is called, and what is kept of a picture.
@@ -207,10 +231,14 @@ fn key(
     let sizes = &embedder.config;
     let (Some(encoder), Some(shape), Some(preprocessor)) = (
         &embedder.vision,
-        shape(embedder, config),
+        shape(embedder, encoding, notes, config),
         &encoding.preprocessor,
     ) else {
         return Ok(None);
+    };
+    let size = match preprocessor.image_size() {
+        Some(side) => format!("{side} pixels"),
+        None => "sizes of their own".to_owned(),
     };
     let FeatureShape { kept, computed, .. } = shape;
     let backends = config.backend.device.names().iter();
@@ -224,9 +252,8 @@ fn key(
         false => "its own",
     };
     let reading = format!(
-        "pictures {:?} of {} pixels, EXIF orientation {:?}\ncomputed by {} in {computed:?}, products in {products} precision",
+        "pictures {:?} of {size}, EXIF orientation {:?}\ncomputed by {} in {computed:?}, products in {products} precision",
         preprocessor.config(),
-        preprocessor.image_size(),
         notes.decoding.orientation,
         backends.join(", ")
     );

@@ -178,7 +178,8 @@ impl TrainingMemory {
         let gradients_bytes = here * of_worker;
         let optimiser_bytes = trained_parameters * if short { 12 } else { 8 };
         let pictures = PictureActivations::new(shape);
-        let encoder = PICTURES_AT_A_TIME as u64 * pictures.encoder;
+        let own = shape.model.is_some_and(EmbedderConfig::has_own_grids);
+        let encoder = if own { 1 } else { PICTURES_AT_A_TIME as u64 } * pictures.encoder;
         let (places, notes) = (2 * shape.batch_pairs, shape.batch_notes);
         let share = notes.div_ceil(shape.workers);
         let slice = slice_notes(shape, share);

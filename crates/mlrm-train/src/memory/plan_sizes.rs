@@ -5,9 +5,11 @@ use std::sync::Arc;
 use mlrm_config::{BackendName, Baseline, MatmulPrecision, Quantisation, Tune};
 use mlrm_data::loader::{LoaderSettings, NoteEncoder, batch_notes};
 use mlrm_model::adapter::AdapterConfig;
+use mlrm_model::embedder::EmbedderConfig;
 use mlrm_model::{ModelError, ops};
 
 use super::{TrainingMemory, TrainingShape, resident_bytes};
+use crate::corpus::own_pixels;
 use crate::device;
 use crate::error::TrainError;
 use crate::plan::RunPlan;
@@ -30,6 +32,8 @@ pub enum Prompts {
 /// The sizes of a run that is about to train.
 pub struct PlanSizes<'a> {
     plan: &'a RunPlan,
+    /// Where pictures have grids of their own, as if all were squares as large as the largest.
+    model: EmbedderConfig,
     encoder: Arc<NoteEncoder>,
     adapters: AdapterConfig,
     /// Of language model, head and vision encoder.
@@ -74,12 +78,19 @@ impl<'a> PlanSizes<'a> {
             parameters[part] += tensor.shape.iter().product::<usize>() as u64;
         }
         let encoder = plan.encoder()?;
+        let (longest, pixels) = largest_notes(plan, &encoder)?;
+        let mut model = plan.embedder.config.clone();
+        if let (Some(vision), Some(pixels)) = (&mut model.vision, pixels) {
+            vision.fit_pixels(pixels);
+            model.connector = model.connector.map(|connector| connector.fitted(vision));
+        }
         let mut sizes = Self {
             positions: match prompts {
-                Prompts::OfNotes => longest_prompt(plan, &encoder)?,
+                Prompts::OfNotes => longest,
                 Prompts::OfBudget => encoder.prompts().max_tokens() as u64,
             },
             plan,
+            model,
             encoder,
             adapters,
             parameters,
@@ -137,7 +148,7 @@ impl<'a> PlanSizes<'a> {
 
     fn shape(&self, change: Change) -> TrainingShape<'_> {
         let config = &self.plan.config;
-        let model = &self.plan.embedder.config;
+        let model = &self.model;
         let [llm_parameters, head_parameters, vision_parameters] = self.parameters;
         let probes = config.train.saliency_every_steps > 0 && model.connector.is_some();
         TrainingShape {
@@ -181,22 +192,41 @@ fn predict(shape: &TrainingShape<'_>, tune: Tune) -> Result<TrainingMemory, Mode
     Ok(found.unwrap_or(all[0]))
 }
 
-/// Positions of the longest prompt that a run is to expect in the language model, visual tokens
-/// included: of evenly spaced notes, the length that is passed by one in as many as the steps draw.
-fn longest_prompt(plan: &RunPlan, encoder: &NoteEncoder) -> Result<u64, TrainError> {
+/// Positions of the longest prompt that a run is to expect in the language model, visual tokens included, and pixels of
+/// the largest picture where each has a size of its own: of evenly spaced notes, what is passed by one in as many as the
+/// steps draw.
+fn largest_notes(
+    plan: &RunPlan,
+    encoder: &NoteEncoder,
+) -> Result<(u64, Option<usize>), TrainError> {
     let rows = plan.notes.set.rows();
     let every = rows.len().div_ceil(SAMPLED_NOTES).max(1);
-    let mut lengths = Vec::with_capacity(SAMPLED_NOTES);
+    let (mut lengths, mut sizes) = (Vec::with_capacity(SAMPLED_NOTES), Vec::new());
+    let same = plan.embedder.config.visual_tokens();
     for note in rows.iter().step_by(every) {
-        lengths.push(encoder.prompts().encode(note)?.ids.len());
+        let pixels = own_pixels(&plan.encoding, &plan.notes, note);
+        // The image token gives way to the visual tokens, or they stand behind it.
+        let visual = pixels.map_or(same, |pixels| visual_tokens(plan, pixels));
+        lengths.push(encoder.prompts().encode(note)?.ids.len() + visual);
+        sizes.extend(pixels);
     }
-    lengths.sort_unstable();
     let drawn = drawn_notes(plan);
-    let place = lengths.len() * drawn / (drawn + 1);
-    let longest = lengths.get(place).or(lengths.last());
-    // The image token gives way to the visual tokens, or they stand behind it.
-    let visual = plan.embedder.config.visual_tokens();
-    Ok((longest.copied().unwrap_or(1) + visual) as u64)
+    let largest = |mut values: Vec<usize>| {
+        values.sort_unstable();
+        let place = values.len() * drawn / (drawn + 1);
+        values.get(place).or(values.last()).copied()
+    };
+    let longest = largest(lengths).unwrap_or(1 + same);
+    Ok((longest as u64, largest(sizes)))
+}
+
+/// Visual tokens of a picture that has a size of its own.
+fn visual_tokens(plan: &RunPlan, pixels: usize) -> usize {
+    let config = &plan.embedder.config;
+    match (&config.vision, &config.connector) {
+        (Some(vision), Some(_)) => pixels / (vision.patch_size * vision.merge()).pow(2),
+        _ => 0,
+    }
 }
 
 /// Notes of all steps, each as often as it is drawn.

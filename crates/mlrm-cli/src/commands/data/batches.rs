@@ -55,9 +55,17 @@ impl HostTensor {
 /// The pictures of all batches, each once.
 #[derive(Default)]
 struct Pictures {
-    side: usize,
-    /// Values of a picture, and its place among them.
-    places: HashMap<Box<[u8]>, i64>,
+    /// Which comes at which place.
+    places: HashMap<HostPicture, i64>,
+}
+
+/// A picture as the vision encoder reads it.
+#[derive(PartialEq, Eq, Hash)]
+struct HostPicture {
+    /// Height and width.
+    size: [usize; 2],
+    /// Values in f32, `[3, height, width]`.
+    values: Vec<u8>,
 }
 
 impl Pictures {
@@ -66,13 +74,16 @@ impl Pictures {
         let Some(pictures) = &batch.pictures else {
             return Ok(None);
         };
-        self.side = pictures.image_size;
         let place = |picture: &Picture| -> miette::Result<i64> {
             let values = picture.values.as_ref();
             let values = values.ok_or_else(|| miette!("a picture of the batch has no values"))?;
             let bytes: Vec<u8> = values.iter().copied().flat_map(f32::to_le_bytes).collect();
             let next = self.places.len() as i64;
-            Ok(*self.places.entry(bytes.into()).or_insert(next))
+            let picture = HostPicture {
+                size: picture.size,
+                values: bytes,
+            };
+            Ok(*self.places.entry(picture).or_insert(next))
         };
         let distinct = pictures.distinct.iter().map(place);
         let distinct: Vec<i64> = distinct.collect::<miette::Result<_>>()?;
@@ -80,18 +91,33 @@ impl Pictures {
         Ok(Some(of_note.collect()))
     }
 
-    /// `[pictures, 3, side, side]`
-    fn tensor(self) -> HostTensor {
-        let mut pictures: Vec<(Box<[u8]>, i64)> = self.places.into_iter().collect();
+    /// `pixel_values` `[pictures, 3, height, width]`; where sizes differ, each picture in a tensor of its own,
+    /// `pixel_values.0`, `pixel_values.1`, …, `[3, height, width]`.
+    fn tensors(self) -> Vec<(String, HostTensor)> {
+        let mut pictures: Vec<(HostPicture, i64)> = self.places.into_iter().collect();
         pictures.sort_unstable_by_key(|(_, place)| *place);
-        HostTensor {
+        let tensor = |shape: Vec<usize>, bytes: Vec<u8>| HostTensor {
             dtype: Dtype::F32,
-            shape: vec![pictures.len(), 3, self.side, self.side],
-            bytes: pictures
-                .into_iter()
-                .flat_map(|(values, _)| values)
-                .collect(),
+            shape,
+            bytes,
+        };
+        let Some([height, width]) = pictures.first().map(|(picture, _)| picture.size) else {
+            return Vec::new();
+        };
+        if pictures
+            .iter()
+            .all(|(picture, _)| picture.size == [height, width])
+        {
+            let shape = vec![pictures.len(), 3, height, width];
+            let values = pictures.into_iter().flat_map(|(picture, _)| picture.values);
+            return vec![("pixel_values".into(), tensor(shape, values.collect()))];
         }
+        let own = |(HostPicture { size, values }, place)| {
+            let [height, width] = size;
+            let tensor = tensor(vec![3, height, width], values);
+            (format!("pixel_values.{place}"), tensor)
+        };
+        pictures.into_iter().map(own).collect()
     }
 }
 
@@ -140,9 +166,7 @@ fn collect(plan: &RunPlan, steps: usize) -> miette::Result<(Vec<(String, HostTen
     let pairs = HostTensor::integers(&[train.len(), 2], pairs.map(i64::from));
     tensors.push(("train_pairs".into(), pairs));
     let count = pictures.places.len() as u64;
-    if count > 0 {
-        tensors.push(("pixel_values".into(), pictures.tensor()));
-    }
+    tensors.extend(pictures.tensors());
     Ok((tensors, count))
 }
 

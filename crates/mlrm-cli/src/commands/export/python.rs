@@ -48,10 +48,11 @@ pub fn exportable(source: &ModelSource) -> miette::Result<&ModelFolder> {
             ));
         }
     }
-    if let Some(ConnectorConfig::Merger(_)) = config.connector {
+    let merger = matches!(config.connector, Some(ConnectorConfig::Merger(_)));
+    if merger || config.has_own_grids() {
         return Err(miette!(
             help = "export it by --out; transformers has classes for the whole models that it came from",
-            "--python: the code of an exported model has no merger"
+            "--python: the code of an exported model has no merger, and no grids of pictures' own"
         ));
     }
     Ok(folder)

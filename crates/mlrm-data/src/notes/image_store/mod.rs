@@ -23,7 +23,7 @@ use super::image_keys::FolderNames;
 use super::parquet_images::ParquetImages;
 use crate::batch::PictureHash;
 use crate::error::{DataError, Problem, ProblemKind, Result, shorten, shown};
-use crate::image::{DecodeOptions, HEAD_BYTES, TAIL_BYTES, check_ends};
+use crate::image::{DecodeOptions, HEAD_BYTES, TAIL_BYTES, check_ends, dimensions};
 use crate::store::{Object, Store, check};
 
 /// Pictures by key. A key is a relative path below a folder, or the name of an entry of a `.tar`
@@ -281,6 +281,24 @@ impl ImageStore {
             false => part(bytes - tail_bytes, tail_bytes)?,
         };
         check_ends(&head, &tail, bytes, options, || part(0, bytes))
+    }
+
+    /// Height and width of a picture as its header tells them; not as EXIF data may turn it.
+    ///
+    /// # Errors
+    /// A picture that is not there, or whose header cannot be read.
+    pub fn dimensions(&self, key: &str, options: &DecodeOptions) -> Result<[u32; 2]> {
+        let of_head = || -> Result<[u32; 2], Problem> {
+            if let Range::Bytes(path, offset, bytes) = self.range(self.find(key)?) {
+                let head = read_range(&path, offset, bytes.min(HEAD_BYTES as u64));
+                let head = head.map_err(|error| missing(&path, &error))?;
+                if let Ok(found) = dimensions(&head, options) {
+                    return Ok(found);
+                }
+            }
+            dimensions(&self.read_within(key, options)?, options)
+        };
+        of_head().map_err(|problem| image_error(key, problem))
     }
 
     fn range(&self, place: Place) -> Range<'_> {

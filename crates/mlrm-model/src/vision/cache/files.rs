@@ -8,11 +8,60 @@ use memmap2::Mmap;
 
 use super::PictureHash;
 use crate::error::ModelError;
+use crate::vision::Grid;
 
+pub(super) const HASH_BYTES: usize = size_of::<PictureHash>();
+/// Before a record's values: the picture's hash and a checksum.
+pub(super) const HEAD_BYTES: usize = 2 * HASH_BYTES;
+/// Bytes of a grid: rows and columns, as numbers of 32 bits.
+pub(super) const GRID_BYTES: usize = 8;
 const ENDING: &str = "features";
 /// How often, and how long after each other, a lock that another process holds is tried.
 const LOCK_TRIES: usize = 200;
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// How many bytes the values of a record take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ValueBytes {
+    /// As many in every record.
+    Same(usize),
+    /// As many as the picture's grid of patches makes them, with which they begin.
+    ByGrid {
+        /// Before those of the patches, the grid included.
+        fixed: usize,
+        /// Of each patch.
+        patch: usize,
+    },
+}
+
+impl ValueBytes {
+    /// Bytes of the whole record that `rest` of a file begins with; `None` where it ends before the record does.
+    pub fn record(self, rest: &[u8]) -> Option<usize> {
+        let values = match self {
+            Self::Same(bytes) => bytes,
+            Self::ByGrid { fixed, patch } => {
+                let [rows, columns] = read_grid(rest.get(HEAD_BYTES..)?)?;
+                let patches = rows.checked_mul(columns)?;
+                patches.checked_mul(patch)?.checked_add(fixed)?
+            }
+        };
+        let bytes = values.checked_add(HEAD_BYTES)?;
+        (bytes <= rest.len()).then_some(bytes)
+    }
+}
+
+/// The grid that `values` begin with.
+pub(super) fn read_grid(values: &[u8]) -> Option<Grid> {
+    let (rows, rest) = values.split_first_chunk::<4>()?;
+    let columns = rest.first_chunk::<4>()?;
+    Some([rows, columns].map(|side| u32::from_le_bytes(*side) as usize))
+}
+
+/// The bytes that [`read_grid`] reads.
+pub(super) fn grid_bytes(grid: Grid) -> Vec<u8> {
+    let sides = grid.map(|side| (side as u32).to_le_bytes());
+    sides.concat()
+}
 
 /// A file of records.
 #[derive(Debug)]
@@ -20,28 +69,27 @@ pub(super) struct Records {
     pub path: PathBuf,
     pub file: File,
     pub map: Option<Mmap>,
-    /// Whole records that are listed.
-    pub count: usize,
+    /// Bytes of the whole records that are listed.
+    pub end: usize,
 }
 
 impl Records {
-    /// Whole records in the file.
+    /// Bytes of the file.
     ///
     /// # Errors
     /// A file whose length cannot be told.
-    pub fn whole(&self, record_bytes: usize) -> Result<usize, ModelError> {
+    pub fn bytes(&self) -> Result<usize, ModelError> {
         let metadata = self.file.metadata();
         let metadata = metadata.map_err(|e| ModelError::io("read", &self.path, e))?;
-        Ok(metadata.len() as usize / record_bytes)
+        Ok(metadata.len() as usize)
     }
 
-    /// Maps all whole records.
+    /// Maps all of it.
     ///
     /// # Errors
     /// A file that cannot be mapped.
-    pub fn map(&mut self, record_bytes: usize) -> Result<(), ModelError> {
-        self.count = self.whole(record_bytes)?;
-        self.map = match self.count {
+    pub fn map(&mut self) -> Result<(), ModelError> {
+        self.map = match self.bytes()? {
             0 => None,
             // SAFETY: the mapping is read-only, and these files only grow. Another process that cuts
             // one short while it is mapped would fault, as with every file of weights.
@@ -66,7 +114,7 @@ pub(super) fn own_file(folder: &Path) -> Result<Records, ModelError> {
                     path,
                     file,
                     map: None,
-                    count: 0,
+                    end: 0,
                 });
             }
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}

@@ -9,8 +9,9 @@ use std::path::Path;
 
 use burn::tensor::{DType, Device, TensorData};
 
+use self::files::{GRID_BYTES, HEAD_BYTES, ValueBytes, grid_bytes, read_grid};
 use self::store::Store;
-use super::{FeatureSelection, VisionFeatures, VisionTower};
+use super::{FeatureSelection, Grid, VisionFeatures, VisionTower};
 use crate::error::ModelError;
 use crate::transfer::upload;
 
@@ -56,8 +57,10 @@ impl FeatureKey {
 /// Sizes of what is kept of a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FeatureShape {
-    /// Positions that the connector reads.
+    /// Positions that the connector reads; where pictures have grids of their own, of a usual one.
     pub positions: usize,
+    /// Whether each picture has a grid of its own, whose patches are the positions.
+    pub own_grids: bool,
     /// Values of each of them.
     pub width: usize,
     /// Values of the picture as one vector (v).
@@ -73,13 +76,36 @@ impl FeatureShape {
         self.summary * self.kept.size()
     }
 
-    fn value_bytes(&self) -> usize {
-        self.summary_bytes() + self.positions * self.width * self.kept.size()
+    fn position_bytes(&self) -> usize {
+        self.width * self.kept.size()
     }
 
-    /// Bytes that a picture takes on disk.
+    fn value_bytes(&self) -> usize {
+        let grid = if self.own_grids { GRID_BYTES } else { 0 };
+        grid + self.summary_bytes() + self.positions * self.position_bytes()
+    }
+
+    fn sizes(&self) -> ValueBytes {
+        match self.own_grids {
+            false => ValueBytes::Same(self.value_bytes()),
+            true => ValueBytes::ByGrid {
+                fixed: GRID_BYTES + self.summary_bytes(),
+                patch: self.position_bytes(),
+            },
+        }
+    }
+
+    /// Positions of each picture: the patches of its grid, where it has one of its own.
+    fn positions_of(&self, pictures: usize, grids: Option<&[Grid]>) -> Vec<usize> {
+        match grids {
+            Some(grids) => grids.iter().map(|[rows, columns]| rows * columns).collect(),
+            None => vec![self.positions; pictures],
+        }
+    }
+
+    /// Bytes that a picture takes on disk, usually.
     pub fn picture_bytes(&self) -> u64 {
-        (store::HEAD_BYTES + self.value_bytes()) as u64
+        (HEAD_BYTES + self.value_bytes()) as u64
     }
 }
 
@@ -102,9 +128,9 @@ impl FeatureCache {
         shape: FeatureShape,
         most_bytes: u64,
     ) -> Result<Self, ModelError> {
-        let bytes = shape.value_bytes();
+        let (sizes, bytes) = (shape.sizes(), shape.value_bytes());
         Ok(Self {
-            store: Store::open(folder, &key.name, &key.about, bytes, most_bytes)?,
+            store: Store::open(folder, &key.name, &key.about, sizes, bytes, most_bytes)?,
             key,
             shape,
         })
@@ -153,7 +179,7 @@ impl FeatureCache {
         self.len() == 0
     }
 
-    /// Bytes that a picture takes on disk.
+    /// Bytes that a picture takes on disk, usually.
     pub fn picture_bytes(&self) -> u64 {
         self.store.record_bytes() as u64
     }
@@ -195,9 +221,12 @@ impl FeatureCache {
             summary: whole,
             kept,
             computed,
+            own_grids,
         } = self.shape;
-        let (mut summary, mut rest) = (Vec::new(), Vec::new());
+        let (mut summary, mut rest, mut grids) = (Vec::new(), Vec::new(), Vec::new());
         let all = self.store.read(pictures, &mut |values| {
+            grids.extend(read_grid(values).filter(|_| own_grids));
+            let values = &values[if own_grids { GRID_BYTES } else { 0 }..];
             let (first, others) = values.split_at(self.shape.summary_bytes());
             summary.extend_from_slice(first);
             rest.extend_from_slice(others);
@@ -206,11 +235,20 @@ impl FeatureCache {
             return None;
         }
         let notes = pictures.len();
+        let grids = own_grids.then_some(grids);
+        let shape = match &grids {
+            Some(grids) => {
+                let all = self.shape.positions_of(notes, Some(grids)).iter().sum();
+                [1, all, width]
+            }
+            None => [notes, positions, width],
+        };
         let summary = TensorData::from_bytes_vec(summary, [notes, whole], kept);
-        let rest = TensorData::from_bytes_vec(rest, [notes, positions, width], kept);
+        let rest = TensorData::from_bytes_vec(rest, shape, kept);
         Some(VisionFeatures {
             summary: upload(summary, (device, computed)),
             positions: upload(rest, (device, computed)),
+            grids,
         })
     }
 
@@ -230,10 +268,19 @@ impl FeatureCache {
             summary: whole,
             kept,
             computed,
+            own_grids,
         } = self.shape;
         let found = (features.summary.dims(), features.positions.dims());
         let count = pictures.len();
-        if found != ([count, whole], [count, positions, width])
+        let grids = features.grids.as_deref();
+        let all = self.shape.positions_of(count, grids);
+        let expected = match own_grids {
+            true => [1, all.iter().sum(), width],
+            false => [count, positions, width],
+        };
+        if found != ([count, whole], expected)
+            || grids.is_some() != own_grids
+            || all.len() != count
             || features.summary.dtype() != computed
         {
             return Err(ModelError::Shape {
@@ -245,6 +292,7 @@ impl FeatureCache {
         let rounded = VisionFeatures {
             summary: features.summary.cast(kept),
             positions: features.positions.cast(kept),
+            grids: features.grids,
         };
         if self.keeps_more() || kept != computed {
             self.add(pictures, &rounded)?;
@@ -252,6 +300,7 @@ impl FeatureCache {
         Ok(VisionFeatures {
             summary: rounded.summary.cast(computed),
             positions: rounded.positions.cast(computed),
+            grids: rounded.grids,
         })
     }
 
@@ -272,14 +321,19 @@ impl FeatureCache {
                 }
             }
         }
-        let rest_bytes = self.shape.value_bytes() - self.shape.summary_bytes();
         let summary = summary
             .as_bytes()
             .chunks_exact(self.shape.summary_bytes().max(1));
-        let rest = rest.as_bytes().chunks_exact(rest_bytes.max(1));
-        let values = summary
-            .zip(rest)
-            .map(|(first, others)| [first, others].concat());
+        let grids = features.grids.as_deref();
+        let mut rest = rest.as_bytes();
+        let counts = self.shape.positions_of(pictures.len(), grids).into_iter();
+        let values = summary.zip(counts).enumerate();
+        let values = values.map(|(at, (first, count))| {
+            let others;
+            (others, rest) = rest.split_at(count * self.shape.position_bytes());
+            let grid = grids.map_or_else(Vec::new, |grids| grid_bytes(grids[at]));
+            [grid.as_slice(), first, others].concat()
+        });
         self.store.add(&mut pictures.iter().copied().zip(values));
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Records of pictures on disk.
 //!
-//! A folder holds a sub-folder for each encoder. There every process appends records of one size (the
+//! A folder holds a sub-folder for each encoder. There every process appends records (the
 //! picture's hash, a checksum, values) to a file of its own, which nobody writes to once that process has
 //! ended. Files are read through memory maps. What is cut off at the end of a file, or does not fit its
 //! checksum, counts as absent.
@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::PictureHash;
-use super::files::{Lock, Records, bytes_below, checksum, lock, own_file, record_files};
+use super::files::{
+    HASH_BYTES, HEAD_BYTES, Lock, Records, ValueBytes, bytes_below, checksum, lock, own_file,
+    record_files,
+};
 use crate::error::ModelError;
 
-const HASH_BYTES: usize = size_of::<PictureHash>();
-/// Before a record's values: the picture's hash and a checksum.
-pub(super) const HEAD_BYTES: usize = 2 * HASH_BYTES;
 const LOCK: &str = ".lock";
 
 /// The records of one encoder.
@@ -28,6 +28,8 @@ pub(super) struct Store {
     folder: PathBuf,
     /// What the folder holds, for people.
     about: String,
+    sizes: ValueBytes,
+    /// Of a record; where sizes differ, of a usual one.
     record_bytes: usize,
     /// Of all encoders.
     most_bytes: u64,
@@ -60,14 +62,16 @@ enum Closed {
 #[derive(Debug, Clone, Copy)]
 struct Place {
     file: usize,
-    record: usize,
+    /// Where the record begins there.
+    start: usize,
+    bytes: usize,
     /// Its checksum was seen to fit.
     checked: bool,
 }
 
 impl Store {
-    /// The records of values of `value_bytes` bytes in the folder `key` below `root`, which hold no more
-    /// than `most_bytes` together with those of all other encoders. `about` tells people what the folder
+    /// The records of values of `sizes` bytes, usually `value_bytes`, in the folder `key` below `root`, which hold no
+    /// more than `most_bytes` together with those of all other encoders. `about` tells people what the folder
     /// holds. Nothing is written before the first record.
     ///
     /// # Errors
@@ -76,6 +80,7 @@ impl Store {
         root: &Path,
         key: &str,
         about: &str,
+        sizes: ValueBytes,
         value_bytes: usize,
         most_bytes: u64,
     ) -> Result<Self, ModelError> {
@@ -83,6 +88,7 @@ impl Store {
             root: root.to_owned(),
             folder: root.join(key),
             about: format!("{about}\n"),
+            sizes,
             record_bytes: HEAD_BYTES + value_bytes,
             most_bytes,
             state: Mutex::default(),
@@ -149,17 +155,17 @@ impl Store {
 
     /// Whether `picture` has a whole record.
     pub fn knows(&self, picture: &PictureHash) -> bool {
-        self.state().check(picture, self.record_bytes)
+        self.state().check(picture)
     }
 
     /// Hands the values of `pictures` to `receive`, one after another; whether all are there.
     pub fn read(&self, pictures: &[PictureHash], receive: &mut dyn FnMut(&[u8])) -> bool {
         let mut state = self.state();
         pictures.iter().all(|picture| {
-            if !state.check(picture, self.record_bytes) {
+            if !state.check(picture) {
                 return false;
             }
-            let values = state.newest(picture, self.record_bytes);
+            let values = state.newest(picture);
             values.is_some_and(|record| {
                 receive(&record[HEAD_BYTES..]);
                 true
@@ -227,37 +233,38 @@ impl State {
                         path,
                         file,
                         map: None,
-                        count: 0,
+                        end: 0,
                     });
                     self.files.len() - 1
                 }
             };
-            self.list(index, store.record_bytes)?;
+            self.list(index, store.sizes)?;
         }
         Ok(())
     }
 
     /// Lists the records of a file that are not listed yet.
-    fn list(&mut self, index: usize, record_bytes: usize) -> Result<(), ModelError> {
+    fn list(&mut self, index: usize, sizes: ValueBytes) -> Result<(), ModelError> {
         let records = &mut self.files[index];
-        if records.whole(record_bytes)? <= records.count {
+        if records.bytes()? <= records.end {
             return Ok(());
         }
-        let listed = records.count;
-        records.map(record_bytes)?;
+        records.map()?;
         let Some(map) = &records.map else {
             return Ok(());
         };
-        let new = map.chunks_exact(record_bytes).enumerate().skip(listed);
-        for (record, bytes) in new.take(records.count - listed) {
-            if let Some(picture) = bytes.first_chunk::<HASH_BYTES>() {
+        // What is behind a record whose grid is damaged is out of reach, and encoded again.
+        while let Some(bytes) = sizes.record(&map[records.end..]) {
+            if let Some(picture) = map[records.end..].first_chunk::<HASH_BYTES>() {
                 let place = Place {
                     file: index,
-                    record,
+                    start: records.end,
+                    bytes,
                     checked: false,
                 };
                 self.places.entry(*picture).or_default().push(place);
             }
+            records.end += bytes;
         }
         Ok(())
     }
@@ -270,10 +277,10 @@ impl State {
         self.refresh(store)?;
         let mut bytes = bytes_below(&store.root)?;
         for (picture, values) in records {
-            if self.check(&picture, store.record_bytes) {
+            if self.check(&picture) {
                 continue;
             }
-            bytes += store.record_bytes as u64;
+            bytes += (HEAD_BYTES + values.len()) as u64;
             if bytes > store.most_bytes {
                 let message = format!(
                     "train.feature_cache_max_bytes = {} are full; pictures past them are encoded each \
@@ -307,27 +314,27 @@ impl State {
         let record = [picture, checksum(picture, values).as_slice(), values].concat();
         if let Err(error) = records.file.write_all(&record) {
             // Of a record that is there in part, nothing may stay: others may follow.
-            let whole = (records.count * store.record_bytes) as u64;
-            let _nothing_to_mend = records.file.set_len(whole);
+            let _nothing_to_mend = records.file.set_len(records.end as u64);
             return Err(ModelError::io("write", &records.path, error));
         }
         let place = Place {
             file: index,
-            record: records.count,
+            start: records.end,
+            bytes: record.len(),
             checked: true,
         };
-        records.count += 1;
+        records.end += record.len();
         self.places.entry(*picture).or_default().push(place);
         Ok(())
     }
 
     /// Whether a whole record of `picture` is there. Damaged ones are forgotten, and told of where no
     /// other takes their place.
-    fn check(&mut self, picture: &PictureHash, record_bytes: usize) -> bool {
+    fn check(&mut self, picture: &PictureHash) -> bool {
         let mut damaged = Vec::new();
         while let Some(&place) = self.places.get(picture).and_then(|places| places.last()) {
             let whole = place.checked
-                || self.newest(picture, record_bytes).is_some_and(|record| {
+                || self.newest(picture).is_some_and(|record| {
                     let (head, values) = record.split_at(HEAD_BYTES);
                     head[HASH_BYTES..] == checksum(picture, values)
                 });
@@ -352,14 +359,14 @@ impl State {
     }
 
     /// The newest record of `picture`, head and values.
-    fn newest(&mut self, picture: &PictureHash, record_bytes: usize) -> Option<&[u8]> {
+    fn newest(&mut self, picture: &PictureHash) -> Option<&[u8]> {
         let place = *self.places.get(picture)?.last()?;
-        let end = (place.record + 1) * record_bytes;
+        let end = place.start + place.bytes;
         let records = &mut self.files[place.file];
         // The own file has grown since it was mapped.
         if records.map.as_ref().is_none_or(|map| map.len() < end) {
-            records.map(record_bytes).ok()?;
+            records.map().ok()?;
         }
-        records.map.as_ref()?.get(end - record_bytes..end)
+        records.map.as_ref()?.get(place.start..end)
     }
 }

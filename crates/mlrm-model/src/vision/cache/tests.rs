@@ -7,6 +7,7 @@ use super::*;
 
 const SHAPE: FeatureShape = FeatureShape {
     positions: 2,
+    own_grids: false,
     width: 3,
     summary: 3,
     kept: DType::F32,
@@ -24,6 +25,7 @@ fn features(notes: usize, start: f32) -> VisionFeatures {
     VisionFeatures {
         summary: Tensor::from_data(summary, &device),
         positions: Tensor::from_data(positions, &device),
+        grids: None,
     }
 }
 
@@ -210,6 +212,7 @@ fn positions_may_be_wider_than_the_vector_of_the_picture() {
     let narrow = VisionFeatures {
         summary: all.summary.narrow(1, 0, 1),
         positions: all.positions,
+        grids: None,
     };
     let read = |features: VisionFeatures| {
         let summary = features.summary.try_into_vec_as::<f32>().unwrap();
@@ -221,6 +224,68 @@ fn positions_may_be_wider_than_the_vector_of_the_picture() {
     assert_eq!(cache.picture_bytes(), 64 + 7 * 4);
     let found = cache.get(&hashes, &Device::flex()).unwrap();
     assert_eq!(read(found), read(narrow));
+}
+
+/// Pictures with grids of their own have records of any length, which another process finds one behind the other; a cut
+/// one is absent.
+#[test]
+fn grids_come_back_with_their_positions() {
+    let folder = tempfile::tempdir().unwrap();
+    let shape = FeatureShape {
+        positions: 4,
+        own_grids: true,
+        ..SHAPE
+    };
+    let drawn = |grids: &[Grid], start: f32| {
+        let count: usize = grids.iter().map(|[rows, columns]| rows * columns).sum();
+        let values = |count: usize| (0..count).map(|n| start + n as f32).collect::<Vec<f32>>();
+        let device = Device::flex();
+        let summary = TensorData::new(values(grids.len() * 3), [grids.len(), 3]);
+        let positions = TensorData::new(values(count * 3), [1, count, 3]);
+        VisionFeatures {
+            summary: Tensor::from_data(summary, &device),
+            positions: Tensor::from_data(positions, &device),
+            grids: Some(grids.to_vec()),
+        }
+    };
+    let read = |features: VisionFeatures| {
+        let summary = features.summary.try_into_vec_as::<f32>().unwrap();
+        let positions = features.positions.try_into_vec_as::<f32>().unwrap();
+        (summary, positions, features.grids)
+    };
+    let hashes = [[1; 32], [2; 32], [3; 32]];
+    let all = drawn(&[[1, 3], [2, 2], [5, 1]], 1.0);
+    let cache = open_for(folder.path(), shape, 1 << 20);
+    cache.keep(&hashes, all.clone()).unwrap();
+    let found = cache.get(&hashes, &Device::flex()).unwrap();
+    assert_eq!(read(found), read(all.clone()));
+    // Another process, which asks in another order.
+    let other = open_for(folder.path(), shape, 1 << 20);
+    assert_eq!(other.len(), 3);
+    let found = other.get(&[[3; 32], [1; 32]], &Device::flex()).unwrap();
+    assert_eq!(read(found), read(all.clone().select(&[2, 0])));
+    // Features of one size are none of these.
+    let refused = cache.keep(&[[9; 32]], features(1, 1.0));
+    assert!(refused.is_err());
+    // The last record is cut, the ones before it stay.
+    let file = &files(&cache)[0];
+    let bytes = fs::read(file).unwrap();
+    assert_eq!(bytes.len(), 3 * (64 + 8 + 3 * 4) + 12 * 3 * 4);
+    fs::write(file, &bytes[..bytes.len() - 1]).unwrap();
+    let cut = open_for(folder.path(), shape, 1 << 20);
+    assert_eq!(cut.len(), 2);
+    assert!(cut.get(&hashes, &Device::flex()).is_none());
+    let found = cut.get(&hashes[..2], &Device::flex()).unwrap();
+    assert_eq!(read(found), read(all.clone().slice(0..2)));
+    // A damaged grid takes what is behind it along, and no more.
+    let mut damaged = bytes.clone();
+    damaged[64 + 8 + 12 + 3 * 12 + 64] = 200;
+    fs::write(file, damaged).unwrap();
+    let damaged = open_for(folder.path(), shape, 1 << 20);
+    assert_eq!(damaged.len(), 1);
+    damaged.keep(&hashes[1..], all.clone().slice(1..3)).unwrap();
+    let found = damaged.get(&hashes, &Device::flex()).unwrap();
+    assert_eq!(read(found), read(all));
 }
 
 #[test]

@@ -94,6 +94,7 @@ pub(super) const DEFAULTS: VisionConfig = VisionConfig {
     mask_token: MaskToken::Row,
     tables_in_batches: true,
     blocks: None,
+    own_grids: None,
     summary: Summary::ClassToken,
 };
 

@@ -87,6 +87,7 @@ pub(super) const DEFAULTS: VisionConfig = VisionConfig {
         rms_norm: true,
         stored_positions: false,
     }),
+    own_grids: None,
     summary: Summary::MeanPatch,
 };
 

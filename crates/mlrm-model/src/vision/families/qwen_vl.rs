@@ -86,6 +86,7 @@ const DEFAULTS: VisionConfig = VisionConfig {
     mask_token: MaskToken::Absent,
     tables_in_batches: false,
     blocks: None,
+    own_grids: None,
     summary: Summary::MeanPatch,
 };
 

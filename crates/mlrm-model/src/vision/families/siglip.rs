@@ -65,6 +65,7 @@ const DEFAULTS: VisionConfig = VisionConfig {
     mask_token: MaskToken::Absent,
     tables_in_batches: false,
     blocks: None,
+    own_grids: None,
     summary: Summary::AttentionHead,
 };
 

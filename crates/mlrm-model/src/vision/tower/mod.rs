@@ -9,7 +9,7 @@ use mlrm_config::SelectFeature;
 
 use super::encoder::{EncoderLayer, LayerContext, PatchEmbedding};
 use super::rotary::PatchRotary;
-use super::{FeatureSelection, Stretch, VisionConfig, VisionFeatures, selected_state};
+use super::{FeatureSelection, Grid, Stretch, VisionConfig, VisionFeatures, selected_state};
 use crate::nn::{
     AttentionMask, CrossAttention, Interpolation, LayerNorm, RotaryTable, TwoLayerMlp,
     resize_positions, zeros,
@@ -126,7 +126,17 @@ impl VisionTower {
         }
     }
 
-    /// What `selection` means for the pictures `pixels`, `[notes, 3, side, side]`, all at once.
+    /// What `selection` means for one picture, `[1, 3, height, width]`, in its own grid. It passes alone, so that its
+    /// features do not depend on others.
+    pub fn encode_own(&self, pixels: Tensor<4>, selection: FeatureSelection) -> VisionFeatures {
+        let grid = self.config.grid_of(pixels.dims());
+        VisionFeatures {
+            grids: Some(vec![grid]),
+            ..self.forward(pixels, selection, None)
+        }
+    }
+
+    /// What `selection` means for the pictures `pixels`, `[notes, 3, height, width]`, all at once and of one size.
     ///
     /// With `every` all hidden states are computed and left there: 0 is what enters the first layer,
     /// i the output of layer i, as in Hugging Face.
@@ -139,13 +149,14 @@ impl VisionTower {
         let depth = self.layers.len();
         let selected = selected_state(selection.layer, depth).unwrap_or(depth);
         let pooled = if self.head.is_some() { depth } else { selected };
+        let grid = self.config.grid_of(pixels.dims());
         let table = self.rotary.as_ref().map(|rotary| {
-            let grid = self.config.whole_grid(pixels.dims()[3]);
             let before = usize::from(self.config.has_class_token()) + self.config.register_tokens;
             rotary.table(grid, before, &pixels.device())
         });
-        let x = self.enter(pixels);
-        let ([state, last], deep) = self.states(x, table.as_ref(), [selected, pooled], every);
+        let x = self.enter(pixels, grid);
+        let wanted = [selected, pooled];
+        let ([state, last], deep) = self.states(x, grid, table.as_ref(), wanted, every);
         let state = match selection.post_layernorm {
             true => self.leave(state),
             false => state,
@@ -161,16 +172,18 @@ impl VisionTower {
                     true => state,
                     false => Tensor::cat([vec![state], deep].concat(), 2),
                 },
+                grid,
                 selection.positions,
             ),
+            grids: None,
         }
     }
 
     /// What enters the first layer, `[notes, positions, hidden]`.
-    fn enter(&self, pixels: Tensor<4>) -> Tensor<3> {
-        let read = self.config.whole_grid(pixels.dims()[3]) * self.config.patch_size;
+    fn enter(&self, pixels: Tensor<4>, grid: Grid) -> Tensor<3> {
+        let [height, width] = grid.map(|side| side * self.config.patch_size);
         let pixels = match self.config.blocks {
-            Some(_) => pixels.narrow(2, 0, read).narrow(3, 0, read),
+            Some(_) => pixels.narrow(2, 0, height).narrow(3, 0, width),
             None => pixels,
         };
         let patches = self.patch_embedding.forward(pixels);
@@ -184,9 +197,9 @@ impl VisionTower {
         };
         let x = match self.position_embedding.as_ref().map(Vectors::rows) {
             Some(stored) if self.class_embedding.is_some() => {
-                x + self.with_class(stored, count).unsqueeze()
+                x + self.with_class(stored, grid).unsqueeze()
             }
-            Some(stored) => x + self.stretched(stored, count).unsqueeze(),
+            Some(stored) => x + self.stretched(stored, grid).unsqueeze(),
             None => x,
         };
         let x = match &self.register_tokens {
@@ -199,7 +212,7 @@ impl VisionTower {
             None => x,
         };
         let x = match &self.config.blocks {
-            Some(blocks) => pick(x, blocks.order(count.isqrt())),
+            Some(blocks) => pick(x, blocks.order(grid)),
             None => x,
         };
         match &self.pre_layernorm {
@@ -208,31 +221,35 @@ impl VisionTower {
         }
     }
 
-    /// The stored positions, of which the first one is the class token's, for `patches` patches.
-    fn with_class(&self, stored: Tensor<2>, patches: usize) -> Tensor<2> {
+    /// The stored positions, of which the first one is the class token's, for a grid of patches.
+    fn with_class(&self, stored: Tensor<2>, grid: Grid) -> Tensor<2> {
         let count = stored.dims()[0];
-        if count == 1 + patches {
+        if grid == [self.config.position_grid; 2] {
             return stored;
         }
         let class = stored.clone().narrow(0, 0, 1);
-        let others = self.stretched(stored.narrow(0, 1, count - 1), patches);
+        let others = self.stretched(stored.narrow(0, 1, count - 1), grid);
         Tensor::cat(vec![class, others], 0)
     }
 
-    fn stretched(&self, stored: Tensor<2>, patches: usize) -> Tensor<2> {
+    fn stretched(&self, stored: Tensor<2>, grid: Grid) -> Tensor<2> {
         let interpolation = match self.config.stretch {
             Stretch::No | Stretch::Bicubic => Interpolation::Bicubic,
             Stretch::Antialiased => Interpolation::BicubicAntialiased,
             Stretch::Corners => Interpolation::BilinearCorners,
         };
-        resize_positions(stored, patches, interpolation)
+        resize_positions(stored, grid, interpolation)
     }
 
     /// The positions of a hidden state that `select` means; registers are never among them. Blocks of patches stand
     /// row by row.
-    pub(super) fn readable(&self, state: Tensor<3>, select: SelectFeature) -> Tensor<3> {
+    pub(super) fn readable(
+        &self,
+        state: Tensor<3>,
+        grid: Grid,
+        select: SelectFeature,
+    ) -> Tensor<3> {
         if let Some(blocks) = &self.config.blocks {
-            let grid = state.dims()[1].isqrt();
             return pick(state, blocks.by_rows(grid));
         }
         if !self.config.has_class_token() {
@@ -273,6 +290,7 @@ impl VisionTower {
     fn states<const W: usize>(
         &self,
         x: Tensor<3>,
+        grid: Grid,
         rotary: Option<&RotaryTable>,
         wanted: [usize; W],
         mut every: Option<&mut Vec<Tensor<3>>>,
@@ -280,7 +298,7 @@ impl VisionTower {
         let blocks = self.config.blocks;
         let windows = blocks
             .filter(|blocks| blocks.window.is_some())
-            .map(|blocks| blocks.window_lengths(x.dims()[1].isqrt()));
+            .map(|blocks| blocks.window_lengths(grid));
         let full = LayerContext {
             mask: &AttentionMask::None.prepare(1, 1, &x.device()),
             rotary,
