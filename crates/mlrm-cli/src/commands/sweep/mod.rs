@@ -202,8 +202,8 @@ fn plan(missing: &[&Cell]) -> miette::Result<()> {
         }
         eprintln!("checking {}", cell.row);
         // Most rows share what their base has.
-        let warnings = cell.loaded.warnings.iter();
-        for warning in warnings.map(|warning| warning.report("warning")) {
+        for warning in &cell.loaded.warnings {
+            let warning = warning.report("warning");
             if !said.contains(&warning) {
                 eprintln!("{warning}");
                 said.insert(warning);

@@ -69,10 +69,14 @@ impl DiskLog {
         let of_ranks =
             |query: u32, target: u32| eligible(self.note_of(query), self.note_of(target));
         let mut scored = Scored::default();
-        let all = scoring.top_k.map_or(0, |most| most.saturating_mul(notes));
-        // Growing by doubling would hold the pairs one and a half times; a system that has not the room may do so.
-        let _ = scored.pairs.try_reserve_exact(all);
-        let most = self.most_occurrences(all);
+        let pairs_bytes =
+            most_pairs(&survey.reach, scoring).saturating_mul(size_of::<ScoredPair>() as u64);
+        if pairs_bytes <= self.memory_bytes {
+            // Growing by doubling would hold the pairs one and a half times; a system that has not the room may do so.
+            let pairs = pairs_bytes as usize / size_of::<ScoredPair>();
+            let _ = scored.pairs.try_reserve_exact(pairs);
+        }
+        let most = self.most_occurrences(pairs_bytes);
         for range in blocks(&survey.reach, most) {
             let block = match self.pieces(&survey, &range, most) {
                 1 => {
@@ -107,12 +111,11 @@ impl DiskLog {
         Ok((scored, few.then_some(losses)))
     }
 
-    /// How many co-occurrences are gathered at a time: half of what memory has beside what is held all the time, of
-    /// which `pairs` are known.
-    fn most_occurrences(&self, pairs: usize) -> u64 {
+    /// How many co-occurrences are gathered at a time: half of what memory has beside what is held all the time, the pairs
+    /// among it.
+    fn most_occurrences(&self, pairs_bytes: u64) -> u64 {
         let for_each_note = NOTE_BYTES + rayon::current_num_threads() as u64 * SCORE_BYTES;
-        let held = self.by_rank.len() as u64 * for_each_note
-            + (pairs as u64).saturating_mul(size_of::<ScoredPair>() as u64);
+        let held = (self.by_rank.len() as u64 * for_each_note).saturating_add(pairs_bytes);
         let rest = self.memory_bytes.saturating_sub(held) / 2;
         let bytes = rest.max(self.memory_bytes / 8);
         (bytes / size_of::<Occurrence>() as u64).max(FEWEST)
@@ -296,6 +299,13 @@ fn distinct(views: &[View]) -> u32 {
     notes.sort_unstable();
     notes.dedup();
     notes.len() as u32
+}
+
+/// The most pairs that notes of so many co-occurrences have.
+fn most_pairs(reach: &[u64], scoring: &Scoring) -> u64 {
+    let kept = scoring.top_k.map_or(u64::MAX, |kept| kept as u64);
+    let of_notes = reach.iter().map(|&reach| reach.min(kept));
+    of_notes.fold(0, u64::saturating_add)
 }
 
 /// Neighbouring ranks whose co-occurrences are at most so many together, or one that has more.
