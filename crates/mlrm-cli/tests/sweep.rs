@@ -245,13 +245,14 @@ values = [0, "many", 8]
     home.mlrm(support::SYNTH).done();
     let plans = "base = \"tiny.toml\"\ndir = \"runs\"\n[[axes]]\nname = \"v\"\ngroups = [\n\
                  { name = \"big\", set = [\"train.batch_pairs=5000\"] },\n\
+                 { name = \"too\", set = [\"train.batch_pairs=5000\", \"train.max_steps=3\"] },\n\
                  { name = \"none\", set = [\"model.llm.path=nowhere\"] },\n{ name = \"fine\" }]\n";
     home.write("sweep.toml", plans);
     home.refused(
         "sweep sweep.toml",
         &[
-            "2 rows of the sweep cannot begin",
-            "big: ",
+            "3 rows of the sweep cannot begin",
+            "big; too: ",
             "5000",
             "none: ",
             "nowhere",

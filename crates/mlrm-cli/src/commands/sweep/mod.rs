@@ -193,7 +193,8 @@ fn refuse_other_runs(cells: &[Cell]) -> miette::Result<()> {
 
 /// Opens data and model of every row once, as its runs will; all that cannot begin is said.
 fn plan(missing: &[&Cell]) -> miette::Result<()> {
-    let mut found = Vec::new();
+    let mut found: Vec<(String, Vec<&str>)> = Vec::new();
+    let mut failed = 0;
     let mut last = None;
     let mut said = HashSet::new();
     for cell in missing {
@@ -213,15 +214,25 @@ fn plan(missing: &[&Cell]) -> miette::Result<()> {
         let planned = crate::hub::resolve(&mut config)
             .and_then(|()| Ok(RunPlan::prepare(config, &|_, _| {}).map(|_| ())?));
         if let Err(error) = planned {
-            found.push(format!("{}: {error}", cell.row));
+            let mend = error.help().map(|mend| format!(" ({mend})"));
+            let reason = format!("{error}{}", mend.unwrap_or_default());
+            failed += 1;
+            // Mostly all rows have one reason.
+            match found.iter_mut().find(|(told, _)| *told == reason) {
+                Some((_, rows)) => rows.push(cell.row.as_str()),
+                None => found.push((reason, vec![cell.row.as_str()])),
+            }
         }
     }
+    let found: Vec<String> = found
+        .into_iter()
+        .map(|(reason, rows)| format!("{}: {reason}", rows.join("; ")))
+        .collect();
     match found.is_empty() {
         true => Ok(()),
         false => Err(miette!(
             help = "nothing was run",
-            "{} rows of the sweep cannot begin:\n  {}",
-            found.len(),
+            "{failed} rows of the sweep cannot begin:\n  {}",
             found.join("\n  ")
         )),
     }
