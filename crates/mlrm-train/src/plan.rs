@@ -1,6 +1,7 @@
 //! From settings to a run that can start: data opened, model built, everything checked.
 
 mod model;
+mod pictures;
 
 use std::sync::Arc;
 
@@ -17,7 +18,8 @@ use crate::error::TrainError;
 use crate::features::{Keeping, keep_features, keep_same_features};
 use crate::{device, schedule::LearningRate};
 use model::looks_at_pictures;
-pub use model::{OpenModel, open_model, picture_settings, prompt_record, starting_model};
+pub use model::{OpenModel, open_model, prompt_record, starting_model};
+pub use pictures::picture_settings;
 
 /// A run whose every part is there.
 pub struct RunPlan {
