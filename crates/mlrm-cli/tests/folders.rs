@@ -327,3 +327,86 @@ fn positions_stretch_to_the_pictures_that_the_preprocessor_gives() {
     pictures(4, 3);
     train("none", "").failed_with(1, &["model.vision.image_size", "3 by 3 pixels"]);
 }
+
+/// What the config asks of pictures is what a folder whose file says the same gives, and it goes with the model.
+#[test]
+fn the_size_and_shape_of_pictures_can_be_set() {
+    let home = Home::with_config();
+    let published = golden_cases().join("../published/dinov2-small");
+    let folder = |name: &str, keys: Value| {
+        copy_folder(&published, &home.path(name));
+        let file = home.path(format!("{name}/preprocessor_config.json"));
+        let mut all = json(&file);
+        for (key, value) in keys.as_object().into_iter().flatten() {
+            all[key] = value.clone();
+        }
+        home.write(&format!("{name}/preprocessor_config.json"), all.to_string());
+    };
+    let square = |side: u32| serde_json::json!({"height": side, "width": side});
+    let edge = |side: u32| serde_json::json!({"shortest_edge": side});
+    folder(
+        "dino",
+        serde_json::json!({"size": edge(24), "crop_size": square(20)}),
+    );
+    folder(
+        "cut",
+        serde_json::json!({"size": edge(15), "crop_size": square(12)}),
+    );
+    folder(
+        "whole",
+        serde_json::json!({"size": square(12), "do_center_crop": false}),
+    );
+    let train = |run: &str, vision: &str, set: &str| {
+        let sets = "train.max_steps=1 eval.baselines=[] model.connector.kind=mlp model.vision.path";
+        home.train(run, format!("{sets}={vision} {set}"))
+    };
+    for (run, vision, set) in [
+        ("said", "cut", ""),
+        ("set", "dino", "model.vision.input_size=12"),
+        ("squash-said", "whole", ""),
+        (
+            "squash",
+            "dino",
+            "model.vision.input_size=12 model.vision.resize_mode=squash",
+        ),
+        ("back", "whole", "model.vision.resize_mode=shortest"),
+        ("full", "dino", "model.vision.resize_mode=squash"),
+    ] {
+        train(run, vision, set).done();
+    }
+    let of = |run: &str| home.embed(run, &format!("{run}.npy"));
+    assert_eq!(of("said"), of("set"));
+    assert_eq!(of("squash-said"), of("squash"));
+    assert_ne!(of("set"), of("squash"));
+    for (run, size, crop) in [
+        ("set", edge(15), Some(square(12))),
+        ("squash", square(12), None),
+        ("back", edge(12), Some(square(12))),
+        ("full", square(20), None),
+    ] {
+        let keys = json(&home.path(format!("{run}/model/vision/preprocessor_config.json")));
+        assert_eq!(keys["size"], size, "{run}");
+        assert_eq!(keys.get("crop_size").cloned(), crop, "{run}");
+        assert_eq!(keys["do_center_crop"], crop.is_some(), "{run}");
+    }
+    let small = train("none", "dino", "model.vision.input_size=2");
+    small.failed_with(
+        1,
+        &["model.vision.input_size = 2", "a patch is 4 by 4 pixels"],
+    );
+    let clip = golden_cases().join("qwen2_notellm2/vision");
+    let fixed = train(
+        "none",
+        &clip.display().to_string(),
+        "model.vision.input_size=16",
+    );
+    fixed.failed_with(1, &["model.vision.input_size = 16", "leave the key out"]);
+    let scratch = home.train("none", "train.max_steps=1 model.vision.input_size=12");
+    assert!(
+        scratch
+            .done()
+            .err
+            .contains("`model.vision.image_size` decides"),
+        "{scratch:?}"
+    );
+}

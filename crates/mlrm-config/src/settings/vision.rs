@@ -40,6 +40,14 @@ pub struct VisionSettings {
     /// smaller. Not set: what the preprocessor_config.json allows; with `grid = "square"` no more than 448 by 448.
     #[schemars(range(min = 1))]
     pub max_pixels: Option<usize>,
+    /// Side in pixels of the square that a pre-trained encoder reads, where its positions stretch (dinov2, dinov3_vit and
+    /// the like). Fewer pixels cost less. Not set: that of its preprocessor_config.json.
+    #[schemars(range(min = 1, max = 65536))]
+    pub input_size: Option<usize>,
+    /// How a picture becomes that square. Not set: as preprocessor_config.json says, which for most encoders cuts off what
+    /// is outside the middle.
+    #[schemars(extend("x-source" = "open_clip"))]
+    pub resize_mode: Option<ResizeMode>,
     /// Side of a patch in pixels.
     #[schemars(range(min = 1, max = 65536))]
     pub patch_size: usize,
@@ -70,6 +78,8 @@ impl Default for VisionSettings {
             image_size: 64,
             grid: None,
             max_pixels: None,
+            input_size: None,
+            resize_mode: None,
             patch_size: 16,
             hidden_act: VisionActivation::QuickGelu,
             select_layer: -1,
@@ -87,6 +97,17 @@ pub enum PictureGrid {
     Own,
     /// All in one square, into which they are squeezed: the largest one within `max_pixels`.
     Square,
+}
+
+/// How a picture that is not square becomes one; the words are those of open_clip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ResizeMode {
+    /// The shorter edge gets the square's side, then the middle is cut out; with the margin that the encoder's own
+    /// preprocessing has (DINOv2: 256 to 224).
+    Shortest,
+    /// The whole picture is squeezed into the square; nothing is cut off.
+    Squash,
 }
 
 /// Activation of the vision encoder's feed-forward network.

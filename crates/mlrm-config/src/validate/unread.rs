@@ -30,7 +30,7 @@ pub(crate) fn unread_keys(config: &RunConfig, places: &Places) -> Vec<Finding> {
 type Rule = (bool, &'static str, &'static str, &'static [&'static str]);
 
 #[rustfmt::skip] // A line a rule.
-fn rules(config: &RunConfig) -> [Rule; 22] {
+fn rules(config: &RunConfig) -> [Rule; 24] {
     let (data, train, model) = (&config.data, &config.train, &config.model);
     let (llm, connector) = (&model.llm, &model.connector);
     let scratch = [&model.path, &llm.path, &model.checkpoint].iter().all(|path| path.is_none());
@@ -53,7 +53,11 @@ fn rules(config: &RunConfig) -> [Rule; 22] {
         (scratch && llm.family.traits().plain_heads,
             "in this family the heads fill `model.llm.hidden_size`", "model.llm.head_dim", &[]),
         (model.path.is_none() && model.vision.path.is_some(), "`model.vision.path` brings the sizes",
-            "model.vision", &["path", "accept_keys", "grid", "max_pixels", "select_layer", "select_feature", "post_layernorm"]),
+            "model.vision", &["path", "accept_keys", "image_size", "grid", "max_pixels", "input_size", "resize_mode", "select_layer", "select_feature", "post_layernorm"]),
+        (model.path.is_none() && model.vision.path.is_some(),
+            "`model.vision.path` brings the sizes; `model.vision.input_size` asks for another one", "model.vision.image_size", &[]),
+        (model.checkpoint.is_none() && model.vision.path.is_none(), "from scratch `model.vision.image_size` decides",
+            "model.vision.input_size", &[]),
         (connector.path.is_some(), "`model.connector.path` brings the sizes",
             "model.connector", &["path", "accept_keys", "kind", "projector"]),
         (model.checkpoint.is_none() && connector.path.is_none(),

@@ -1,6 +1,6 @@
 //! How a picture becomes the vision encoder's input.
 
-use mlrm_config::{ExifOrientation, PictureDefaults};
+use mlrm_config::{ExifOrientation, PictureDefaults, ResizeMode};
 
 /// Mean of the pixels that OpenAI's CLIP was trained on, red, green, blue.
 const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
@@ -194,6 +194,37 @@ impl PreprocessorConfig {
         if let Some(Resize::Within(range)) = self.resize {
             let side = range.square(side);
             self.resize = Some(Resize::Exact(side, side));
+        }
+        self
+    }
+
+    /// The same for squares of `side` pixels, where that is given, which pictures become by `mode`, where that is given.
+    /// The margin around the middle that is cut out grows with the side. Only where all pictures have one size.
+    pub fn resized(mut self, side: Option<u32>, mode: Option<ResizeMode>) -> Self {
+        let Some((height, width)) = self.output_size() else {
+            return self;
+        };
+        if let Some(side) = side {
+            let was = u64::from(height.min(width)).max(1);
+            let scaled = |edge: u32| (u64::from(edge) * u64::from(side)).div_ceil(was) as u32;
+            self.resize = self.resize.map(|resize| match resize {
+                Resize::ShortestEdge(edge) => Resize::ShortestEdge(scaled(edge)),
+                Resize::Exact(..) => Resize::Exact(side, side),
+                Resize::Within(range) => Resize::Within(range),
+            });
+            self.crop = self.crop.map(|_| (side, side));
+        }
+        let (height, width) = side.map_or((height, width), |side| (side, side));
+        match (mode, self.resize) {
+            (None, _) | (Some(ResizeMode::Shortest), Some(Resize::ShortestEdge(_))) => {}
+            (Some(ResizeMode::Shortest), _) => {
+                self.resize = Some(Resize::ShortestEdge(height.max(width)));
+                self.crop = Some((height, width));
+            }
+            (Some(ResizeMode::Squash), _) => {
+                self.resize = Some(Resize::Exact(height, width));
+                self.crop = None;
+            }
         }
         self
     }

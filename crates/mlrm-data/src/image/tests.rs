@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use ::image::{ImageFormat, RgbImage};
-use mlrm_config::{ExifOrientation, PictureDefaults};
+use mlrm_config::{ExifOrientation, PictureDefaults, ResizeMode};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -596,4 +596,33 @@ fn what_is_not_supported_is_refused_by_name() {
         let message = loaded(&config, 224).unwrap_err();
         assert!(message.contains(named), "{config}: {message}");
     }
+}
+
+#[test]
+fn squares_of_other_sides_keep_the_margin_and_the_mode() {
+    use ResizeMode::{Shortest, Squash};
+    let dinov2 = PreprocessorConfig::usual(PictureDefaults::Dinov2, 224);
+    let siglip = PreprocessorConfig::usual(PictureDefaults::Siglip, 224);
+    let (edge, exact) = (Resize::ShortestEdge, |side| Resize::Exact(side, side));
+    for (config, side, mode, resize, crop) in [
+        (&dinov2, None, None, edge(256), Some(224)),
+        (&dinov2, Some(112), None, edge(128), Some(112)),
+        (&dinov2, Some(112), Some(Shortest), edge(128), Some(112)),
+        (&dinov2, None, Some(Squash), exact(224), None),
+        (&dinov2, Some(112), Some(Squash), exact(112), None),
+        (&siglip, Some(112), None, exact(112), None),
+        (&siglip, None, Some(Shortest), edge(224), Some(224)),
+        (&siglip, Some(448), Some(Shortest), edge(448), Some(448)),
+    ] {
+        let resized = config.clone().resized(side, mode);
+        assert_eq!(resized.resize, Some(resize), "{config:?} {side:?} {mode:?}");
+        let square = crop.map(|side| (side, side));
+        assert_eq!(resized.crop, square, "{config:?} {side:?} {mode:?}");
+    }
+    let cut_only = PreprocessorConfig {
+        resize: None,
+        ..PreprocessorConfig::clip(8)
+    };
+    let smaller = cut_only.clone().resized(Some(4), None);
+    assert_eq!((smaller.resize, smaller.crop), (None, Some((4, 4))));
 }

@@ -318,9 +318,14 @@ impl VisionConfig {
         config
     }
 
+    /// Whether it reads pictures of other sizes than its own.
+    pub fn stretches(&self) -> bool {
+        self.stretch != Stretch::No
+    }
+
     /// Reads pictures of `side` by `side` pixels, where positions stretch; else it keeps its own size.
     pub fn fit_pictures(&mut self, side: usize) {
-        if self.stretch != Stretch::No && side >= self.patch_size {
+        if self.stretches() && side >= self.patch_size {
             self.image_size = side;
         }
     }

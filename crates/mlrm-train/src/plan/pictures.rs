@@ -23,10 +23,45 @@ pub(super) fn run_pictures(
     }
     fit_pixels(vision, settings.max_pixels)?;
     let pictures = picture_settings(folder, vision)?;
+    let side = match folder {
+        Some(_) => input_side(vision, settings)?,
+        // From scratch it was made for the size that the config says.
+        None => None,
+    };
+    let pictures = pictures.resized(side, settings.resize_mode);
     if let Some((side, _)) = pictures.output_size() {
         vision.fit_pictures(side as usize);
     }
     Ok(ImagePreprocessor::new(pictures, vision.image_size)?)
+}
+
+/// What `model.vision.input_size` says.
+///
+/// # Errors
+/// A size that the encoder cannot read.
+fn input_side(vision: &VisionConfig, settings: &VisionSettings) -> Result<Option<u32>, TrainError> {
+    let (name, own) = (vision.family().name, vision.image_size);
+    let Some(side) = settings.input_size else {
+        return Ok(None);
+    };
+    let mend = if vision.blocks.is_some() {
+        format!(
+            "a {name} reads any size; set model.vision.max_pixels = {}",
+            side * side
+        )
+    } else if side != own && !vision.stretches() {
+        format!("the positions of this {name} are for {own} by {own} pixels; leave the key out")
+    } else if side < vision.patch_size {
+        format!(
+            "a patch is {0} by {0} pixels; set {0} or more",
+            vision.patch_size
+        )
+    } else {
+        return Ok(Some(side as u32));
+    };
+    Err(TrainError::Refused(format!(
+        "model.vision.input_size = {side}: {mend}"
+    )))
 }
 
 /// Reads pictures within `model.vision.max_pixels`.
@@ -73,6 +108,14 @@ fn own_pictures(
                 vision.family().name
             )));
         }
+    }
+    input_side(vision, settings)?;
+    if settings.resize_mode.is_some() {
+        return Err(TrainError::Refused(
+            "model.vision.resize_mode: pictures with grids of their own keep their proportions; leave the key out, or set \
+             model.vision.grid = \"square\""
+                .into(),
+        ));
     }
     let block = (vision.patch_size * vision.merge()) as u32;
     let defaults = vision.family().traits.pictures;
