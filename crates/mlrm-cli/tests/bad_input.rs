@@ -30,6 +30,10 @@ fn a_command_line_that_makes_no_sense() {
 fn configs_that_say_what_no_run_can_do() {
     let home = Home::with_config();
     home.refused("train absent.toml", &["absent.toml"]);
+    home.refused(
+        "train tiny.toml --set prompt.template_file=nowhere.toml",
+        &["prompt.template_file", "nowhere.toml", "leave the key out"],
+    );
     for (right, wrong, words) in [
         (
             "batch_pairs",

@@ -9,6 +9,7 @@ use burn::tensor::Device;
 use mlrm_config::{BackendName, ObjectiveSettings, RunConfig, TrainSettings};
 use mlrm_data::loader::{LoaderSettings, NoteEncoder, PairBatches};
 use mlrm_data::order::Cursor;
+use mlrm_data::prompt::{PromptStyle, Template};
 use mlrm_data::split::PairData;
 use mlrm_events::KeptFeatures;
 use mlrm_model::embedder::Embedder;
@@ -71,6 +72,10 @@ impl RunPlan {
         progress: PictureProgress<'_>,
     ) -> Result<Self, TrainError> {
         config.validate()?;
+        if config.model.path.is_none() {
+            // All its styles are checked, before anything is drawn or read.
+            Template::load(&config.prompt, PromptStyle::Text)?;
+        }
         let mut devices = open_devices(&config, computes)?;
         let (device_name, device) = devices.remove(0);
         let notes = Notes::open(&config.data, looks_at_pictures(&config.model)?, progress)?;

@@ -156,7 +156,13 @@ impl Template {
             })?;
             return Self::parse(Path::new(&format!("{name}.toml")), text, style);
         };
-        let text = fs::read_to_string(path).map_err(DataError::io("read", path))?;
+        let text = fs::read_to_string(path).map_err(|error| {
+            DataError::setting(
+                "prompt.template_file",
+                format!("{} cannot be read: {error}", path.display()),
+                "name a template by its path from the current folder, or leave the key out for one that ships with mlrm",
+            )
+        })?;
         Self::parse(path, &text, style)
     }
 
