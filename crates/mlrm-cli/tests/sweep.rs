@@ -275,6 +275,7 @@ fn the_papers_sweeps_plan() {
     copy("notellm2-paper.toml");
     copy("photographs.toml");
     copy("movielens-posters.toml");
+    copy("movielens-pretrained.toml");
     let mut names: Vec<String> = fs::read_dir(configs.join("paper"))
         .expect("sweeps")
         .map(|entry| {
@@ -285,7 +286,7 @@ fn the_papers_sweeps_plan() {
         })
         .collect();
     names.sort();
-    assert_eq!(names.len(), 11, "{names:?}");
+    assert_eq!(names.len(), 12, "{names:?}");
     for name in names {
         let text = copy(&name);
         let small = text

@@ -10,13 +10,15 @@ use crate::error::TrainError;
 const BROUGHT: [&str; 3] = ["model", "prompt", "tokenizer"];
 
 /// Settings that may change, and are only told of: they say how training goes on from here.
-const TOLD: [&str; 12] = [
+const TOLD: [&str; 14] = [
     "backend.reduce_dtype",
     "model.llm.tune",
     "model.llm.quantisation",
     "model.llm.lora.dropout",
     "train.merge_duplicates",
     "train.learning_rate",
+    "train.connector_learning_rate",
+    "train.head_learning_rate",
     "train.warmup_ratio",
     "train.schedule",
     "train.max_steps",

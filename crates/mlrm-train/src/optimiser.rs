@@ -31,10 +31,36 @@ pub struct AdamW {
     beta_2: f64,
     epsilon: f64,
     weight_decay: f64,
+    rates: PartRates,
     /// Updates taken.
     pub updates: usize,
     /// Moments by parameter path.
     pub moments: BTreeMap<String, Moments>,
+}
+
+/// How many times the learning rate of the language model that of each part is: the language model, the connector, and the
+/// rest of the head.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct PartRates([f64; 3]);
+
+impl PartRates {
+    fn new(settings: &TrainSettings) -> Self {
+        let rate = |own: Option<f64>| own.map_or(1.0, |own| own / settings.learning_rate);
+        Self([
+            1.0,
+            rate(settings.connector_learning_rate),
+            rate(settings.head_learning_rate),
+        ])
+    }
+
+    /// The part of the parameter at `path`.
+    fn part(path: &str) -> usize {
+        match path.strip_prefix("head.") {
+            None => 0,
+            Some(rest) if rest.starts_with("connector.") => 1,
+            Some(_) => 2,
+        }
+    }
 }
 
 /// Gradients by parameter path, flat, in f32, outside the autodiff graph.
@@ -78,12 +104,13 @@ impl AdamW {
             beta_2: settings.betas[1],
             epsilon: settings.epsilon,
             weight_decay: settings.weight_decay,
+            rates: PartRates::new(settings),
             updates: 0,
             moments: BTreeMap::new(),
         }
     }
 
-    /// `module` after the next update at `learning_rate`, if `clipping` lets it be taken. Parameters
+    /// `module` after the next update at `learning_rate`, which is that of the language model, if `clipping` lets it be taken. Parameters
     /// without a gradient stay as they are.
     ///
     /// Whether it was taken is known once `clipping.take` has been read: [`Self::count`] wants to hear
@@ -103,27 +130,33 @@ impl AdamW {
             epsilon: self.epsilon as f32,
             keep: 1.0,
         };
-        let sizes = [
-            (learning_rate / (1.0 - self.beta_1.powi(t))) as f32,
-            (1.0 - self.beta_2.powi(t)).powf(-0.5) as f32,
-        ];
+        let PartRates(factors) = self.rates;
+        let rates = factors.map(|factor| learning_rate * factor);
+        let [first, connector, rest] = rates.map(|rate| rate / (1.0 - self.beta_1.powi(t)));
+        let second = (1.0 - self.beta_2.powi(t)).powf(-0.5);
+        let sizes = [first, connector, rest, second].map(|size| size as f32);
         let sizes = upload(
             TensorData::new(sizes.to_vec(), [sizes.len()]),
             &clipping.take.device(),
         );
-        let control = Tensor::cat(vec![clipping.take, clipping.scale, sizes], 0);
-        let decayed = (1.0 - learning_rate * self.weight_decay) as f32;
+        let control = [0, 1, 2].map(|part| {
+            let sizes = [part, 3].map(|at| sizes.clone().narrow(0, at, 1));
+            let all = [clipping.take.clone(), clipping.scale.clone()];
+            Tensor::cat(all.into_iter().chain(sizes).collect(), 0)
+        });
+        let decayed = rates.map(|rate| (1.0 - rate * self.weight_decay) as f32);
         let mut gradients = gradients;
         map_parameters(module, &mut |param| {
             let path = param.path();
             let Some(gradient) = gradients.remove(&path) else {
                 return;
             };
-            let keep = if param.rank() > 1 { decayed } else { 1.0 };
+            let part = PartRates::part(&path);
+            let keep = if param.rank() > 1 { decayed[part] } else { 1.0 };
             let rule = AdamRule { keep, ..rule };
             let moments = self.moments.remove(&path);
             let moments = moments.unwrap_or_else(|| Moments::none(&gradient));
-            let kept = update(param, moments, gradient, rule, control.clone());
+            let kept = update(param, moments, gradient, rule, control[part].clone());
             self.moments.extend(kept.map(|moments| (path, moments)));
         })
     }

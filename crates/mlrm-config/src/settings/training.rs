@@ -131,6 +131,13 @@ pub struct TrainSettings {
     /// Peak learning rate. Paper: 3e-6 (pre-trained weights).
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub learning_rate: f64,
+    /// That of the connector, which warms up and falls alike: one that begins from nothing may want another one than a
+    /// language model that was pre-trained. Not set: `learning_rate`.
+    #[schemars(extend("exclusiveMinimum" = 0, "x-source" = "ms-swift (aligner_lr)"))]
+    pub connector_learning_rate: Option<f64>,
+    /// That of late fusion, the last projection and the temperature. Not set: `learning_rate`.
+    #[schemars(extend("exclusiveMinimum" = 0, "x-source" = "mlrm"))]
+    pub head_learning_rate: Option<f64>,
     /// Decoupled weight decay of matrices; norms, biases and the temperature have none. Paper: 1e-3.
     #[schemars(range(min = 0))]
     pub weight_decay: f64,
@@ -206,6 +213,8 @@ impl Default for TrainSettings {
             max_steps: None,
             epochs: 1.0,
             learning_rate: 3e-6,
+            connector_learning_rate: None,
+            head_learning_rate: None,
             weight_decay: 1e-3,
             betas: [0.9, 0.999],
             epsilon: 1e-8,

@@ -1,9 +1,11 @@
 //! What notes are embedded to, whatever notes are beside them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use mlrm_config::{Quantisation, Tune, Variant};
+use mlrm_config::{Quantisation, RunConfig, TrainSettings, Tune, Variant};
 use mlrm_data::batch::NoteBatch;
+use mlrm_model::weights::each_parameter;
 
 use super::*;
 use crate::group::Alone;
@@ -20,6 +22,11 @@ fn small(
     config.model.variant = variant;
     let llm = &mut config.model.llm;
     (llm.tune, llm.quantisation) = (tune, quantisation);
+    after_a_step(config, 1e-2)
+}
+
+/// The model of `config` behind its first step, at `learning_rate`, and the batch of the second.
+fn after_a_step(config: RunConfig, learning_rate: f64) -> (RunPlan, NoteBatch) {
     let mut plan = RunPlan::prepare(config, &|_, _| {}).unwrap();
     plan.config.run.seed = 1;
     let encoder = plan.encoder().unwrap();
@@ -32,7 +39,7 @@ fn small(
         embedder,
         &mut optimiser,
         first,
-        1e-2,
+        learning_rate,
         &context,
         false,
         &mut Alone,
@@ -82,4 +89,42 @@ fn embeddings_do_not_depend_on_the_notes_beside_them() {
         }
     }
     assert!(differ.is_empty(), "{differ:?}");
+}
+
+#[test]
+fn parts_learn_at_rates_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = |set: &dyn Fn(&mut TrainSettings), learning_rate| {
+        let mut config = small_config(folder.path());
+        set(&mut config.train);
+        let (plan, _) = after_a_step(config, learning_rate);
+        let mut weights = BTreeMap::new();
+        each_parameter(&plan.embedder.core, &mut |param| {
+            let values = read::<1, f32>(param.values()).unwrap();
+            weights.insert(param.path(), values);
+        });
+        weights
+    };
+    let slow = weights(&|_| {}, 1e-2);
+    let fast = weights(&|_| {}, 2e-2);
+    let connector = weights(
+        &|train| train.connector_learning_rate = Some(2.0 * train.learning_rate),
+        1e-2,
+    );
+    let head = weights(
+        &|train| train.head_learning_rate = Some(2.0 * train.learning_rate),
+        1e-2,
+    );
+    let mut parts = [0; 3];
+    for (path, slow) in &slow {
+        let fast = &fast[path];
+        let (part, as_fast) = match path.strip_prefix("head.") {
+            None => (0, [slow, slow]),
+            Some(rest) if rest.starts_with("connector.") => (1, [fast, slow]),
+            Some(_) => (2, [slow, fast]),
+        };
+        parts[part] += usize::from(slow != fast);
+        assert_eq!([&connector[path], &head[path]], as_fast, "{path}");
+    }
+    assert!(parts.iter().all(|&moved| moved > 3), "{parts:?}");
 }

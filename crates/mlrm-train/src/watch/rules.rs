@@ -164,7 +164,8 @@ impl Watch {
             warnings.push(format!(
                 "the embeddings have collapsed: unrelated notes of the probe have a mean cosine of \
                  {cosine:.3} (partners {:.3}), and {} notes use {rank:.2} directions (effective rank). \
-                 Try a lower train.learning_rate or a longer train.warmup_ratio, more negatives \
+                 Try a lower train.learning_rate (train.connector_learning_rate for a new connector alone) or a \
+                 longer train.warmup_ratio, more negatives \
                  (train.batch_pairs), or a higher objective.temperature_logit",
                 probe.positive_similarity, probe.notes
             ));
