@@ -110,8 +110,8 @@ impl AdamW {
         }
     }
 
-    /// `module` after the next update at `learning_rate`, which is that of the language model, if `clipping` lets it be taken. Parameters
-    /// without a gradient stay as they are.
+    /// `module` after the next update at `learning_rate`, which is that of the language model, if `clipping` lets it be
+    /// taken. Parameters without a gradient stay as they are.
     ///
     /// Whether it was taken is known once `clipping.take` has been read: [`Self::count`] wants to hear
     /// of it before the next one. Norms, biases and the temperature (tensors of one axis) are not

@@ -42,7 +42,7 @@ pub struct VisionSettings {
     pub max_pixels: Option<usize>,
     /// Side in pixels of the square that a pre-trained encoder reads, where its positions stretch (dinov2, dinov3_vit and
     /// the like). Fewer pixels cost less. Not set: that of its preprocessor_config.json.
-    #[schemars(range(min = 1, max = 65536))]
+    #[schemars(range(min = 1, max = 8192))]
     pub input_size: Option<usize>,
     /// How a picture becomes that square. Not set: as preprocessor_config.json says, which for most encoders cuts off what
     /// is outside the middle.
