@@ -315,7 +315,7 @@ class Gate(nn.Module):
     def __init__(self, fusion: dict, width: int):
         super().__init__()
         if fusion["kind"] == "vector":
-            self.trans_all = nn.Linear(2 * width, width, bias=False)
+            self.trans_all = nn.Linear(2 * width, width, bias=fusion.get("bias", False))
         else:
             inner = fusion["hidden_size"]
             self.mlp = nn.Sequential(nn.Linear(2 * width, inner), nn.GELU(), nn.Linear(inner, 1))

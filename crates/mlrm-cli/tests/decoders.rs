@@ -10,7 +10,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use support::{Home, TINY, golden_cases, training};
-use tensors::copy_folder;
+use tensors::{copy_folder, edit};
 
 const FAMILIES: [&str; 11] = [
     "llama",
@@ -67,6 +67,53 @@ fn every_family_trains_and_its_folder_is_read_and_written_without_a_change() {
     for (index, loss) in losses.iter().enumerate() {
         assert!(!losses[..index].contains(loss), "{losses:?}");
     }
+}
+
+/// Other tools cut a model by `num_hidden_layers` in its config.json, and pass over the tensors behind.
+#[test]
+fn the_first_layers_alone_are_those_of_a_folder_that_was_cut_by_hand() {
+    let home = Home::empty();
+    for family in ["llama", "qwen", "gemma2", "opt"] {
+        home.write("family.toml", config(family));
+        let train = |run: &str, sets: &str| {
+            let sets = format!("eval.baselines=[] {sets}");
+            home.mlrm(training("family.toml", run, sets)).done();
+        };
+        train(family, "");
+        let whole = format!("model.llm.path={family}/model/llm");
+        train("kept", &format!("{whole} model.llm.keep_layers=1"));
+
+        copy_folder(&home.path(family).join("model/llm"), &home.path("cut"));
+        edit(&home.path("cut/model.safetensors"), |tensors| {
+            let all = tensors.len();
+            tensors.retain(|name, _| !name.contains("layers.1.") && !name.contains("h.1."));
+            assert!(tensors.len() < all, "{family}");
+        });
+        let file = home.path("cut/config.json");
+        set(&file, "num_hidden_layers", json!(1));
+        let kinds = home.json("cut/config.json")["layer_types"][0].clone();
+        assert_eq!(kinds.is_null(), family != "gemma2");
+        if !kinds.is_null() {
+            set(&file, "layer_types", json!([kinds]));
+        }
+        train("by-hand", "model.llm.path=cut");
+        for file in ["config.json", "model.safetensors"] {
+            let read = |run: &str| fs::read(home.path(run).join("model/llm").join(file));
+            let (kept, cut) = (read("kept").expect(file), read("by-hand").expect(file));
+            assert!(kept == cut, "{family}: {file}");
+        }
+        home.refused(
+            format!("train family.toml --set {whole} --set model.llm.keep_layers=3"),
+            &["model.llm.keep_layers = 3", "2 layers", "1 to 2"],
+        );
+        for folder in [family, "kept", "cut", "by-hand"] {
+            fs::remove_dir_all(home.path(folder)).expect("a folder");
+        }
+    }
+    let text = config("llama").replace("[model.llm]", "[model.llm]\nkeep_layers = 1");
+    home.write("scratch.toml", text);
+    let says = "`model.llm.keep_layers` is set but not read: from scratch `model.llm.num_hidden_layers` decides";
+    home.mlrm("config check scratch.toml").done().tells(&[says]);
 }
 
 #[test]

@@ -41,7 +41,8 @@ const MODELS: [(&str, &str); 9] = [
     ),
     (
         "notellm2",
-        "model.llm.family=qwen2 model.vision.select_layer=-2 prompt.max_tokens=62",
+        "model.llm.family=qwen2 model.vision.select_layer=-2 prompt.max_tokens=62 \
+            model.fusion.initial_weight=0.8",
     ),
     (
         "latefusion",

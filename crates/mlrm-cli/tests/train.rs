@@ -1,6 +1,8 @@
 //! `mlrm train`: the run folder, the same losses twice, stopping and going on, every kind of model.
 
 mod support;
+#[path = "support/tensors.rs"]
+mod tensors;
 
 use std::fs;
 use std::path::Path;
@@ -9,6 +11,7 @@ use serde_json::Value;
 use support::{
     Home, end, events, losses, named, resume, set, signal, take_back, train_until, training, warned,
 };
+use tensors::read;
 
 #[test]
 fn a_run_leaves_the_whole_run_folder() {
@@ -342,6 +345,28 @@ fn every_kind_of_part_trains() {
         let sets = format!("{kind} eval.baselines=[]");
         let steps = trains(&home, &format!("run-{index}"), &sets);
         assert_ne!(steps[1]["loss"], usual[1]["loss"], "{kind} changes nothing");
+    }
+}
+
+#[test]
+fn a_gate_begins_with_the_weight_that_was_asked_for() {
+    let home = Home::with_config();
+    for kind in ["vector", "scalar"] {
+        for weight in [0.2, 0.5, 0.9] {
+            let run = format!("{kind}-{weight}");
+            let sets = format!(
+                "model.fusion.kind={kind} model.fusion.initial_weight={weight} eval.baselines=[]"
+            );
+            let mean = trains(&home, &run, &sets)[0]["gate_mean"].as_f64();
+            // The weights of a channel spread around it, those of a note do not.
+            let near = if kind == "vector" { 0.05 } else { 1e-6 };
+            let off = (mean.expect("a gate") - weight).abs();
+            assert!(off < near, "{run}: {mean:?}");
+            let head = read(&home.path(&run).join("model/head.safetensors"));
+            let biased = head.contains_key("gate.trans_all.bias");
+            // The paper's has none.
+            assert_eq!(biased, kind == "vector" && weight != 0.5, "{run}");
+        }
     }
 }
 

@@ -106,7 +106,7 @@ fn unknown_sections() {
          |
        7 | [model.llm.xyzzy]
          |            ^^^^^
-      help: the nearest valid key is `model.llm.family`; keys of [model.llm]: `path`, `accept_keys`, `family`, `vocab_size`, `hidden_size`, `num_hidden_layers`, `num_attention_heads`, `num_key_value_heads`, `head_dim`, `intermediate_size`, `max_position_embeddings`, `rope_theta`, `rms_norm_eps`, `initializer_range`, `tune`, `quantisation`, `lora`
+      help: the nearest valid key is `model.llm.family`; keys of [model.llm]: `path`, `accept_keys`, `keep_layers`, `family`, `vocab_size`, `hidden_size`, `num_hidden_layers`, `num_attention_heads`, `num_key_value_heads`, `head_dim`, `intermediate_size`, `max_position_embeddings`, `rope_theta`, `rms_norm_eps`, `initializer_range`, `tune`, `quantisation`, `lora`
 
     3 errors in the config
     "###);

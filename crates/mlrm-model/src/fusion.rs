@@ -5,31 +5,32 @@ use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Tensor};
 use mlrm_config::FusionKind;
 
+use crate::embedder::FusionConfig;
 use crate::nn::{Linear, linear};
 use crate::ops::gelu;
 
 /// The gate. `out = z ⊙ h + (1 − z) ⊙ u`: z multiplies the LLM state h, not the picture u.
 #[derive(Module, Debug)]
 pub struct Gate {
-    /// Vector gate: `[2d, d]`, no bias (NoteLLM-2, equation 9).
+    /// Vector gate: `[2d, d]`, without bias (NoteLLM-2, equation 9) unless [`FusionConfig::bias`].
     pub trans_all: Option<Linear>,
     /// Scalar gate: Linear-GELU-Linear to one value a note.
     pub mlp: Option<Vec<Linear>>,
 }
 
 impl Gate {
-    /// A gate of zeros for states of `width` channels; `hidden` is the scalar gate's inner width.
-    pub fn new(kind: FusionKind, width: usize, hidden: usize, device: &Device) -> Self {
-        match kind {
+    /// A gate of zeros for states of `width` channels.
+    pub fn new(config: &FusionConfig, width: usize, device: &Device) -> Self {
+        match config.kind {
             FusionKind::Vector => Self {
-                trans_all: Some(linear(2 * width, width, false, device)),
+                trans_all: Some(linear(2 * width, width, config.bias, device)),
                 mlp: None,
             },
             FusionKind::Scalar => Self {
                 trans_all: None,
                 mlp: Some(vec![
-                    linear(2 * width, hidden, true, device),
-                    linear(hidden, 1, true, device),
+                    linear(2 * width, config.hidden_size, true, device),
+                    linear(config.hidden_size, 1, true, device),
                 ]),
             },
         }

@@ -87,7 +87,10 @@ impl Parts {
             }
             (None, None) => return Ok(None),
         };
-        Ok(Some(llm))
+        Ok(Some(match settings.llm.keep_layers {
+            Some(layers) => llm.keep_layers(layers)?,
+            None => llm,
+        }))
     }
 
     /// The vision encoder.

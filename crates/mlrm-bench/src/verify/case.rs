@@ -215,6 +215,7 @@ fn embedder_config(
             kind: flags.gate_kind,
             hidden_size: flags.gate_hidden_size,
             initial_weight: 0.5,
+            bias: false,
         }),
         head_dim: usize::try_from(flags.embedding_dim).unwrap_or(0),
         tokens: TokenIds {
@@ -291,6 +292,7 @@ fn build_options(
         dtype,
         allow_nan: false,
         new_words: None,
+        cut_layers: false,
     }
 }
 

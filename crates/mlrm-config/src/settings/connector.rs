@@ -106,7 +106,8 @@ pub struct FusionSettings {
     /// Inner width of the scalar gate.
     #[schemars(range(min = 1, max = 1048576))]
     pub hidden_size: usize,
-    /// Initial weight of the LLM state in the scalar gate, in (0, 1).
+    /// Initial weight of the LLM state, in (0, 1). Beside a pre-trained language model more than a half lets what it knows
+    /// outweigh what is new. Other than 0.5 it gives the vector gate a bias, which the paper's has not.
     #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
     pub initial_weight: f64,
 }

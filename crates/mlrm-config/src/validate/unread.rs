@@ -30,7 +30,7 @@ pub(crate) fn unread_keys(config: &RunConfig, places: &Places) -> Vec<Finding> {
 type Rule = (bool, &'static str, &'static str, &'static [&'static str]);
 
 #[rustfmt::skip] // A line a rule.
-fn rules(config: &RunConfig) -> [Rule; 24] {
+fn rules(config: &RunConfig) -> [Rule; 25] {
     let (data, train, model) = (&config.data, &config.train, &config.model);
     let (llm, connector) = (&model.llm, &model.connector);
     let scratch = [&model.path, &llm.path, &model.checkpoint].iter().all(|path| path.is_none());
@@ -38,14 +38,15 @@ fn rules(config: &RunConfig) -> [Rule; 24] {
         (model.path.is_some(), "`model.path` brings the whole model",
             "model", &["path", "allow_nan", "llm.tune", "llm.quantisation", "llm.lora"]),
         (model.checkpoint.is_some(), "`model.checkpoint` brings the language model",
-            "model.llm", &["accept_keys", "tune", "quantisation", "lora"]),
+            "model.llm", &["accept_keys", "keep_layers", "tune", "quantisation", "lora"]),
         (model.path.is_none() && llm.path.is_some(), "`model.llm.path` brings the sizes",
-            "model.llm", &["path", "accept_keys", "tune", "quantisation", "lora"]),
+            "model.llm", &["path", "accept_keys", "keep_layers", "tune", "quantisation", "lora"]),
         (llm.tune != Tune::Lora && llm.lora.path.is_none(),
             "no adapter is trained unless model.llm.tune = \"lora\"", "model.llm.lora", &[]),
         (llm.lora.path.is_some(), "`model.llm.lora.path` brings it",
             "model.llm.lora", &["path", "dropout"]),
         (scratch, "it is for a config.json, and no folder is given", "model.llm.accept_keys", &[]),
+        (scratch, "from scratch `model.llm.num_hidden_layers` decides", "model.llm.keep_layers", &[]),
         (scratch && !llm.family.traits().rotary, "`opt` has learnt positions and LayerNorm",
             "model.llm.rope_theta", &[]),
         (scratch && !llm.family.traits().rotary, "`opt` has learnt positions and LayerNorm",
@@ -68,7 +69,7 @@ fn rules(config: &RunConfig) -> [Rule; 24] {
             "the connector \"resampler\" is one layer, as wide as the LLM", "model.connector",
             &["path", "accept_keys", "kind", "queries", "num_attention_heads"]),
         (model.fusion.kind == FusionKind::Vector, "it belongs to the scalar gate",
-            "model.fusion", &["kind"]),
+            "model.fusion.hidden_size", &[]),
         (data.source == DataSource::Folder, "nothing is drawn with data.source = \"folder\"",
             "data.synth", &[]),
         (train.max_steps.is_some(), "`train.max_steps` decides", "train.epochs", &[]),

@@ -197,6 +197,23 @@ impl DecoderConfig {
         (families::of(settings.family).scratch)(settings, vocab_size)
     }
 
+    /// The same decoder with its first `layers` layers alone, and its last norm behind them.
+    ///
+    /// # Errors
+    /// No layer, or more than there are.
+    pub fn keep_layers(mut self, layers: usize) -> Result<Self, ModelError> {
+        let all = self.num_hidden_layers;
+        if !(1..=all).contains(&layers) {
+            let message = format!(
+                "model.llm.keep_layers = {layers}: the language model has {all} layers; set it to 1 to {all}, or leave it out"
+            );
+            return Err(ModelError::config(&["model.llm.keep_layers"], message));
+        }
+        self.num_hidden_layers = layers;
+        self.layer_kinds.truncate(layers);
+        Ok(self)
+    }
+
     /// The `config.json` that Hugging Face tools read.
     pub fn to_json(&self) -> Value {
         let family = self.family();

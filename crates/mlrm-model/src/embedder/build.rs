@@ -83,6 +83,8 @@ pub struct BuildOptions {
     /// Words that the checkpoint of the language model does not know; the config's `vocab_size` has
     /// room for them.
     pub new_words: Option<NewRows>,
+    /// The checkpoint of the language model may have layers behind those of the config, which are not read.
+    pub cut_layers: bool,
 }
 
 impl BuildOptions {
@@ -302,6 +304,13 @@ fn build_vision(
     }
 }
 
+/// The layer that a tensor of a decoder belongs to, by its name.
+fn layer_of(name: &str) -> Option<usize> {
+    let mut words = name.split('.');
+    words.find(|word| matches!(*word, "layers" | "h"))?;
+    words.next()?.parse().ok()
+}
+
 fn build_llm(
     llm: Decoder,
     config: &EmbedderConfig,
@@ -310,7 +319,12 @@ fn build_llm(
     let deviation = config.llm.initializer_range;
     let family = config.llm.family();
     match options.llm.open(SystemPart::Llm)? {
-        Some(checkpoint) => {
+        Some(mut checkpoint) => {
+            if options.cut_layers {
+                let kept = config.llm.num_hidden_layers;
+                let keeps = |name: &str| layer_of(name).is_none_or(|layer| layer < kept);
+                checkpoint = checkpoint.part(|name| keeps(name).then(|| name.to_owned()));
+            }
             let (prefix, names) = llm_names(&config.llm, &checkpoint);
             let options = LoadOptions {
                 new_words: options.new_words.clone(),

@@ -146,11 +146,11 @@ fn head_rule(
         "temperature" => InitRule::Constant(options.temperature_logit as f32),
         "query_tokens" => InitRule::Normal(options.query_init_std),
         "gate.trans_all.weight" => InitRule::XavierNormal,
-        "gate.mlp.2.bias" => {
+        "gate.mlp.2.bias" | "gate.trans_all.bias" => {
             let weight = config.fusion.as_ref().map_or(0.5, |f| f.initial_weight);
             InitRule::Constant((weight / (1.0 - weight)).ln() as f32)
         }
-        // With the last weights at 0 every note starts at exactly `initial_weight`.
+        // With the last weights at 0 every note starts at exactly `initial_weight`; a vector gate at that in the mean.
         "gate.mlp.2.weight" => InitRule::Constant(0.0),
         _ if name.starts_with("qformer.") => {
             if name.to_lowercase().contains("layernorm.weight") {

@@ -1,7 +1,9 @@
 //! Sizes and options of an embedder: what `mlrm.toml` and the two `config.json` files hold.
 
 use burn::tensor::Device;
-use mlrm_config::{FusionKind, ImageLayout, ModelSettings, PromptSettings, Variant};
+use mlrm_config::{
+    FusionKind, FusionSettings, ImageLayout, ModelSettings, PromptSettings, Variant,
+};
 use serde::{Deserialize, Serialize};
 
 use super::EmbedderCore;
@@ -34,8 +36,28 @@ pub struct FusionConfig {
     pub kind: FusionKind,
     /// Inner width of the scalar gate.
     pub hidden_size: usize,
-    /// Initial weight of the LLM state in the scalar gate.
+    /// Initial weight of the LLM state.
     pub initial_weight: f64,
+    /// The vector gate has a bias, which lets it begin elsewhere than at a half.
+    #[serde(default)]
+    pub bias: bool,
+}
+
+impl FusionConfig {
+    /// The gate that `settings` mean.
+    fn from_settings(settings: &FusionSettings) -> Self {
+        let FusionSettings {
+            kind,
+            hidden_size,
+            initial_weight,
+        } = *settings;
+        Self {
+            kind,
+            hidden_size,
+            initial_weight,
+            bias: kind == FusionKind::Vector && initial_weight != 0.5,
+        }
+    }
 }
 
 /// How notes were put into prompts when the model was trained.
@@ -118,11 +140,9 @@ impl EmbedderConfig {
             features,
             connector,
             projector: settings.connector.projector.clone(),
-            fusion: variant.late_fusion().then_some(FusionConfig {
-                kind: settings.fusion.kind,
-                hidden_size: settings.fusion.hidden_size,
-                initial_weight: settings.fusion.initial_weight,
-            }),
+            fusion: variant
+                .late_fusion()
+                .then(|| FusionConfig::from_settings(&settings.fusion)),
             head_dim: settings.head.dim,
             tokens,
         };

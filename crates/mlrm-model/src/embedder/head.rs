@@ -59,7 +59,7 @@ impl Head {
         Ok(Self {
             connector: connector.transpose()?,
             mm_projector_latefusion: fusion.map(|_| linear(vision_width, width, false, device)),
-            gate: fusion.map(|f| Gate::new(f.kind, width, f.hidden_size, device)),
+            gate: fusion.map(|f| Gate::new(f, width, device)),
             linear: (config.head_dim > 0).then(|| linear(width, config.head_dim, false, device)),
             temperature: zeros([1], device),
         })

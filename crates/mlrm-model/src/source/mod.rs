@@ -297,6 +297,7 @@ fn build_options(folder: &ModelFolder, options: &LoadOptions) -> BuildOptions {
         dtype: options.dtype,
         allow_nan: options.allow_nan,
         new_words: None,
+        cut_layers: false,
     }
 }
 

@@ -66,6 +66,7 @@ fn build_options(
         dtype: device::dtype(config.backend.dtype),
         allow_nan: config.model.allow_nan,
         new_words: None,
+        cut_layers: false,
     }
 }
 
@@ -186,6 +187,7 @@ fn build_model(
     encoding.visual_tokens = sizes.visual_tokens();
     let options = BuildOptions {
         new_words,
+        cut_layers: settings.llm.keep_layers.is_some(),
         connector: parts.bare_connector(),
         ..build_options(config, parts.sources(settings)?, None)
     };
