@@ -39,6 +39,35 @@ fn same_file(one: &Path, other: &Path) -> bool {
     inode(one) == inode(other)
 }
 
+/// What a language model that does not learn makes of a prompt is computed once in a run, and anew by `mlrm eval` and after
+/// a kill, beside other prompts.
+#[test]
+#[cfg(unix)]
+fn states_that_are_kept_change_no_bit() {
+    let home = Home::with_config();
+    for variant in ["text", "latefusion"] {
+        let sets = format!(
+            "model.variant={variant} model.llm.tune=frozen train.max_steps=30 train.eval_every_steps=0 \
+             train.save_every_steps=7 train.keep_checkpoints=9 eval.baselines=['zero_shot']"
+        );
+        let ran = home.train(variant, &sets);
+        ran.done().shows(&["notes are computed once"]);
+        let steps = || losses(&events(&home, variant));
+        let (whole, table) = (steps(), home.json(&format!("{variant}/eval.json")));
+        let weights = || support::weights_below(&home.path(variant), &["model"]);
+        let trained = weights();
+        let measured = home.mlrm(format!("eval {variant} --json")).json();
+        assert_eq!(measured["slices"], table["slices"], "{variant}");
+
+        go_on_from(&home, variant, 7);
+        assert_eq!(steps(), whole, "{variant}");
+        assert!(weights() == trained, "{variant}");
+        let again = home.json(&format!("{variant}/eval.json"));
+        assert_eq!(again["slices"], table["slices"], "{variant}");
+        assert_eq!(again["baselines"], table["baselines"], "{variant}");
+    }
+}
+
 #[test]
 #[cfg(unix)]
 fn a_lora_run_keeps_its_language_model_and_resumes_bit_by_bit() {

@@ -149,7 +149,7 @@ impl RunPlan {
         }
     }
 
-    /// Keeps features of pictures as the config asks.
+    /// Keeps features of pictures as the config asks, and states of a language model that does not learn.
     ///
     /// # Errors
     /// A folder that cannot be used.
@@ -162,6 +162,11 @@ impl RunPlan {
             &self.config,
             Keeping::Run { looks },
         )?;
+        // Notes that are looked at once, or never look the same twice, are as fast without.
+        let swaps = self.config.train.swap.share > 0.0;
+        if !swaps && looks >= 2 * self.notes.set.len() as u64 {
+            self.embedder.keep_states();
+        }
         Ok(())
     }
 

@@ -5,6 +5,7 @@ mod probing;
 mod requests;
 mod resume;
 mod saving;
+mod states;
 mod stepping;
 #[cfg(test)]
 mod tests;
@@ -209,6 +210,7 @@ impl<'a> Trainer<'a> {
             self.warn(message)?;
         }
         self.begun = Instant::now();
+        self.compute_states()?;
         loop {
             self.run_steps()?;
             if let Some(chosen_step) = self.finish()? {

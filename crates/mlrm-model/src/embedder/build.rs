@@ -152,7 +152,11 @@ impl Embedder {
         let dropout = DropoutClock::default();
         let (llm, adapter) = tune_llm(llm, adapters, llm_adapters(&config), options, &dropout)?;
         let head = build_head(core.head, &config, options)?;
-        let mut core = EmbedderCore { llm, head };
+        let mut core = EmbedderCore {
+            llm,
+            head,
+            states: None,
+        };
         if !options.learn_temperature {
             core.head.temperature = core.head.temperature.no_grad();
         }

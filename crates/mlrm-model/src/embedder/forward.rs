@@ -3,8 +3,12 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 
+use std::sync::Arc;
+
 use super::head::{Picture, normalise, select_rows};
-use super::{EmbedderConfig, Embeddings, Head, PooledStages, SequenceLayout, TokenBatch};
+use super::{
+    EmbedderConfig, Embeddings, Head, PooledStages, SequenceLayout, StateCache, TokenBatch,
+};
 use crate::decoder::{Decoder, DecoderInput, DecoderTrace};
 use crate::error::ModelError;
 use crate::transfer::upload;
@@ -17,6 +21,9 @@ pub struct EmbedderCore {
     pub llm: Decoder,
     /// Connector, fusion, projection, temperature.
     pub head: Head,
+    /// States of prompts that were computed before; see [`super::Embedder::keep_states`].
+    #[module(skip)]
+    pub states: Option<Arc<StateCache>>,
 }
 
 /// What the language model reads of a batch: the connector's work (method §2.2, §2.3).
@@ -27,6 +34,15 @@ pub struct LlmInputs {
     pub(super) input: DecoderInput,
     /// u = W_f c of the rows that have a picture; absent without late fusion or a picture.
     pub(super) picture: Option<Picture>,
+    /// Pooled states that need no pass through the language model, `[notes, 1, d]`.
+    pub(super) states: Option<Tensor<3>>,
+}
+
+impl LlmInputs {
+    /// Whether the language model's states are known, so that [`EmbedderCore::embeddings`] does not run it.
+    pub fn are_known(&self) -> bool {
+        self.states.is_some()
+    }
 }
 
 /// Every intermediate tensor of a pass, for checking and for saliency.
@@ -55,6 +71,7 @@ impl EmbedderCore {
         Ok(Self {
             llm: Decoder::new(&config.llm, device),
             head: Head::new(config, device)?,
+            states: None,
         })
     }
 
@@ -101,10 +118,15 @@ impl EmbedderCore {
         let picture = self.picture(features.as_ref(), &mut trace);
         let picture = picture.map(|values| Picture { values, rows });
         let input = self.decoder_input(config, tokens, &layout, features, &mut trace)?;
+        let states = match (&self.states, trace) {
+            (Some(cache), None) => Some(self.known_states(cache, tokens, &layout, &input)?),
+            _ => None,
+        };
         Ok(LlmInputs {
             layout,
             input,
             picture,
+            states,
         })
     }
 
@@ -114,7 +136,10 @@ impl EmbedderCore {
         inputs: LlmInputs,
         mut trace: Option<&mut EmbedderTrace>,
     ) -> Embeddings {
-        let pooled = self.pooled(inputs.input, &inputs.layout, &mut trace);
+        let pooled = match inputs.states {
+            Some(states) => states,
+            None => self.pooled(inputs.input, &inputs.layout, &mut trace),
+        };
         let (embeddings, stages) = self.head.embeddings(pooled, inputs.picture.as_ref());
         if let Some(trace) = trace {
             trace.stages = stages;
@@ -212,6 +237,13 @@ impl EmbedderCore {
         let rows: Vec<i64> = wanted.iter().enumerate().map(row).collect();
         select_rows(hidden.reshape([notes * seq, width]), rows).reshape([notes, count, width])
     }
+}
+
+/// The rows of a batch `[notes, T, d]` at `places`, `[places, T, d]`.
+pub(super) fn rows_at(batch: Tensor<3>, places: &[usize]) -> Tensor<3> {
+    let [notes, seq, width] = batch.dims();
+    let index = places.iter().map(|&place| place as i64).collect();
+    select_rows(batch.reshape([notes, seq * width]), index).reshape([places.len(), seq, width])
 }
 
 /// Visual tokens `[pictures, V, d]`, or those of all pictures `[1, sum of V, d]`, set into the words of a batch.

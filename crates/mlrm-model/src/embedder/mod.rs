@@ -9,6 +9,7 @@ mod fork;
 mod forward;
 mod head;
 mod layout;
+mod states;
 
 pub(crate) use build::llm_names;
 pub use build::{BuildOptions, WeightSource, llm_adapters};
@@ -20,6 +21,7 @@ pub use folder::{ModelFolder, Provenance, WrittenPart};
 pub use forward::{EmbedderCore, EmbedderTrace, LlmInputs};
 pub use head::{Head, PooledStages, normalise};
 pub use layout::{ImageSpan, SequenceLayout, TokenBatch, VisualTokens};
+pub use states::{STATE_CACHE_BYTES, StateCache};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -135,6 +137,17 @@ impl Embedder {
         // The file of an earlier checkpoint holds the weights without the adapters.
         self.tune = Tune::Full;
         self
+    }
+
+    /// Whether a prompt's pooled state is the same in every step: its language model does not learn, and what it reads
+    /// has no visual tokens.
+    pub fn states_are_fixed(&self) -> bool {
+        self.tune == Tune::Frozen && !self.config.variant.image_tokens()
+    }
+
+    /// Computes pooled states once for each prompt from now on, where [`Self::states_are_fixed`].
+    pub fn keep_states(&mut self) {
+        self.core.states = self.states_are_fixed().then(Arc::default);
     }
 
     /// Pictures that have passed through the vision encoder so far, for this embedder or a copy of it.

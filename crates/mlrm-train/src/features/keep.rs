@@ -127,7 +127,7 @@ pub fn told(kept: &KeptFeatures) -> String {
     text
 }
 
-/// Gives `new`, which takes the place of `old`, the features that `old` keeps. Where its encoder is
+/// Gives `new`, which takes the place of `old` in its run, the features that `old` keeps, and has it keep states as `old` does. Where its encoder is
 /// another one, they are others.
 ///
 /// # Errors
@@ -139,6 +139,9 @@ pub fn keep_same_features(
     notes: &Notes,
     config: &RunConfig,
 ) -> Result<(), TrainError> {
+    if old.core.states.is_some() {
+        new.keep_states();
+    }
     let Some(cache) = &old.features else {
         return Ok(());
     };

@@ -13,7 +13,7 @@ use mlrm_config::{Quantisation, Tune};
 use mlrm_model::ModelError;
 use mlrm_model::adapter::AdapterConfig;
 use mlrm_model::decoder::{Decoder, DecoderConfig};
-use mlrm_model::embedder::EmbedderConfig;
+use mlrm_model::embedder::{EmbedderConfig, STATE_CACHE_BYTES, StateCache};
 use mlrm_model::ops::block_size;
 use mlrm_model::vision::PICTURES_AT_A_TIME;
 use mlrm_model::weights::{LinearMap, linear_maps};
@@ -94,7 +94,7 @@ pub struct TrainingMemory {
     pub trained_parameters: u64,
     /// The program, notes, pairs and tokenizer.
     pub program_bytes: u64,
-    /// Batches made ahead of the step, and pixels kept between epochs.
+    /// Batches made ahead of the step, and pixels and states of prompts kept between epochs.
     pub loader_bytes: u64,
     /// All weights.
     pub weights_bytes: u64,
@@ -229,7 +229,7 @@ impl TrainingMemory {
             None => 0,
         };
         let ahead = (shape.prefetch_batches + 1) * notes * pictures.pixels;
-        let loader_bytes = ahead + pixels.min(PIXEL_CACHE_BYTES as u64);
+        let loader_bytes = ahead + pixels.min(PIXEL_CACHE_BYTES as u64) + state_bytes(shape, tune);
         Self {
             tune: tune.name(),
             trained_parameters,
@@ -262,6 +262,17 @@ impl TrainingMemory {
     pub fn device_bytes(&self) -> u64 {
         self.total_bytes - self.host_bytes()
     }
+}
+
+/// States of prompts that a language model makes once, where it does not learn.
+fn state_bytes(shape: &TrainingShape<'_>, tune: Tune) -> u64 {
+    let by_prompt = |model: &EmbedderConfig| !model.variant.image_tokens();
+    if tune != Tune::Frozen || !shape.model.is_some_and(by_prompt) {
+        return 0;
+    }
+    let state = shape.llm.word_embed_proj_dim as u64 * shape.format.size() as u64;
+    let all = shape.notes * StateCache::entry_bytes(shape.positions, state);
+    all.min(STATE_CACHE_BYTES)
 }
 
 /// Cosines, masked logits, their log-softmax and two gradients.

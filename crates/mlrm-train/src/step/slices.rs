@@ -212,7 +212,7 @@ impl<'a> Passes<'a> {
         let _dropout = self.dropout(slice);
         let core = &self.embedder.core;
         let inputs = self.inputs(core, slice, clock)?;
-        let graph = match self.work.checkpoint_layers {
+        let graph = match self.work.checkpoint_layers && !inputs.are_known() {
             false => Graph::Whole(core.embeddings(inputs, None)),
             true => Graph::Checkpoints(EmbedderCheckpoints::new(core, &self.frozen, inputs)),
         };
@@ -280,7 +280,11 @@ impl<'a> Passes<'a> {
     ) -> Result<LlmInputs, TrainError> {
         let features = slice.features.clone();
         let inputs = core.llm_inputs(&self.embedder.config, &slice.tokens, features, None)?;
-        clock.lap("connector")?;
+        // Where states are kept, those that were missing were computed by now.
+        clock.lap(match inputs.are_known() {
+            true => "llm_forward",
+            false => "connector",
+        })?;
         Ok(inputs)
     }
 
