@@ -17,6 +17,9 @@ use super::{
 /// Rows that are added up before they come to others.
 const RUN: usize = 32;
 
+/// Rows whose runs are added up before they come to the result, without AVX-512.
+const BLOCK: usize = 16 * RUN;
+
 /// `leftᵀ right`, `[rows, inputs]` and `[rows, outputs]` to `[inputs, outputs]`, on all threads.
 pub(in crate::flex) fn product_over_rows(left: Factor<'_>, right: Factor<'_>) -> Vec<f32> {
     let work = left.1.rows * left.1.columns * right.1.columns;
@@ -56,12 +59,32 @@ fn over_rows(left: Factor<'_>, right: Factor<'_>, parallel: bool) -> Vec<f32> {
     if l.rows <= RUN {
         return of_one_run(left, right, parallel);
     }
-    // By `gemm`, which reads and writes the result once a run.
+    by_gemm(left, right)
+}
+
+/// By `gemm`, which reads and writes what it adds to once a run: a block of runs by itself, then the blocks in the result.
+fn by_gemm((from, l): Factor<'_>, (to, r): Factor<'_>) -> Vec<f32> {
     let mut out = vec![0.0; l.columns * r.columns];
-    for start in (0..l.rows).step_by(RUN) {
-        let count = RUN.min(l.rows - start);
-        let [l, r] = [l, r].map(|part| part.some_rows(start, count));
-        add_product(&mut out, transposed((from, l)), (to, r));
+    let mut others = Vec::new();
+    for first in (0..l.rows).step_by(BLOCK) {
+        let of_block = match first {
+            0 => &mut out,
+            _ => {
+                others.clear();
+                others.resize(l.columns * r.columns, 0.0);
+                &mut others
+            }
+        };
+        let last = l.rows.min(first + BLOCK);
+        for start in (first..last).step_by(RUN) {
+            let count = RUN.min(last - start);
+            let [l, r] = [l, r].map(|part| part.some_rows(start, count));
+            add_product(of_block, transposed((from, l)), (to, r));
+        }
+        if first > 0 {
+            let pairs = out.iter_mut().zip(&others);
+            pairs.for_each(|(sum, of_block)| *sum += of_block);
+        }
     }
     out
 }
