@@ -210,7 +210,6 @@ impl<'a> Trainer<'a> {
             self.warn(message)?;
         }
         self.begun = Instant::now();
-        self.compute_states()?;
         loop {
             self.run_steps()?;
             if let Some(chosen_step) = self.finish()? {
@@ -243,6 +242,7 @@ impl<'a> Trainer<'a> {
             self.warn(message)?;
         }
         while self.state.step < self.plan.total_steps && !self.stopping {
+            self.compute_states()?;
             let mut batches = self.plan.batches(&self.encoder, self.state.cursor)?;
             self.retreated = false;
             // Where the process before this one ended between a step and its evaluation.
