@@ -286,7 +286,7 @@ fn the_papers_sweeps_plan() {
         })
         .collect();
     names.sort();
-    assert_eq!(names.len(), 12, "{names:?}");
+    assert_eq!(names.len(), 13, "{names:?}");
     for name in names {
         let text = copy(&name);
         let small = text
