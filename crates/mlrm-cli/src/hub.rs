@@ -32,7 +32,12 @@ pub fn resolve(config: &mut RunConfig) -> miette::Result<()> {
         ));
     }
     let mut hub = Downloads::default();
+    // A variant without pictures reads no encoder, and none is downloaded for it.
+    let blind = config.model.path.is_none() && !config.model.variant.vision();
     for (key, path) in config.model_paths_mut() {
+        if blind && key == "model.vision.path" {
+            continue;
+        }
         let Some(name) = path.hub_name() else {
             continue;
         };

@@ -616,6 +616,18 @@ fn a_tokenizer_alone_brings_no_weights() {
 }
 
 #[test]
+fn an_encoder_that_a_variant_does_not_read_is_not_asked_for() {
+    let (home, server) = published();
+    home.write("hub.toml", TINY);
+    let words = "train hub.toml --overwrite --set run.dir=blind --set train.max_steps=1 --set eval.baselines=[] \
+        --set model.vision.path=hf:acme/nowhere --set model.variant=";
+    server.run(&home, format!("{words}text")).done();
+    assert_eq!(server.asked().len(), 0);
+    let sees = server.run(&home, format!("{words}latefusion"));
+    sees.failed_with(1, &["model.vision.path", "hf:acme/nowhere"]);
+}
+
+#[test]
 fn a_config_with_a_malformed_name_is_refused_with_its_line() {
     let home = Home::with_config();
     home.write(
