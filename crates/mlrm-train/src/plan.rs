@@ -12,7 +12,7 @@ use mlrm_data::order::Cursor;
 use mlrm_data::prompt::{PromptStyle, Template};
 use mlrm_data::split::PairData;
 use mlrm_events::KeptFeatures;
-use mlrm_model::embedder::Embedder;
+use mlrm_model::embedder::{Embedder, STATE_CACHE_BYTES};
 
 use crate::corpus::{Encoding, Modality, Notes, PictureProgress, run_pairs};
 use crate::error::TrainError;
@@ -162,9 +162,12 @@ impl RunPlan {
             &self.config,
             Keeping::Run { looks },
         )?;
-        // Notes that are looked at once, or never look the same twice, are as fast without.
+        // Notes that are looked at once, never look the same twice, or do not all fit are as fast without.
+        let notes = self.notes.set.len() as u64;
+        let width = self.embedder.config.llm.word_embed_proj_dim as u64;
+        let fit = notes * width * size_of::<f32>() as u64 <= STATE_CACHE_BYTES / 2;
         let swaps = self.config.train.swap.share > 0.0;
-        if !swaps && looks >= 2 * self.notes.set.len() as u64 {
+        if fit && !swaps && looks >= 2 * notes {
             self.embedder.keep_states();
         }
         Ok(())

@@ -38,8 +38,9 @@ pub struct FusionConfig {
     pub hidden_size: usize,
     /// Initial weight of the LLM state.
     pub initial_weight: f64,
-    /// The vector gate has a bias, which lets it begin elsewhere than at a half.
-    #[serde(default)]
+    /// The vector gate has a bias, which lets it begin elsewhere than at a half. Stored where it has one: not all folders whose
+    /// `initial_weight` is another do, for it was once the scalar gate's alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub bias: bool,
 }
 
