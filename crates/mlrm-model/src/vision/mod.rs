@@ -10,6 +10,7 @@ mod cache;
 mod config;
 mod encoder;
 pub mod families;
+mod options;
 mod rotary;
 mod tower;
 
@@ -18,8 +19,9 @@ mod tests;
 
 pub use blocks::{Grid, LayerSet, PatchBlocks};
 pub use cache::{FeatureCache, FeatureKey, FeatureShape, PictureHash};
-pub use config::{AttentionKind, MaskToken, MlpKind, Stretch, Summary, VisionConfig};
+pub use config::VisionConfig;
 pub use families::VisionEncoderFamily;
+pub use options::{AttentionKind, MaskToken, MlpKind, Stretch, Summary};
 pub use tower::{PICTURES_AT_A_TIME, VisionTower};
 
 use std::ops::Range;
