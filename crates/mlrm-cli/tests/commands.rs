@@ -47,6 +47,26 @@ fn eval_repeats_what_training_measured() {
 }
 
 #[test]
+fn cosine_is_the_model_without_popularity() {
+    let home = Home::with_config();
+    let asked = "eval.popularity_prior=1 eval.baselines=[\"cosine\"]";
+    home.train("run", format!("train.max_steps=4 {asked}"))
+        .done();
+    let both = home.json("run/eval.json");
+    let cosine = home.mlrm("eval run --json --set eval.popularity_prior=0");
+    let cosine = cosine.done().json();
+    assert_eq!(both["baselines"]["cosine"], cosine["slices"]);
+    assert_ne!(both["slices"], cosine["slices"]);
+    // A model that ranks so itself needs no second row.
+    assert!(cosine["baselines"].get("cosine").is_none(), "{cosine}");
+    let reason = cosine["left_out"]["cosine"].as_str();
+    assert!(
+        reason.is_some_and(|reason| reason.contains("`eval.popularity_prior` is 0")),
+        "{cosine}"
+    );
+}
+
+#[test]
 fn zero_shot_is_the_model_before_training() {
     let home = Home::with_config();
     let baselines = "eval.baselines=[\"zero_shot\",\"text_only\"]";

@@ -16,7 +16,7 @@ const SWEEP: &str = r#"
 base = "tiny.toml"
 dir = "runs"
 seeds = [1, 2, 3]
-set = ["train.max_steps=3", "train.save_every_steps=1", "train.saliency_every_steps=0", "eval.baselines=[\"bm25\", \"random\"]"]
+set = ["train.max_steps=3", "train.save_every_steps=1", "train.saliency_every_steps=0", "eval.popularity_prior=1", "eval.baselines=[\"bm25\", \"random\", \"cosine\"]"]
 reference = "text, learning_rate=0.001"
 
 [[axes]]
@@ -155,6 +155,7 @@ fn check_table(home: &Home, json: &str) {
             "{runs:?} {ends:?}"
         );
     }
+    check_baseline(home, rows);
     let text = home.read("runs/table.md");
     assert!(
         text.contains("| **") && text.contains("95 % interval"),
@@ -166,6 +167,36 @@ fn check_table(home: &Home, json: &str) {
     report.done();
     let page = home.read("runs/report.html");
     assert!(page.contains("<polygon") && page.contains("all, learning_rate=0.01"));
+}
+
+/// A baseline of each run has a table of its own, beside that of the models.
+fn check_baseline(home: &Home, models: &[Value]) {
+    let of = home.mlrm("sweep sweep.toml --table --baseline cosine --format json");
+    let of = of.done().json();
+    let recall = |row: &Value| row["measures"][0]["value"]["mean"].as_f64();
+    let rows = of["rows"].as_array().expect("rows");
+    assert_eq!(
+        (rows.len(), &of["baseline"]),
+        (models.len(), &"cosine".into())
+    );
+    for (row, model) in rows.iter().zip(models) {
+        assert_eq!(row["name"], model["name"]);
+        // BM25 is the same beside either.
+        assert_eq!(recall(row) == recall(model), row["name"] == "bm25", "{row}");
+    }
+    let eval = home.json("runs/text,learning_rate=0.001/seed-1/eval.json");
+    assert!(eval["baselines"]["cosine"]["all"].is_object(), "{eval}");
+    assert!(
+        home.read("runs/table-cosine.md")
+            .starts_with("Of `cosine` in each run")
+    );
+    let none = home.mlrm("sweep sweep.toml --table --baseline int8");
+    let says = [
+        "no run has the baseline `int8`",
+        "measured text, bm25, cosine alone",
+    ];
+    none.failed_with(1, &says);
+    assert!(!home.path("runs/table-int8.md").exists());
 }
 
 #[test]

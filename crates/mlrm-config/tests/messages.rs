@@ -237,7 +237,7 @@ fn wrong_choices() {
          |
        8 | baselines = ["bm25", "rand"]
          |                      ^^^^^^
-      help: did you mean "random"? allowed: "bm25", "popularity", "random", "text_only", "image_only", "zero_shot", "int8"
+      help: did you mean "random"? allowed: "bm25", "popularity", "random", "text_only", "image_only", "zero_shot", "int8", "cosine"
 
     3 errors in the config
     "###);

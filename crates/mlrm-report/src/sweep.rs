@@ -75,6 +75,9 @@ pub struct Absent {
 /// A sweep measured.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct SweepTable {
+    /// The baseline of each run whose values these are; absent where they are the models' own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<String>,
     /// The metric that tells the best row, and that curves show.
     pub metric: String,
     /// The row that the others are compared with.
@@ -97,8 +100,12 @@ impl SweepTable {
 
     /// What the numbers are.
     fn caption(&self) -> String {
+        let of = self.baseline.as_ref();
+        let of = of.map_or_else(String::new, |name| {
+            format!("Of `{name}` in each run, in place of its model. ")
+        });
         format!(
-            "In %, mean and 95 % interval over seeds and queries (bootstrap of both). Difference: {} \
+            "{of}In %, mean and 95 % interval over seeds and queries (bootstrap of both). Difference: {} \
              more than `{}` on the same queries of the same seeds; * where its interval leaves out 0 \
              (each row by itself, not corrected for their number). Bold: the best row.",
             self.metric, self.reference
@@ -317,6 +324,7 @@ mod tests {
 
     fn table() -> SweepTable {
         SweepTable {
+            baseline: None,
             metric: "recall@10".into(),
             reference: "a, k=1".into(),
             best: "a, k=10".into(),

@@ -255,7 +255,7 @@ pub fn full_report(
             (Baseline::ZeroShot, Ok(untrained)) => Ok(rank(name, untrained, Modality::Both)?),
             (Baseline::ZeroShot, Err(reason)) => Err(reason.to_owned()),
             // Of the embeddings that are there: below.
-            (Baseline::Int8, _) => continue,
+            (Baseline::Int8 | Baseline::Cosine, _) => continue,
             (Baseline::Bm25, _) => Ok(retrieval.bm25(&notes.set)?),
             (Baseline::Popularity, _) => Ok(retrieval.popularity(sources.note_users)?),
             (Baseline::Random, _) => {
@@ -274,14 +274,14 @@ pub fn full_report(
             }
         }
     }
-    for (name, changed) in changed(&embeddings[0].1, config) {
-        match changed {
-            Ok(changed) => {
-                let slices = summary(&name, &retrieval.rank(model, &changed)?)?;
+    for (name, ranks) in ranked_otherwise(retrieval, model, &embeddings[0].1, config)? {
+        match ranks {
+            Ok(ranks) => {
+                let slices = summary(&name, &ranks)?;
                 report.baselines.insert(name, slices);
             }
             Err(reason) => {
-                report.left_out.insert(name, reason.to_string());
+                report.left_out.insert(name, reason);
             }
         }
     }
@@ -292,21 +292,42 @@ pub fn full_report(
     })
 }
 
-/// What smaller files would hold of the model's embeddings, by name: cut to the sizes that training saw to,
-/// and in eight bits where the settings ask for it.
-fn changed(
+/// A ranking by its name, or why there is none.
+type NamedRanks = (String, Result<Ranks, String>);
+
+/// The model's own embeddings ranked otherwise: cut to the sizes that training saw to, and, where the
+/// settings ask for it, in eight bits and by cosine alone; or why not.
+fn ranked_otherwise(
+    retrieval: &Retrieval,
+    model: &Inference,
     own: &Embeddings,
     config: &RunConfig,
-) -> Vec<(String, Result<Embeddings, mlrm_eval::Error>)> {
+) -> Result<Vec<NamedRanks>, TrainError> {
     let shorter = config.objective.matryoshka_dims.iter();
     let shorter = shorter.filter(|&&dim| dim != own.dim());
-    let mut all: Vec<_> = shorter
+    let mut smaller: Vec<_> = shorter
         .map(|&dim| (format!("dim_{dim}"), own.cut_to(dim)))
         .collect();
-    if config.eval.baselines.contains(&Baseline::Int8) {
-        all.push((Baseline::Int8.name().into(), own.in_eight_bits()));
+    let asked = |baseline| config.eval.baselines.contains(&baseline);
+    if asked(Baseline::Int8) {
+        smaller.push((Baseline::Int8.name().into(), own.in_eight_bits()));
     }
-    all
+    let mut all = Vec::new();
+    for (name, smaller) in smaller {
+        let ranks = match smaller {
+            Ok(smaller) => Ok(retrieval.rank(model, &smaller)?),
+            Err(reason) => Err(reason.to_string()),
+        };
+        all.push((name, ranks));
+    }
+    if asked(Baseline::Cosine) {
+        let ranks = match &retrieval.prior {
+            Some(_) => Ok(rank_embeddings(&retrieval.task, own, None)?),
+            None => Err("`eval.popularity_prior` is 0, so the model ranks so itself".to_owned()),
+        };
+        all.push((Baseline::Cosine.name().into(), ranks));
+    }
+    Ok(all)
 }
 
 /// Title, topics and content as one text.

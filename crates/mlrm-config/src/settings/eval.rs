@@ -90,6 +90,8 @@ words! {
         ZeroShot = "zero_shot",
         /// The model's embeddings in eight bits a number, as `mlrm embed --dtype int8` writes them.
         Int8 = "int8",
+        /// The model's embeddings by cosine alone, where `popularity_prior` ranks by popularity too.
+        Cosine = "cosine",
     }
 }
 

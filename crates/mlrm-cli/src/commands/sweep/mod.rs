@@ -57,6 +57,9 @@ pub struct SweepArgs {
     /// Print the table of what is done, and run nothing.
     #[arg(long)]
     pub table: bool,
+    /// Tabulate one baseline of each run in place of its model: `cosine`, `text_only`, `zero_shot`, `dim_16`, …
+    #[arg(long, value_name = "NAME", requires = "table")]
+    pub baseline: Option<String>,
     /// The form of the printed table.
     #[arg(long, value_enum, default_value_t = Form::Markdown, requires = "table")]
     pub format: Form,
@@ -88,8 +91,8 @@ pub fn run(args: SweepArgs) -> miette::Result<ExitCode> {
     let cells = sweep.cells().map_err(TrainError::from)?;
     refuse_other_runs(&cells)?;
     if args.table {
-        let table = table::collect(&sweep, &cells)?;
-        write_files(&sweep.dir, &table)?;
+        let table = table::collect(&sweep, &cells, args.baseline.as_deref())?;
+        write_files(&sweep.dir, args.baseline.as_deref(), &table)?;
         if sweep.dir.is_dir() {
             write_list(&sweep, &cells)?;
         }
@@ -148,8 +151,8 @@ fn finish(
         return Ok(ExitCode::SUCCESS);
     }
     if args.shard.is_none() {
-        let table = table::collect(sweep, cells)?;
-        write_files(&sweep.dir, &table)?;
+        let table = table::collect(sweep, cells, None)?;
+        write_files(&sweep.dir, None, &table)?;
         crate::output::data(table.to_markdown().as_bytes());
         println!(
             "\ntable.md, table.csv, table.json and curves: {}",
@@ -257,18 +260,19 @@ fn write_list(sweep: &Sweep, cells: &[Cell]) -> miette::Result<()> {
     write(&sweep.dir.join(RUNS_FILE), &(text + "\n"))
 }
 
-/// The table in all its forms, into the folder of the sweep.
-fn write_files(dir: &Path, table: &SweepTable) -> miette::Result<()> {
+/// The table in all its forms, into the folder of the sweep; that of a baseline beside that of the models.
+fn write_files(dir: &Path, baseline: Option<&str>, table: &SweepTable) -> miette::Result<()> {
     if !dir.is_dir() {
         return Ok(());
     }
+    let of = baseline.map_or_else(String::new, |name| format!("-{name}"));
     let mut files = vec![
-        ("table.md".to_owned(), table.to_markdown()),
-        ("table.csv".to_owned(), table.to_csv()),
-        ("table.json".to_owned(), json(table)?),
+        (format!("table{of}.md"), table.to_markdown()),
+        (format!("table{of}.csv"), table.to_csv()),
+        (format!("table{of}.json"), json(table)?),
     ];
     let curves = table.curves().into_iter();
-    files.extend(curves.map(|(axis, svg)| (format!("curve-{axis}.svg"), svg)));
+    files.extend(curves.map(|(axis, svg)| (format!("curve-{axis}{of}.svg"), svg)));
     for (name, text) in files {
         write(&dir.join(name), &text)?;
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use miette::miette;
-use mlrm_config::{Cell, Sweep};
+use mlrm_config::{Cell, Sweep, Variant};
 use mlrm_eval::{Bootstrap, Interval, QueryMetrics, QueryRecord};
 use mlrm_report::sweep::{Absent, Measure, NumericAxis, Row, SweepTable};
 
@@ -28,23 +28,35 @@ struct Values {
     metrics: QueryMetrics,
 }
 
-/// Measures what is done, over seeds and queries.
+/// Measures what is done, over seeds and queries: the models, or in their place one `baseline` of each run.
 ///
 /// # Errors
-/// Files of a run that cannot be read, or a metric that none of them has.
-pub(super) fn collect(sweep: &Sweep, cells: &[Cell]) -> miette::Result<SweepTable> {
+/// Files of a run that cannot be read, or a metric or baseline that none of them has.
+pub(super) fn collect(
+    sweep: &Sweep,
+    cells: &[Cell],
+    baseline: Option<&str>,
+) -> miette::Result<SweepTable> {
     let mut rows: Vec<Runs> = Vec::new();
     let mut baselines: Vec<Runs> = Vec::new();
     let mut table = SweepTable {
+        baseline: baseline.map(str::to_owned),
         axes: numeric_axes(sweep),
         ..SweepTable::default()
     };
+    // A run that is done and has not the baseline.
+    let mut lacking = None;
     for cell in cells {
         let reason = match state_of(cell.dir())? {
             State::Done => match read(&cell.dir().join("queries.json"))? {
                 Some(record) => {
-                    take(sweep, cell, record, &mut rows, &mut baselines);
-                    continue;
+                    match take(sweep, cell, record, baseline, &mut rows, &mut baselines) {
+                        Ok(()) => continue,
+                        Err(reason) => {
+                            lacking.get_or_insert_with(|| format!("{}: {reason}", cell.name()));
+                            reason
+                        }
+                    }
                 }
                 None if cell.dir().join("eval.json").is_file() => {
                     "an older version measured it and kept no queries; remove it to run it again"
@@ -60,7 +72,13 @@ pub(super) fn collect(sweep: &Sweep, cells: &[Cell]) -> miette::Result<SweepTabl
         });
     }
     let Some(first) = rows.first() else {
-        return Ok(table);
+        return match (baseline, lacking) {
+            (Some(name), Some(cell)) => Err(miette!(
+                help = "name one of the `eval.baselines` that the runs were measured with",
+                "no run has the baseline `{name}`; {cell}"
+            )),
+            _ => Ok(table),
+        };
     };
     let (metric, metrics) = columns(sweep, first)?;
     let mean = |runs: &Runs| means(runs, &metric).unwrap_or(f64::NEG_INFINITY);
@@ -113,21 +131,34 @@ fn read(path: &Path) -> miette::Result<Option<QueryRecord>> {
     }
 }
 
-/// Puts a run's own values into its row, and those of the baselines into theirs.
+/// Puts a run's own values, or those of `baseline`, into its row, and those of the baselines that are rows
+/// themselves into theirs.
+///
+/// # Errors
+/// A baseline that the run has not, and what it has.
 fn take(
     sweep: &Sweep,
     cell: &Cell,
     record: QueryRecord,
+    baseline: Option<&str>,
     rows: &mut Vec<Runs>,
     baselines: &mut Vec<Runs>,
-) {
+) -> Result<(), String> {
     let labels = sweep.axes.iter().zip(&cell.points);
     let labels: Vec<String> = labels
         .map(|(axis, &at)| axis.points[at].label.clone())
         .collect();
+    let own = match baseline {
+        Some(name) if !is_itself(cell, name) => record.models.get_index_of(name),
+        _ => Some(0),
+    };
+    let Some(own) = own else {
+        let known: Vec<&str> = record.models.keys().map(String::as_str).collect();
+        return Err(format!("it measured {} alone", known.join(", ")));
+    };
     for (index, (model, metrics)) in record.models.into_iter().enumerate() {
         let (into, name, labels) = match index {
-            0 => (&mut *rows, cell.row.as_str(), labels.as_slice()),
+            _ if index == own => (&mut *rows, cell.row.as_str(), labels.as_slice()),
             _ if BASELINES.contains(&model.as_str()) => (&mut *baselines, model.as_str(), &[][..]),
             _ => continue,
         };
@@ -151,6 +182,19 @@ fn take(
         if !seeds.iter().any(|(seed, _)| *seed == cell.seed) {
             seeds.push((cell.seed, values));
         }
+    }
+    Ok(())
+}
+
+/// Whether a run's model is this baseline already, so that it has no other: one that ranks by cosine alone, or reads one
+/// modality.
+fn is_itself(cell: &Cell, baseline: &str) -> bool {
+    let config = &cell.loaded.config;
+    match baseline {
+        "cosine" => config.eval.popularity_prior == 0.0,
+        "text_only" => config.model.variant == Variant::Text,
+        "image_only" => config.model.variant == Variant::Image,
+        _ => false,
     }
 }
 
