@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::check::{Report, check};
 use crate::document::{Node, Source, SourceName, Value};
 use crate::error::{ConfigError, Finding, Location};
-use crate::validate::{cross_checks, unread_keys};
+use crate::validate::{cross_checks, foreign_words, unread_keys};
 use crate::{PairSettings, RunConfig, overrides};
 
 /// A checked config and where its values were written.
@@ -19,7 +19,7 @@ pub struct LoadedConfig {
     pub config: RunConfig,
     /// Where each key that is not at its default was written.
     pub places: Places,
-    /// Keys that were set but that nothing will read, and why.
+    /// Keys that were set but that nothing will read, and why; and words that weights have not learnt.
     pub warnings: Vec<Finding>,
 }
 
@@ -57,6 +57,12 @@ impl Places {
     /// Whether this very key was written.
     pub(crate) fn written(&self, key: &str) -> bool {
         self.0.contains_key(key)
+    }
+
+    /// Whether an override set this key.
+    pub(crate) fn overridden(&self, key: &str) -> bool {
+        let location = self.0.get(key);
+        location.is_some_and(|location| location.set.is_some())
     }
 
     fn collect(node: &Node, path: &str, places: &mut BTreeMap<String, Location>) {
@@ -194,7 +200,8 @@ fn read(name: SourceName, text: String, overrides: &[String]) -> Result<LoadedCo
             let crossed = without_tainted(cross_checks(&config), &report.tainted);
             findings.extend(crossed.into_iter().map(|finding| place(finding, &places)));
             refuse_if_any(findings)?;
-            let warnings = unread_keys(&config, &places);
+            let mut warnings = unread_keys(&config, &places);
+            warnings.extend(foreign_words(&config, &places));
             Ok(LoadedConfig {
                 config,
                 places,

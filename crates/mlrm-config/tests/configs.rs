@@ -190,6 +190,55 @@ fn places_and_unread_keys() {
 }
 
 #[test]
+fn an_override_that_turns_swapping_off_is_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.toml");
+    let unread = |share: &str, overrides: &[&str]| {
+        std::fs::write(
+            &path,
+            format!("[train.swap]\nside = \"query\"\nshare = {share}"),
+        )
+        .unwrap();
+        let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
+        let loaded = RunConfig::load_with_places(&path, &overrides).unwrap();
+        let keys = loaded.warnings.iter().map(|w| w.key.clone());
+        keys.collect::<Vec<String>>()
+    };
+    let off = "train.swap.share=0";
+    assert_eq!(unread("0.0", &[]), ["train.swap.side"]);
+    assert!(unread("1.0", &[off]).is_empty());
+    // What is set beside it in the same breath is not.
+    assert_eq!(
+        unread("1.0", &[off, "train.swap.side=query"]),
+        ["train.swap.side"]
+    );
+}
+
+#[test]
+fn words_that_weights_have_not_learnt_are_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.toml");
+    std::fs::write(&path, "[tokenizer]\ntrain_vocab_size = 300\n").unwrap();
+    let warned = |set: String| {
+        let loaded = RunConfig::load_with_places(&path, &[set]).unwrap();
+        let warnings = loaded.warnings.iter().map(|w| w.report("warning"));
+        warnings.collect::<Vec<String>>().concat()
+    };
+    let said = warned("model.llm.path=hf:acme/words".into());
+    assert!(
+        said.contains("run.toml:2") && said.contains("the tokenizer of that folder is read"),
+        "{said}"
+    );
+    // A folder without a tokenizer, a whole model of ours, and weights from nothing have none to lose.
+    let bare = folder.path().display();
+    for set in [format!("model.llm.path={bare}"), "run.seed=2".into()] {
+        assert_eq!(warned(set), "");
+    }
+    std::fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
+    assert!(warned(format!("model.checkpoint={bare}")).contains("mean nothing"));
+}
+
+#[test]
 fn what_learns_is_read_beside_a_folder_and_ranks_are_only_where_adapters_are() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.toml");

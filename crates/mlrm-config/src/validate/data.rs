@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::Finding;
+use crate::load::Places;
 use crate::suggest::closest;
 use crate::{DataSource, PromptSettings, RunConfig, check_address};
 
@@ -111,6 +112,29 @@ fn tokenizer(config: &RunConfig, findings: &mut Vec<Finding>) {
         }
         _ => {}
     }
+}
+
+/// A warning where words are trained for a language model that has learnt others.
+pub(crate) fn foreign_words(config: &RunConfig, places: &Places) -> Option<Finding> {
+    const KEY: &str = "tokenizer.train_vocab_size";
+    let model = &config.model;
+    let folder = match (&model.path, &model.checkpoint, &model.llm.path) {
+        (None, Some(folder), _) | (None, None, Some(folder)) => folder,
+        _ => return None,
+    };
+    // One on the Hub has a tokenizer; a folder of this machine may have none, and then words must be trained.
+    let bare = folder.is_dir() && !folder.join("tokenizer.json").is_file();
+    (config.tokenizer.train_vocab_size.is_some() && !bare).then(|| {
+        Finding::new(
+            KEY,
+            format!(
+                "`{KEY}` trains new words, whose numbers mean nothing to the weights of {}",
+                folder.display()
+            ),
+        )
+        .at(places.of(KEY).cloned())
+        .help("leave it out: the tokenizer of that folder is read")
+    })
 }
 
 fn language(prompt: &PromptSettings, findings: &mut Vec<Finding>) {

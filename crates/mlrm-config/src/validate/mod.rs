@@ -9,6 +9,7 @@ mod model;
 mod training;
 mod unread;
 
+pub(crate) use data::foreign_words;
 pub(crate) use unread::unread_keys;
 
 use crate::RunConfig;

@@ -15,10 +15,13 @@ pub(crate) fn unread_keys(config: &RunConfig, places: &Places) -> Vec<Finding> {
         return Vec::new();
     };
     let differs = |key: &str| lookup(&actual, key) != lookup(&default, key);
+    // Who turns swapping off by `--set` or in a sweep knows that the file's settings of it rest.
+    let turned_off = places.overridden("train.swap.share");
+    let rests = |key: &str| turned_off && key.starts_with("train.swap.") && !places.overridden(key);
     let mut warnings = Vec::new();
     for (_, reason, section, but) in rules(config).into_iter().filter(|rule| rule.0) {
         let keys = below(section, but).into_iter();
-        for key in keys.filter(|key| places.written(key) && differs(key)) {
+        for key in keys.filter(|key| places.written(key) && differs(key) && !rests(key)) {
             let message = format!("`{key}` is set but not read: {reason}");
             warnings.push(Finding::new(&key, message).at(places.of(&key).cloned()));
         }
