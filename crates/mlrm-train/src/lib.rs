@@ -47,6 +47,7 @@ pub mod schedule;
 #[cfg(test)]
 #[path = "../tests/support/small.rs"]
 mod small;
+mod states;
 pub mod step;
 pub mod system;
 pub mod trainer;

@@ -12,7 +12,7 @@ use mlrm_data::order::Cursor;
 use mlrm_data::prompt::{PromptStyle, Template};
 use mlrm_data::split::PairData;
 use mlrm_events::KeptFeatures;
-use mlrm_model::embedder::{Embedder, STATE_CACHE_BYTES};
+use mlrm_model::embedder::{Embedder, STATE_CACHE_BYTES, StateCache};
 
 use crate::corpus::{Encoding, Modality, Notes, PictureProgress, run_pairs};
 use crate::error::TrainError;
@@ -42,6 +42,8 @@ pub struct RunPlan {
     pub pairs: PairData,
     /// How notes become batches.
     pub encoding: Encoding,
+    /// Positions of the longest prompt that there can be.
+    pub longest_prompt: usize,
     /// The model, initial or loaded.
     pub embedder: Embedder,
     /// What is kept of its features of pictures; absent where nothing is.
@@ -83,8 +85,8 @@ impl RunPlan {
         let OpenModel { embedder, encoding } = starting_model(&config, &device, &notes, &pairs)?;
         // Evaluation embeds every note: what it would refuse is refused before anything is written.
         let encoder = encoding.encoder(&notes, &embedder, Modality::Both)?;
-        let longest = encoder.prompts().max_tokens();
-        embedder.config.llm.check_length(longest)?;
+        let longest_prompt = encoder.prompts().max_tokens();
+        embedder.config.llm.check_length(longest_prompt)?;
         let total_steps = total_steps(&config.train, pairs.pairs.train.len());
         check_batch(&config.train, pairs.pairs.train.len(), total_steps)?;
         check_sizes(&config.objective, embedder.config.embedding_size())?;
@@ -104,6 +106,7 @@ impl RunPlan {
             notes,
             pairs,
             encoding,
+            longest_prompt,
             embedder,
             kept_features: None,
             total_steps,
@@ -162,15 +165,24 @@ impl RunPlan {
             &self.config,
             Keeping::Run { looks },
         )?;
-        // Notes that are looked at once, never look the same twice, or do not all fit are as fast without.
-        let notes = self.notes.set.len() as u64;
-        let width = self.embedder.config.llm.word_embed_proj_dim as u64;
-        let fit = notes * width * size_of::<f32>() as u64 <= STATE_CACHE_BYTES / 2;
-        let swaps = self.config.train.swap.share > 0.0;
-        if fit && !swaps && looks >= 2 * notes {
+        if self.pays_to_keep_states() {
             self.embedder.keep_states();
         }
         Ok(())
+    }
+
+    /// Whether a run whose language model does not learn is faster with its states kept: there are no visual tokens among
+    /// them, all of them fit, and each process looks at its notes more than once, and always sees them alike.
+    pub(crate) fn pays_to_keep_states(&self) -> bool {
+        let notes = self.notes.set.len() as u64;
+        let state = self.embedder.config.llm.word_embed_proj_dim * size_of::<f32>();
+        let entry = StateCache::entry_bytes(self.longest_prompt as u64, state as u64);
+        // Each process keeps its own.
+        let processes = self.workers / (1 + self.others.len());
+        !self.embedder.config.variant.image_tokens()
+            && self.config.train.swap.share == 0.0
+            && notes.saturating_mul(entry) <= STATE_CACHE_BYTES
+            && self.looks_at_pictures() / processes.max(1) as u64 >= 2 * notes
     }
 
     /// How often the run looks at a picture, in steps and evaluations.

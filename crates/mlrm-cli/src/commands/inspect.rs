@@ -264,6 +264,7 @@ fn training(
         eval_batch_notes: eval.batch_notes as u64,
         prefetch_batches: DataSettings::default().prefetch_batches as u64,
         keeps_untrained: false,
+        keeps_states: false,
         program_bytes: None,
     };
     let estimates = TrainingMemory::estimates(&shape).map_err(TrainError::from)?;

@@ -13,7 +13,7 @@ use mlrm_config::{Quantisation, Tune};
 use mlrm_model::ModelError;
 use mlrm_model::adapter::AdapterConfig;
 use mlrm_model::decoder::{Decoder, DecoderConfig};
-use mlrm_model::embedder::{EmbedderConfig, STATE_CACHE_BYTES, StateCache};
+use mlrm_model::embedder::{EmbedderConfig, StateCache};
 use mlrm_model::ops::block_size;
 use mlrm_model::vision::PICTURES_AT_A_TIME;
 use mlrm_model::weights::{LinearMap, linear_maps};
@@ -81,6 +81,8 @@ pub struct TrainingShape<'a> {
     pub prefetch_batches: u64,
     /// Whether the model before training is kept for the final table.
     pub keeps_untrained: bool,
+    /// Whether what a `frozen` language model makes of the notes is kept.
+    pub keeps_states: bool,
     /// What the process holds besides the model, where it was measured.
     pub program_bytes: Option<u64>,
 }
@@ -266,13 +268,13 @@ impl TrainingMemory {
 
 /// States of prompts that a language model makes once, where it does not learn.
 fn state_bytes(shape: &TrainingShape<'_>, tune: Tune) -> u64 {
-    let by_prompt = |model: &EmbedderConfig| !model.variant.image_tokens();
-    if tune != Tune::Frozen || !shape.model.is_some_and(by_prompt) {
+    if tune != Tune::Frozen || !shape.keeps_states {
         return 0;
     }
     let state = shape.llm.word_embed_proj_dim as u64 * shape.format.size() as u64;
-    let all = shape.notes * StateCache::entry_bytes(shape.positions, state);
-    all.min(STATE_CACHE_BYTES)
+    // The model before training keeps them too.
+    let models = 1 + u64::from(shape.keeps_untrained);
+    models * shape.notes * StateCache::entry_bytes(shape.positions, state)
 }
 
 /// Cosines, masked logits, their log-softmax and two gradients.

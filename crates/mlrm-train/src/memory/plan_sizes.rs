@@ -181,6 +181,7 @@ impl<'a> PlanSizes<'a> {
             eval_batch_notes: config.eval.batch_notes as u64,
             prefetch_batches: config.data.prefetch_batches as u64,
             keeps_untrained: config.eval.baselines.contains(&Baseline::ZeroShot),
+            keeps_states: self.plan.pays_to_keep_states(),
             program_bytes: self.program_bytes,
         }
     }

@@ -11,6 +11,7 @@ use super::{ANSWER, ORDER, Ranks, receive, send};
 use crate::error::TrainError;
 use crate::group::{Group, Worker, launched_by_mpi, learnt_weights, may_run_out_of_memory};
 use crate::plan::{Computes, RunPlan};
+use crate::states::StatesPass;
 
 /// All processes that were started together.
 pub struct World {
@@ -98,6 +99,10 @@ impl World {
     fn serve(&self, config: RunConfig) -> Result<(), TrainError> {
         let mut plan = RunPlan::prepare_on(config, &self.computes, &|_, _| {})?;
         plan.keep_features()?;
+        // Beside the leader, which does the same.
+        if let Some(mut pass) = StatesPass::new(&plan)? {
+            while pass.go_on()?.is_some() {}
+        }
         let mut rank = Rank {
             world: &self.world,
             batches: Batches::new(&plan)?,
