@@ -11,10 +11,11 @@ use mlrm_config::{HubName, HubNameError, ModelPath, RunConfig};
 /// # Errors
 /// When a path is not there (all of them are named), or a name cannot be resolved.
 pub fn resolve(config: &mut RunConfig) -> miette::Result<()> {
+    let unread = unread(config);
     let missing: Vec<String> = config
         .model_paths()
         .into_iter()
-        .filter(|(_, path)| path.hub_name().is_none() && !path.exists())
+        .filter(|(key, path)| !unread.contains(key) && path.hub_name().is_none() && !path.exists())
         .map(|(key, path)| {
             let path = path.display();
             format!(
@@ -32,10 +33,8 @@ pub fn resolve(config: &mut RunConfig) -> miette::Result<()> {
         ));
     }
     let mut hub = Downloads::default();
-    // A variant without pictures reads no encoder, and none is downloaded for it.
-    let blind = config.model.path.is_none() && !config.model.variant.vision();
     for (key, path) in config.model_paths_mut() {
-        if blind && key == "model.vision.path" {
+        if unread.contains(&key) {
             continue;
         }
         let Some(name) = path.hub_name() else {
@@ -46,6 +45,20 @@ pub fn resolve(config: &mut RunConfig) -> miette::Result<()> {
         *path = ModelPath::resolved(&name.at(&commit), folder);
     }
     Ok(())
+}
+
+/// The keys that the variant reads nothing from: without pictures there is no encoder, and without visual tokens no
+/// connector.
+fn unread(config: &RunConfig) -> Vec<&'static str> {
+    let variant = config.model.variant;
+    // A model folder brings a variant of its own.
+    let own = config.model.path.is_none();
+    let unread = [
+        ("model.vision.path", own && !variant.vision()),
+        ("model.connector.path", own && !variant.image_tokens()),
+    ];
+    let unread = unread.into_iter().filter(|(_, is_unread)| *is_unread);
+    unread.map(|(key, _)| key).collect()
 }
 
 /// What the path of a key leads to.

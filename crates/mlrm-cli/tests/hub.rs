@@ -616,12 +616,28 @@ fn a_tokenizer_alone_brings_no_weights() {
 }
 
 #[test]
-fn an_encoder_that_a_variant_does_not_read_is_not_asked_for() {
+fn what_a_variant_does_not_read_is_not_asked_for() {
     let (home, server) = published();
     home.write("hub.toml", TINY);
     let words = "train hub.toml --overwrite --set run.dir=blind --set train.max_steps=1 --set eval.baselines=[] \
         --set model.vision.path=hf:acme/nowhere --set model.variant=";
     server.run(&home, format!("{words}text")).done();
+    // Without visual tokens there is no connector either, on the Hub or here.
+    let words_of = |key: &str, path: &str| {
+        words.replace(
+            "model.vision.path=hf:acme/nowhere",
+            &format!("{key}={path}"),
+        )
+    };
+    for (key, variant) in [
+        ("model.connector.path", "latefusion"),
+        ("model.vision.path", "text"),
+    ] {
+        for path in ["hf:acme/nowhere", "nowhere"] {
+            let words = words_of(key, path);
+            server.run(&home, format!("{words}{variant}")).done();
+        }
+    }
     assert_eq!(server.asked().len(), 0);
     let sees = server.run(&home, format!("{words}latefusion"));
     sees.failed_with(1, &["model.vision.path", "hf:acme/nowhere"]);

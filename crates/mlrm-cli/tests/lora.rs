@@ -177,6 +177,14 @@ fn adapters_are_a_start_and_can_be_merged() {
     assert_eq!(first("lora"), first("frozen"));
     assert!((first("lora") - first("full")).abs() < 1e-4 * first("lora"));
 
+    // Those of layers that are passed over are passed over too.
+    home.train("cut", format!("{step} {TUNED} model.llm.keep_layers=1"))
+        .done();
+    let cut = read(&home.path("cut/model/adapter/adapter_model.safetensors"));
+    let all = read(&home.path("run/model/adapter/adapter_model.safetensors"));
+    assert_eq!(2 * cut.len(), all.len());
+    assert!(cut.keys().all(|name| name.contains("layers.0.")));
+
     // The whole model folder: its adapters go on learning, or must be said to be others.
     home.write(
         "more.toml",

@@ -135,6 +135,17 @@ fn fine_tuning_changes_what_learns_and_leaves_the_encoder() {
 }
 
 #[test]
+fn a_gate_that_comes_trained_takes_no_initial_weight() {
+    let system = "system_notellm2_mllama";
+    let home = home(system);
+    let sets = format!("{} model.fusion.initial_weight=0.9", overrides(system, 1));
+    home.refused(
+        training("tiny.toml", "run", sets),
+        &["model.fusion.initial_weight = 0.9", "its trained gate"],
+    );
+}
+
+#[test]
 fn inspect_names_the_parts() {
     for (system, family) in [
         ("system_blip2", "opt"),

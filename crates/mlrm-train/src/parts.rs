@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mlrm_config::{ConnectorKind, ImageLayout, ModelPath, ModelSettings};
+use mlrm_config::{ConnectorKind, FusionSettings, ImageLayout, ModelPath, ModelSettings};
 use mlrm_model::decoder::DecoderConfig;
 use mlrm_model::embedder::{EmbedderConfig, TokenIds, WeightSource};
 use mlrm_model::system::{System, SystemPart, WholeSystem};
@@ -24,7 +24,11 @@ impl Parts {
         let open = |path: &Option<ModelPath>| path.as_deref().map(WholeSystem::open).transpose();
         let parts = Self {
             whole: open(&settings.checkpoint)?,
-            connector: open(&settings.connector.path)?,
+            // A variant without visual tokens has no connector.
+            connector: match settings.variant.image_tokens() {
+                true => open(&settings.connector.path)?,
+                false => None,
+            },
         };
         let wanted = settings.connector.kind;
         let found = match parts.connector.as_ref().map(|whole| whole.system) {
@@ -145,6 +149,13 @@ impl Parts {
                 settings, layout, llm, vision, connector, tokens,
             )?);
         };
+        let weight = settings.fusion.initial_weight;
+        if whole.system == System::NoteLlm2 && weight != FusionSettings::default().initial_weight {
+            return Err(TrainError::Refused(format!(
+                "model.fusion.initial_weight = {weight}: the NoteLLM-2 in model.checkpoint brings its trained gate; \
+                 leave the key out"
+            )));
+        }
         let mut settings = settings.clone();
         if let Some(features) = whole.features() {
             settings.vision.select_layer = features.layer;

@@ -119,7 +119,7 @@ fn attach<M: Module>(
 pub fn load_folder<M: Module>(
     module: M,
     names: AdapterNames,
-    folder: &Path,
+    (folder, kept_layers): (&Path, Option<usize>),
     config: &AdapterConfig,
     seed: u64,
     clock: &DropoutClock,
@@ -137,7 +137,10 @@ pub fn load_folder<M: Module>(
         false => PEFT_PREFIX,
     };
     let prefix = prefix.to_owned();
-    let adapters = checkpoint.part(|name| (!is_word_table(name)).then(|| name.to_owned()));
+    let mut adapters = checkpoint.part(|name| (!is_word_table(name)).then(|| name.to_owned()));
+    if let Some(kept) = kept_layers {
+        adapters = adapters.first_layers(kept);
+    }
     load_adapters(module, &adapters, &prefix, names.rename)
 }
 

@@ -150,7 +150,7 @@ impl Embedder {
         };
         let llm = build_llm(llm, &config, options)?;
         let dropout = DropoutClock::default();
-        let (llm, adapter) = tune_llm(llm, adapters, llm_adapters(&config), options, &dropout)?;
+        let (llm, adapter) = tune_llm(llm, adapters, &config, options, &dropout)?;
         let head = build_head(core.head, &config, options)?;
         let mut core = EmbedderCore {
             llm,
@@ -235,13 +235,14 @@ fn plan_adapters(
 fn tune_llm(
     llm: Decoder,
     adapters: Option<AdapterConfig>,
-    names: AdapterNames,
+    sizes: &EmbedderConfig,
     options: &BuildOptions,
     clock: &DropoutClock,
 ) -> Result<(Decoder, Option<AdapterConfig>), ModelError> {
     let Some(config) = adapters else {
         return Ok((llm, None));
     };
+    let names = llm_adapters(sizes);
     let seed = options.seed;
     // Nobody turns on the dropout of adapters that do not learn.
     let off = DropoutClock::default();
@@ -252,7 +253,9 @@ fn tune_llm(
     let llm = match &options.adapter {
         Some(folder) => {
             let llm = replace_words(llm, folder)?;
-            load_folder(llm, names, folder, &config, seed, clock)?
+            // Those of layers that are passed over are passed over too.
+            let kept = options.cut_layers.then_some(sizes.llm.num_hidden_layers);
+            load_folder(llm, names, (folder, kept), &config, seed, clock)?
         }
         None => add_adapters(llm, names, &config, seed, clock)?,
     };
@@ -308,13 +311,6 @@ fn build_vision(
     }
 }
 
-/// The layer that a tensor of a decoder belongs to, by its name.
-fn layer_of(name: &str) -> Option<usize> {
-    let mut words = name.split('.');
-    words.find(|word| matches!(*word, "layers" | "h"))?;
-    words.next()?.parse().ok()
-}
-
 fn build_llm(
     llm: Decoder,
     config: &EmbedderConfig,
@@ -325,9 +321,7 @@ fn build_llm(
     match options.llm.open(SystemPart::Llm)? {
         Some(mut checkpoint) => {
             if options.cut_layers {
-                let kept = config.llm.num_hidden_layers;
-                let keeps = |name: &str| layer_of(name).is_none_or(|layer| layer < kept);
-                checkpoint = checkpoint.part(|name| keeps(name).then(|| name.to_owned()));
+                checkpoint = checkpoint.first_layers(config.llm.num_hidden_layers);
             }
             let (prefix, names) = llm_names(&config.llm, &checkpoint);
             let options = LoadOptions {

@@ -183,6 +183,12 @@ impl Checkpoint {
         self
     }
 
+    /// Without the tensors of a decoder's layers from the `kept`-th on.
+    pub(crate) fn first_layers(self, kept: usize) -> Self {
+        let keeps = |name: &str| layer_of(name).is_none_or(|layer| layer < kept);
+        self.part(|name| keeps(name).then(|| name.to_owned()))
+    }
+
     /// What a tensor is called in its file.
     pub(super) fn stored_name<'a>(&'a self, name: &'a str) -> &'a str {
         self.tensors.get(name).map_or(name, |place| &place.name)
@@ -365,4 +371,11 @@ fn pickled(path: &Path) -> Option<String> {
 fn is_pickle(file: &Path) -> bool {
     let extension = file.extension().and_then(|extension| extension.to_str());
     matches!(extension, Some("bin" | "pt" | "pth" | "ckpt"))
+}
+
+/// The layer that a tensor of a decoder belongs to, by its name.
+fn layer_of(name: &str) -> Option<usize> {
+    let mut words = name.split('.');
+    words.find(|word| matches!(*word, "layers" | "h"))?;
+    words.next()?.parse().ok()
 }
