@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mlrm_config::{DataSettings, DataSource, PromptSettings, TokenizerSettings, Variant};
+use mlrm_data::DataError;
 use mlrm_data::image::{DecodeOptions, ImagePreprocessor};
 use mlrm_data::loader::{Fallback, NoteEncoder, Pictures, PixelCache};
 use mlrm_data::notes::{ByText, ImageStore, Note, NoteSet, Screened, WithoutPicture};
@@ -59,7 +60,8 @@ impl Notes {
         if settings.source == DataSource::Synth {
             ensure_synth(&settings.root, &settings.synth)?;
         }
-        let set = NoteSet::read(&settings.place(&settings.notes))?;
+        let set =
+            NoteSet::read(&settings.place(&settings.notes)).map_err(|e| named(e, settings))?;
         Self::of(set, settings, pictures, progress)
     }
 
@@ -135,6 +137,20 @@ impl Notes {
             by_text: Arc::new(by_text),
             without_picture,
         })
+    }
+}
+
+/// Says which settings name a notes file that is not there.
+fn named(error: DataError, settings: &DataSettings) -> TrainError {
+    let missing = |source: &std::io::Error| source.kind() == std::io::ErrorKind::NotFound;
+    match &error {
+        DataError::Io { source, .. } if missing(source) => TrainError::Refused(format!(
+            "{error}; the notes are `data.notes` = \"{}\" below `data.root` = \"{}\": name them in the config or by \
+             --set data.root=DIR",
+            settings.notes.display(),
+            settings.root.display()
+        )),
+        _ => error.into(),
     }
 }
 

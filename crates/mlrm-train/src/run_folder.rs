@@ -104,7 +104,8 @@ impl RunFolder {
             Existing::Resume => {
                 if checkpoint::list(root)?.is_empty() && !is_before_checkpoints(root) {
                     return Err(TrainError::Refused(format!(
-                        "{} holds no checkpoint to resume from",
+                        "{} holds no checkpoint to resume from; begin without --resume, or name the run's folder by \
+                         --set run.dir=…",
                         root.display()
                     )));
                 }

@@ -1,12 +1,13 @@
 //! `mlrm eval RUN|MODEL`: retrieval of a model beside its baselines.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
 use miette::{IntoDiagnostic, miette};
-use mlrm_config::{Baseline, RunConfig};
+use mlrm_config::{Baseline, RunConfig, Split};
 use mlrm_data::split::PairData;
+use mlrm_model::embedder::ModelFolder;
 use mlrm_train::DataRecord;
 use mlrm_train::corpus::{Notes, run_pairs};
 use mlrm_train::encode::Inference;
@@ -104,12 +105,28 @@ pub fn run(args: EvalArgs) -> miette::Result<ExitCode> {
 fn check_run(args: &EvalArgs, config: &RunConfig, notes: &Notes) -> miette::Result<()> {
     let root = &args.source.model;
     if !args.source.is_run() {
-        return Ok(());
+        return say_if_other_notes_are_held_out(root, config);
     }
     let earlier = DataRecord::read(root)?;
     let data = DataRecord::of(config, notes, earlier.as_ref())?;
     for change in check_measured(root, config, &data, &args.accept_change)? {
         eprintln!("accepted: {} {}", change.key, change.difference);
+    }
+    Ok(())
+}
+
+/// Warns where a bare model folder tells of another seed, by which other notes are held out than training held out.
+fn say_if_other_notes_are_held_out(folder: &Path, config: &RunConfig) -> miette::Result<()> {
+    let Some(trained) = ModelFolder::open(folder).into_diagnostic()?.provenance.seed else {
+        return Ok(());
+    };
+    let seed = config.run.seed;
+    if trained != seed && config.data.pairs.split != Split::Time {
+        eprintln!(
+            "warning: the model was trained with run.seed = {trained}, and run.seed = {seed} holds other notes out: some of \
+             those that it is measured on may have taught it\n  help: --set run.seed={trained}, and [data.pairs] as it was \
+             trained; its run folder knows them"
+        );
     }
     Ok(())
 }

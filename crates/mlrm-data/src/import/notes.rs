@@ -3,14 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use super::findings::{Dropped, Findings};
 use super::html;
 use super::pictures::{Pictures, Search};
-use super::spec::{JoinSpec, NotesSpec, Repeated, Spec, TextRule, TopicsRule};
+use super::spec::{ImageSpec, JoinSpec, NotesSpec, Repeated, Spec, TextRule, TopicsRule};
 use super::tables::{self, Pass, Verdict, needed};
 use super::value::ValuePath;
 use crate::error::{DataError, Problem, ProblemKind, Result, shorten};
@@ -28,8 +28,13 @@ pub(super) struct Notes {
     pub(super) pictures: u64,
     pub(super) urls: u64,
     pub(super) missing_pictures: u64,
+    /// Where the first of them were looked for.
+    missing_at: Vec<PathBuf>,
     pub(super) with_content: u64,
 }
+
+/// Pictures that are not there whose paths are told.
+const MISSING_SHOWN: usize = 3;
 
 type Joined = HashMap<String, Map<String, Value>>;
 
@@ -94,7 +99,12 @@ pub(super) fn write(
                         notes.urls += 1;
                         note.extra.insert(IMAGE_URL.into(), url.into());
                     }
-                    Search::Missing => notes.missing_pictures += 1,
+                    Search::Missing(path) => {
+                        notes.missing_pictures += 1;
+                        if notes.missing_at.len() < MISSING_SHOWN {
+                            notes.missing_at.push(path);
+                        }
+                    }
                     Search::None => {}
                 }
             }
@@ -105,7 +115,33 @@ pub(super) fn write(
         },
     )?;
     out.flush().map_err(write_error)?;
+    notices.extend(missing_notice(&notes, &rules.image));
     Ok(notes)
+}
+
+/// Where pictures were looked for and are not.
+fn missing_notice(notes: &Notes, rules: &Option<ImageSpec>) -> Option<String> {
+    let paths: Vec<String> = notes
+        .missing_at
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    let endings = rules
+        .as_ref()
+        .map_or(&[][..], |rules| &rules.endings)
+        .join(", .");
+    let endings = match endings.is_empty() {
+        true => String::new(),
+        false => format!(" (with .{endings})"),
+    };
+    (!paths.is_empty()).then(|| {
+        format!(
+            "pictures that `notes.image.path` names and that are not there: {}; their notes have none. Looked for, first of \
+             all: {}{endings}",
+            notes.missing_pictures,
+            paths.join(", ")
+        )
+    })
 }
 
 enum Row {

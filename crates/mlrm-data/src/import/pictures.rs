@@ -22,8 +22,8 @@ pub(super) struct Pictures<'a> {
 pub(super) enum Search {
     /// The row names none.
     None,
-    /// The file that it names is not there.
-    Missing,
+    /// The file that it names is not there: where it was looked for.
+    Missing(PathBuf),
     /// A file, under its new key.
     File(String),
     /// An address.
@@ -55,7 +55,7 @@ impl<'a> Pictures<'a> {
                     if let Some((path, ending)) = self.file(&name) {
                         return self.put(&path, &key(id, &ending)).map(Search::File);
                     }
-                    none = Search::Missing;
+                    none = Search::Missing(self.from.join(&name));
                 }
             }
         }

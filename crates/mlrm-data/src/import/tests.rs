@@ -295,6 +295,16 @@ fn a_spec_joins_filters_strips_and_counts() {
         ),
         (1, 1, 1)
     );
+    let looked_for = home.path().join("p/none.png").display().to_string();
+    let missing = summary
+        .notices
+        .iter()
+        .find(|notice| notice.contains("not there: 1"));
+    assert!(
+        missing.is_some_and(|notice| notice.ends_with(&looked_for)),
+        "{:?}",
+        summary.notices
+    );
 }
 
 #[test]

@@ -4,9 +4,14 @@ use mlrm_config::BackendName;
 
 /// The backend is not in this binary.
 pub(super) fn feature(backend: BackendName) -> String {
+    let name = backend.name();
+    // What makes a GPU fast; on the processor neither does anything.
+    let more = match backend {
+        BackendName::Flex => "",
+        _ => ",autotune,fusion",
+    };
     format!(
-        "this binary was built without it; build with `cargo build --release --features {}`",
-        backend.name()
+        "this binary was built without it; build with `cargo build --release --features {name}{more}`"
     )
 }
 

@@ -78,6 +78,9 @@ pub(super) fn run(args: &CheckArgs) -> miette::Result<ExitCode> {
     options.pixels = args.max_pixels.unwrap_or(options.pixels);
     options.file_bytes = args.max_bytes.unwrap_or(options.file_bytes);
     let found = check(&sources, &options);
+    // What a run would stop at is no mere warning.
+    let strict = looks_at_pictures && settings.on_missing_image == OnImageProblem::Error;
+    let refusal = without_picture(args, &found).filter(|_| strict);
     let fix = |out: &PathBuf| write_clean(&sources, &found, out);
     let fixed = args.fix.as_ref().map(fix).transpose();
     if args.json {
@@ -87,7 +90,7 @@ pub(super) fn run(args: &CheckArgs) -> miette::Result<ExitCode> {
             fixed,
         })?;
     } else {
-        print(&text(&found))?;
+        print(&text(&found, refusal.as_deref()))?;
     }
     if let Some(help) = other_place(args, &found) {
         eprintln!("help: {help}");
@@ -97,21 +100,26 @@ pub(super) fn run(args: &CheckArgs) -> miette::Result<ExitCode> {
     if let (Some(out), Some(fixed), false) = (&args.fix, fixed, args.json) {
         print(&fixed_text(out, &fixed))?;
     }
-    // What a run would stop at is no mere warning.
-    let strict = looks_at_pictures && settings.on_missing_image == OnImageProblem::Error;
+    let failed = refusal.is_some() || !found.findings.is_empty();
+    Ok(ExitCode::from(u8::from(failed)))
+}
+
+/// What a run that looks at pictures stops at: notes without one. A set none of whose notes names a picture is one of
+/// texts, unless a config means to look at pictures.
+fn without_picture(args: &CheckArgs, found: &CheckReport) -> Option<String> {
     let without = found.warnings.iter();
     let without = without
         .filter(|warning| warning.kind == ProblemKind::NoImage)
         .count();
-    let refused = strict && without > 0;
-    if refused && !args.json {
-        print(&format!(
-            "{without} notes have no picture: a run that looks at pictures stops at them, unless \
-             data.on_missing_image is \"text\" or \"drop\"\n"
-        ))?;
-    }
-    let failed = refused || !found.findings.is_empty();
-    Ok(ExitCode::from(u8::from(failed)))
+    let none = without == 0 && found.images == 0 && found.notes > 0 && found.findings.is_empty();
+    let who = match (without, none && args.config.is_some()) {
+        (0, false) => return None,
+        (0, true) => "no note has a picture".to_owned(),
+        (count, _) => format!("{count} notes have no picture"),
+    };
+    Some(format!(
+        "{who}: a run that looks at pictures stops at them, unless data.on_missing_image is \"text\" or \"drop\""
+    ))
 }
 
 /// Where pictures that are missing may be: in `images/`, by keys that are paths below it.
@@ -163,8 +171,8 @@ fn sources(args: &CheckArgs, settings: &DataSettings) -> Sources {
     }
 }
 
-/// The findings and warnings, one a line, then the counts.
-fn text(found: &CheckReport) -> String {
+/// The findings and warnings, one a line, then the counts, and what a run would refuse besides.
+fn text(found: &CheckReport, refusal: Option<&str>) -> String {
     let mut text = String::new();
     let findings = lines(&found.findings, SHOWN_OF_A_KIND, "", &mut text);
     let warnings = lines(&found.warnings, WARNINGS_OF_A_KIND, "warning: ", &mut text);
@@ -181,13 +189,15 @@ fn text(found: &CheckReport) -> String {
         ("events", found.interactions),
         ("pairs", found.pairs),
     ]));
-    match findings.is_empty() {
-        true => text.push_str("nothing is wrong\n"),
-        false => text.push_str(&counts("found", findings)),
+    match (findings.is_empty(), refusal) {
+        (true, None) => text.push_str("nothing is wrong\n"),
+        (true, Some(_)) => {}
+        (false, _) => text.push_str(&counts("found", findings)),
     }
     if !warnings.is_empty() {
         text.push_str(&counts("warnings", warnings));
     }
+    text.extend(refusal.map(|refusal| format!("{refusal}\n")));
     text
 }
 
@@ -278,7 +288,7 @@ mod tests {
             image_cache_max_bytes: 1 << 30,
         };
         let found = super::check(&sources, &super::DecodeOptions::default());
-        let text = super::text(&found);
+        let text = super::text(&found, None);
         assert!(text.contains("notes.jsonl:20: bad_json: no JSON"), "{text}");
         assert!(!text.contains("notes.jsonl:21:"), "{text}");
         assert!(
