@@ -276,6 +276,11 @@ fn auto_keeps_features_of_given_encoders_in_the_users_cache() {
     // Of the model that came of it, they are the same: nothing is encoded to measure it.
     let evaluated = home.mlrm("eval first");
     evaluated.done().tells(&["80 of 80 are there"]);
+    // A run in which few pictures come twice would keep none, and reads what is there.
+    let short = with("model.path=start/model ") + "train.max_steps=1";
+    home.train("short", short)
+        .done()
+        .tells(&["80 of 80 are there"]);
     home.train("off", format!("{given} train.feature_cache=off"))
         .done();
     assert_eq!(found(&home, "off"), Value::Null);

@@ -168,13 +168,26 @@ fn the_check_fails_on_a_note_without_a_picture_where_a_run_would() {
     });
     let checked = home.mlrm("data check data");
     checked.failed_with(1, &[]);
-    checked.shows(&["nothing is wrong"]);
-    checked.shows(&["data.on_missing_image"]);
+    checked.shows(&["1 notes have no picture", "data.on_missing_image"]);
+    assert!(!checked.out.contains("nothing is wrong"), "{checked:?}");
     let config = home.read("folder.toml");
     let text = config.replacen("[data]\n", "[data]\non_missing_image = \"text\"\n", 1);
     home.write("text.toml", text);
     let checked = home.mlrm("data check --config text.toml --json");
     assert_eq!(checked.done().json()["warnings"][0]["kind"], "no_image");
+
+    // Without any picture it is a set of texts, unless a config means to look at pictures.
+    for row in 1..=80 {
+        home.edit_line("data/notes.jsonl", row, |line| {
+            let mut note: Value = serde_json::from_str(line).expect("a note");
+            note.as_object_mut().expect("an object").remove("image");
+            note.to_string()
+        });
+    }
+    home.mlrm("data check data").done();
+    let config = home.mlrm("data check --config folder.toml");
+    config.failed_with(1, &[]);
+    config.shows(&["no note has a picture"]);
 }
 
 /// A model folder alone tells how its run read pictures.

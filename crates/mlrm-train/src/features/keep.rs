@@ -35,6 +35,17 @@ pub enum Keeping {
     Command,
 }
 
+impl Keeping {
+    /// Whether keeping more features without being asked to pays: the encoder is one that others have too, and pictures
+    /// come more than once.
+    fn adds(self, config: &RunConfig, pictures: u64) -> bool {
+        match self {
+            Self::Run { looks } => has_shared_encoder(config) && looks >= 2 * pictures,
+            Self::Command => false,
+        }
+    }
+}
+
 /// What features of pictures may take on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptSize {
@@ -56,7 +67,7 @@ impl KeptSize {
         let looks = plan.looks_at_pictures();
         let pays = || {
             let fits = free_bytes(&folder).is_none_or(|free| all + SPARED_BYTES <= free);
-            is_worth_it(config, Keeping::Run { looks }, pictures) && all <= most && fits
+            Keeping::Run { looks }.adds(config, pictures) && all <= most && fits
         };
         let bytes = all.min(most);
         (named || pays()).then_some(Self { folder, bytes })
@@ -79,13 +90,15 @@ pub fn keep_features(
         _ => return Ok(None),
     };
     let pictures = pictures(notes);
-    if !named && !is_worth_it(config, keeping, pictures.len() as u64) {
+    // Where it does not pay to keep more, what another run has kept is read all the same.
+    let adds = named || keeping.adds(config, pictures.len() as u64);
+    if !adds && !has_shared_encoder(config) && keeping != Keeping::Command {
         return Ok(None);
     }
     let Some((key, shape)) = key(embedder, encoding, notes, config)? else {
         return Ok(None);
     };
-    if !named && keeping == Keeping::Command && !FeatureCache::is_there(&folder, &key) {
+    if !adds && !FeatureCache::is_there(&folder, &key) {
         return Ok(None);
     }
     let most = config.train.feature_cache_max_bytes;
@@ -94,7 +107,8 @@ pub fn keep_features(
     let fits = kept.will_be_kept == kept.missing
         && free_bytes(&folder)
             .is_none_or(|free| kept.missing * cache.picture_bytes() + SPARED_BYTES <= free);
-    if !named && (keeping == Keeping::Command || !fits) {
+    let keeps = named || (adds && fits);
+    if !keeps {
         if cache.is_empty() {
             return Ok(None);
         }
@@ -154,15 +168,11 @@ pub fn keep_same_features(
     Ok(())
 }
 
-/// Whether keeping features without being asked to pays: the encoder is one that others have too, and
-/// pictures come more than once.
-fn is_worth_it(config: &RunConfig, keeping: Keeping, pictures: u64) -> bool {
+/// Whether the encoder is one that other runs have too: one drawn at random is small, and no other's.
+fn has_shared_encoder(config: &RunConfig) -> bool {
     let model = &config.model;
     let start = [&model.path, &model.checkpoint, &model.vision.path];
-    match keeping {
-        Keeping::Run { looks } => start.iter().any(|path| path.is_some()) && looks >= 2 * pictures,
-        Keeping::Command => true,
-    }
+    start.iter().any(|path| path.is_some())
 }
 
 /// Whether a folder was named, and which one it is; `None` for none.
