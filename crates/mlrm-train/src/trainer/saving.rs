@@ -43,6 +43,8 @@ impl Trainer<'_> {
             match model {
                 Ok(model) => {
                     self.plan.replace_model(model)?;
+                    // It embeds each note once, for the table: states that are kept would be computed for it alone.
+                    self.plan.embedder.core.states = None;
                     chosen = best;
                 }
                 Err(error) => self.warn(format!(
