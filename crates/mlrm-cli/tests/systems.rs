@@ -139,10 +139,12 @@ fn a_gate_that_comes_trained_takes_no_initial_weight() {
     let system = "system_notellm2_mllama";
     let home = home(system);
     let sets = format!("{} model.fusion.initial_weight=0.9", overrides(system, 1));
-    home.refused(
-        training("tiny.toml", "run", sets),
+    let ran = home.mlrm(training("tiny.toml", "run", sets));
+    ran.failed_with(
+        1,
         &["model.fusion.initial_weight = 0.9", "its trained gate"],
     );
+    assert!(!home.path("run").exists());
 }
 
 #[test]

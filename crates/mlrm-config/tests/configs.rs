@@ -196,7 +196,9 @@ fn an_override_that_turns_swapping_off_is_meant() {
     let unread = |share: &str, overrides: &[&str]| {
         std::fs::write(
             &path,
-            format!("[train.swap]\nside = \"query\"\nshare = {share}"),
+            format!(
+                "tokenizer.train_vocab_size = 300\n[train.swap]\nside = \"query\"\nshare = {share}"
+            ),
         )
         .unwrap();
         let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
