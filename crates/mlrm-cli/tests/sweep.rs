@@ -197,6 +197,10 @@ fn check_baseline(home: &Home, models: &[Value]) {
     ];
     none.failed_with(1, &says);
     assert!(!home.path("runs/table-int8.md").exists());
+    let elsewhere = "sweep sweep.toml --dir empty --table --baseline ../x";
+    std::fs::create_dir(home.path("empty")).expect("a folder");
+    home.mlrm(elsewhere).done().shows(&["No run is done yet"]);
+    assert!(!home.path("empty/table-../x.md").exists() && !home.path("x.md").exists());
 }
 
 #[test]

@@ -92,7 +92,7 @@ pub fn run(args: SweepArgs) -> miette::Result<ExitCode> {
     refuse_other_runs(&cells)?;
     if args.table {
         let table = table::collect(&sweep, &cells, args.baseline.as_deref())?;
-        write_files(&sweep.dir, args.baseline.as_deref(), &table)?;
+        write_files(&sweep.dir, &table)?;
         if sweep.dir.is_dir() {
             write_list(&sweep, &cells)?;
         }
@@ -152,7 +152,7 @@ fn finish(
     }
     if args.shard.is_none() {
         let table = table::collect(sweep, cells, None)?;
-        write_files(&sweep.dir, None, &table)?;
+        write_files(&sweep.dir, &table)?;
         crate::output::data(table.to_markdown().as_bytes());
         println!(
             "\ntable.md, table.csv, table.json and curves: {}",
@@ -260,9 +260,11 @@ fn write_list(sweep: &Sweep, cells: &[Cell]) -> miette::Result<()> {
     write(&sweep.dir.join(RUNS_FILE), &(text + "\n"))
 }
 
-/// The table in all its forms, into the folder of the sweep; that of a baseline beside that of the models.
-fn write_files(dir: &Path, baseline: Option<&str>, table: &SweepTable) -> miette::Result<()> {
-    if !dir.is_dir() {
+/// The table in all its forms, into the folder of the sweep; that of a baseline beside that of the models, once a run has
+/// it: until then its name may be any.
+fn write_files(dir: &Path, table: &SweepTable) -> miette::Result<()> {
+    let baseline = table.baseline.as_ref();
+    if !dir.is_dir() || (baseline.is_some() && table.rows.is_empty()) {
         return Ok(());
     }
     let of = baseline.map_or_else(String::new, |name| format!("-{name}"));

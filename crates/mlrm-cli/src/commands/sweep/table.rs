@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use miette::miette;
-use mlrm_config::{Cell, Sweep, Variant};
+use mlrm_config::{Baseline, Cell, Sweep, Variant};
 use mlrm_eval::{Bootstrap, Interval, QueryMetrics, QueryRecord};
 use mlrm_report::sweep::{Absent, Measure, NumericAxis, Row, SweepTable};
 
@@ -190,12 +190,13 @@ fn take(
 /// modality.
 fn is_itself(cell: &Cell, baseline: &str) -> bool {
     let config = &cell.loaded.config;
-    match baseline {
-        "cosine" => config.eval.popularity_prior == 0.0,
-        "text_only" => config.model.variant == Variant::Text,
-        "image_only" => config.model.variant == Variant::Image,
-        _ => false,
-    }
+    let itself = match config.model.variant {
+        Variant::Text => Some(Baseline::TextOnly),
+        Variant::Image => Some(Baseline::ImageOnly),
+        _ => None,
+    };
+    let cosine = config.eval.popularity_prior == 0.0 && baseline == Baseline::Cosine.name();
+    cosine || itself.is_some_and(|itself| baseline == itself.name())
 }
 
 /// The main metric, and the columns.
